@@ -1,0 +1,40 @@
+# Two commands set up everything: `make demo` and `make test`.
+
+PYTHON ?= python3
+RUNS ?= runs/demo
+BIN := .venv/bin
+# Compiled networks are kept and found again by later runs.
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
+
+.PHONY: demo test lint format clean
+
+demo: .venv/installed
+	$(BIN)/python -m data.stick_figures.prepare --out=$(RUNS)/data
+	$(BIN)/python train.py --config=configs/quickstart.py \
+	  --config.data.dir=$(RUNS)/data --workdir=$(RUNS)
+	$(BIN)/python eval.py --config=configs/quickstart.py \
+	  --config.data.dir=$(RUNS)/data --workdir=$(RUNS)
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+
+format: .venv/installed-dev
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+.venv/installed: setup.py
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .[dev]
+	touch $@
+
+clean:
+	rm -rf .venv .cache build *.egg-info

@@ -1,0 +1,79 @@
+"""Every key of a run, with its default and its unit.
+
+Experiment files start from here and state differences only. Any key can be set
+on the command line, for instance `--config.optim.learning_rate=0.05`.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the defaults, locked: a key that is not here is an error."""
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+
+  config.data = _section(
+    # Records, plain files with a clips.csv, or a folder a class: docs/data.md
+    dir='',
+    num_frames=16,  # frames a clip
+    frame_stride=5,  # source frames from one frame of a clip to the next
+    start='uniform',  # training start frame: 'uniform' or 'normal'
+    short_side=320,  # pixels: training videos are resized to this
+    crop_size=224,  # pixels: random square crop
+    input_size=224,  # pixels: the crop is resized to this for the model
+    flip=True,  # mirror half of the training clips: docs/data.md
+    short_videos='repeat',  # with too few frames for a clip: or 'error'
+    max_broken_share=0.05,  # of unreadable videos, above which training stops
+    num_workers=2,  # loader processes; 0 loads in the main process
+    prefetch=2,  # batches that each worker keeps ready
+  )
+
+  config.model = _section(
+    name='mtnet_m',  # one of mtnet_jax.models.NAMES
+    dtype='float32',  # compute, or 'bfloat16'; parameters are float32
+    # Overrides of the named model; unset means the model's own default.
+    dropout=config_dict.placeholder(float),
+    local_ratio=config_dict.placeholder(float),  # MTConv's delta, in (0, 1]
+    recurrence=config_dict.placeholder(bool),  # MTNet: SR in every block
+    cell=config_dict.placeholder(str),  # 'gru' or 'lstm'
+    placement=config_dict.placeholder(str),  # SRTG: where in the block
+    gate=config_dict.placeholder(bool),  # SRTG: the cycle-consistency gate
+  )
+
+  config.optim = _section(
+    schedule='cosine',  # half a period, or 'step'
+    learning_rate=0.1,  # at a batch of `reference_batch`; scales linearly
+    reference_batch=64,
+    warmup_steps=0,  # linear, from zero
+    milestones=(),  # epochs at which 'step' multiplies by `decay`
+    decay=0.1,
+    momentum=0.9,
+    weight_decay=5e-5,  # not on BN scales and biases
+  )
+
+  config.train = _section(
+    batch_size=64,  # clips a step, over all devices
+    num_epochs=400.0,
+    num_steps=0,  # 0: from num_epochs
+    norm_batch_size=0,  # clips that share BN statistics; 0: one device's
+    log_every=50,  # steps
+    eval_every=1_000,  # steps; validation with one view a video
+    checkpoint_every=500,  # steps
+    validation_split='val',  # '' for none
+  )
+
+  config.eval = _section(
+    split='test',
+    num_clips=10,  # temporal views a video
+    num_crops=3,  # spatial views a clip, along the long side
+    crop_size=256,  # pixels: the short side is resized to this
+    input_size=256,  # pixels: the crop is resized to this for the model
+    clips_per_step=30,  # views that go through the model at once
+  )
+  config.lock()
+  return config
+
+
+def _section(**keys) -> ml_collections.ConfigDict:
+  return ml_collections.ConfigDict(keys)

@@ -1,0 +1,16 @@
+"""MTNet-L: as configs/mtnet_m.py, with deeper stages.
+
+  python train.py --config=configs/mtnet_l.py --config.data.dir=DIR \
+    --workdir=runs/mtnet_l
+"""
+
+import ml_collections
+
+from configs import mtnet_m
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the configuration, locked."""
+  config = mtnet_m.get_config()
+  config.model.name = 'mtnet_l'
+  return config

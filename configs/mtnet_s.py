@@ -1,0 +1,21 @@
+"""MTNet-S: as configs/mtnet_m.py, on 13 frames of 182^2.
+
+  python train.py --config=configs/mtnet_s.py --config.data.dir=DIR \
+    --workdir=runs/mtnet_s
+
+The crops are 256^2, as for the larger ones, and resized.
+"""
+
+import ml_collections
+
+from configs import mtnet_m
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the configuration, locked."""
+  config = mtnet_m.get_config()
+  config.data.num_frames = 13
+  config.data.input_size = 182
+  config.model.name = 'mtnet_s'
+  config.eval.input_size = 182
+  return config

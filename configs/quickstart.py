@@ -1,0 +1,44 @@
+"""MTNet-XS on the embedded stick figures: `make demo`.
+
+  python -m data.stick_figures.prepare --out=runs/demo/data
+  python train.py --config=configs/quickstart.py \
+    --config.data.dir=runs/demo/data --workdir=runs/demo
+  python eval.py --config=configs/quickstart.py \
+    --config.data.dir=runs/demo/data --workdir=runs/demo
+
+Two CPU cores; the README has time and accuracy.
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the configuration, locked."""
+  config = base.get_config()
+  config.data.num_frames = 8
+  config.data.frame_stride = 6
+  config.data.start = 'normal'
+  config.data.short_side = 72
+  config.data.crop_size = 64
+  config.data.input_size = 64
+
+  config.model.name = 'mtnet_xs'
+  config.model.dropout = 0.2
+
+  config.optim.learning_rate = 0.1
+  config.optim.reference_batch = 32
+  config.optim.warmup_steps = 50
+  config.optim.weight_decay = 1e-4
+
+  config.train.batch_size = 32
+  config.train.num_epochs = 30.0
+  config.train.log_every = 20
+  config.train.eval_every = 200
+  config.train.checkpoint_every = 100
+
+  config.eval.crop_size = 64
+  config.eval.input_size = 64
+  config.eval.clips_per_step = 60
+  return config

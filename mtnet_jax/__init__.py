@@ -1,0 +1,1 @@
+"""Spatio-temporal action recognition in JAX and Flax."""

@@ -1,0 +1,123 @@
+"""What every command shares: a mistake ends in one sentence and exit code 2."""
+
+import logging as std_logging
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Sequence
+
+import ml_collections
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from mtnet_jax.errors import UserError
+
+USER_ERROR = 2
+
+
+def run(main: Callable[[Sequence[str]], None]) -> None:
+  """Parses the flags and calls `main(argv)`, then exits.
+
+  Args:
+    main: the command. What it raises as `UserError`, and every mistake in the
+      flags, is printed to stderr as one sentence and ends the process with
+      code 2. Any other exception is a defect of ours and keeps its traceback.
+  """
+
+  def guarded(argv: Sequence[str]) -> None:
+    logging.set_verbosity(logging.INFO)
+    logging.get_absl_handler().addFilter(_worth_reading)
+    if len(argv) > 1:
+      _fail(f'{argv[1]!r} is not a flag: flags begin with `--`.')
+    try:
+      main(argv)
+    except UserError as error:
+      _fail(str(error))
+
+  app.run(guarded, flags_parser=_parse_flags)
+
+
+def define_config() -> flags.FlagHolder:
+  """Declares `--config=FILE.py[:argument]` and `--config.KEY=VALUE`."""
+  return config_flags.DEFINE_config_file(
+    'config', None, 'A file of configs/, for instance configs/quickstart.py.'
+  )
+
+
+def get_config(holder: flags.FlagHolder) -> ml_collections.ConfigDict:
+  """The parsed configuration, locked.
+
+  Args:
+    holder: what `define_config` returned.
+
+  Returns:
+    The configuration with the command line's overrides.
+
+  Raises:
+    UserError: no `--config` was given, or its file does not exist.
+  """
+  try:
+    config = holder.value
+    if config is None:
+      raise UserError(f'--config is needed: one of {_available_configs()}.')
+    return config.lock()
+  except OSError as error:
+    raise UserError(_no_such_config(error)) from None
+
+
+def _worth_reading(record: std_logging.LogRecord) -> bool:
+  """Drops orbax's dozens of lines for every checkpoint, save its errors."""
+  from_orbax = '/orbax/' in record.pathname
+  return not from_orbax or record.levelno >= std_logging.ERROR
+
+
+def _available_configs() -> str:
+  paths = sorted(pathlib.Path().glob('configs/*.py'))
+  hidden = ('__init__.py', 'base.py')
+  return ', '.join(str(p) for p in paths if p.name not in hidden) or 'none here'
+
+
+def _no_such_config(error: OSError) -> str:
+  path = re.search(r'Attempted .*\n\s*(.*)', str(error))
+  return (
+    f'There is no configuration at {path[1] if path else str(error)!r}. '
+    f'Give --config=FILE.py; in configs/ there are: {_available_configs()}.'
+  )
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+  try:
+    return flags.FLAGS(argv)
+  except OSError as error:  # an override of a configuration that is not there
+    _fail(_no_such_config(error))
+  # ml_collections raises the last four for an unknown key or an ill value.
+  except (
+    flags.Error,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+  ) as error:
+    _fail(_flag_sentence(error))
+
+
+def _flag_sentence(error: Exception) -> str:
+  """Keeps the sentence of what ml_collections wraps in reprs."""
+  text = str(error).replace('\\n', '\n').replace("\\'", "'")
+  meant = re.search(r'Did you mean "(.*)" instead of "(.*)"\?', text)
+  if meant:
+    return (
+      f'The configuration has no key {meant[2]!r}. Did you mean {meant[1]!r}?'
+    )
+  lines = [line for line in text.splitlines() if line.strip()]
+  if isinstance(error, flags.Error):
+    if 'Traceback' in text:
+      return f'--config cannot be loaded: {lines[-1]}'
+    return ' '.join(lines)
+  key = ' '.join(lines).strip('"')
+  return f'The configuration has no key {key}; configs/base.py lists them all.'
+
+
+def _fail(message: str) -> None:
+  print(f'error: {message}', file=sys.stderr)
+  sys.exit(USER_ERROR)

@@ -1,0 +1,58 @@
+"""What every test starts from."""
+
+import os
+import pathlib
+from collections.abc import Callable
+
+import pytest
+from absl import flags
+
+# Before jax is imported: tests run on the CPU and share one compilation cache.
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(_ROOT / '.cache/xla'))
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+
+flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(scope='session')
+def root() -> pathlib.Path:
+  """The repository's root."""
+  return _ROOT
+
+
+@pytest.fixture(scope='session')
+def write_video() -> Callable[..., None]:
+  """A function `(path, frames (t, h, w, 3) uint8, fps=10)` that writes H.264."""
+  import av
+
+  def write(path, frames, fps=10):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), 'w') as container:
+      stream = container.add_stream('libx264', rate=fps)
+      stream.height, stream.width = frames.shape[1:3]
+      stream.pix_fmt = 'yuv420p'
+      for frame in frames:
+        container.mux(
+          stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24'))
+        )
+      container.mux(stream.encode())
+
+  return write
+
+
+@pytest.fixture(scope='session')
+def blinking_videos(tmp_path_factory, write_video) -> pathlib.Path:
+  """Two classes, 'bright' and 'dark', 8 + 2 + 4 videos of 12 frames 48 × 32."""
+  import numpy as np
+
+  root = tmp_path_factory.mktemp('blinking')
+  rng = np.random.default_rng(0)
+  for label, level in (('bright', 180), ('dark', 60)):
+    for split, count in (('train', 8), ('val', 2), ('test', 4)):
+      for i in range(count):
+        noise = rng.integers(-40, 40, (12, 8, 12, 3))
+        frames = (level + noise).repeat(4, axis=1).repeat(4, axis=2)
+        write_video(root / split / label / f'{i}.mp4', frames.astype(np.uint8))
+  return root

@@ -1,0 +1,89 @@
+"""Mistakes in flags and configurations: one sentence, exit code 2."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+_COMMAND = """
+from mtnet_jax import cli
+from mtnet_jax.errors import UserError
+
+holder = cli.define_config()
+
+def main(_):
+  config = cli.get_config(holder)
+  if config.seed == 13:
+    raise UserError('13 is bad luck: give another seed.')
+  if config.seed == 14:
+    raise RuntimeError('ours')
+  print(config.optim.learning_rate, config.optim.milestones, config.is_locked)
+
+cli.run(main)
+"""
+
+
+def _run(root, *arguments):
+  return subprocess.run(
+    [sys.executable, '-c', _COMMAND, *arguments],
+    cwd=root,
+    env=os.environ | {'PYTHONPATH': str(root)},
+    capture_output=True,
+    text=True,
+  )
+
+
+def test_any_key_can_be_set(root):
+  done = _run(
+    root,
+    '--config=configs/srtg.py:r3d_50',
+    '--config.optim.learning_rate=0.5',
+    '--config.optim.milestones=(1,2)',
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout == '0.5 (1, 2) True\n'
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'sentence'),
+  [
+    (
+      ['--config=configs/base.py', '--config.optim.learnin_rate=1'],
+      "no key 'learnin_rate'. Did you mean 'learning_rate'?",
+    ),
+    (
+      ['--config=configs/base.py', '--config.optm.momentum=1'],
+      "no key 'optm'. Did you mean 'optim'?",
+    ),
+    (
+      ['--config=configs/base.py', '--config.zzzz=1'],
+      "no key 'zzzz'; configs/base.py lists them all.",
+    ),
+    (
+      ['--config=configs/base.py', '--config.optim.momentum=much'],
+      "could not convert string to float: 'much'",
+    ),
+    (
+      ['--config=configs/mtnet_x.py', '--config.seed=1'],
+      "no configuration at 'configs/mtnet_x.py'. Give --config=FILE.py",
+    ),
+    (['--config=configs/mtnet_x.py'], 'configs/mtnet_l.py, configs/mtnet_m.py'),
+    (['--config=configs/mtnet_l.py:x'], '--config cannot be loaded: TypeError'),
+    ([], '--config is needed: one of configs/'),
+    (['--confg=configs/base.py'], 'Did you mean: config ?'),
+    (['--config=configs/base.py', 'workdir'], "'workdir' is not a flag"),
+    (['--config=configs/base.py', '--config.seed=13'], '13 is bad luck'),
+  ],
+)
+def test_a_mistake_is_one_sentence_and_code_2(root, arguments, sentence):
+  done = _run(root, *arguments)
+  assert done.returncode == 2
+  assert sentence in done.stderr
+  assert 'Traceback' not in done.stderr and done.stdout == ''
+  assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_defect_of_ours_keeps_its_traceback(root):
+  done = _run(root, '--config=configs/base.py', '--config.seed=14')
+  assert done.returncode == 1 and 'RuntimeError: ours' in done.stderr
