@@ -1,0 +1,281 @@
+"""Makes record files of any videos: of a folder per class, or of a CSV file.
+
+  python -m data.folder.prepare --videos=DIR_OR_CSV --out=DIR
+
+Every video is tried: its first and its last frame are decoded. Those that are
+missing or broken are left out and named. The same command, given again, goes on
+where an interrupted one stopped.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+
+from absl import flags
+
+from mtnet_jax import cli
+from mtnet_jax.data import records, sources
+from mtnet_jax.data.records import Example
+from mtnet_jax.data.video import VideoError, VideoReader
+from mtnet_jax.errors import UserError
+from mtnet_jax.progress import Progress
+
+MANIFEST_NAME = 'manifest.json'
+
+_SHARD_BYTES = 2**28
+_MAX_NAMED = 20  # problems that are printed; the manifest has all of them
+
+
+def prepare(
+  videos: str | os.PathLike,
+  out: str | os.PathLike,
+  num_shards: int = 0,
+  num_frames: int = 16,
+) -> dict:
+  """Writes record files, `labels.txt` and `manifest.json`.
+
+  Finished record files whose videos have not changed are kept.
+
+  Args:
+    videos: a folder or a CSV file, as docs/data.md tells.
+    out: the folder that gets the files, made if need be.
+    num_shards: record files a split; 0: files of about 256 MiB.
+    num_frames: videos with fewer frames are kept, and named as short.
+
+  Returns:
+    The manifest:
+    * `labels`: the classes' names;
+    * `splits`: for each, the numbers of videos `written`, `skipped` and
+      `short`, and `classes`, those written by class;
+    * `shards`: for each file, `skipped`: why a video was left out, by id;
+      `short`: frames, by id; `classes`; `sha256` of the file and of its
+      `inputs`.
+
+  Raises:
+    UserError: there are no videos, or none that can be read; `out` cannot be
+      written, or holds records of another preparation.
+  """
+  out, videos = pathlib.Path(out), pathlib.Path(videos)
+  listing = sources.list_videos(videos)
+  if out.resolve() == (videos if videos.is_dir() else videos.parent).resolve():
+    raise UserError(f'--out={out} holds the videos: give another folder.')
+  plan = _plan(listing.splits, num_shards)
+  try:
+    out.mkdir(parents=True, exist_ok=True)
+    finished = _finished_shards(out, plan)
+    # Written last: a folder without it does not count as complete.
+    (out / sources.LABELS_NAME).unlink(missing_ok=True)
+    shards = _write_shards(out, plan, listing.labels, num_frames, finished)
+    manifest = {
+      'labels': list(listing.labels),
+      'splits': {split: _sum(split, shards) for split in listing.splits},
+      'shards': shards,
+    }
+    _write_text(out / MANIFEST_NAME, json.dumps(manifest, indent=1))
+    if not any(numbers['written'] for numbers in manifest['splits'].values()):
+      raise UserError(
+        f'None of the videos of {videos} can be read; {out / MANIFEST_NAME} '
+        'says why.'
+      )
+    _write_text(out / sources.LABELS_NAME, '\n'.join(listing.labels) + '\n')
+  except OSError as error:
+    raise UserError(
+      f'--out={out} cannot be written: {error.strerror or error}.'
+    ) from error
+  return manifest
+
+
+def _plan(
+  splits: Mapping[str, Sequence[Example]], num_shards: int
+) -> dict[str, Sequence[Example]]:
+  """Returns the videos of every record file, by its name."""
+  plan = {}
+  for split, examples in splits.items():
+    size = sum(_size_and_time(example)[0] for example in examples)
+    count = num_shards or max(1, math.ceil(size / _SHARD_BYTES))
+    for shard in range(count):
+      plan[records.shard_name(split, shard, count)] = examples[shard::count]
+  return plan
+
+
+def _finished_shards(out: pathlib.Path, plan: Mapping) -> dict[str, dict]:
+  """Returns the reports of the record files that are there already."""
+  present = {path.name for path in out.glob(f'*{records.SUFFIX}')}
+  strange = sorted(present - set(plan))
+  if strange:
+    raise UserError(
+      f'--out={out} holds records of another preparation, such as '
+      f'{strange[0]}. Delete them, or give another folder.'
+    )
+  manifest = out / MANIFEST_NAME
+  if not manifest.is_file():
+    return {}
+  reports = json.loads(manifest.read_text('utf-8'))['shards']
+  return {name: reports[name] for name in present & set(reports)}
+
+
+def _write_shards(
+  out: pathlib.Path,
+  plan: Mapping[str, Sequence[Example]],
+  labels: Sequence[str],
+  num_frames: int,
+  finished: Mapping[str, dict],
+) -> dict[str, dict]:
+  """Writes the record files that are not finished; reports on all, by name."""
+  reports = dict(finished)
+  total = sum(map(len, plan.values()))
+  with Progress('preparing', total, 'videos') as progress:
+    for name, examples in plan.items():
+      inputs = _fingerprint(examples, labels, num_frames)
+      if name in reports and reports[name]['inputs'] == inputs:
+        progress.advance(len(examples))
+        continue
+      reports[name] = {'inputs': inputs} | _write_shard(
+        out / name, examples, labels, num_frames, progress
+      )
+      _write_text(out / MANIFEST_NAME, json.dumps({'shards': reports}))
+  return {name: reports[name] for name in plan}
+
+
+def _fingerprint(
+  examples: Sequence[Example], labels: Sequence[str], num_frames: int
+) -> str:
+  """Returns a hash that changes whenever a record file would."""
+  inputs = [
+    (e.id, e.label, e.start, e.end, *_size_and_time(e)) for e in examples
+  ]
+  text = json.dumps([num_frames, labels, inputs])
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _size_and_time(example: Example) -> tuple[int, int]:
+  try:
+    status = os.stat(example.video)
+  except OSError:
+    return 0, 0
+  return status.st_size, status.st_mtime_ns
+
+
+def _write_shard(
+  path: pathlib.Path,
+  examples: Sequence[Example],
+  labels: Sequence[str],
+  num_frames: int,
+  progress: Progress,
+) -> dict:
+  """Writes the videos that can be read, and reports on all of them."""
+  classes, skipped, short = collections.Counter(), {}, {}
+
+  def readable() -> Iterator[Example]:
+    for example, (contents, frames, problem) in _try_all(examples):
+      progress.advance()
+      if problem:
+        skipped[example.id] = problem
+        continue
+      if frames < num_frames:
+        short[example.id] = frames
+      classes[labels[example.label]] += 1
+      yield dataclasses.replace(example, video=contents)
+
+  records.write(path, readable())
+  report = {'classes': classes, 'skipped': skipped, 'short': short}
+  return report | {'sha256': _sha256(path)}
+
+
+def _try_all(
+  examples: Sequence[Example],
+) -> Iterator[tuple[Example, tuple[bytes, int, str]]]:
+  # Threads suffice: FFmpeg works without holding Python's lock.
+  pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+  try:
+    yield from zip(examples, pool.map(_try, examples), strict=True)
+  finally:
+    pool.shutdown(cancel_futures=True)
+
+
+def _try(example: Example) -> tuple[bytes, int, str]:
+  """Returns a video's contents, its number of frames, and what is wrong."""
+  try:
+    contents = pathlib.Path(example.video).read_bytes()
+    with VideoReader(contents, example.start, example.end) as video:
+      video.read([0, video.num_frames - 1])
+      return contents, video.num_frames, ''
+  except OSError as error:
+    return b'', 0, error.strerror
+  except VideoError as error:
+    return b'', 0, error.cause
+
+
+def _sum(split: str, shards: Mapping[str, dict]) -> dict:
+  own = [
+    report for name, report in shards.items() if name.startswith(f'{split}-')
+  ]
+  classes = collections.Counter()
+  for report in own:
+    classes.update(report['classes'])
+  return {
+    'written': classes.total(),
+    'skipped': sum(len(report['skipped']) for report in own),
+    'short': sum(len(report['short']) for report in own),
+    'classes': dict(sorted(classes.items())),
+  }
+
+
+def _sha256(path: pathlib.Path) -> str:
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _write_text(path: pathlib.Path, text: str):
+  partial = path.with_name(path.name + '.partial')
+  partial.write_text(text, 'utf-8')
+  partial.replace(path)
+
+
+def main(_: Sequence[str]) -> None:
+  """Prepares what the flags name and prints what came of it."""
+  values = flags.FLAGS
+  manifest = prepare(
+    values.videos, values.out, values.num_shards, values.num_frames
+  )
+  for split, numbers in manifest['splits'].items():
+    print(
+      f'{split}: {numbers["written"]} videos of {len(numbers["classes"])} '
+      f'classes, {numbers["skipped"]} skipped, {numbers["short"]} short'
+    )
+  reports = manifest['shards'].values()
+  problems = [
+    f'skipped {i}: {c}' for r in reports for i, c in r['skipped'].items()
+  ]
+  problems += [
+    f'short {i}: {n} frames' for r in reports for i, n in r['short'].items()
+  ]
+  for problem in problems[:_MAX_NAMED]:
+    print(problem)
+  if len(problems) > _MAX_NAMED:
+    print(f'and {len(problems) - _MAX_NAMED} more')
+  print(f'Everything: {pathlib.Path(values.out) / MANIFEST_NAME}')
+
+
+def _define_flags():
+  # Not on import: the other data sets' commands have flags of these names.
+  flags.DEFINE_string('videos', None, 'The videos: a folder, or a CSV file.')
+  flags.DEFINE_string('out', None, 'The folder that gets the records.')
+  flags.DEFINE_integer(
+    'num_shards', 0, 'Record files a split; 0: as many as hold 256 MiB each.', 0
+  )
+  flags.DEFINE_integer(
+    'num_frames', 16, 'Videos with fewer frames are named as short.', 1
+  )
+  flags.mark_flags_as_required(['videos', 'out'])
+
+
+if __name__ == '__main__':
+  _define_flags()
+  cli.run(main)

@@ -1,0 +1,1 @@
+"""Videos to batches. No jax in here: loader workers never touch a device."""

@@ -1,0 +1,133 @@
+"""Files that hold many videos: ArrayRecord, one encoded video a record.
+
+Training reads records in any order, so each stands in a group of its own, and
+they are not compressed, since videos are. A record's content is msgpack: other
+programs can read it and, unlike pickle, it runs no code.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgpack
+from array_record.python import array_record_data_source, array_record_module
+
+from mtnet_jax.errors import UserError
+
+SUFFIX = '.array_record'
+
+_OPTIONS = 'group_size:1,uncompressed'
+# What the library raises on a file that is not whole, or not its own.
+_ERRORS = (OSError, RuntimeError, ValueError)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Example:
+  """One labeled video.
+
+  Attributes:
+    id: names the video; unique in its data set.
+    label: the class's number.
+    video: the video file's path, or its contents. Records hold contents.
+    start: seconds from which the video counts; None: from its first frame.
+    end: seconds before which it counts; None: to its last frame.
+  """
+
+  id: str
+  label: int
+  video: str | bytes
+  start: float | None = None
+  end: float | None = None
+
+
+def shard_name(split: str, shard: int, num_shards: int) -> str:
+  """Returns the name of a split's record file, `shard` counted from 0."""
+  return f'{split}-{shard:05}-of-{num_shards:05}{SUFFIX}'
+
+
+def write(path: str | os.PathLike, examples: Iterable[Example]) -> None:
+  """Writes a record file, replacing one of that name.
+
+  The file gets its name when all of it is on the disk, so that what stands
+  under the name is whole: an interrupted writer leaves at most `NAME.partial`.
+
+  Args:
+    path: the file.
+    examples: in the order of the file; may be a generator.
+
+  Raises:
+    OSError: the file cannot be written.
+  """
+  path = pathlib.Path(path)
+  partial = path.with_name(path.name + '.partial')
+  with _disk_errors(partial):
+    writer = array_record_module.ArrayRecordWriter(str(partial), _OPTIONS)
+  try:
+    for example in examples:
+      with _disk_errors(partial):
+        writer.write(msgpack.packb(dataclasses.asdict(example)))
+  finally:
+    with _disk_errors(partial):
+      writer.close()
+  with partial.open('rb') as file:
+    os.fsync(file.fileno())
+  partial.replace(path)
+
+
+@contextlib.contextmanager
+def _disk_errors(path: pathlib.Path) -> Iterator[None]:
+  try:
+    yield
+  except RuntimeError as error:  # so the library reports a full disk
+    raise OSError(f'{path}: {error}') from error
+
+
+class Reader(Sequence[Example]):
+  """Record files as one sequence, read at random; picklable.
+
+  Files are opened on first use, in each process anew.
+  """
+
+  def __init__(self, paths: Sequence[str | os.PathLike]):
+    """Counts the records.
+
+    Args:
+      paths: one file or more.
+
+    Raises:
+      UserError: a file is not a whole record file.
+    """
+    self._paths = paths = [os.fspath(path) for path in paths]
+    try:
+      self._source = array_record_data_source.ArrayRecordDataSource(paths)
+    except _ERRORS as error:
+      raise UserError(
+        f'{_first_damaged(paths)} is no whole record file. Delete it and '
+        'prepare the data again: only missing files are made.'
+      ) from error
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, index: int) -> Example:
+    if not 0 <= index < len(self):
+      raise IndexError(f'Record {index} of {len(self)}')
+    try:
+      return Example(**msgpack.unpackb(self._source[index]))
+    except _ERRORS as error:  # the checksum is wrong
+      raise UserError(
+        f'Record {index} of the files from {self._paths[0]} on is damaged. '
+        'Delete the damaged file and prepare the data again: only missing '
+        'files are made.'
+      ) from error
+
+
+def _first_damaged(paths: Sequence[str]) -> str:
+  for path in paths:
+    try:
+      array_record_data_source.ArrayRecordDataSource([path])
+    except _ERRORS:
+      return path
+  return paths[0]

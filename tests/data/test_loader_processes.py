@@ -1,0 +1,68 @@
+"""What loader processes must not do, and that none is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+_PROBE = """
+  import os, sys, time
+  import cv2, numpy as np
+  from mtnet_jax.data import pipeline
+
+  class Probe:
+    def __len__(self):
+      return 100
+    def __getitem__(self, step):
+      bridge = sys.modules.get('jax._src.xla_bridge')
+      return {
+        'pid': np.array(os.getpid()),
+        'devices': np.array(len(bridge._backends) if bridge else 0),
+        'threads': np.array(cv2.getNumThreads()),
+        'large': np.zeros(2**21, np.uint8),
+      }
+
+  if __name__ == '__main__':
+    batches = pipeline.iterate(Probe(), num_workers=2)
+    for batch, _ in zip(batches, range(2)):
+      print(batch['pid'], batch['devices'], batch['threads'], flush=True)
+    time.sleep(60)
+"""
+
+
+def test_workers_touch_no_device_and_end_with_a_killed_parent(root, tmp_path):
+  script = tmp_path / 'probe.py'
+  script.write_text(textwrap.dedent(_PROBE))
+  parent = subprocess.Popen(
+    [sys.executable, str(script)],
+    cwd=root,
+    env=os.environ | {'PYTHONPATH': str(root)},
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  lines = [parent.stdout.readline().split() for _ in range(2)]
+  parent.send_signal(signal.SIGKILL)
+  parent.wait()
+  parent.stdout.close()
+  workers = [int(pid) for pid, _, _ in lines]
+  assert len(set(workers)) == 2
+  assert [line[1:] for line in lines] == [['0', '1']] * 2
+  for _ in range(200):
+    alive = [pid for pid in workers if os.path.exists(f'/proc/{pid}')]
+    if not alive:
+      break
+    time.sleep(0.05)
+  assert not alive
+
+
+def test_importing_the_pipeline_loads_neither_jax_nor_grain(root):
+  code = (
+    'import mtnet_jax.data.pipeline, sys; '
+    'print({"jax", "grain", "tensorflow"} & set(sys.modules))'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], cwd=root, capture_output=True, text=True
+  )
+  assert done.stdout.strip() == 'set()', done.stderr
