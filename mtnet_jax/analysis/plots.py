@@ -1,0 +1,79 @@
+"""Pictures of a run: training curves and the confusion of classes."""
+
+import pathlib
+from collections.abc import Sequence
+
+import matplotlib.figure
+import numpy as np
+
+from mtnet_jax.typing import Int
+
+
+def draw_confusion(
+  matrix: Int[np.ndarray, 'k k'],
+  names: Sequence[str],
+  path: str | pathlib.Path,
+) -> None:
+  """Draws which class is taken for which, as shares of the true class.
+
+  Args:
+    matrix: counts by true class (rows) and predicted class (columns).
+    names: of the k classes; beyond 40 they are left off the axes.
+    path: of the PNG.
+  """
+  shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+  classes = len(names)
+  side = float(np.clip(2.5 + 0.42 * classes, 5, 24))
+  figure = matplotlib.figure.Figure(figsize=(side, side), layout='constrained')
+  axes = figure.add_subplot()
+  axes.imshow(shares, cmap='Blues', vmin=0, vmax=1)
+  if classes <= 40:
+    axes.set_xticks(range(classes), names, rotation=60, ha='right')
+    axes.set_yticks(range(classes), names)
+    for row, column in zip(*np.nonzero(matrix), strict=True):
+      axes.text(
+        column,
+        row,
+        f'{100 * shares[row, column]:.0f}',
+        ha='center',
+        va='center',
+        color='white' if shares[row, column] > 0.5 else 'black',
+        fontsize=8,
+      )
+  axes.set_xlabel('predicted class')
+  axes.set_ylabel('true class')
+  top1 = np.trace(matrix) / max(matrix.sum(), 1)
+  axes.set_title(
+    f'{matrix.sum()} videos, top-1 {100 * top1:.1f} % (cells: % of a row)'
+  )
+  figure.savefig(path, dpi=110)
+
+
+def draw_curves(
+  records: Sequence[dict[str, float]], path: str | pathlib.Path
+) -> None:
+  """Draws loss, accuracy and learning rate over the steps.
+
+  Args:
+    records: of `metrics.jsonl`, from `metric_writer.read`.
+    path: of the PNG.
+  """
+  panels = {
+    'cross-entropy, nats': ['train/loss'],
+    'top-1': ['train/top1', 'val/top1'],
+    'learning rate': ['train/learning_rate'],
+  }
+  figure = matplotlib.figure.Figure(figsize=(12, 3.6), layout='constrained')
+  all_axes = figure.subplots(1, len(panels))
+  for axes, (title, names) in zip(all_axes, panels.items(), strict=True):
+    for name in names:
+      points = [(r['step'], r[name]) for r in records if name in r]
+      if points:
+        axes.plot(*zip(*points, strict=True), label=name, marker='.')
+    axes.set_title(title)
+    axes.set_xlabel('step')
+    axes.grid(alpha=0.3)
+    if len(names) > 1:
+      axes.legend()
+      axes.set_ylim(0, 1)
+  figure.savefig(path, dpi=110)

@@ -1,0 +1,209 @@
+"""Checkpoints of a workdir: the last one, and the best on validation."""
+
+import pathlib
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from mtnet_jax.errors import UserError
+from mtnet_jax.state import TrainState
+
+_BY = 'top1'
+
+
+class Checkpoints:
+  """Writes and reads `WORKDIR/checkpoints`; a context manager.
+
+  Writing is asynchronous and atomic: a checkpoint appears under its step's
+  name when it is whole, and older ones are deleted only after that.
+  """
+
+  def __init__(self, workdir: str | pathlib.Path):
+    """Opens the folder, making it if need be.
+
+    Args:
+      workdir: the run's folder.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    self._directory = pathlib.Path(workdir).absolute() / 'checkpoints'
+    keep = preservation_policy.AnyPreservationPolicy(
+      [
+        preservation_policy.LatestN(1),
+        preservation_policy.BestN(
+          get_metric_fn=lambda metrics: metrics[_BY],
+          n=1,
+          keep_checkpoints_without_metrics=False,
+        ),
+      ]
+    )
+    options = ocp.CheckpointManagerOptions(
+      preservation_policy=keep,
+      best_fn=lambda metrics: metrics[_BY],  # without it no metrics are kept
+      cleanup_tmp_directories=True,
+    )
+    self._manager = ocp.CheckpointManager(
+      self._directory,
+      options=options,
+      item_handlers={
+        'variables': ocp.StandardCheckpointHandler(),
+        'optimizer': ocp.StandardCheckpointHandler(),
+      },
+    )
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    traceback: TracebackType | None,
+  ) -> None:
+    self.wait()
+    self._manager.close()
+
+  @property
+  def last_step(self) -> int | None:
+    """The step of the newest whole checkpoint."""
+    return self._manager.latest_step()
+
+  @property
+  def best_step(self) -> int | None:
+    """The step with the highest validation top-1; the newest where none has."""
+    scores = {}
+    for step in self._manager.all_steps():
+      metrics = self._manager.metrics(step)
+      if metrics:
+        scores[step] = metrics[_BY]
+    if not scores:
+      return self.last_step
+    # Among equals the one that has trained longer.
+    return max(scores, key=lambda step: (scores[step], step))
+
+  def save(
+    self, state: TrainState, metrics: Mapping[str, float] | None = None
+  ) -> None:
+    """Starts writing `state`; returns before it is on disk.
+
+    Args:
+      state: the step is read from it.
+      metrics: validation figures of this very state, `top1` among them.
+
+    Raises:
+      UserError: an earlier or this write failed (a full disk).
+    """
+    # A copy: the next step is given the state's own buffers to write into.
+    copy = jax.tree.map(jnp.copy, state)
+    step = int(state.step)
+    try:
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          variables=ocp.args.StandardSave(copy.variables),
+          optimizer=ocp.args.StandardSave(_optimizer(copy)),
+        ),
+        metrics=dict(metrics) if metrics else None,
+      )
+    except (OSError, ValueError) as error:
+      raise self._unwritten(error) from error
+
+  def wait(self) -> None:
+    """Blocks until everything is on disk.
+
+    Raises:
+      UserError: a write failed (a full disk).
+    """
+    try:
+      self._manager.wait_until_finished()
+    except (OSError, ValueError) as error:
+      raise self._unwritten(error) from error
+
+  def restore(self, step: int, like: TrainState) -> TrainState:
+    """Reads the whole state of `step`, to train on.
+
+    Args:
+      step: `last_step` or `best_step`.
+      like: a state, or abstract arrays in its place, with the shapes, dtypes
+        and shardings that are wanted.
+
+    Returns:
+      The state, placed like `like`.
+
+    Raises:
+      UserError: it is the checkpoint of another model, number of classes or
+        optimiser; the first differing leaves are named.
+    """
+    variables = self.restore_variables(step, like.variables)
+    optimizer = self._restore(step, 'optimizer', _optimizer(like))
+    return TrainState(**variables, **optimizer)
+
+  def restore_variables(
+    self, step: int, like: Mapping[str, Any]
+  ) -> dict[str, Any]:
+    """Reads `params` and `batch_stats` of `step`; as `restore` otherwise."""
+    return self._restore(step, 'variables', dict(like))
+
+  def _restore(
+    self, step: int, item: str, like: Mapping[str, Any]
+  ) -> dict[str, Any]:
+    stored = self._manager.item_metadata(step)[item]
+    differences = _differences(_leaves(stored), _leaves(like))
+    if differences:
+      raise UserError(
+        f'The checkpoint of step {step} in {self._directory} is of another '
+        f'model or number of classes: {"; ".join(differences[:3])} '
+        f'({len(differences)} leaves differ). Use the configuration that it '
+        'was trained with, or another --workdir.'
+      )
+    restored = self._manager.restore(
+      step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(like)})
+    )
+    return restored[item]
+
+  def _unwritten(self, error: Exception) -> UserError:
+    return UserError(
+      f'A checkpoint could not be written to {self._directory}: {error}. '
+      f'The last good one is that of step {self.last_step}: free some space '
+      'and run the same command again.'
+    )
+
+
+def _optimizer(state: TrainState) -> dict[str, Any]:
+  return {'step': state.step, 'opt_state': state.opt_state}
+
+
+def _leaves(tree: Any) -> dict[str, tuple[int, ...]]:
+  """Shapes by path, `params/stem/conv_xy/kernel`."""
+  flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): tuple(leaf.shape)
+    for path, leaf in flat
+  }
+
+
+def _differences(
+  stored: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]
+) -> list[str]:
+  both = sorted(stored.keys() & wanted.keys())
+  return [
+    *(
+      f'{name} is {stored[name]}, this model has {wanted[name]}'
+      for name in both
+      if stored[name] != wanted[name]
+    ),
+    *(
+      f'{name} {wanted[name]} is not in the checkpoint'
+      for name in sorted(wanted.keys() - stored.keys())
+    ),
+    *(
+      f'{name} {stored[name]} is not in this model'
+      for name in sorted(stored.keys() - wanted.keys())
+    ),
+  ]

@@ -1,0 +1,295 @@
+"""Scores videos: softmax averaged over their views, every video once."""
+
+import csv
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Callable, Iterable
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from absl import logging
+from flax import linen as nn
+
+from mtnet_jax import metrics, models, preprocessing, state
+from mtnet_jax.checkpoints import Checkpoints
+from mtnet_jax.data import pipeline
+from mtnet_jax.errors import UserError
+from mtnet_jax.progress import Progress
+from mtnet_jax.typing import Array, Batch, Float, Int, UInt8
+
+EvalStep = Callable[[dict, UInt8[Array, 'n t h w c']], Float[Array, 'n k']]
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+  """What a model says of each video of a split.
+
+  Attributes:
+    ids: `(n,)` names of the videos that could be scored.
+    labels: `(n,)` their true classes, 0 to k - 1.
+    probabilities: `(n, k)` float32, averaged over the views; rows sum to 1.
+    broken: the videos that could not be scored and why, by id.
+  """
+
+  ids: np.ndarray
+  labels: Int[np.ndarray, ' n']
+  probabilities: Float[np.ndarray, 'n k']
+  broken: dict[str, str]
+
+  @property
+  def predicted(self) -> Int[np.ndarray, ' n']:
+    """The class with the highest probability; the lowest index among equals."""
+    return self.probabilities.argmax(axis=1)
+
+  def accuracy(self, k: int = 1) -> float:
+    """The share of videos whose class is among the k most probable ones."""
+    return float(
+      metrics.top_k_correct(self.probabilities, self.labels, k).mean()
+    )
+
+
+def make_eval_step(model: nn.Module) -> EvalStep:
+  """A jitted `(variables, clips uint8) -> probabilities`, BN in inference mode.
+
+  Args:
+    model: from `mtnet_jax.models.build`.
+
+  Returns:
+    The function; probabilities are float32 `(n, k)`.
+  """
+
+  @jax.jit
+  def eval_step(variables, clips):
+    clips = preprocessing.normalize(clips, model.dtype or jnp.float32)
+    logits, _ = model.apply(variables, clips, train=False)
+    return jax.nn.softmax(logits)
+
+  return eval_step
+
+
+def score_videos(
+  eval_step: EvalStep,
+  variables: dict,
+  batches: Iterable[Batch],
+  *,
+  clips_per_step: int,
+  mesh: jax.sharding.Mesh,
+  progress: Progress | None = None,
+) -> Predictions:
+  """Scores every video of `batches` once.
+
+  Args:
+    eval_step: from `make_eval_step`.
+    variables: the model's, replicated over `mesh`.
+    batches: evaluation batches: `clips` uint8 `(b, v, t, h, w, c)`, v views a
+      video; `mask` tells videos from padding and from broken files, whose cause
+      stands in `broken`.
+    clips_per_step: views that go through the model at once; a multiple of the
+      devices. Any number gives the same result.
+    mesh: the devices.
+    progress: advanced by the number of videos of each batch.
+
+  Returns:
+    The predictions, in the order of `batches`.
+  """
+  ids, labels, rows, broken = [], [], [], {}
+  for batch in batches:
+    good = batch['mask']
+    if good.any():
+      clips = batch['clips'][good]
+      videos, views = clips.shape[:2]
+      scores = _score_clips(
+        functools.partial(eval_step, variables),
+        clips.reshape(videos * views, *clips.shape[2:]),
+        clips_per_step,
+        mesh,
+      )
+      rows.append(scores.reshape(videos, views, -1).mean(axis=1))
+    ids.extend(batch['ids'][good])
+    labels.extend(batch['labels'][good])
+    bad = batch['broken'] != ''
+    broken |= dict(
+      zip(
+        batch['ids'][bad].tolist(), batch['broken'][bad].tolist(), strict=True
+      )
+    )
+    if progress:
+      progress.advance(int(good.sum() + bad.sum()))
+  if not ids:
+    first = next(iter(broken.items()), ('', 'there are none'))
+    raise UserError(f'No video could be scored. {first[0]}: {first[1]}.')
+  return Predictions(
+    np.array(ids), np.array(labels), np.concatenate(rows), broken
+  )
+
+
+def _score_clips(
+  eval_step: Callable, clips: np.ndarray, clips_per_step: int, mesh
+) -> np.ndarray:
+  """Probabilities of n clips, in steps of one shape: the last is padded."""
+  pad = -len(clips) % clips_per_step
+  clips = np.pad(clips, [(0, pad)] + [(0, 0)] * 4)
+  scores = [
+    eval_step(state.to_devices({'clips': part}, mesh)['clips'])
+    for part in np.split(clips, len(clips) // clips_per_step)
+  ]
+  return np.concatenate(jax.device_get(scores))[: len(clips) - pad]
+
+
+def build_model(
+  config: ml_collections.ConfigDict, num_classes: int, norm_batch_size: int = 0
+) -> nn.Module:
+  """The network of `config.model`; unset overrides are the model's own.
+
+  Args:
+    config: of the run.
+    num_classes: of the data set.
+    norm_batch_size: clips that share BN statistics in training; 0: all.
+
+  Returns:
+    A linen module.
+  """
+  overrides = {k: v for k, v in config.model.items() if v is not None}
+  return models.build(
+    num_classes=num_classes, norm_batch_size=norm_batch_size, **overrides
+  )
+
+
+def clip_shape(config: ml_collections.ConfigDict) -> tuple[int, int, int, int]:
+  """`(t, h, w, c)` of the clips that the model sees."""
+  size = config.data.input_size
+  return config.data.num_frames, size, size, 3
+
+
+def evaluate(
+  config: ml_collections.ConfigDict,
+  workdir: str | pathlib.Path,
+  checkpoint: str = 'best',
+) -> tuple[Predictions, tuple[str, ...]]:
+  """Scores `config.eval.split` with a checkpoint of `workdir`.
+
+  Args:
+    config: of the run; split and views come from `config.eval`.
+    workdir: of the run.
+    checkpoint: 'best' (on validation) or 'last'.
+
+  Returns:
+    The predictions and the names of the classes.
+
+  Raises:
+    UserError: no checkpoint, or one of another model, number of classes or
+      class names; no data.
+  """
+  mesh = state.make_mesh()
+  state.check_divisible(config.eval.clips_per_step, mesh, 'eval.clips_per_step')
+  dataset = pipeline.build_evaluation(config, config.eval.split)
+  check_class_names(workdir, dataset.labels)
+  model = build_model(config, len(dataset.labels))
+  variables = _restore_variables(config, workdir, checkpoint, model, mesh)
+  with Progress('evaluating', dataset.num_videos, 'videos') as progress:
+    predictions = score_videos(
+      make_eval_step(model),
+      variables,
+      pipeline.iterate(dataset, num_workers=config.data.num_workers),
+      clips_per_step=config.eval.clips_per_step,
+      mesh=mesh,
+      progress=progress,
+    )
+  return predictions, dataset.labels
+
+
+def _restore_variables(config, workdir, checkpoint, model, mesh):
+  if not (pathlib.Path(workdir) / 'checkpoints').is_dir():
+    raise UserError(
+      f'There is no checkpoint in --workdir={workdir}. Train first: '
+      'python train.py --config=... --workdir=DIR.'
+    )
+  clips = jax.ShapeDtypeStruct((1, *clip_shape(config)), jnp.float32)
+  like = jax.eval_shape(
+    functools.partial(model.init, train=False), jax.random.key(0), clips
+  )
+  like = jax.tree.map(
+    lambda leaf: leaf.update(sharding=state.replicated(mesh)), dict(like)
+  )
+  with Checkpoints(workdir) as checkpoints:
+    step = {'best': checkpoints.best_step, 'last': checkpoints.last_step}[
+      checkpoint
+    ]
+    if step is None:
+      raise UserError(
+        f'{workdir}/checkpoints holds no finished checkpoint yet: run the same '
+        'train.py command again, it goes on by itself.'
+      )
+    logging.info('Evaluating the checkpoint of step %s', step)
+    return checkpoints.restore_variables(step, like)
+
+
+def check_class_names(
+  workdir: str | pathlib.Path, names: tuple[str, ...]
+) -> None:
+  """Raises a UserError where the workdir was trained on other classes.
+
+  A run without `labels.txt` (a new one) passes.
+  """
+  path = pathlib.Path(workdir) / 'labels.txt'
+  if not path.exists():
+    return
+  trained = tuple(path.read_text().splitlines())
+  if trained != names:
+    other = [n for n in names if n not in trained] or [
+      'the same in another order'
+    ]
+    raise UserError(
+      f'{workdir} was trained on {len(trained)} classes, the data has '
+      f'{len(names)}: new are {", ".join(other[:3])}. Use the data that it was '
+      'trained on, or another --workdir.'
+    )
+
+
+def write(
+  predictions: Predictions, names: tuple[str, ...], directory: pathlib.Path
+) -> None:
+  """Writes `predictions.npz`, `per_class.csv` and `summary.json`.
+
+  Args:
+    predictions: of every video.
+    names: of the classes, by index.
+    directory: made if need be.
+  """
+  directory.mkdir(parents=True, exist_ok=True)
+  np.savez(
+    directory / 'predictions.npz',
+    ids=predictions.ids,
+    labels=predictions.labels,
+    probabilities=predictions.probabilities,
+  )
+  with (directory / 'per_class.csv').open('w', newline='') as file:
+    writer = csv.writer(file)
+    writer.writerow(['class', 'videos', 'top1', 'top5'])
+    for name, videos, top1, top5 in per_class(predictions, names):
+      writer.writerow([name, videos, f'{top1:.4f}', f'{top5:.4f}'])
+  summary = {
+    'top1': predictions.accuracy(1),
+    'top5': predictions.accuracy(5),
+    'videos': len(predictions.ids),
+    'not_scored': predictions.broken,
+  }
+  (directory / 'summary.json').write_text(json.dumps(summary, indent=2))
+
+
+def per_class(
+  predictions: Predictions, names: tuple[str, ...]
+) -> list[tuple[str, int, float, float]]:
+  """Rows `(class, videos, top-1, top-5)`; classes without a video left out."""
+  rows = []
+  for index, name in enumerate(names):
+    own = predictions.labels == index
+    if own.any():
+      scores = predictions.probabilities[own], predictions.labels[own]
+      shares = [float(metrics.top_k_correct(*scores, k).mean()) for k in (1, 5)]
+      rows.append((name, int(own.sum()), *shares))
+  return rows

@@ -1,0 +1,193 @@
+"""What users get wrong: a clear sentence, code 2, and nothing is lost."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from mtnet_jax import evaluation, training
+from mtnet_jax.errors import UserError
+from tests.test_training import _config
+
+
+def _fails(config, workdir, match):
+  with pytest.raises(UserError, match=match):
+    training.train(config, workdir)
+
+
+def test_commands_end_with_code_2_and_one_sentence(root, tmp_path):
+  for command in ('train.py', 'eval.py'):
+    done = subprocess.run(
+      [
+        sys.executable,
+        command,
+        '--config=configs/quickstart.py',
+        f'--config.data.dir={tmp_path / "nowhere"}',
+        f'--workdir={tmp_path / "run"}',
+      ],
+      cwd=root,
+      capture_output=True,
+      text=True,
+    )
+    assert done.returncode == 2, done.stderr
+    assert 'Traceback' not in done.stderr
+    assert 'nowhere' in done.stderr.splitlines()[-1]
+
+
+def test_unknown_model_names_the_nearest(blinking_videos, tmp_path):
+  config = _config(blinking_videos, model__name='mtnet_sx')
+  _fails(config, tmp_path, r"'mtnet_sx'.*Did you mean.*'mtnet_xs'")
+
+
+def test_placement_that_the_block_lacks(blinking_videos, tmp_path):
+  config = _config(
+    blinking_videos, model__name='srtg_r3d_18', model__placement='top'
+  )
+  _fails(config, tmp_path, r"'top'.*start.*mid.*res.*final")
+
+
+@pytest.mark.parametrize('ratio', [0.0, -0.5, 0.001, 1.5])
+def test_local_ratio_without_a_local_branch(blinking_videos, tmp_path, ratio):
+  config = _config(blinking_videos, model__local_ratio=ratio)
+  _fails(config, tmp_path, rf'local_ratio.*{ratio}')
+
+
+def test_override_that_the_model_lacks(blinking_videos, tmp_path):
+  config = _config(blinking_videos, model__placement='final')
+  _fails(config, tmp_path, r"mtnet_xs has no override 'placement'")
+
+
+def test_missing_empty_and_unset_data(tmp_path):
+  empty = tmp_path / 'empty'
+  empty.mkdir()
+  _fails(_config(tmp_path / 'nowhere'), tmp_path / 'run', 'nowhere')
+  _fails(_config(empty), tmp_path / 'run', 'empty')
+  _fails(_config(''), tmp_path / 'run', r'data\.dir')
+
+
+@pytest.mark.parametrize(
+  ('text', 'match'),
+  [
+    ('path,label\na.mp4,hug\n', 'split'),
+    ('path,label,split\na.mp4,hug,trian\n', "'trian'.*train, val, test"),
+    ('', 'clips.csv'),
+  ],
+)
+def test_csv_that_does_not_say_enough(tmp_path, text, match):
+  (tmp_path / 'clips.csv').write_text(text)
+  _fails(_config(tmp_path), tmp_path / 'run', match)
+
+
+def _damaged(source, target, damage):
+  """A copy of a data set in which every training video is damaged."""
+  shutil.copytree(source, target)
+  for path in target.glob('train/*/*.mp4'):
+    damage(path)
+  return target
+
+
+def test_text_renamed_to_a_video(blinking_videos, tmp_path):
+  videos = _damaged(
+    blinking_videos, tmp_path / 'v', lambda p: p.write_text('I am no video\n')
+  )
+  _fails(_config(videos), tmp_path / 'run', r'cannot be read.*max_broken_share')
+
+
+def test_truncated_videos(blinking_videos, tmp_path):
+  videos = _damaged(
+    blinking_videos,
+    tmp_path / 'v',
+    lambda p: p.write_bytes(p.read_bytes()[:200]),
+  )
+  _fails(_config(videos), tmp_path / 'run', r'cannot be read.*max_broken_share')
+
+
+def test_one_broken_video_is_named_and_training_goes_on(
+  blinking_videos, tmp_path, caplog
+):
+  videos = shutil.copytree(blinking_videos, tmp_path / 'v')
+  (videos / 'train/dark/3.mp4').write_text('I am no video\n')
+  config = _config(
+    videos, train__num_steps=8, data__max_broken_share=0.1, data__num_workers=1
+  )
+  training.train(config, tmp_path / 'run')
+  assert 'Left out of training: ' in caplog.text
+  assert 'train/dark/3' in caplog.text
+  assert (tmp_path / 'run/checkpoints/8').is_dir()
+
+
+def test_broken_test_video_is_named_beside_the_accuracy(
+  blinking_videos, tmp_path
+):
+  videos = shutil.copytree(blinking_videos, tmp_path / 'v')
+  config = _config(videos, train__num_steps=3)
+  training.train(config, tmp_path / 'run')
+  (videos / 'test/dark/3.mp4').write_text('I am no video\n')
+  predictions, _ = evaluation.evaluate(config, tmp_path / 'run')
+  assert len(predictions.ids) == 7
+  (name,) = predictions.broken
+  assert 'test/dark/3' in name
+
+
+def test_video_shorter_than_the_clip(blinking_videos, tmp_path):
+  # Twelve frames: repeated in order by default, or refused.
+  config = _config(
+    blinking_videos, data__num_frames=16, data__short_videos='error'
+  )
+  _fails(config, tmp_path / 'run', r'12 frames.*16')
+  config.data.short_videos = 'repeat'
+  config.train.num_steps = 3
+  training.train(config, tmp_path / 'run')
+
+
+def test_batch_that_does_not_divide_by_the_devices(root, blinking_videos):
+  code = (
+    'from tests.test_bad_input import _config\n'
+    'from mtnet_jax import training\n'
+    f'config = _config({str(blinking_videos)!r}, train__batch_size=5)\n'
+    'training.train(config, "/tmp/never")\n'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    cwd=root,
+    env={'XLA_FLAGS': '--xla_force_host_platform_device_count=2'},
+    capture_output=True,
+    text=True,
+  )
+  assert 'train.batch_size (=5) must be divisible' in done.stderr
+
+
+def test_workdir_that_cannot_be_written(blinking_videos, tmp_path):
+  (tmp_path / 'file').write_text('here')
+  _fails(_config(blinking_videos), tmp_path / 'file/run', 'cannot be written')
+  assert (tmp_path / 'file').read_text() == 'here'
+
+
+def test_checkpoint_of_another_model_and_of_other_classes(
+  blinking_videos, tmp_path
+):
+  run = tmp_path / 'run'
+  training.train(_config(blinking_videos, train__num_steps=3), run)
+  before = sorted(p for p in run.rglob('*') if 'tensorboard' not in str(p))
+
+  wider = _config(blinking_videos, model__local_ratio=0.5)
+  _fails(wider, run, r'params/.* is \(.*\), this model has \(')
+  with pytest.raises(UserError, match=r'this model has'):
+    evaluation.evaluate(wider, run)
+
+  more = shutil.copytree(blinking_videos, tmp_path / 'v')
+  shutil.copytree(more / 'train/dark', more / 'train/grey')
+  _fails(_config(more), run, '2 classes, the data has 3: new are grey')
+  (run / 'labels.txt').unlink()
+  _fails(
+    _config(more), run, r'classifier/bias is \(2,\), this model has \(3,\)'
+  )
+  (run / 'labels.txt').write_text('bright\ndark\n')
+  after = sorted(p for p in run.rglob('*') if 'tensorboard' not in str(p))
+  assert after == before
+
+
+def test_evaluation_without_a_checkpoint(blinking_videos, tmp_path):
+  with pytest.raises(UserError, match=r'no checkpoint.*Train first'):
+    evaluation.evaluate(_config(blinking_videos), tmp_path)

@@ -1,0 +1,105 @@
+"""What is kept, what is restored, and checkpoints of other models."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from mtnet_jax import state
+from mtnet_jax.checkpoints import Checkpoints
+from mtnet_jax.errors import UserError
+
+
+class _Model(nn.Module):
+  classes: int = 4
+
+  @nn.compact
+  def __call__(self, x, *, train=False):
+    x = nn.BatchNorm(use_running_average=not train, name='norm')(x)
+    return nn.Dense(self.classes, name='head')(x)
+
+
+def _state(classes=4, seed=0):
+  tx = optax.sgd(optax.constant_schedule(0.1), momentum=0.9)
+  return state.create(_Model(classes), tx, (1, 1, 1, 3), seed)
+
+
+def _at(current, step):
+  return current.replace(step=jnp.asarray(step, jnp.int32))
+
+
+def test_best_and_last_are_kept(tmp_path):
+  with Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.last_step is None and checkpoints.best_step is None
+    for step, top1 in [(1, None), (2, 0.5), (3, 0.7), (4, 0.6), (5, None)]:
+      metrics = None if top1 is None else {'top1': top1}
+      checkpoints.save(_at(_state(), step), metrics)
+    checkpoints.wait()
+    assert checkpoints.last_step == 5
+    assert checkpoints.best_step == 3
+  with Checkpoints(tmp_path) as checkpoints:  # a later process
+    assert (checkpoints.last_step, checkpoints.best_step) == (5, 3)
+  names = {path.name for path in (tmp_path / 'checkpoints').iterdir()}
+  assert names == {'3', '5'}
+
+
+def test_the_longer_trained_of_equals_is_best(tmp_path):
+  with Checkpoints(tmp_path) as checkpoints:
+    for step in (1, 2):
+      checkpoints.save(_at(_state(), step), {'top1': 0.5})
+    checkpoints.wait()
+    assert checkpoints.best_step == 2
+
+
+def test_restored_bits_are_the_saved_ones(tmp_path):
+  saved = _at(_state(seed=1), 7)
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(saved)
+    checkpoints.wait()
+    restored = checkpoints.restore(7, _state(seed=2))
+  assert jax.tree.structure(restored) == jax.tree.structure(saved)
+  for one, other in zip(
+    jax.tree.leaves(restored), jax.tree.leaves(saved), strict=True
+  ):
+    np.testing.assert_array_equal(one, other)
+
+
+def test_saving_outlives_the_donation_of_the_state(tmp_path):
+  current = _at(_state(seed=1), 7)
+  kernel = np.array(current.params['head']['kernel'])
+  destroy = jax.jit(
+    lambda tree: jax.tree.map(lambda x: x * 0, tree), donate_argnums=0
+  )
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(current)
+    destroy(current)
+    checkpoints.wait()
+    restored = checkpoints.restore(7, _state())
+  np.testing.assert_array_equal(restored.params['head']['kernel'], kernel)
+
+
+def test_another_class_count_names_the_leaves(tmp_path):
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(_at(_state(), 7))
+    checkpoints.wait()
+    with pytest.raises(UserError) as error:
+      checkpoints.restore(7, _state(classes=5))
+  message = str(error.value)
+  assert 'params/head/bias is (4,), this model has (5,)' in message
+  assert 'params/head/kernel is (3, 4), this model has (3, 5)' in message
+  assert '2 leaves differ' in message
+
+
+def test_another_model_names_missing_and_extra_leaves(tmp_path):
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(_at(_state(), 7))
+    checkpoints.wait()
+    other = {'params': {'stem': jnp.zeros(3)}, 'batch_stats': {}}
+    with pytest.raises(
+      UserError, match=r'params/stem \(3,\) is not in the check'
+    ):
+      checkpoints.restore_variables(7, other)
+    with pytest.raises(UserError, match=r'norm/mean \(3,\) is not in this'):
+      checkpoints.restore_variables(7, other)
