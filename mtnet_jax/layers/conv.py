@@ -1,0 +1,339 @@
+"""3-D convolutions, each in the formulation that is fast where it runs.
+
+`Conv3D` is the layer; `conv3d` and `channel_separated_conv3d` are the functions
+below it. Padding is symmetric with zeros, `k // 2` on both sides of each axis,
+so that an odd kernel gives `⌈n / s⌉` of n positions at stride s.
+
+A channel-separated (depthwise) convolution moves much data for little
+arithmetic, and the grouped convolution of XLA is a hundred times slower on a
+CPU than a sum of shifted products: see `benchmarks/layers.py`.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.experimental.xla_metadata import set_xla_metadata
+
+from mtnet_jax.errors import UserError
+from mtnet_jax.typing import Array, Float
+
+Triple = tuple[int, int, int]
+
+# Up to so many input channels, the frames under a kernel go side by side into
+# the channels of one 2-D convolution; above, they are convolved one by one.
+_FEW_CHANNELS = 16
+# Up to so many elements, a spatial window is copied out and multiplied: XLA's
+# CPU convolution is poor at an image's three channels.
+_SMALL_WINDOW = 32
+# Longer sums over frames no longer become one loop over memory on a CPU.
+_FRAMES_PER_SUM = 16
+
+
+class Conv3D(nn.Module):
+  """Dense or channel-separated 3-D convolution with zero padding `k // 2`.
+
+  Attributes:
+    features: output channels.
+    kernel_size: frames, rows, columns.
+    strides: frames, rows, columns.
+    groups: 1, dense, or the number of input channels, channel-separated; then
+      `features` is that number too.
+    use_bias: adds one bias a channel.
+    dtype: of the computation and the output; None: the widest of the input's
+      and the parameters', which are float32.
+  """
+
+  features: int
+  kernel_size: Triple
+  strides: Triple = (1, 1, 1)
+  groups: int = 1
+  use_bias: bool = False
+  dtype: jax.typing.DTypeLike | None = None
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'n t h w c']) -> Float[Array, 'n u v x f']:
+    """Returns x convolved.
+
+    Raises:
+      UserError: `groups` is neither 1 nor both channel counts.
+    """
+    c = x.shape[-1]
+    separated = self.groups > 1
+    if self.groups != 1 and not self.groups == c == self.features:
+      raise UserError(
+        f'`groups` (={self.groups}) of a Conv3D must be 1 (dense) or equal '
+        f'both the input channels (={c}) and `features` (={self.features}).'
+      )
+    # He initialization for the ReLU that follows, over what a unit feeds.
+    fan_out = math.prod(self.kernel_size) * self.features // self.groups
+    kernel = self.param(
+      'kernel',
+      nn.initializers.normal(math.sqrt(2 / fan_out)),
+      (*self.kernel_size, c // self.groups, self.features),
+      jnp.float32,
+    )
+    bias = None
+    if self.use_bias:
+      bias = self.param(
+        'bias', nn.initializers.zeros, (self.features,), jnp.float32
+      )
+    x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+    convolve = channel_separated_conv3d if separated else conv3d
+    y = convolve(x, kernel, self.strides)
+    return y if bias is None else y + bias.reshape(1, 1, 1, 1, -1)
+
+
+def conv3d(
+  x: Float[Array, 'n t h w c'],
+  kernel: Float[Array, 'i j k c f'],
+  strides: Triple = (1, 1, 1),
+) -> Float[Array, 'n u v x f']:
+  """Returns the dense 3-D convolution of x, in x's dtype.
+
+  A 1×1×1 kernel is one matrix product everywhere. Others are `lax`'s 3-D
+  convolution on accelerators and, on a CPU, 2-D convolutions of frames.
+
+  Args:
+    x: activations.
+    kernel: of x's dtype.
+    strides: frames, rows, columns.
+  """
+  if kernel.shape[:3] == (1, 1, 1):
+    st, sh, sw = strides
+    return _matmul(x[:, ::st, ::sh, ::sw], kernel[0, 0, 0])
+  return jax.lax.platform_dependent(
+    x,
+    kernel,
+    cpu=functools.partial(_convolve_frames, strides=strides),
+    default=functools.partial(_convolve_volume, strides=strides),
+  )
+
+
+def _convolve_volume(x, kernel, strides):
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel,
+    strides,
+    [(k // 2, k // 2) for k in kernel.shape[:3]],
+    dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
+  )
+
+
+def _convolve_frames(x, kernel, strides):
+  """The 3-D convolution as 2-D convolutions of the frames below each tap."""
+  n, t, h, w, c = x.shape
+  kt = kernel.shape[0]
+  frames = _output_shape((t,), (kt,), strides[:1])[0]
+  padded = _pad(x, (kt // 2, 0, 0), (kt // 2, 0, 0))
+  taps = []  # nu h w c, a view of x for each frame of the kernel
+  for i in range(kt):
+    tap = _strided(padded, (i, 0, 0), (frames, h, w), (strides[0], 1, 1))
+    taps.append(tap.reshape(n * frames, h, w, c))
+  kernels = list(kernel)
+  if c <= _FEW_CHANNELS or kernel.shape[1:3] == (1, 1):
+    taps, kernels = [jnp.concatenate(taps, -1)], [jnp.concatenate(kernels, 2)]
+  y = sum(
+    _convolve_2d(tap, k, strides[1:])
+    for tap, k in zip(taps, kernels, strict=True)
+  )
+  return y.reshape(n, frames, *y.shape[1:])
+
+
+def _convolve_2d(x, kernel, strides):
+  sh, sw = strides
+  if kernel.shape[:2] == (1, 1):
+    return _matmul(x[:, ::sh, ::sw], kernel[0, 0])
+  padding = [(k // 2, k // 2) for k in kernel.shape[:2]]
+  if math.prod(kernel.shape[:3]) > _SMALL_WINDOW:
+    return jax.lax.conv_general_dilated(
+      x, kernel, strides, padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+  rows, cols = _output_shape(x.shape[1:3], kernel.shape[:2], strides)
+  x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+  windows = [
+    x[:, i : i + sh * (rows - 1) + 1 : sh, j : j + sw * (cols - 1) + 1 : sw]
+    for i, j in np.ndindex(*kernel.shape[:2])
+  ]
+  return _matmul(
+    jnp.concatenate(windows, -1), kernel.reshape(-1, kernel.shape[-1])
+  )
+
+
+def _matmul(x, kernel):
+  """`x @ kernel` over the last axis, as one two-dimensional product."""
+  y = x.reshape(-1, x.shape[-1]) @ kernel
+  return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def channel_separated_conv3d(
+  x: Float[Array, 'n t h w c'],
+  kernel: Float[Array, 'i j k 1 c'],
+  strides: Triple = (1, 1, 1),
+) -> Float[Array, 'n u v x c']:
+  """Returns each channel of x convolved with its own kernel, in x's dtype.
+
+  A sum of shifted products, accumulated in float32, with a backward pass of the
+  same kind: autodiff of the sum is several times slower.
+
+  Args:
+    x: activations.
+    kernel: of x's dtype.
+    strides: frames, rows, columns.
+  """
+  volume = kernel.shape[:3]
+  return _correlate(
+    _pad_for(x, volume),
+    kernel,
+    _output_shape(x.shape[1:4], volume, strides),
+    strides,
+  )
+
+
+def _separated_fwd(x, kernel, strides):
+  return channel_separated_conv3d(x, kernel, strides), (x, kernel)
+
+
+def _separated_bwd(strides, residuals, dy):
+  x, kernel = residuals
+  dx = _input_gradient(dy, kernel, x.shape[1:4], strides)
+  dkernel = _kernel_gradient(x, dy, kernel.shape[:3], strides)
+  return dx, dkernel.astype(kernel.dtype)
+
+
+channel_separated_conv3d.defvjp(_separated_fwd, _separated_bwd)
+
+
+def _correlate(x, kernel, shape, strides=(1, 1, 1), start=(0, 0, 0)):
+  """`y[p] = Σ_o x[start + strides·p + o]·kernel[o]`, `shape` positions."""
+  run = functools.partial(
+    _sum_of_products, shape=tuple(shape), strides=strides, start=tuple(start)
+  )
+
+  def run_apart(x, kernel):
+    # XLA's CPU compiler fuses the sum into each of its uses and computes it
+    # again there, unless it is a call that must stay one. It drops an
+    # `optimization_barrier` before it fuses.
+    with set_xla_metadata(inlineable='false'):
+      return run(x, kernel)
+
+  return jax.lax.platform_dependent(x, kernel, cpu=run_apart, default=run)
+
+
+@functools.partial(jax.jit, static_argnames=('shape', 'strides', 'start'))
+@set_xla_metadata(inlineable=None)  # Of the call alone, not of what is in it.
+def _sum_of_products(x, kernel, shape, strides, start):
+  y = jnp.zeros((), jnp.float32)
+  taps = jnp.unstack(kernel.reshape(-1, 1, 1, 1, 1, x.shape[-1]))
+  for offset, tap in zip(np.ndindex(*kernel.shape[:3]), taps, strict=True):
+    corner = [a + o for a, o in zip(start, offset, strict=True)]
+    view = _strided(x, corner, shape, strides)
+    y = y + view.astype(jnp.float32) * tap.astype(jnp.float32)
+  return jnp.broadcast_to(y, (x.shape[0], *shape, x.shape[-1])).astype(x.dtype)
+
+
+def _input_gradient(dy, kernel, shape, strides):
+  """Correlates dy with the flipped kernel, one phase of the input at a time.
+
+  Position `s·m + r` of the input, r its phase, met every s-th element of the
+  kernel only. Apart, each phase is a plain correlation without any dilation.
+  """
+  n, *_, c = dy.shape
+  counts = [-(-size // s) for size, s in zip(shape, strides, strict=True)]
+  axes = []  # of each axis, of each phase: first kernel element, pads of dy
+  for k, s, size, count in zip(
+    kernel.shape[:3], strides, dy.shape[1:4], counts, strict=True
+  ):
+    axis = []
+    for r in range(s):
+      first = (r + k // 2) % s
+      base = (r + k // 2) // s  # The output that `first` met at m = 0.
+      axis.append(
+        (first, len(range(first, k, s)) - 1 - base, base + count - size)
+      )
+    axes.append(axis)
+  low = [max(p[1] for p in axis) for axis in axes]
+  padded = _pad(dy, low, [max(p[2] for p in axis) for axis in axes])
+  phases = []
+  for phase in np.ndindex(*strides):
+    chosen = [axis[r] for axis, r in zip(axes, phase, strict=True)]
+    i, j, k = (p[0] for p in chosen)
+    taps = kernel[i :: strides[0], j :: strides[1], k :: strides[2]]
+    start = [a - p[1] for a, p in zip(low, chosen, strict=True)]
+    phases.append(
+      _correlate(padded, jnp.flip(taps, (0, 1, 2)), counts, start=start)
+    )
+  dx = jnp.stack(phases).reshape(*strides, n, *counts, c)
+  dx = dx.transpose(3, 4, 0, 5, 1, 6, 2, 7)  # n m s m s m s c
+  dx = dx.reshape(n, *(m * s for m, s in zip(counts, strides, strict=True)), c)
+  return dx[:, : shape[0], : shape[1], : shape[2]]
+
+
+def _kernel_gradient(x, dy, volume, strides):
+  """Sums x·dy over all positions, for each offset of the kernel, in float32.
+
+  Per row and column offset, the frames are multiplied and added element by
+  element for all temporal offsets at once; a product with ones sums the rest,
+  because XLA's own reduction of so many rows is slow on a CPU. The scan over
+  offsets compiles one loop body where unrolling compiles one for each offset.
+  """
+  kt, kh, kw = volume
+  st, sh, sw = strides
+  n, frames, rows, cols, c = dy.shape
+  padded = _pad_for(x, volume)
+  span = (n, padded.shape[1], sh * (rows - 1) + 1, sw * (cols - 1) + 1, c)
+  # Row i of the selector sums the elements of temporal offset i.
+  selector = jnp.tile(
+    jnp.repeat(jnp.eye(kt, dtype=jnp.float32), cols, axis=1), (1, n * rows)
+  )
+
+  def one_offset(_, offset):
+    view = jax.lax.dynamic_slice(padded, (0, 0, *offset, 0), span)
+    view = view[:, :, ::sh, ::sw].astype(jnp.float32)
+    total = jnp.zeros((kt, c), jnp.float32)
+    for first in range(0, frames, _FRAMES_PER_SUM):
+      products = jnp.zeros((), jnp.float32)
+      for f in range(first, min(first + _FRAMES_PER_SUM, frames)):
+        below = view[:, st * f : st * f + kt].swapaxes(1, 2)  # n h kt w c
+        products = products + below * dy[:, f, :, None].astype(jnp.float32)
+      total += jnp.matmul(
+        selector, products.reshape(-1, c), precision=jax.lax.Precision.HIGHEST
+      )
+    return None, total
+
+  offsets = jnp.array(list(np.ndindex(kh, kw)))
+  _, gradient = jax.lax.scan(one_offset, None, offsets)
+  return gradient.reshape(kh, kw, kt, 1, c).transpose(2, 0, 1, 3, 4)
+
+
+def _output_shape(shape, volume, strides):
+  return tuple(
+    (n + 2 * (k // 2) - k) // s + 1
+    for n, k, s in zip(shape, volume, strides, strict=True)
+  )
+
+
+def _pad_for(x, volume):
+  half = [k // 2 for k in volume]
+  return _pad(x, half, half)
+
+
+def _pad(x, low: Sequence[int], high: Sequence[int]):
+  """Zeros around frames, rows and columns; a negative number crops."""
+  pads = [(a, b, 0) for a, b in zip(low, high, strict=True)]
+  zero = jnp.zeros((), x.dtype)
+  return jax.lax.pad(x, zero, ((0, 0, 0), *pads, (0, 0, 0)))
+
+
+def _strided(x, start, shape, strides):
+  """The view of x from `start` on, every stride-th of `shape` positions."""
+  limit = [
+    a + s * (m - 1) + 1 for a, m, s in zip(start, shape, strides, strict=True)
+  ]
+  n, *_, c = x.shape
+  return jax.lax.slice(x, (0, *start, 0), (n, *limit, c), (1, *strides, 1))

@@ -1,0 +1,209 @@
+"""Multi-Temporal convolution, the thesis, 5.1–5.4.
+
+Most channels see the clip as it is: the local branch. The others see half its
+frames at half its size, so that one kernel covers twice the time and space: the
+prolonged branch, which also reads what the local branch found.
+
+The thesis is A. Stergiou, *Efficient Modelling Across Time of Human Actions
+and Interactions*, 2021.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mtnet_jax.errors import UserError
+from mtnet_jax.layers.conv import Conv3D
+from mtnet_jax.layers.frame_selection import gather_frames, select_frame_indices
+from mtnet_jax.layers.norm import BatchNorm
+from mtnet_jax.layers.soft_pool import soft_pool
+from mtnet_jax.typing import Array, Float
+
+
+def branch_features(features: int, local_ratio: float) -> tuple[int, int]:
+  """Returns how many channels the local and the prolonged branch make (5.1).
+
+  `⌊local_ratio · features⌋` and the rest.
+
+  Raises:
+    UserError: `local_ratio` outside (0, 1], or no channel left for the local
+      branch, which the prolonged one needs (5.4.6).
+  """
+  if not 0 < local_ratio <= 1:
+    raise UserError(
+      f'`local_ratio` (={local_ratio}) must lie in (0, 1]: 1 is the plain '
+      'convolution, and the prolonged branch reads the local one, which '
+      'therefore cannot be empty. The default is 7/8.'
+    )
+  # The floor of the exact product: 0.29 · 100 is 28.999… in floating point.
+  local = int(local_ratio * features + 1e-9)
+  if local == 0:
+    raise UserError(
+      f'`local_ratio` (={local_ratio}) leaves none of {features} channels for '
+      f'the local branch. It must be at least 1/{features} here.'
+    )
+  return local, features - local
+
+
+class MTConv(nn.Module):
+  """Convolution, BN and activation in a local and a prolonged branch.
+
+  The channel-separated form hands the first channels of its input to the local
+  branch and the others to the prolonged one; the dense form hands all of them
+  to both. Submodules: `local`, `local_norm`, and where `local_ratio` < 1
+  `prolonged`, `prolonged_norm`, `pointwise`, `pointwise_norm`.
+
+  Attributes:
+    features: output channels of both branches together.
+    kernel_size: frames, height, width.
+    strides: in time, height and width.
+    local_ratio: share δ of the output channels that the local branch makes, in
+      (0, 1]; 1 is the plain convolution.
+    channel_separated: one kernel a channel; input channels equal `features`.
+    activation: after BN, or None.
+    shared_selection: both inputs of the prolonged branch keep the same frames,
+      those chosen on the layer's input; else each keeps its own, as 5.4 prints.
+    conv: makes convolutions; `Conv3D`, perhaps with a dtype bound.
+    norm: makes normalisations; `BatchNorm` with `use_running_average` bound.
+  """
+
+  features: int
+  kernel_size: tuple[int, int, int]
+  strides: tuple[int, int, int] = (1, 1, 1)
+  local_ratio: float = 7 / 8
+  channel_separated: bool = False
+  activation: Callable[[Array], Array] | None = nn.relu
+  shared_selection: bool = True
+  conv: Callable[..., nn.Module] = Conv3D
+  norm: Callable[..., nn.Module] = functools.partial(
+    BatchNorm, use_running_average=False
+  )
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'n t h w c']
+  ) -> Float[Array, 'n t2 h2 w2 c2']:
+    """Returns `concat(local, prolonged)` on channels (5.2).
+
+    Sizes are `⌈size / stride⌉`.
+
+    Raises:
+      UserError: see `branch_features`; or a channel-separated form whose input
+        does not have `features` channels.
+    """
+    local, prolonged = branch_features(self.features, self.local_ratio)
+    x_local = x_prolonged = x
+    if self.channel_separated:
+      self._check_channels(x)
+      x_local, x_prolonged = x[..., :local], x[..., local:]
+    strides = self.strides
+    y_local = self._unit('local', local, self.kernel_size, strides)(x_local)
+    if not prolonged:
+      return y_local
+    # Frames are strided before they are chosen, so that frame i of one input
+    # and of the other are the same moment.
+    pooled, pooled_local = self._down_sample(
+      x_prolonged[:, :: strides[0]], y_local
+    )
+    y = self._unit('prolonged', prolonged, self.kernel_size, (1, *strides[1:]))(
+      pooled
+    )
+    y += self._unit('pointwise', prolonged)(pooled_local)  # 5.3
+    y = up_sample(y, y_local.shape[1:4])
+    return jnp.concatenate([y_local, y], axis=-1)
+
+  def _check_channels(self, x):
+    c = x.shape[-1]
+    if c != self.features:
+      raise UserError(
+        f'A channel-separated MTConv keeps its channels: `features` '
+        f'(={self.features}) must equal the input channels (={c}).'
+      )
+
+  def _unit(self, name, features, kernel_size=(1, 1, 1), strides=(1, 1, 1)):
+    """Convolution, BN, activation; the point-wise term is always dense."""
+    separated = self.channel_separated and name != 'pointwise'
+    conv = self.conv(
+      features,
+      kernel_size,
+      strides,
+      groups=features if separated else 1,
+      name=name,
+    )
+    norm = self.norm(name=f'{name}_norm')
+    activation = self.activation or (lambda a: a)
+    return lambda x: activation(norm(conv(x)))
+
+  def _down_sample(self, x, y_local):
+    """Halves both inputs of the prolonged branch in space, then in time."""
+    pooled = soft_pool(x)
+    indices = select_frame_indices(pooled)
+    if self.shared_selection:
+      # Pooling is per frame: only the frames that stay need it.
+      pooled_local = soft_pool(gather_frames(y_local, indices))
+    else:
+      pooled_local = soft_pool(y_local)
+      pooled_local = gather_frames(
+        pooled_local, select_frame_indices(pooled_local)
+      )
+    return gather_frames(pooled, indices), pooled_local
+
+
+def up_sample(
+  x: Float[Array, 'n t h w c'], shape: tuple[int, int, int]
+) -> Float[Array, 'n t2 h2 w2 c']:
+  """Returns x interpolated trilinearly, the `I` of 5.3.
+
+  Half-pixel centers; beyond the outermost centers the nearest value holds. The
+  frames are taken as evenly spaced.
+
+  Args:
+    x: activations, any float dtype.
+    shape: frames, height and width of the result, none smaller than x's.
+  """
+  return _up_sample(x, x.shape, (x.shape[0], *shape, x.shape[-1]))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _up_sample(x, old_shape, shape):
+  # Doubling as a sum of two shifts is faster than as a matmul, but only
+  # forwards: its transpose pads and adds.
+  for axis in (1, 2, 3):
+    if shape[axis] == 2 * old_shape[axis]:
+      x = _double(x, axis)
+    else:
+      x = _resize(x, (*x.shape[:axis], shape[axis], *x.shape[axis + 1 :]))
+  return x
+
+
+def _up_sample_fwd(x, old_shape, shape):
+  return _up_sample(x, old_shape, shape), None
+
+
+def _up_sample_bwd(old_shape, shape, residuals, dy):
+  del residuals
+  x = jax.ShapeDtypeStruct(old_shape, dy.dtype)
+  return jax.linear_transpose(lambda x: _resize(x, shape), x)(dy)
+
+
+_up_sample.defvjp(_up_sample_fwd, _up_sample_bwd)
+
+
+def _resize(x, shape):
+  # In float32: half precision cannot number more than 256 positions.
+  resized = jax.image.resize(x.astype(jnp.float32), shape, 'linear')
+  return resized.astype(x.dtype)
+
+
+def _double(x, axis):
+  """Doubles one axis: every new element lies a quarter step off an old one."""
+  size = x.shape[axis]
+  take = functools.partial(jax.lax.slice_in_dim, x, axis=axis)
+  before = jnp.concatenate([take(0, 1), take(0, size - 1)], axis)
+  after = jnp.concatenate([take(1, size), take(size - 1, size)], axis)
+  pairs = [0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after]
+  shape = (*x.shape[:axis], 2 * size, *x.shape[axis + 1 :])
+  return jnp.stack(pairs, axis + 1).reshape(shape)

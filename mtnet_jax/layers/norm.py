@@ -1,0 +1,91 @@
+"""Batch normalisation whose statistics keep a constant batch.
+
+Multigrid training (the thesis, 5.4.1) changes the number of clips a step. The
+statistics then have to come from sub-batches of one fixed size, or the noise
+that regularises the network would change with the schedule.
+
+The thesis is A. Stergiou, *Efficient Modelling Across Time of Human Actions
+and Interactions*, 2021.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mtnet_jax.errors import UserError
+from mtnet_jax.typing import Array, Float
+
+
+class BatchNorm(nn.Module):
+  """Normalises each channel over sub-batches of clips.
+
+  The batch is split into consecutive sub-batches that are normalised apart.
+  The moving statistics take the mean of the sub-batches' means and the mean of
+  their variances. Statistics are float32 whatever the dtype.
+
+  Attributes:
+    use_running_average: normalise by the moving statistics (evaluation).
+    momentum: `new = momentum · old + (1 - momentum) · batch`.
+    epsilon: added to the variance.
+    batch_size: clips that share statistics; 0: the whole batch.
+    dtype: of the output; None: the input's.
+    scale_init: initialises the scale; the bias starts at 0.
+  """
+
+  use_running_average: bool
+  momentum: float = 0.9
+  epsilon: float = 1e-5
+  batch_size: int = 0
+  dtype: jax.typing.DTypeLike | None = None
+  scale_init: nn.initializers.Initializer = nn.initializers.ones
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'n *d c']) -> Float[Array, 'n *d c']:
+    """Returns x normalised, of the same shape.
+
+    Raises:
+      UserError: the number of clips is not a multiple of `batch_size`.
+    """
+    c = x.shape[-1]
+    scale = self.param('scale', self.scale_init, (c,), jnp.float32)
+    bias = self.param('bias', nn.initializers.zeros, (c,), jnp.float32)
+    moving_mean = self.variable('batch_stats', 'mean', jnp.zeros, (c,))
+    moving_var = self.variable('batch_stats', 'var', jnp.ones, (c,))
+    if self.use_running_average:
+      groups = x[None]
+      mean, var = moving_mean.value[None], moving_var.value[None]  # 1 c
+    else:
+      groups = _split(x, self.batch_size)  # g b *d c
+      mean, var = _statistics(groups)  # g c
+      if not self.is_initializing():
+        for moving, batch in ((moving_mean, mean), (moving_var, var)):
+          moving.value = self.momentum * moving.value + (
+            1 - self.momentum
+          ) * jnp.mean(batch, axis=0)
+    shape = (mean.shape[0], *[1] * (groups.ndim - 2), c)
+    gain = jax.lax.rsqrt(var + self.epsilon) * scale.reshape(1, c)
+    offset = bias.reshape(1, c) - mean * gain
+    y = groups.astype(jnp.float32) * gain.reshape(shape) + offset.reshape(shape)
+    return y.reshape(x.shape).astype(self.dtype or x.dtype)
+
+
+def _split(x: Float[Array, 'n *d c'], size: int) -> Float[Array, 'g b *d c']:
+  n = x.shape[0]
+  size = size or n
+  if n % size:
+    raise UserError(
+      f"The batch (={n} clips) must be a multiple of BatchNorm's "
+      f'`batch_size` (={size}), the clips that share statistics. Change '
+      'either, or set `batch_size` to 0 to share over the whole batch.'
+    )
+  return x.reshape(n // size, size, *x.shape[1:])
+
+
+def _statistics(groups):
+  """Mean and variance of each sub-batch, `(g, c)`, in one pass over x."""
+  groups = groups.astype(jnp.float32)
+  axes = tuple(range(1, groups.ndim - 1))
+  mean = jnp.mean(groups, axes)
+  # E[x²] - E[x]² may come out just below zero for a constant channel.
+  var = jnp.maximum(jnp.mean(groups * groups, axes) - mean * mean, 0)
+  return mean, var

@@ -1,0 +1,109 @@
+"""Squeeze and Recursion with Temporal Gates, the thesis, chapter 4.
+
+A clip's activations are pooled over space, a recurrent network follows the
+pooled vectors through time, and its hidden states scale the activations. A gate
+lets this happen only in clips whose pooled vectors and hidden states agree on
+the order of frames: that are cycle consistent.
+
+The thesis is A. Stergiou, *Efficient Modelling Across Time of Human Actions
+and Interactions*, 2021.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mtnet_jax.layers import recurrent
+from mtnet_jax.typing import Array, Bool, Float
+
+
+def soft_nearest_neighbor(
+  a: Float[Array, 'n t c'], b: Float[Array, 'n t c']
+) -> Float[Array, 'n t c']:
+  """Returns the soft nearest neighbor in b of every frame of a (4.6).
+
+  `ã_t = Σ_i z_i b_i` with `z = softmax_i(-‖a_t - b_i‖²)`, the distance summed
+  over channels.
+
+  Args:
+    a: an embedding of each frame, any float dtype, any range.
+    b: another embedding of the same frames.
+
+  Returns:
+    float32, computed in float32.
+  """
+  b = b.astype(jnp.float32)
+  z = jax.nn.softmax(-_squared_distances(a, b), axis=-1)  # n t i
+  return jnp.einsum('nti,nic->ntc', z, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def cycle_consistent(
+  a: Float[Array, 'n t c'], b: Float[Array, 'n t c']
+) -> Bool[Array, ' n']:
+  """Returns which clips' two embeddings are cycle consistent (4.3.2).
+
+  They are where every frame t of a has its soft nearest neighbor in b nearest
+  to `b_t` (4.7), and every frame of b has its own in a nearest to `a_t`. Of
+  equally near frames the first counts.
+
+  Args:
+    a: an embedding of each frame, any float dtype, any range.
+    b: another embedding of the same frames.
+  """
+  return _consistent(a, b) & _consistent(b, a)
+
+
+def _consistent(a, b):
+  """Whether every frame of a finds itself in b, `(n,)`."""
+  distances = _squared_distances(soft_nearest_neighbor(a, b), b)  # n t i
+  found = jnp.argmin(distances, axis=-1)
+  return jnp.all(found == jnp.arange(a.shape[1]).reshape(1, -1), axis=-1)
+
+
+def _squared_distances(a, b):
+  """`‖a_t - b_i‖²`, `(n, t, i)`, float32.
+
+  By differences: |a|² + |b|² - 2ab loses the digits that tell close frames
+  apart.
+  """
+  a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+  return jnp.sum(jnp.square(a[:, :, None] - b[:, None]), axis=-1)
+
+
+class SqueezeAndRecursion(nn.Module):
+  """Scales each frame's channels by recurrent states, where the gate is open.
+
+  The gate has three states (Fig. 4.4). Inactive (`gate=False`): every clip is
+  fused. Active and open, for a cycle consistent clip: fused likewise. Active
+  and closed: the clip passes unchanged. A single frame is trivially consistent.
+
+  Attributes:
+    cell: `'lstm'` (chapter 4) or `'gru'` (chapter 5).
+    num_layers: stacked recurrent layers.
+    gate: whether the gate is active.
+  """
+
+  cell: str = 'lstm'
+  num_layers: int = 2
+  gate: bool = True
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'n t h w c']
+  ) -> tuple[Float[Array, 'n t h w c'], Float[Array, ''] | None]:
+    """Returns the result in x's dtype, and the share of clips with open gates.
+
+    The share is a float32 scalar in [0, 1], or None where no gate decides: with
+    `gate=False`, and for a single frame. No gradient flows through a decision.
+    """
+    _, t, _, _, c = x.shape
+    pooled = jnp.mean(x, axis=(2, 3), dtype=jnp.float32)  # n t c
+    hidden = recurrent.build(self.cell, c, self.num_layers, name='recurrence')(
+      pooled
+    )
+    fused = (x * hidden[:, :, None, None, :]).astype(x.dtype)
+    if not self.gate or t == 1:
+      return fused, None
+    is_open = cycle_consistent(*jax.lax.stop_gradient((pooled, hidden)))
+    out = jnp.where(is_open[:, None, None, None, None], fused, x)
+    return out, jnp.mean(is_open, dtype=jnp.float32)

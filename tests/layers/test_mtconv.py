@@ -1,0 +1,316 @@
+"""The whole Multi-Temporal convolution against float64 loops."""
+
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtnet_jax.errors import UserError
+from mtnet_jax.layers import mtconv
+from mtnet_jax.layers.norm import BatchNorm
+
+NORM = functools.partial(BatchNorm, use_running_average=True)
+
+
+def relu(a):
+  return np.maximum(a, 0)
+
+
+def conv(x, kernel, strides=(1, 1, 1)):
+  """Tap by tap; a kernel of one input channel is channel-separated."""
+  padding = [(0, 0), *((k // 2, k // 2) for k in kernel.shape[:3]), (0, 0)]
+  padded = np.pad(x, padding)
+  sizes = [math.ceil(n / s) for n, s in zip(x.shape[1:4], strides, strict=True)]
+  out = 0
+  for tap in itertools.product(*map(range, kernel.shape[:3])):
+    index = [
+      slice(o, o + s * (n - 1) + 1, s)
+      for o, s, n in zip(tap, strides, sizes, strict=True)
+    ]
+    window = padded[(slice(None), *index)]
+    if kernel.shape[3] == 1:
+      out = out + window * kernel[tap][0]
+    else:
+      out = out + window @ kernel[tap]
+  return out
+
+
+def norm(x, params, stats):
+  scale = params['scale'] / np.sqrt(stats['var'] + 1e-5)
+  return (x - stats['mean']) * scale + params['bias']
+
+
+def soft_pool(x):
+  n, t, h, w, c = x.shape
+  out = np.zeros((n, t, -(-h // 2), -(-w // 2), c))
+  for i, j in itertools.product(range(out.shape[2]), range(out.shape[3])):
+    window = x[:, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+    e = np.exp(window)
+    out[:, :, i, j] = (e * window).sum((2, 3)) / e.sum((2, 3))
+  return out
+
+
+def chosen_frames(x):
+  """The half of one clip's frames with the lowest triplet scores, in order."""
+  v = x.mean((1, 2))
+  t = len(v)
+  if t == 1:
+    return [0]
+  v = v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-6)
+  cos = [v[i] @ v[i + 1] for i in range(t - 1)]
+  scores = [2 * cos[0]] + [cos[i - 1] + cos[i] for i in range(1, t - 1)]
+  scores.append(2 * cos[-1])
+  return sorted(sorted(range(t), key=lambda i: scores[i])[: t // 2])
+
+
+def interpolate(x, shape):
+  """Half-pixel centers, positions clamped to the outermost ones."""
+  for axis, size in enumerate(shape, start=1):
+    old = x.shape[axis]
+    position = np.clip((np.arange(size) + 0.5) * old / size - 0.5, 0, old - 1)
+    low = np.floor(position).astype(int)
+    high = np.minimum(low + 1, old - 1)
+    f = (position - low).reshape([-1 if a == axis else 1 for a in range(5)])
+    x = np.take(x, low, axis) * (1 - f) + np.take(x, high, axis) * f
+  return x
+
+
+def whole_layer(x, variables, strides, separated, shared, g):
+  """5.1–5.4 in float64."""
+  p, s = variables['params'], variables['batch_stats']
+  local = p['local']['kernel'].shape[-1]
+  x_local, x_prolonged = (
+    (x[..., :local], x[..., local:]) if separated else (x, x)
+  )
+
+  def unit(name, x, strides=(1, 1, 1)):
+    y = conv(x, p[name]['kernel'], strides)
+    return g(norm(y, p[f'{name}_norm'], s[f'{name}_norm']))
+
+  y_local = unit('local', x_local, strides)
+  pooled = soft_pool(x_prolonged[:, :: strides[0]])
+  pooled_local = soft_pool(y_local)
+  frames = [chosen_frames(clip) for clip in pooled]
+  frames_local = frames if shared else [chosen_frames(c) for c in pooled_local]
+
+  def gather(x, frames):
+    return np.stack([clip[f] for clip, f in zip(x, frames, strict=True)])
+
+  y = unit('prolonged', gather(pooled, frames), (1, *strides[1:]))
+  y = y + unit('pointwise', gather(pooled_local, frames_local))
+  y = interpolate(y, y_local.shape[1:4])
+  return np.concatenate([y_local, y], -1)
+
+
+def random_variables(module, x, seed=0):
+  """Every parameter and statistic random; variances and scales positive."""
+  rng = np.random.default_rng(seed)
+  shapes = jax.eval_shape(module.init, jax.random.key(0), x)
+
+  def draw(path, leaf):
+    if path[-1].key in ('scale', 'var'):
+      return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
+    fan_in = max(1, math.prod(leaf.shape[:-1]))
+    return rng.normal(0, fan_in**-0.5, leaf.shape).astype(np.float32)
+
+  return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def random_clips(*shape, seed=1):
+  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+DENSE = {'kernel_size': (3, 3, 3)}
+SEPARATED = {'kernel_size': (3, 3, 3), 'channel_separated': True}
+CASES = {
+  'pointwise': ({'kernel_size': (1, 1, 1)}, (4, 6, 4)),
+  'pointwise_without_activation': (
+    {'kernel_size': (1, 1, 1), 'activation': None},
+    (4, 6, 4),
+  ),
+  'dense_odd_sizes': (DENSE, (5, 5, 7)),
+  'dense_strided': ({**DENSE, 'strides': (2, 2, 2)}, (7, 6, 9)),
+  'dense_strided_apart': (
+    {**DENSE, 'strides': (2, 2, 2), 'shared_selection': False},
+    (8, 6, 8),
+  ),
+  'separated': (SEPARATED, (4, 4, 6)),
+  'separated_strided': ({**SEPARATED, 'strides': (1, 2, 2)}, (5, 6, 7)),
+  'separated_apart': ({**SEPARATED, 'shared_selection': False}, (6, 4, 4)),
+  'one_element': (SEPARATED, (1, 1, 1)),
+}
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_equals_a_float64_loop(case):
+  fields, size = CASES[case]
+  separated = fields.get('channel_separated', False)
+  x = random_clips(2, *size, 6 if separated else 5)
+  module = mtconv.MTConv(6, local_ratio=0.7, norm=NORM, **fields)
+  variables = random_variables(module, x)
+  got = jax.jit(module.apply)(variables, x)
+  expected = whole_layer(
+    x.astype(np.float64),
+    jax.tree.map(np.float64, variables),
+    fields.get('strides', (1, 1, 1)),
+    separated,
+    fields.get('shared_selection', True),
+    relu if fields.get('activation', True) else lambda a: a,
+  )
+  strides = fields.get('strides', (1, 1, 1))
+  assert got.shape == (
+    2,
+    *(math.ceil(n / s) for n, s in zip(size, strides, strict=True)),
+    6,
+  )
+  np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
+def test_selections_of_the_two_inputs_may_differ():
+  # Else the cases above would not tell shared from separate selection.
+  x = random_clips(2, 6, 4, 4, 6)
+  shared = mtconv.MTConv(6, local_ratio=0.7, norm=NORM, **SEPARATED)
+  apart = shared.copy(shared_selection=False)
+  variables = random_variables(shared, x)
+  a, b = (jax.jit(m.apply)(variables, x) for m in (shared, apart))
+  assert not np.allclose(a[..., 4:], b[..., 4:], atol=1e-2)
+
+
+@pytest.mark.parametrize('separated', [False, True])
+def test_parameters(separated):
+  module = mtconv.MTConv(54, (3, 3, 3), channel_separated=separated, norm=NORM)
+  variables = jax.eval_shape(
+    module.init, jax.random.key(0), random_clips(1, 2, 2, 2, 54)
+  )
+  shapes = jax.tree.map(lambda a: a.shape, variables['params'])
+  c = 1 if separated else 54
+  # 47 + 7 of 54 channels, the example of the thesis, 6.4.1.
+  assert {k: v['kernel'] for k, v in shapes.items() if 'kernel' in v} == {
+    'local': (3, 3, 3, c, 47),
+    'prolonged': (3, 3, 3, c, 7),
+    'pointwise': (1, 1, 1, 47, 7),
+  }
+  assert {k: v['scale'] for k, v in shapes.items() if 'scale' in v} == {
+    'local_norm': (47,),
+    'prolonged_norm': (7,),
+    'pointwise_norm': (7,),
+  }
+
+
+def test_ratio_one_is_the_plain_convolution():
+  x = random_clips(1, 3, 4, 4, 5)
+  module = mtconv.MTConv(6, (3, 3, 3), local_ratio=1.0, norm=NORM)
+  variables = random_variables(module, x)
+  assert set(variables['params']) == {'local', 'local_norm'}
+  p = jax.tree.map(np.float64, variables)
+  expected = relu(
+    norm(
+      conv(x.astype(np.float64), p['params']['local']['kernel']),
+      p['params']['local_norm'],
+      p['batch_stats']['local_norm'],
+    )
+  )
+  np.testing.assert_allclose(module.apply(variables, x), expected, atol=1e-5)
+
+
+def test_every_parameter_learns():
+  x = random_clips(2, 4, 4, 4, 6)
+  module = mtconv.MTConv(6, (3, 3, 3), local_ratio=0.5, channel_separated=True)
+  variables = random_variables(module, x)
+
+  @jax.jit
+  @jax.grad
+  def gradient(params):
+    out, _ = module.apply(
+      {**variables, 'params': params}, x, mutable=['batch_stats']
+    )
+    return jnp.sum(jnp.square(out))
+
+  for path, leaf in jax.tree.leaves_with_path(gradient(variables['params'])):
+    assert np.isfinite(leaf).all() and np.any(leaf), path
+
+
+def test_half_precision():
+  x = jnp.asarray(random_clips(1, 4, 6, 6, 8), jnp.bfloat16)
+  module = mtconv.MTConv(8, (3, 3, 3), channel_separated=True, norm=NORM)
+  variables = random_variables(module, x)
+  half = functools.partial(module.conv, dtype=jnp.bfloat16)
+  got = jax.jit(module.copy(conv=half).apply)(variables, x)
+  expected = jax.jit(module.apply)(variables, x.astype(jnp.float32))
+  assert got.dtype == jnp.bfloat16
+  np.testing.assert_allclose(
+    got.astype(jnp.float32), expected, atol=0.05, rtol=0.05
+  )
+
+
+@pytest.mark.parametrize(
+  'features, ratio, expected',
+  [
+    (54, 7 / 8, (47, 7)),
+    (24, 7 / 8, (21, 3)),
+    (54, 1.0, (54, 0)),
+    (100, 0.29, (29, 71)),  # the product is 28.999… in floating point
+    (8, 0.999, (7, 1)),
+    (2, 0.5, (1, 1)),
+  ],
+)
+def test_branch_features(features, ratio, expected):
+  assert mtconv.branch_features(features, ratio) == expected
+
+
+@pytest.mark.parametrize('ratio', [0, -0.5, 1.5, float('nan')])
+def test_ratio_outside_its_range(ratio):
+  with pytest.raises(UserError, match=r'`local_ratio` \(=.*in \(0, 1\]'):
+    mtconv.branch_features(24, ratio)
+
+
+def test_ratio_that_leaves_no_local_channel():
+  with pytest.raises(UserError, match=r'\(=0.1\) leaves none of 8 channels'):
+    mtconv.branch_features(8, 0.1)
+
+
+def test_channel_separated_needs_equal_channels():
+  module = mtconv.MTConv(6, (3, 3, 3), channel_separated=True, norm=NORM)
+  with pytest.raises(UserError, match=r'`features` \(=6\).*channels \(=5\)'):
+    module.init(jax.random.key(0), random_clips(1, 2, 2, 2, 5))
+
+
+def test_up_sample_by_hand():
+  x = np.array([0.0, 4.0, 8.0], np.float32).reshape(1, 3, 1, 1, 1)
+  doubled = mtconv.up_sample(x, (6, 1, 1)).ravel()
+  np.testing.assert_array_equal(doubled, [0, 1, 3, 5, 7, 8])
+  # Centers of five on three: -0.2, 0.4, 1.0, 1.6, 2.2, clamped to [0, 2].
+  odd = mtconv.up_sample(x, (5, 1, 1)).ravel()
+  np.testing.assert_allclose(odd, [0, 1.6, 4, 6.4, 8], atol=1e-5)
+
+
+@pytest.mark.parametrize('shape', [(6, 4, 10), (5, 3, 9), (3, 2, 5), (7, 2, 5)])
+def test_up_sample_equals_image_resize(shape):
+  x = random_clips(2, 3, 2, 5, 4)
+  weights = random_clips(2, *shape, 4)
+
+  def both_ways(function):
+    out, vjp = jax.vjp(function, x)
+    return out, *vjp(weights)
+
+  got = jax.jit(both_ways, static_argnums=0)(
+    lambda x: mtconv.up_sample(x, shape)
+  )
+  expected = jax.jit(both_ways, static_argnums=0)(
+    lambda x: jax.image.resize(x, (2, *shape, 4), 'linear')
+  )
+  np.testing.assert_allclose(got[0], expected[0], atol=1e-6)
+  np.testing.assert_allclose(got[1], expected[1], atol=1e-5)
+  np.testing.assert_allclose(got[0], interpolate(x, shape), atol=1e-5)
+
+
+def test_up_sample_of_many_half_precision_positions():
+  x = jnp.asarray(np.arange(301) % 2, jnp.bfloat16).reshape(1, 1, 1, 301, 1)
+  got = mtconv.up_sample(x, (1, 1, 601))
+  expected = interpolate(np.float64(x), (1, 1, 601))
+  assert got.dtype == jnp.bfloat16
+  np.testing.assert_allclose(np.float64(got), expected, atol=4e-3)

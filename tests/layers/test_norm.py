@@ -1,0 +1,157 @@
+"""Sub-batch BN against numpy in float64."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtnet_jax.errors import UserError
+from mtnet_jax.layers.norm import BatchNorm
+
+
+@pytest.fixture(autouse=True)
+def _strict_ranks():
+  with jax.numpy_rank_promotion('raise'):
+    yield
+
+
+def clips(n=4, seed=0):
+  """Clips that differ much in mean and spread."""
+  rng = np.random.default_rng(seed)
+  level = np.arange(n).reshape(n, 1, 1, 1, 1)
+  x = level + (1 + level) * rng.normal(size=(n, 2, 3, 4, 5))
+  return np.float32(x)
+
+
+def normalize(x, epsilon=1e-5):
+  """One sub-batch, in float64."""
+  x = np.float64(x)
+  mean, var = x.mean((0, 1, 2, 3)), x.var((0, 1, 2, 3))
+  return (x - mean) / np.sqrt(var + epsilon), mean, var
+
+
+def train(layer, x, variables=None):
+  if variables is None:
+    variables = layer.init(jax.random.key(0), x)
+  return jax.jit(lambda v, x: layer.apply(v, x, mutable='batch_stats'))(
+    variables, x
+  )
+
+
+@pytest.mark.parametrize('size', [0, 1, 2, 4])
+def test_each_sub_batch_is_normalized_apart(size):
+  x = clips()
+  y, state = train(BatchNorm(False, batch_size=size), x)
+  step = size or 4
+  parts = [normalize(x[i : i + step]) for i in range(0, 4, step)]
+  chex.assert_equal_shape([x, y])
+  np.testing.assert_allclose(
+    y, np.concatenate([p[0] for p in parts]), rtol=1e-4, atol=1e-4
+  )
+  mean = np.mean([p[1] for p in parts], axis=0)
+  var = np.mean([p[2] for p in parts], axis=0)
+  # From zero mean and unit variance, a tenth of the way.
+  stats = state['batch_stats']
+  np.testing.assert_allclose(stats['mean'], 0.1 * mean, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(stats['var'], 0.9 + 0.1 * var, rtol=1e-4)
+
+
+def test_momentum_scale_and_bias():
+  x = clips()
+  layer = BatchNorm(False, momentum=0.75)
+  scale, bias = np.arange(1.0, 6.0), np.arange(5.0)
+  variables = {
+    'params': {'scale': jnp.float32(scale), 'bias': jnp.float32(bias)},
+    'batch_stats': {'mean': jnp.full(5, 8.0), 'var': jnp.full(5, 4.0)},
+  }
+  y, state = train(layer, x, variables)
+  expected, mean, var = normalize(x)
+  np.testing.assert_allclose(y, expected * scale + bias, rtol=1e-4, atol=1e-4)
+  stats = state['batch_stats']
+  np.testing.assert_allclose(stats['mean'], 6 + 0.25 * mean, rtol=1e-5)
+  np.testing.assert_allclose(stats['var'], 3 + 0.25 * var, rtol=1e-5)
+
+
+def test_evaluation_uses_the_moving_statistics_for_any_batch():
+  x = clips(3)
+  variables = {
+    'params': {'scale': jnp.full(5, 2.0), 'bias': jnp.full(5, 1.0)},
+    'batch_stats': {'mean': jnp.full(5, 0.5), 'var': jnp.full(5, 4.0)},
+  }
+  # Three clips are no multiple of two; nothing is shared here.
+  layer = BatchNorm(True, batch_size=2, epsilon=0.0)
+  np.testing.assert_allclose(
+    layer.apply(variables, x), (x - 0.5) + 1, rtol=1e-5, atol=1e-5
+  )
+
+
+def test_initialization_leaves_the_statistics_alone():
+  variables = BatchNorm(False, scale_init=jax.nn.initializers.zeros).init(
+    jax.random.key(0), clips()
+  )
+  chex.assert_trees_all_equal(
+    variables,
+    {
+      'params': {'scale': jnp.zeros(5), 'bias': jnp.zeros(5)},
+      'batch_stats': {'mean': jnp.zeros(5), 'var': jnp.ones(5)},
+    },
+  )
+
+
+def test_statistics_of_bfloat16_are_float32():
+  # The sum of 24 · 257 is far beyond what bfloat16 counts exactly.
+  x = np.full((4, 2, 3, 4, 5), 256.0, np.float32)
+  x[:, ::2] += 2
+  y, state = train(BatchNorm(False), x.astype(jnp.bfloat16))
+  chex.assert_type(y, jnp.bfloat16)
+  stats = state['batch_stats']
+  chex.assert_type([stats['mean'], stats['var']], jnp.float32)
+  np.testing.assert_allclose(stats['mean'], 25.7, rtol=1e-6)
+  np.testing.assert_allclose(stats['var'], 1.0, rtol=1e-3)
+  np.testing.assert_allclose(np.float32(y[:, ::2]), 1, rtol=1e-2)
+  y, _ = train(BatchNorm(False, dtype=jnp.bfloat16), x)
+  chex.assert_type(y, jnp.bfloat16)
+
+
+def test_a_constant_channel_becomes_zero():
+  x = np.full((2, 3, 3, 3, 2), 1e3 + 0.1, np.float32)
+  y, state = train(BatchNorm(False), x)
+  # The difference of two rounded squares, which is never below zero.
+  assert np.all(np.abs(y) < 1)
+  assert np.all(state['batch_stats']['var'] >= 0.9)
+
+
+def test_gradient_is_that_of_the_definition():
+  x = clips(2)[:, :1, :2, :2, :2]
+  dy = np.random.default_rng(1).normal(size=x.shape)
+  layer = BatchNorm(False, batch_size=1)
+
+  def loss(x):
+    variables = {
+      'params': {'scale': jnp.ones(2), 'bias': jnp.zeros(2)},
+      'batch_stats': {'mean': jnp.zeros(2), 'var': jnp.ones(2)},
+    }
+    y, _ = layer.apply(variables, x, mutable='batch_stats')
+    return jnp.sum(y * np.float32(dy))
+
+  def define(x):
+    return sum(
+      np.sum(normalize(x[i : i + 1])[0] * dy[i : i + 1]) for i in (0, 1)
+    )
+
+  grad = jax.jit(jax.grad(loss))(x)
+  step = 1e-5
+  for index in np.ndindex(*x.shape):
+    up, down = np.float64(x), np.float64(x)
+    up[index] += step
+    down[index] -= step
+    expected = (define(up) - define(down)) / (2 * step)
+    np.testing.assert_allclose(grad[index], expected, rtol=1e-2, atol=1e-4)
+
+
+def test_an_uneven_batch_is_refused():
+  with pytest.raises(
+    UserError, match=r'\(=5 clips\).*multiple.*`batch_size` \(=2\)'
+  ):
+    BatchNorm(False, batch_size=2).init(jax.random.key(0), clips(5))
