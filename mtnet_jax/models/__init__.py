@@ -1,0 +1,109 @@
+"""Networks by name.
+
+Example:
+  model = models.build('mtnet_m', num_classes=400)
+  variables = model.init(jax.random.key(0), clips)  # n t h w 3, normalised
+  logits, endpoints = model.apply(variables, clips, train=False)
+"""
+
+import difflib
+import types
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mtnet_jax.errors import UserError
+from mtnet_jax.models import mtnet, resnet3d
+
+NAMES = (*mtnet.VARIANTS, *resnet3d.VARIANTS)
+
+_X3D_CLIPS = {'x3d_s': (13, 160), 'x3d_m': (16, 224), 'x3d_l': (16, 312)}
+_MTNET_CLIPS = {
+  'mtnet_s': (13, 182),
+  'mtnet_m': (16, 256),
+  'mtnet_l': (16, 256),
+}
+# Frames, and height and width in pixels, of each network's usual clip.
+DEFAULT_CLIPS: Mapping[str, tuple[int, int]] = types.MappingProxyType(
+  {
+    'mtnet_xs': (8, 48),
+    **_MTNET_CLIPS,
+    **_X3D_CLIPS,
+    **dict.fromkeys(resnet3d.VARIANTS, (16, 224)),
+  }
+)
+
+
+def build(name: str, num_classes: int, **overrides) -> nn.Module:
+  """Returns a network.
+
+  `model.apply(variables, clips, train=False)` returns `(logits, endpoints)`:
+  float32 `(n, num_classes)`, and a dict with `stem`, `stage_1` … `stage_4`,
+  `features` and `gate_open`, the share of open gates by block.
+
+  Args:
+    name: one of `NAMES`.
+    num_classes: classes, at least 1.
+    **overrides: fields of the network other than its variant's. All have
+      `dropout`, `dtype`, `norm_batch_size`; MTNet and X3D also `local_ratio`,
+      `recurrence`, `cell`, `gate`; SRTG networks `placement`, `cell`, `gate`;
+      mt_r3d_50 `local_ratio`; all 3-D ResNets `stem_frames`.
+
+  Raises:
+    UserError: an unknown name, an override that the network does not have, or
+      a value that it cannot take.
+  """
+  if name not in NAMES:
+    near = difflib.get_close_matches(name, NAMES, n=3)
+    hint = f' Did you mean {" or ".join(map(repr, near))}?' if near else ''
+    raise UserError(
+      f'Unknown model (={name!r}).{hint} There are {", ".join(NAMES)}.'
+    )
+  allowed = _overrides(name)
+  for key in overrides:
+    if key not in allowed:
+      raise UserError(
+        f'{name} has no override {key!r}. It has '
+        f'{", ".join(map(repr, allowed))}.'
+      )
+  _check_range('num_classes', num_classes, num_classes >= 1, 'at least 1')
+  if 'dropout' in overrides:
+    rate = overrides['dropout']
+    _check_range('dropout', rate, 0 <= rate < 1, 'in [0, 1)')
+  if 'norm_batch_size' in overrides:
+    size = overrides['norm_batch_size']
+    _check_range('norm_batch_size', size, size >= 0, '0 or more clips')
+  if 'dtype' in overrides:
+    overrides['dtype'] = _float_dtype(overrides['dtype'])
+  if name in mtnet.VARIANTS:
+    return mtnet.MTNet(num_classes, **{**mtnet.VARIANTS[name], **overrides})
+  return resnet3d.ResNet3D(
+    num_classes, **{**resnet3d.VARIANTS[name], **overrides}
+  )
+
+
+def _overrides(name):
+  common = ('dropout', 'dtype', 'norm_batch_size')
+  if name in mtnet.VARIANTS:
+    return (*common, 'local_ratio', 'recurrence', 'cell', 'gate')
+  if name.startswith('srtg_'):
+    return (*common, 'stem_frames', 'placement', 'cell', 'gate')
+  if name.startswith('mt_'):
+    return (*common, 'stem_frames', 'local_ratio')
+  return (*common, 'stem_frames')
+
+
+def _float_dtype(dtype):
+  allowed = ('float32', 'bfloat16', 'float16')
+  try:
+    dtype = jnp.dtype(dtype)
+  except TypeError:
+    pass  # A misspelled name; told below.
+  _check_range('dtype', dtype, str(dtype) in allowed, f'one of {allowed}')
+  return dtype
+
+
+def _check_range(name, value, valid, allowed):
+  if not valid:
+    raise UserError(f'`{name}` (={value}) must be {allowed}.')

@@ -1,0 +1,272 @@
+"""MTNet and X3D: the thesis, 5.3, Fig. 5.2 and Table 6.1b.
+
+An MTNet is an X3D network (C. Feichtenhofer, *X3D*, 2020) whose convolutions
+are Multi-Temporal and whose squeeze-and-excitation is Squeeze and Recursion.
+One module is both; the table below says which parts each network has.
+
+The thesis is A. Stergiou, *Efficient Modelling Across Time of Human Actions
+and Interactions*, 2021.
+"""
+
+import functools
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mtnet_jax.layers import recurrent
+from mtnet_jax.layers.conv import Conv3D
+from mtnet_jax.layers.mtconv import MTConv, branch_features
+from mtnet_jax.layers.norm import BatchNorm
+from mtnet_jax.layers.srtg import SqueezeAndRecursion
+from mtnet_jax.typing import Array, Float
+
+_STAGES = ((54, 24), (108, 48), (216, 96), (432, 192))
+_SMALL = (3, 5, 11, 7)
+_LARGE = (5, 10, 25, 15)
+
+
+def _row(**fields) -> Mapping[str, Any]:
+  return types.MappingProxyType(fields)
+
+
+_X3D = _row(
+  local_ratio=1.0,
+  recurrence=False,
+  squeeze_excitation=True,
+  separated_activation=nn.swish,
+)
+
+# Fields of `MTNet` by model name.
+VARIANTS = _row(
+  mtnet_xs=_row(
+    blocks=(1, 1, 1, 1),
+    stem_features=16,
+    stages=((32, 16), (48, 24), (96, 48), (128, 64)),
+    head_features=(96, 128),
+  ),
+  mtnet_s=_row(blocks=_SMALL),
+  mtnet_m=_row(blocks=_SMALL),
+  mtnet_l=_row(blocks=_LARGE),
+  x3d_s=_row(blocks=_SMALL, **_X3D),
+  x3d_m=_row(blocks=_SMALL, **_X3D),
+  x3d_l=_row(blocks=_LARGE, **_X3D),
+)
+
+
+class MTNet(nn.Module):
+  """Multi-Temporal network, or the X3D that it builds on.
+
+  Submodules: `stem_spatial`, `stem_temporal`, `stem_norm`, then
+  `stage_{i}_block_{j}` counted from 1, `head`, `head_norm`, `linear`,
+  `classifier`.
+
+  Attributes:
+    num_classes: classes.
+    blocks: blocks of each stage.
+    stem_features: channels of the stem.
+    stages: inner and outer width of each stage's blocks.
+    head_features: channels of the head's convolution and of its linear layer.
+    local_ratio: MTConv's δ in (0, 1]; 1: plain convolutions.
+    recurrence: Squeeze and Recursion at the end of every block's branch.
+    cell: of Squeeze and Recursion.
+    gate: whether its cycle-consistency gate is active.
+    squeeze_excitation: X3D's own, in every other block of a stage.
+    separated_activation: after the channel-separated convolution.
+    norm_all_shortcuts: BN on every projected residual connection, not only on
+      those that change the width.
+    dropout: before the classifier, in [0, 1).
+    dtype: of the computation; parameters, statistics and logits are float32.
+    norm_batch_size: clips that share BN statistics; 0: the whole batch.
+  """
+
+  num_classes: int
+  blocks: tuple[int, ...]
+  stem_features: int = 24
+  stages: tuple[tuple[int, int], ...] = _STAGES
+  head_features: tuple[int, int] = (432, 2048)
+  local_ratio: float = 7 / 8
+  recurrence: bool = True
+  cell: str = 'gru'
+  gate: bool = False
+  squeeze_excitation: bool = False
+  separated_activation: Callable[[Array], Array] = nn.relu
+  norm_all_shortcuts: bool = False
+  dropout: float = 0.5
+  dtype: jax.typing.DTypeLike = jnp.float32
+  norm_batch_size: int = 0
+
+  def __post_init__(self):
+    recurrent.find_cell(self.cell)
+    for widths in self.stages:
+      branch_features(min(widths), self.local_ratio)
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(
+    self, clips: Float[Array, 'n t h w c'], *, train: bool = False
+  ) -> tuple[Float[Array, 'n k'], dict[str, Any]]:
+    """Returns float32 logits, and the activations by name.
+
+    The names: `stem`, `stage_1` … `stage_4`, `features` (the pooled input of
+    the head's linear layers, float32), and `gate_open`, the share of open gates
+    by block, without the blocks that have no gate or a single frame.
+
+    Args:
+      clips: normalised pixels.
+      train: batch statistics and dropout; needs `mutable=['batch_stats']` and
+        an rng `dropout`.
+    """
+    conv = functools.partial(Conv3D, dtype=self.dtype)
+    norm = functools.partial(
+      BatchNorm,
+      use_running_average=not train,
+      batch_size=self.norm_batch_size,
+      dtype=self.dtype,
+    )
+    x = self._stem(clips, conv, norm)
+    endpoints, gate_open = {'stem': x}, {}
+    for i, widths in enumerate(self.stages, start=1):
+      for j in range(1, self.blocks[i - 1] + 1):
+        name = f'stage_{i}_block_{j}'
+        x, share = self._block(*widths, j, conv, norm, name)(x)
+        if share is not None:
+          gate_open[name] = share
+      endpoints[f'stage_{i}'] = x
+    x = conv(self.head_features[0], (1, 1, 1), name='head')(x)
+    x = nn.relu(norm(name='head_norm')(x))
+    x = jnp.mean(x, axis=(1, 2, 3), dtype=jnp.float32)  # n c
+    endpoints |= {'features': x, 'gate_open': gate_open}
+    return self._classify(x, train), endpoints
+
+  def _stem(self, x, conv, norm):
+    """1×3×3, then one 5×1×1 kernel a channel, BN, ReLU."""
+    c = self.stem_features
+    x = conv(c, (1, 3, 3), (1, 2, 2), name='stem_spatial')(x)
+    x = conv(c, (5, 1, 1), groups=c, name='stem_temporal')(x)
+    return nn.relu(norm(name='stem_norm')(x))
+
+  def _classify(self, x, train):
+    """A linear layer without bias, ReLU, dropout, the classifier; float32."""
+    linear = nn.Dense(
+      self.head_features[1],
+      use_bias=False,
+      kernel_init=nn.initializers.he_normal(),
+      name='linear',
+    )
+    dropout = nn.Dropout(self.dropout, deterministic=not train, name='dropout')
+    return nn.Dense(self.num_classes, name='classifier')(
+      dropout(nn.relu(linear(x)))
+    )
+
+  def _block(self, inner, outer, j, conv, norm, name):
+    """The j-th block of a stage; the first halves height and width."""
+    recursion = functools.partial(
+      SqueezeAndRecursion, self.cell, gate=self.gate
+    )
+    return MTBlock(
+      inner,
+      outer,
+      stride=2 if j == 1 else 1,
+      conv=conv,
+      norm=norm,
+      local_ratio=self.local_ratio,
+      recursion=recursion if self.recurrence else None,
+      squeeze_excitation=self.squeeze_excitation and j % 2 == 1,
+      separated_activation=self.separated_activation,
+      norm_all_shortcuts=self.norm_all_shortcuts,
+      name=name,
+    )
+
+
+class MTBlock(nn.Module):
+  """Expand, convolve each channel, project, recur; add the input; ReLU.
+
+  Submodules: the MTConvs `expand`, `separated` and `project`; `recursion` or
+  `squeeze_excitation`; `shortcut` where the shape changes, `shortcut_norm`.
+
+  Attributes:
+    inner: channels of the two first convolutions.
+    outer: channels of the block's output.
+    stride: in height and width.
+    conv: makes convolutions.
+    norm: makes normalisations.
+    local_ratio: MTConv's δ.
+    recursion: makes Squeeze and Recursion, or None.
+    squeeze_excitation: after the channel-separated convolution.
+    separated_activation: after the channel-separated convolution, and after
+      squeeze-and-excitation where there is one.
+    norm_all_shortcuts: see `MTNet`.
+  """
+
+  inner: int
+  outer: int
+  stride: int
+  conv: Callable[..., nn.Module]
+  norm: Callable[..., nn.Module]
+  local_ratio: float
+  recursion: Callable[..., nn.Module] | None
+  squeeze_excitation: bool
+  separated_activation: Callable[[Array], Array]
+  norm_all_shortcuts: bool
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'n t h w c']
+  ) -> tuple[Float[Array, 'n t h2 w2 c2'], Float[Array, ''] | None]:
+    """Returns the block's output, and the share of open gates or None."""
+    strides = (1, self.stride, self.stride)
+    conv = functools.partial(
+      MTConv, local_ratio=self.local_ratio, conv=self.conv, norm=self.norm
+    )
+    excite = self.squeeze_excitation
+    y = conv(self.inner, (1, 1, 1), name='expand')(x)
+    y = conv(
+      self.inner,
+      (3, 3, 3),
+      strides,
+      channel_separated=True,
+      activation=None if excite else self.separated_activation,
+      name='separated',
+    )(y)
+    if excite:
+      y = SqueezeExcitation(name='squeeze_excitation')(y)
+      y = self.separated_activation(y)
+    y = conv(self.outer, (1, 1, 1), activation=None, name='project')(y)
+    share = None
+    if self.recursion is not None:
+      y, share = self.recursion(name='recursion')(y)
+    if x.shape != y.shape:
+      widens = x.shape[-1] != self.outer
+      x = self.conv(self.outer, (1, 1, 1), strides, name='shortcut')(x)
+      if widens or self.norm_all_shortcuts:
+        x = self.norm(name='shortcut_norm')(x)
+    return nn.relu(x + y), share
+
+
+class SqueezeExcitation(nn.Module):
+  """Scales channels by a gate computed from their means, as X3D does.
+
+  Attributes:
+    ratio: hidden width over the input's, rounded to a multiple of 8.
+  """
+
+  ratio: float = 1 / 16
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'n t h w c']) -> Float[Array, 'n t h w c']:
+    """Returns x scaled, in its dtype; the gate is float32."""
+    c = x.shape[-1]
+    pooled = jnp.mean(x, axis=(1, 2, 3), dtype=jnp.float32)  # n c
+    hidden = nn.Dense(round_width(c * self.ratio), name='reduce')(pooled)
+    gate = nn.sigmoid(nn.Dense(c, name='expand')(nn.relu(hidden)))
+    return (x * gate[:, None, None, None, :]).astype(x.dtype)
+
+
+def round_width(width: float, divisor: int = 8) -> int:
+  """Returns the nearest multiple of `divisor`, never below 0.9 `width`."""
+  rounded = max(divisor, int(width + divisor / 2) // divisor * divisor)
+  return rounded + divisor if rounded < 0.9 * width else rounded

@@ -1,0 +1,291 @@
+"""3-D ResNets: blocks against plain convolutions, SRTG's places, errors."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtnet_jax import models
+from mtnet_jax.errors import UserError
+from mtnet_jax.layers.srtg import SqueezeAndRecursion
+from mtnet_jax.models import resnet3d
+
+SIMPLE = ('start', 'mid', 'res', 'final')
+BOTTLENECK = ('start', 'top', 'mid', 'end', 'res', 'final')
+
+
+def random_clips(*shape, seed=0):
+  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def random_variables(module, x, seed=1):
+  """Every parameter and statistic random; variances and scales positive."""
+  rng = np.random.default_rng(seed)
+  shapes = jax.eval_shape(module.init, jax.random.key(0), x)
+
+  def draw(path, leaf):
+    if path[-1].key in ('scale', 'var'):
+      return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
+    fan_in = max(1, math.prod(leaf.shape[:-1]))
+    return rng.normal(0, fan_in**-0.5, leaf.shape).astype(np.float32)
+
+  return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def conv(x, kernel, strides=(1, 1, 1)):
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel,
+    strides,
+    [(k // 2, k // 2) for k in kernel.shape[:3]],
+    dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
+  )
+
+
+def norm(x, params, stats):
+  scale = params['scale'] / np.sqrt(stats['var'] + 1e-5)
+  shift = params['bias'] - stats['mean'] * scale
+  return x * scale.reshape(1, 1, 1, 1, -1) + shift.reshape(1, 1, 1, 1, -1)
+
+
+def plain_block(x, variables, strides, placement=None, last=3):
+  """Convolutions, the sum, ReLU, with SRTG (Fig. 4.5) where it is asked for."""
+  p, s = variables['params'], variables['batch_stats']
+  names = {1: 'top', 2: 'mid', 3: 'end'} if last == 3 else {1: 'mid', 2: ''}
+
+  def unit(name, x, strides=(1, 1, 1)):
+    p_, s_ = p[name], s[name]
+    if 'spatial' in p_:
+      x = conv(x, p_['spatial']['kernel'], (1, *strides[1:]))
+      x = np.maximum(norm(x, p_['spatial_norm'], s_['spatial_norm']), 0)
+      x = conv(x, p_['temporal']['kernel'], (strides[0], 1, 1))
+    else:
+      x = conv(x, p_['conv']['kernel'], strides)
+    return norm(x, p_['norm'], s_['norm'])
+
+  def srtg(here, x):
+    if here != placement:
+      return x
+    return SqueezeAndRecursion().apply({'params': p['srtg']}, x)[0]
+
+  strided = 1 if last == 2 else 2
+  x = srtg('start', x)
+  y = x
+  for i in range(1, last + 1):
+    y = unit(f'conv_{i}', y, strides if i == strided else (1, 1, 1))
+    y = srtg(names[i], np.maximum(y, 0) if i < last else y)
+  residual = unit('shortcut', x, strides) if 'shortcut' in p else x
+  return srtg('final', np.maximum(y + srtg('res', residual), 0))
+
+
+def block(depth, convolution, in_features, features, strides, placement=None):
+  """One block as the network of that depth makes it, and its input."""
+  model = resnet3d.ResNet3D(5, depth, convolution, placement=placement)
+  units = model.make_units(train=False)
+  return model.make_block(units, in_features, features, strides)
+
+
+@pytest.mark.parametrize('convolution', ['r3d', 'r2plus1d'])
+@pytest.mark.parametrize('depth', [18, 50])
+@pytest.mark.parametrize(
+  'in_features, strides', [(4, (2, 2, 2)), (6, (1,) * 3)]
+)
+def test_block_equals_plain_convolutions(
+  convolution, depth, in_features, strides
+):
+  x = random_clips(2, 5, 6, 5, in_features)
+  module = block(depth, convolution, in_features, 6, strides)
+  variables = random_variables(module, x)
+  assert ('shortcut' in variables['params']) == (in_features != 6)
+  got, share = jax.jit(module.apply)(variables, x)
+  assert share is None
+  expected = plain_block(x, variables, strides, last=2 if depth == 18 else 3)
+  np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+  'depth, placement',
+  [(18, p) for p in SIMPLE] + [(50, p) for p in BOTTLENECK],
+)
+def test_srtg_at_its_place(depth, placement):
+  x = random_clips(3, 4, 3, 3, 4)
+  module = block(depth, 'r3d', 4, 6, (1, 1, 1), placement)
+  variables = random_variables(module, x)
+  got, share = jax.jit(module.apply)(variables, x)
+  expected = plain_block(
+    x, variables, (1, 1, 1), placement, last=2 if depth == 18 else 3
+  )
+  assert share.dtype == jnp.float32 and share.shape == ()
+  np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize('placement', ['start', 'mid', 'final'])
+def test_srtg_is_as_wide_as_what_it_scales(placement):
+  model = resnet3d.ResNet3D(5, 50, 'r3d', width=2, placement=placement)
+  x = jax.ShapeDtypeStruct((1, 4, 16, 16, 3), jnp.float32)
+  params = jax.eval_shape(model.init, jax.random.key(0), x)['params']
+  kernel = params['stage_2_block_1']['srtg']['recurrence']['layer_0'][
+    'kernel_x'
+  ]
+  width = {'start': 64, 'mid': 256, 'final': 128}[placement]
+  assert kernel.shape == (width, 4 * width)
+
+
+def test_gradients_reach_every_parameter_of_an_srtg_block():
+  x = random_clips(2, 2, 3, 3, 4)
+  model = resnet3d.ResNet3D(5, 18, 'r2plus1d', placement='final', gate=False)
+  module = model.make_block(model.make_units(train=True), 4, 6, (1, 2, 2))
+  variables = random_variables(module, x)
+
+  @jax.jit
+  @jax.grad
+  def gradient(params):
+    (y, _), _ = module.apply(
+      {**variables, 'params': params}, x, mutable=['batch_stats']
+    )
+    return jnp.sum(jnp.square(y))
+
+  for path, g in jax.tree.leaves_with_path(gradient(variables['params'])):
+    assert np.isfinite(g).all() and np.any(g), path
+
+
+@pytest.mark.parametrize(
+  'in_features, features, expected',
+  # 3→64 at 7×7 has 45 by its own formula; these are of 3×3×3.
+  [(64, 64, 144), (64, 128, 230), (128, 128, 288), (256, 512, 921)],
+)
+def test_factorized_features(in_features, features, expected):
+  assert resnet3d.factorized_features(in_features, features) == expected
+
+
+def trace(name, frames, size, **overrides):
+  model = models.build(name, 400, **overrides)
+  x = jax.ShapeDtypeStruct((2, frames, size, size, 3), jnp.float32)
+  variables = jax.eval_shape(model.init, jax.random.key(0), x)
+  return variables, jax.eval_shape(model.apply, variables, x)
+
+
+@pytest.mark.parametrize('name', ['r3d_18', 'r2plus1d_18'])
+def test_endpoints(name):
+  _, (logits, endpoints) = trace(name, 16, 224)
+  assert logits.shape == (2, 400) and logits.dtype == jnp.float32
+  assert endpoints.pop('gate_open') == {}
+  assert {k: v.shape[1:] for k, v in endpoints.items()} == {
+    'stem': (8, 56, 56, 64),
+    'stage_1': (8, 56, 56, 64),
+    'stage_2': (4, 28, 28, 128),
+    'stage_3': (2, 14, 14, 256),
+    'stage_4': (1, 7, 7, 512),
+    'features': (512,),
+  }
+
+
+def test_half_precision():
+  variables, (logits, endpoints) = trace(
+    'srtg_r3d_18', 16, 32, dtype='bfloat16'
+  )
+  assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
+  assert logits.dtype == endpoints['features'].dtype == jnp.float32
+  assert endpoints['stage_3'].dtype == jnp.bfloat16
+  shares = endpoints['gate_open']
+  # The fourth stage has one frame: its gates are open and not counted.
+  assert set(shares) == {
+    f'stage_{i}_block_{j}' for i in (1, 2, 3) for j in (1, 2)
+  }
+  assert {s.dtype for s in shares.values()} == {jnp.dtype('float32')}
+
+
+def test_stem():
+  x = random_clips(1, 3, 9, 9, 3)
+  model = resnet3d.ResNet3D(5, 18, 'r3d')
+  shapes = jax.eval_shape(model.init, jax.random.key(0), x)['params']
+  assert shapes['stem']['conv']['kernel'].shape == (3, 7, 7, 3, 64)
+  long = jax.eval_shape(model.copy(stem_frames=7).init, jax.random.key(0), x)
+  assert long['params']['stem']['conv']['kernel'].shape == (7, 7, 7, 3, 64)
+  factorized = jax.eval_shape(
+    model.copy(convolution='r2plus1d').init, jax.random.key(0), x
+  )['params']['stem']
+  assert factorized['spatial']['kernel'].shape == (1, 7, 7, 3, 45)
+  assert factorized['temporal']['kernel'].shape == (3, 1, 1, 45, 64)
+
+
+def test_mt_r3d_has_prolonged_branches_and_no_recurrence():
+  variables, _ = trace('mt_r3d_50', 16, 64)
+  params = variables['params']
+  assert set(params['stem']) == {'conv', 'norm'}
+  for name, value in params.items():
+    if name.startswith('stage'):
+      assert 'prolonged' in value['conv_2'] and 'srtg' not in value
+      assert value['conv_2']['local']['kernel'].shape[:3] == (3, 3, 3)
+      assert set(value['conv_1']) == {'conv', 'norm'}
+
+
+@pytest.mark.parametrize('placement', ['top', 'end'])
+def test_placement_that_a_simple_block_lacks(placement):
+  message = rf"`placement` \(='{placement}'\).*Simple.*'start', 'mid', 'res'"
+  with pytest.raises(UserError, match=message):
+    models.build('srtg_r3d_34', 400, placement=placement)
+  assert models.build('srtg_r3d_50', 400, placement=placement)
+
+
+def test_unknown_placement():
+  with pytest.raises(UserError, match=r"\(='middle'\).*Bottleneck.*'mid'"):
+    models.build('srtg_r3d_50', 400, placement='middle')
+
+
+def test_unknown_model_names_the_nearest():
+  with pytest.raises(UserError, match=r"'mtnet_n'.*Did you mean.*'mtnet_"):
+    models.build('mtnet_n', 400)
+  with pytest.raises(UserError, match=r"\(='zzz'\)\. There are mtnet_xs"):
+    models.build('zzz', 400)
+
+
+@pytest.mark.parametrize(
+  'name, override',
+  [
+    ('r3d_50', {'cell': 'gru'}),
+    ('r3d_50', {'placement': 'final'}),
+    ('mtnet_m', {'placement': 'final'}),
+    ('srtg_r3d_34', {'local_ratio': 0.5}),
+    ('srtg_r3d_34', {'recurrence': False}),
+    ('mtnet_m', {'blocks': (1, 1, 1, 1)}),
+  ],
+)
+def test_override_that_the_model_lacks(name, override):
+  (key,) = override
+  with pytest.raises(
+    UserError, match=f"{name} has no override '{key}'.*'dtype'"
+  ):
+    models.build(name, 400, **override)
+
+
+@pytest.mark.parametrize(
+  'override, message',
+  [
+    ({'dropout': 1.0}, r'`dropout` \(=1.0\) must be in \[0, 1\)'),
+    ({'dtype': 'bfloat'}, r'`dtype` \(=bfloat\) must be one of'),
+    ({'dtype': 'int8'}, r'`dtype` \(=int8\) must be one of'),
+    ({'norm_batch_size': -1}, r'`norm_batch_size` \(=-1\)'),
+  ],
+)
+def test_values_outside_their_range(override, message):
+  with pytest.raises(UserError, match=message):
+    models.build('r3d_18', 400, **override)
+
+
+def test_class_count():
+  with pytest.raises(
+    UserError, match=r'`num_classes` \(=0\) must be at least 1'
+  ):
+    models.build('r3d_18', 0)
+
+
+def test_batch_norm_is_bound_to_the_mode():
+  model = resnet3d.ResNet3D(5, 18, 'r3d', norm_batch_size=2)
+  norm = model.make_units(train=True).plain(4, (1, 1, 1)).norm()
+  assert not norm.use_running_average and norm.batch_size == 2
+  assert (
+    model.make_units(train=False).plain(4, (1, 1, 1)).norm().use_running_average
+  )
