@@ -1,0 +1,1 @@
+"""Procedural people as a data set of real video files; see README.md."""

@@ -1,0 +1,219 @@
+"""Makes the stick figures: python -m data.stick_figures.prepare --out=DIR."""
+
+import concurrent.futures
+import contextlib
+import csv
+import functools
+import io
+import json
+import multiprocessing
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO
+
+import cv2
+import numpy as np
+from absl import flags, logging
+
+from data.stick_figures import actions, contact_sheet, videos
+from mtnet_jax import cli, progress
+from mtnet_jax.errors import UserError
+
+VERSION = 1  # of what a seed makes; goes up when pictures change
+COLUMNS = (
+  'path', 'label', 'split', 'frames', 'fps', 'duration', 'width', 'height',
+)  # fmt: skip
+_SETTINGS, _BOXES, _CLIPS = 'settings.json', 'boxes.npz', 'clips.csv'
+
+_OUT = flags.DEFINE_string('out', None, 'Directory to write to.')
+_SEED = flags.DEFINE_integer('seed', 0, 'Another seed, other videos.')
+_COUNTS = {
+  'train': flags.DEFINE_integer('train', 60, 'Training videos a class.'),
+  'val': flags.DEFINE_integer('val', 8, 'Validation videos a class.'),
+  'test': flags.DEFINE_integer('test', 15, 'Test videos a class.'),
+}
+_NUM_WORKERS = flags.DEFINE_integer(
+  'num_workers', 2, 'Processes that make videos; 0: this one.'
+)
+_SHEET = flags.DEFINE_string(
+  'contact_sheet', '', 'PNG file for a picture of two videos of each class.'
+)
+
+
+def prepare(
+  directory: str | os.PathLike,
+  counts: Mapping[str, int],
+  seed: int = 0,
+  num_workers: int = 0,
+) -> None:
+  """Makes the data set, or what is missing of it.
+
+  Args:
+    directory: empty, or holding an unfinished data set of the same seed.
+    counts: videos a class for 'train', 'val' and 'test', each at least 1.
+    seed: at least 0.
+    num_workers: processes beside this one; 0 works in this one.
+
+  Raises:
+    UserError: an argument is out of range, or the directory holds something
+      else or cannot be written to.
+  """
+  _check(counts, seed, num_workers)
+  directory = pathlib.Path(directory)
+  settings = {'version': VERSION, 'seed': seed, **counts}
+  plan = [
+    videos.Video(seed, split, label, index)
+    for split in videos.SPLITS
+    for index in range(counts[split])
+    for label in actions.NAMES
+  ]
+  try:
+    if _complete(directory, settings, plan):
+      logging.info('%s is complete.', directory)
+      return
+    # Without the list nothing takes what follows for a whole data set.
+    (directory / _CLIPS).unlink(missing_ok=True)
+    with _whole(directory / _SETTINGS) as file:
+      file.write(json.dumps(settings).encode())
+    boxes = _make_all(plan, directory, num_workers)
+    with _whole(directory / _BOXES) as file:
+      np.savez(file, **boxes)
+    with _whole(directory / _CLIPS) as file:
+      file.write(_table(plan).encode())
+  except OSError as error:
+    raise UserError(
+      f'{directory} cannot be written to: {error}. Give another --out, or '
+      'mend this and start again: what is finished is kept.'
+    ) from error
+
+
+def _check(counts: Mapping[str, int], seed: int, num_workers: int) -> None:
+  for split in videos.SPLITS:
+    if counts[split] < 1:
+      raise UserError(
+        f'--{split} (={counts[split]}) must be at least 1 video a class.'
+      )
+  for name, value in (('seed', seed), ('num_workers', num_workers)):
+    if value < 0:
+      raise UserError(f'--{name} (={value}) must be at least 0.')
+
+
+def _complete(
+  directory: pathlib.Path,
+  settings: Mapping[str, int],
+  plan: Sequence[videos.Video],
+) -> bool:
+  """Tells whether nothing is left to do, and refuses what is not ours."""
+  directory.mkdir(parents=True, exist_ok=True)
+  if not any(directory.iterdir()):
+    return False
+  try:
+    found = json.loads((directory / _SETTINGS).read_text())
+    ours = found['version'], found['seed']
+  except (FileNotFoundError, ValueError, KeyError, TypeError):
+    raise UserError(
+      f'{directory} is not empty and holds no stick figures. Give --out a new '
+      'or an empty directory.'
+    ) from None
+  if ours != (settings['version'], settings['seed']):
+    raise UserError(
+      f'{directory} holds stick figures of version {ours[0]} and seed '
+      f'{ours[1]}; asked for are version {settings["version"]} and seed '
+      f'{settings["seed"]}. Give another --out, or delete it.'
+    )
+  return (
+    found == settings
+    and (directory / _CLIPS).exists()
+    and all((directory / video.path).exists() for video in plan)
+  )
+
+
+def _make_all(
+  plan: Sequence[videos.Video], directory: pathlib.Path, num_workers: int
+) -> dict[str, np.ndarray]:
+  """Returns the boxes by the path of the video, after its file is there."""
+  boxes = {}
+  with progress.Progress('stick figures', len(plan), 'videos') as bar:
+    made = _run(plan, directory, num_workers)
+    for video, of in zip(plan, made, strict=True):
+      boxes[video.path] = of
+      bar.advance()
+  return boxes
+
+
+def _run(
+  plan: Sequence[videos.Video], directory: pathlib.Path, num_workers: int
+) -> Iterator[np.ndarray]:
+  make = functools.partial(videos.make, directory=directory)
+  if num_workers == 0:
+    yield from map(make, plan)
+    return
+  with concurrent.futures.ProcessPoolExecutor(
+    num_workers,
+    # Not forked: other threads may be running in this process.
+    mp_context=multiprocessing.get_context('spawn'),
+    initializer=cv2.setNumThreads,
+    initargs=(1,),
+  ) as pool:
+    try:
+      yield from pool.map(make, plan, chunksize=4)
+    except BaseException:
+      pool.shutdown(wait=False, cancel_futures=True)
+      raise
+
+
+@contextlib.contextmanager
+def _whole(path: pathlib.Path) -> Iterator[IO[bytes]]:
+  """Opens a file that will be either whole or not there."""
+  unfinished = path.with_suffix('.part')
+  with unfinished.open('wb') as file:
+    yield file
+  os.replace(unfinished, path)
+
+
+def _table(plan: Sequence[videos.Video]) -> str:
+  """Returns the rows of clips.csv."""
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator='\n')
+  writer.writerow(COLUMNS)
+  for video in plan:
+    form = video.form
+    duration = f'{form.frames / form.fps:.3f}'
+    facts = form.frames, form.fps, duration, form.width, form.height
+    writer.writerow((video.path, video.label, video.split, *facts))
+  return text.getvalue()
+
+
+def _draw_sheet(path: str, directory: pathlib.Path) -> None:
+  """Draws the first training and the first test video of each class."""
+  rows = {
+    label: [
+      directory / videos.Video(_SEED.value, split, label, 0).path
+      for split in ('train', 'test')
+    ]
+    for label in actions.NAMES
+  }
+  sheet = contact_sheet.draw(rows, columns=7)
+  encoded = cv2.imencode('.png', sheet[..., ::-1])[1]
+  try:
+    pathlib.Path(path).write_bytes(encoded)
+  except OSError as error:
+    raise UserError(
+      f'--contact_sheet (={path}) cannot be written: {error}.'
+    ) from error
+
+
+def main(argv: Sequence[str]) -> None:
+  """Makes the data set that the flags describe."""
+  del argv
+  if not _OUT.value:
+    raise UserError('--out is needed: the directory to write to.')
+  counts = {split: flag.value for split, flag in _COUNTS.items()}
+  prepare(_OUT.value, counts, _SEED.value, _NUM_WORKERS.value)
+  if _SHEET.value:
+    _draw_sheet(_SHEET.value, pathlib.Path(_OUT.value))
+
+
+if __name__ == '__main__':
+  cli.run(main)
