@@ -18,27 +18,28 @@ def get_config() -> ml_collections.ConfigDict:
   """Returns the configuration, locked."""
   config = base.get_config()
   config.data.num_frames = 8
-  config.data.frame_stride = 6
-  config.data.start = 'normal'
-  config.data.short_side = 72
-  config.data.crop_size = 64
-  config.data.input_size = 64
+  config.data.frame_stride = 6  # two seconds, as long as an action
+  config.data.start = 'uniform'
+  config.data.short_side = 54
+  config.data.crop_size = 48
+  config.data.input_size = 48
+  config.data.num_workers = 1  # it shares two cores with the training
 
   config.model.name = 'mtnet_xs'
   config.model.dropout = 0.2
 
-  config.optim.learning_rate = 0.1
+  config.optim.learning_rate = 0.06
   config.optim.reference_batch = 32
   config.optim.warmup_steps = 50
   config.optim.weight_decay = 1e-4
 
   config.train.batch_size = 32
-  config.train.num_epochs = 30.0
+  config.train.num_epochs = 42.0
   config.train.log_every = 20
   config.train.eval_every = 200
   config.train.checkpoint_every = 100
 
-  config.eval.crop_size = 64
-  config.eval.input_size = 64
+  config.eval.crop_size = 48
+  config.eval.input_size = 48
   config.eval.clips_per_step = 60
   return config

@@ -3,6 +3,7 @@
 import logging as std_logging
 import pathlib
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -13,6 +14,7 @@ from ml_collections import config_flags
 from mtnet_jax.errors import UserError
 
 USER_ERROR = 2
+_INTERRUPTED = 128 + signal.SIGINT
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
@@ -33,6 +35,9 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
       main(argv)
     except UserError as error:
       _fail(str(error))
+    except KeyboardInterrupt:
+      print('Interrupted; the same command goes on.', file=sys.stderr)
+      sys.exit(_INTERRUPTED)
 
   app.run(guarded, flags_parser=_parse_flags)
 

@@ -82,7 +82,7 @@ def make_train_step(
       'loss': loss,
       'top1': correct.mean(dtype=jnp.float32),
       'learning_rate': schedule(current.step),
-      'gradient_norm': optax.global_norm(gradients),
+      'gradient_norm': optax.tree.norm(gradients),
     } | {f'gate_open/{block}': share for block, share in gates.items()}
     following = TrainState(
       step=current.step + 1,
@@ -251,7 +251,11 @@ def _first_state(create, checkpoints, mesh) -> TrainState:
   sharding = state.replicated(mesh)
   step = checkpoints.last_step
   if step is None:
-    return jax.jit(create, out_shardings=sharding)()
+    # It runs once: time spent on optimizing its code would be lost.
+    options = {'xla_backend_optimization_level': 0}
+    return jax.jit(
+      create, out_shardings=sharding, compiler_options=options
+    )()
   logging.info('Going on from the checkpoint of step %s', step)
   like = jax.tree.map(
     lambda leaf: leaf.update(sharding=sharding), jax.eval_shape(create)
