@@ -34,7 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.optim.weight_decay = 1e-4
 
   config.train.batch_size = 32
-  config.train.num_epochs = 42.0
+  config.train.num_epochs = 50.0
   config.train.log_every = 20
   config.train.eval_every = 200
   config.train.checkpoint_every = 100

@@ -1,6 +1,7 @@
 """Checkpoints of a workdir: the last one, and the best on validation."""
 
 import pathlib
+import tempfile
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +17,31 @@ from mtnet_jax.state import TrainState
 _BY = 'top1'
 
 
+def make_workdir(path: str | pathlib.Path) -> pathlib.Path:
+  """Makes a folder if need be, and sees that it can be written.
+
+  Args:
+    path: of a run, or of its results.
+
+  Returns:
+    The path.
+
+  Raises:
+    UserError: it cannot be written.
+  """
+  path = pathlib.Path(path)
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path):
+      pass
+  except OSError as error:
+    raise UserError(
+      f'{path} cannot be written: {error.strerror}. Give a --workdir that you '
+      'may write to.'
+    ) from error
+  return path
+
+
 class Checkpoints:
   """Writes and reads `WORKDIR/checkpoints`; a context manager.
 
@@ -23,14 +49,13 @@ class Checkpoints:
   name when it is whole, and older ones are deleted only after that.
   """
 
-  def __init__(self, workdir: str | pathlib.Path):
+  def __init__(self, workdir: str | pathlib.Path, read_only: bool = False):
     """Opens the folder, making it if need be.
 
     Args:
-      workdir: the run's folder.
-
-    Raises:
-      UserError: the folder cannot be written.
+      workdir: the run's folder, from `make_workdir`.
+      read_only: for readers beside a running training, whose half-written
+        checkpoints they leave alone.
     """
     self._directory = pathlib.Path(workdir).absolute() / 'checkpoints'
     keep = preservation_policy.AnyPreservationPolicy(
@@ -46,7 +71,9 @@ class Checkpoints:
     options = ocp.CheckpointManagerOptions(
       preservation_policy=keep,
       best_fn=lambda metrics: metrics[_BY],  # without it no metrics are kept
-      cleanup_tmp_directories=True,
+      cleanup_tmp_directories=not read_only,
+      create=not read_only,
+      read_only=read_only,
     )
     self._manager = ocp.CheckpointManager(
       self._directory,
@@ -99,7 +126,8 @@ class Checkpoints:
     Raises:
       UserError: an earlier or this write failed (a full disk).
     """
-    # A copy: the next step is given the state's own buffers to write into.
+    # A copy: the state's own buffers are donated to the next step, which on a
+    # CPU writes into them while they are still being saved.
     copy = jax.tree.map(jnp.copy, state)
     step = int(state.step)
     try:

@@ -1,5 +1,6 @@
 """What every command shares: a mistake ends in one sentence and exit code 2."""
 
+import errno
 import logging as std_logging
 import pathlib
 import re
@@ -35,6 +36,10 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
       main(argv)
     except UserError as error:
       _fail(str(error))
+    except OSError as error:
+      if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        raise
+      _fail(f'{error}. Free some space and give the same command again.')
     except KeyboardInterrupt:
       print('Interrupted; the same command goes on.', file=sys.stderr)
       sys.exit(_INTERRUPTED)

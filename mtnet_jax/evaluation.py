@@ -15,7 +15,7 @@ from absl import logging
 from flax import linen as nn
 
 from mtnet_jax import metrics, models, preprocessing, state
-from mtnet_jax.checkpoints import Checkpoints
+from mtnet_jax.checkpoints import Checkpoints, make_workdir
 from mtnet_jax.data import pipeline
 from mtnet_jax.errors import UserError
 from mtnet_jax.progress import Progress
@@ -88,14 +88,15 @@ def score_videos(
     batches: evaluation batches: `clips` uint8 `(b, v, t, h, w, c)`, v views a
       video; `mask` tells videos from padding and from broken files, whose cause
       stands in `broken`.
-    clips_per_step: views that go through the model at once; a multiple of the
-      devices. Any number gives the same result.
+    clips_per_step: views that go through the model at once, rounded up to a
+      multiple of the devices. Any number gives the same result.
     mesh: the devices.
     progress: advanced by the number of videos of each batch.
 
   Returns:
     The predictions, in the order of `batches`.
   """
+  clips_per_step = -(-clips_per_step // mesh.size) * mesh.size
   ids, labels, rows, broken = [], [], [], {}
   for batch in batches:
     good = batch['mask']
@@ -185,11 +186,12 @@ def evaluate(
       class names; no data.
   """
   mesh = state.make_mesh()
-  state.check_divisible(config.eval.clips_per_step, mesh, 'eval.clips_per_step')
   dataset = pipeline.build_evaluation(config, config.eval.split)
   check_class_names(workdir, dataset.labels)
   model = build_model(config, len(dataset.labels))
   variables = _restore_variables(config, workdir, checkpoint, model, mesh)
+  # Better to hear now than after the work that there is no place for it.
+  make_workdir(pathlib.Path(workdir) / 'evaluation')
   with Progress('evaluating', dataset.num_videos, 'videos') as progress:
     predictions = score_videos(
       make_eval_step(model),
@@ -215,7 +217,7 @@ def _restore_variables(config, workdir, checkpoint, model, mesh):
   like = jax.tree.map(
     lambda leaf: leaf.update(sharding=state.replicated(mesh)), dict(like)
   )
-  with Checkpoints(workdir) as checkpoints:
+  with Checkpoints(workdir, read_only=True) as checkpoints:
     step = {'best': checkpoints.best_step, 'last': checkpoints.last_step}[
       checkpoint
     ]
@@ -240,14 +242,23 @@ def check_class_names(
     return
   trained = tuple(path.read_text().splitlines())
   if trained != names:
-    other = [n for n in names if n not in trained] or [
-      'the same in another order'
-    ]
     raise UserError(
       f'{workdir} was trained on {len(trained)} classes, the data has '
-      f'{len(names)}: new are {", ".join(other[:3])}. Use the data that it was '
-      'trained on, or another --workdir.'
+      f'{len(names)}: {_name_differences(trained, names)}. Use the data that '
+      'it was trained on, or another --workdir.'
     )
+
+
+def _name_differences(trained: tuple[str, ...], names: tuple[str, ...]) -> str:
+  parts = [
+    f'{what} {", ".join(sorted(some)[:3])}'
+    for what, some in (
+      ('new are', set(names) - set(trained)),
+      ('missing are', set(trained) - set(names)),
+    )
+    if some
+  ]
+  return '; '.join(parts) or 'the same in another order'
 
 
 def write(

@@ -33,8 +33,19 @@ def learning_rate(
     An optax schedule.
 
   Raises:
-    UserError: unknown schedule, or a warm-up longer than the run.
+    UserError: unknown schedule, a warm-up longer than the run, or a value that
+      is not allowed.
   """
+  if optim.reference_batch < 1:
+    raise UserError(
+      f'optim.reference_batch (={optim.reference_batch}) must be at least 1: '
+      'the clips a step for which optim.learning_rate holds.'
+    )
+  if not all(isinstance(epoch, int | float) for epoch in optim.milestones):
+    raise UserError(
+      f'optim.milestones (={optim.milestones}) must be epochs, for instance '
+      '(40, 70, 120).'
+    )
   peak = optim.learning_rate * batch_size / optim.reference_batch
   warmup = optim.warmup_steps
   if warmup >= num_steps:

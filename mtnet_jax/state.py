@@ -45,7 +45,7 @@ def create(
   Args:
     model: from `mtnet_jax.models.build`.
     tx: the optimiser.
-    clip_shape: `(t, h, w, c)` of one clip; parameters do not depend on t h w.
+    clip_shape: `(t, h, w, c)` of the clips to come.
     seed: of the random initial values.
 
   Returns:
@@ -62,7 +62,17 @@ def create(
 
 
 def make_mesh() -> Mesh:
-  """All devices along one axis, `data`, over which batches are split."""
+  """All devices along one axis, `data`, over which batches are split.
+
+  Raises:
+    UserError: there are several processes, each of which would read the same
+      clips.
+  """
+  if jax.process_count() > 1:
+    raise UserError(
+      f'This is one of {jax.process_count()} processes. A run is one process '
+      'with all the devices of one machine: start a single one.'
+    )
   return jax.make_mesh(
     (jax.device_count(),), ('data',), axis_types=(AxisType.Auto,)
   )

@@ -6,7 +6,6 @@ import functools
 import pathlib
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from absl import logging
 from flax import linen as nn
 
 from mtnet_jax import evaluation, losses, metrics, optim, preprocessing, state
-from mtnet_jax.checkpoints import Checkpoints
+from mtnet_jax.checkpoints import Checkpoints, make_workdir
 from mtnet_jax.data import pipeline
 from mtnet_jax.errors import UserError
 from mtnet_jax.metric_writer import MetricWriter
@@ -33,6 +32,7 @@ TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 # Steps that the host may be ahead of the device.
 _IN_FLIGHT = 2
+_FEW_VIDEOS = 1_000
 _STOPPED = 128 + signal.SIGTERM
 
 
@@ -53,8 +53,9 @@ def make_train_step(
   Returns:
     The function. `batch` holds `clips` uint8 `(n, t, h, w, c)` and `labels`
     `(n,)`; the metrics are float32 scalars: `loss` in nats, `top1`,
-    `learning_rate`, `gradient_norm`, and `gate_open/BLOCK`, the share of clips
-    whose temporal gate is open.
+    `learning_rate`, `gradient_norm`, `parameter_norm` (after the update, BN's
+    moving statistics included), and `gate_open/BLOCK`, the share of clips whose
+    temporal gate is open.
   """
 
   def train_step(current, batch):
@@ -76,6 +77,12 @@ def make_train_step(
       loss_fn, has_aux=True
     )(current.params)
     updates, opt_state = tx.update(gradients, current.opt_state, current.params)
+    following = TrainState(
+      step=current.step + 1,
+      params=optax.apply_updates(current.params, updates),
+      batch_stats=batch_stats,
+      opt_state=opt_state,
+    )
     correct = metrics.top_k_correct(logits, batch['labels'], 1)
     gates = endpoints['gate_open']
     values = {
@@ -83,13 +90,8 @@ def make_train_step(
       'top1': correct.mean(dtype=jnp.float32),
       'learning_rate': schedule(current.step),
       'gradient_norm': optax.tree.norm(gradients),
+      'parameter_norm': optax.tree.norm((following.params, batch_stats)),
     } | {f'gate_open/{block}': share for block, share in gates.items()}
-    following = TrainState(
-      step=current.step + 1,
-      params=optax.apply_updates(current.params, updates),
-      batch_stats=batch_stats,
-      opt_state=opt_state,
-    )
     return following, values
 
   return jax.jit(train_step, donate_argnums=0)
@@ -110,14 +112,13 @@ def train(
       mended, or the loss is no longer finite.
     SystemExit: SIGTERM came; a checkpoint was written before.
   """
-  workdir = _make_workdir(workdir)
+  workdir = make_workdir(workdir)
   mesh = state.make_mesh()
   dataset = pipeline.build(config, 'train')
   evaluation.check_class_names(workdir, dataset.labels)
   run = _build(config, dataset, mesh)
   broken = _BrokenVideos(dataset.num_videos, config.data.max_broken_share)
-  stop = _catch_sigterm()
-  with Checkpoints(workdir) as checkpoints:
+  with _catch_sigterm() as stop, Checkpoints(workdir) as checkpoints:
     current = _first_state(run.initial_state, checkpoints, mesh)
     start = int(current.step)
     _write_run(config, dataset.labels, workdir)
@@ -147,13 +148,15 @@ def train(
 
         scores = None
         if run.validate and (due(step, config.train.eval_every) or last):
-          scores = run.validate(current.variables)
+          with window.paused():
+            scores = run.validate(current.variables)
           writer.write(step, {f'val/{k}': v for k, v in scores.items()})
 
         wanted = scores or last or stop.is_set()
         if wanted or due(step, config.train.checkpoint_every):
-          window.check_finite()
-          checkpoints.save(current, scores)
+          with window.paused():
+            window.check_finite()
+            checkpoints.save(current, scores)
         if stop.is_set():
           checkpoints.wait()
           logging.warning('Stopped by SIGTERM at step %s; run again.', step)
@@ -178,6 +181,10 @@ class _Run:
 def _build(config, dataset, mesh) -> _Run:
   batch_size = config.train.batch_size
   state.check_divisible(batch_size, mesh, 'train.batch_size')
+  if config.train.log_every < 1:
+    raise UserError(
+      f'train.log_every (={config.train.log_every}) must be at least 1.'
+    )
   steps_per_epoch = dataset.num_videos / batch_size
   num_steps = len(dataset)
   model = evaluation.build_model(
@@ -230,12 +237,15 @@ def _make_validation(config, model, mesh):
       '--config.train.validation_split=.'
     ) from error
   eval_step = evaluation.make_eval_step(model)
+  # Starting loader processes takes seconds: too long for a few videos.
+  few = dataset.num_videos < _FEW_VIDEOS
+  num_workers = 0 if few else config.data.num_workers
 
   def validate(variables):
     predictions = evaluation.score_videos(
       eval_step,
       variables,
-      pipeline.iterate(dataset),
+      pipeline.iterate(dataset, num_workers=num_workers),
       clips_per_step=config.eval.clips_per_step,
       mesh=mesh,
     )
@@ -253,9 +263,7 @@ def _first_state(create, checkpoints, mesh) -> TrainState:
   if step is None:
     # It runs once: time spent on optimizing its code would be lost.
     options = {'xla_backend_optimization_level': 0}
-    return jax.jit(
-      create, out_shardings=sharding, compiler_options=options
-    )()
+    return jax.jit(create, out_shardings=sharding, compiler_options=options)()
   logging.info('Going on from the checkpoint of step %s', step)
   like = jax.tree.map(
     lambda leaf: leaf.update(sharding=sharding), jax.eval_shape(create)
@@ -268,7 +276,11 @@ class _Window:
 
   def __init__(self, batch_size: int):
     self._batch_size = batch_size
+    self._open()
+
+  def _open(self) -> None:
     self._values: dict[int, Metrics] = {}
+    self._checked: dict[int, dict[str, float]] = {}
     self._started = time.monotonic()
     self._waited = 0.0
 
@@ -287,23 +299,33 @@ class _Window:
   def add(self, step: int, values: Metrics) -> None:
     self._values[step] = values
 
-  def check_finite(self) -> dict[int, dict[str, float]]:
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """What happens inside does not count as time of training."""
+    jax.block_until_ready(self._values)
+    before = time.monotonic()
+    yield
+    self._started += time.monotonic() - before
+
+  def check_finite(self) -> None:
     """Fetches the figures; raises a UserError that names the first bad step."""
-    values = jax.device_get(self._values)
-    for step, figures in values.items():
-      for name in ('loss', 'gradient_norm'):
+    fetched = jax.device_get(self._values)
+    self._values = {}
+    self._checked |= fetched
+    for step, figures in fetched.items():
+      for name in ('loss', 'gradient_norm', 'parameter_norm'):
         if not np.isfinite(figures[name]):
           raise UserError(
             f'The {name.replace("_", " ")} at step {step} is {figures[name]}. '
             'The last good checkpoint is kept. Lower optim.learning_rate, '
             'lengthen optim.warmup_steps or look at the data.'
           )
-    return values
 
   def close(self) -> dict[str, float]:
-    """The means over the window, its speed, and a new window begins."""
-    values = list(self.check_finite().values())
+    """The means over the window and its speed; a new window begins."""
+    self.check_finite()
     seconds = time.monotonic() - self._started
+    values = list(self._checked.values())
     figures = {
       f'train/{name}': float(np.mean([v[name] for v in values]))
       for name in values[0]
@@ -311,7 +333,7 @@ class _Window:
     figures['train/learning_rate'] = float(values[-1]['learning_rate'])
     figures['train/clips_per_second'] = self._batch_size * len(values) / seconds
     figures['train/host_waiting'] = self._waited / seconds
-    self.__init__(self._batch_size)
+    self._open()
     return figures
 
 
@@ -336,26 +358,18 @@ class _BrokenVideos:
       )
 
 
-def _catch_sigterm() -> threading.Event:
+@contextlib.contextmanager
+def _catch_sigterm() -> Iterator[threading.Event]:
   """An event that SIGTERM sets, so that the loop can end in good order."""
   event = threading.Event()
-  if threading.current_thread() is threading.main_thread():
-    signal.signal(signal.SIGTERM, lambda *_: event.set())
-  return event
-
-
-def _make_workdir(workdir: str | pathlib.Path) -> pathlib.Path:
-  workdir = pathlib.Path(workdir)
+  if threading.current_thread() is not threading.main_thread():
+    yield event  # only the main thread may handle signals
+    return
+  before = signal.signal(signal.SIGTERM, lambda *_: event.set())
   try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=workdir):
-      pass
-  except OSError as error:
-    raise UserError(
-      f'--workdir={workdir} cannot be written: {error.strerror}. Give a folder '
-      'that you may write to.'
-    ) from error
-  return workdir
+    yield event
+  finally:
+    signal.signal(signal.SIGTERM, before)
 
 
 def _write_run(config, labels: tuple[str, ...], workdir: pathlib.Path) -> None:

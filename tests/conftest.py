@@ -12,6 +12,7 @@ _ROOT = pathlib.Path(__file__).resolve().parent.parent
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(_ROOT / '.cache/xla'))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+os.environ.setdefault('JAX_NUMPY_RANK_PROMOTION', 'raise')
 
 flags.FLAGS.mark_as_parsed()
 
@@ -24,7 +25,7 @@ def root() -> pathlib.Path:
 
 @pytest.fixture(scope='session')
 def write_video() -> Callable[..., None]:
-  """A function `(path, frames (t, h, w, 3) uint8, fps=10)` that writes H.264."""
+  """A function `(path, frames, fps=10)` that writes H.264 of uint8 t h w 3."""
   import av
 
   def write(path, frames, fps=10):

@@ -1,5 +1,6 @@
 """What users get wrong: a clear sentence, code 2, and nothing is lost."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -149,21 +150,51 @@ def test_video_shorter_than_the_clip(blinking_videos, tmp_path):
   training.train(config, tmp_path / 'run')
 
 
-def test_batch_that_does_not_divide_by_the_devices(root, blinking_videos):
-  code = (
-    'from tests.test_bad_input import _config\n'
-    'from mtnet_jax import training\n'
-    f'config = _config({str(blinking_videos)!r}, train__batch_size=5)\n'
-    'training.train(config, "/tmp/never")\n'
-  )
+def _exit(root, command, *flags, **environment):
   done = subprocess.run(
-    [sys.executable, '-c', code],
+    [sys.executable, command, '--config=configs/quickstart.py', *flags],
     cwd=root,
-    env={'XLA_FLAGS': '--xla_force_host_platform_device_count=2'},
+    env=os.environ | environment,
     capture_output=True,
     text=True,
   )
-  assert 'train.batch_size (=5) must be divisible' in done.stderr
+  assert 'Traceback' not in done.stderr
+  return done.returncode, done.stderr.splitlines()[-1]
+
+
+def test_batch_that_does_not_divide_by_the_devices(
+  root, blinking_videos, tmp_path
+):
+  code, sentence = _exit(
+    root,
+    'train.py',
+    f'--config.data.dir={blinking_videos}',
+    f'--workdir={tmp_path}',
+    '--config.train.batch_size=5',
+    XLA_FLAGS='--xla_force_host_platform_device_count=2',
+  )
+  assert code == 2
+  assert 'train.batch_size (=5) must be divisible' in sentence
+
+
+@pytest.mark.parametrize(
+  ('key', 'value', 'match'),
+  [
+    ('train__log_every', 0, r'train\.log_every \(=0\)'),
+    ('eval__clips_per_step', 0, r'eval\.clips_per_step \(=0\)'),
+    ('eval__input_size', 0, r'eval\.input_size \(=0\)'),
+    ('optim__reference_batch', 0, r'optim\.reference_batch \(=0\)'),
+    ('data__num_workers', -1, r'data\.num_workers \(=-1\)'),
+    ('data__prefetch', 0, r'data\.prefetch \(=0\)'),
+    ('optim__milestones', ('abc',), r"optim\.milestones \(=\('abc',\)\)"),
+    ('model__dtype', 'float16', r'float16.*float32.*bfloat16'),
+    ('train__validation_split', 'vall', r"'vall'.*validation_split="),
+  ],
+)
+def test_values_that_make_no_sense(
+  blinking_videos, tmp_path, key, value, match
+):
+  _fails(_config(blinking_videos, **{key: value}), tmp_path, match)
 
 
 def test_workdir_that_cannot_be_written(blinking_videos, tmp_path):
@@ -187,6 +218,11 @@ def test_checkpoint_of_another_model_and_of_other_classes(
   more = shutil.copytree(blinking_videos, tmp_path / 'v')
   shutil.copytree(more / 'train/dark', more / 'train/grey')
   _fails(_config(more), run, '2 classes, the data has 3: new are grey')
+  fewer = shutil.copytree(blinking_videos, tmp_path / 'w')
+  shutil.rmtree(fewer / 'train/dark')
+  shutil.rmtree(fewer / 'val/dark')
+  shutil.rmtree(fewer / 'test/dark')
+  _fails(_config(fewer), run, 'the data has 1: missing are dark')
   (run / 'labels.txt').unlink()
   _fails(
     _config(more), run, r'classifier/bias is \(2,\), this model has \(3,\)'
@@ -194,6 +230,27 @@ def test_checkpoint_of_another_model_and_of_other_classes(
   (run / 'labels.txt').write_text('bright\ndark\n')
   after = sorted(p for p in run.rglob('*') if 'tensorboard' not in str(p))
   assert after == before
+
+
+def test_evaluation_into_a_folder_that_cannot_be_written(
+  blinking_videos, tmp_path
+):
+  config = _config(blinking_videos, train__num_steps=3)
+  training.train(config, tmp_path / 'run')
+  (tmp_path / 'run/evaluation').write_text('a file is in the way')
+  with pytest.raises(UserError, match='evaluation cannot be written'):
+    evaluation.evaluate(config, tmp_path / 'run')
+
+
+def test_evaluation_leaves_a_half_written_checkpoint_alone(
+  blinking_videos, tmp_path
+):
+  config = _config(blinking_videos, train__num_steps=3)
+  training.train(config, tmp_path / 'run')
+  half = tmp_path / 'run/checkpoints/4.orbax-checkpoint-tmp'
+  half.mkdir()
+  evaluation.evaluate(config, tmp_path / 'run')
+  assert half.is_dir()
 
 
 def test_evaluation_without_a_checkpoint(blinking_videos, tmp_path):

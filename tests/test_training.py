@@ -81,9 +81,12 @@ def _last_logged(workdir) -> int:
 
 
 def _wait_for_step(process, workdir, step):
-  while process.poll() is None and _last_logged(workdir) < step:
+  """Until this process, not an earlier one, has logged `step`."""
+  at_start = _last_logged(workdir)
+  while process.poll() is None and _last_logged(workdir) < max(
+    step, at_start + 1
+  ):
     time.sleep(0.02)
-  assert process.poll() is None, process.stderr.read()
 
 
 def _stored(workdir, step) -> dict[str, bytes]:
@@ -91,9 +94,16 @@ def _stored(workdir, step) -> dict[str, bytes]:
   import orbax.checkpoint as ocp
 
   leaves = {}
+  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   for item in ('variables', 'optimizer'):
     path = pathlib.Path(workdir).absolute() / f'checkpoints/{step}/{item}'
-    tree = ocp.StandardCheckpointer().restore(path)
+    checkpointer = ocp.StandardCheckpointer()
+    # It may have been written on more devices than there are here.
+    target = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+      checkpointer.metadata(path).item_metadata.tree,
+    )
+    tree = checkpointer.restore(path, target)
     for name, leaf in jax.tree_util.tree_leaves_with_path(tree):
       leaves[item + jax.tree_util.keystr(name)] = np.asarray(leaf).tobytes()
   return leaves
@@ -159,7 +169,8 @@ def test_killed_runs_end_bit_for_bit_like_a_whole_one(
     process = _start(root, workdir, arguments)
     _wait_for_step(process, workdir, step)
     process.kill()
-    process.communicate()
+    _, log = process.communicate()
+    assert process.returncode == -signal.SIGKILL, log
   process = _start(root, workdir, arguments)
   _, log = process.communicate()
   assert process.returncode == 0, log
@@ -194,16 +205,78 @@ def test_a_loss_that_is_not_finite_names_its_step(blinking_videos, tmp_path):
   config = _config(
     blinking_videos,
     optim__learning_rate=1e30,
+    optim__warmup_steps=4,
     train__log_every=5,
-    train__checkpoint_every=2,
+    train__checkpoint_every=1,
   )
   with pytest.raises(UserError, match=r'at step \d+ is (nan|inf)') as error:
     training.train(config, tmp_path)
   assert 'last good checkpoint' in str(error.value)
-  for step in os.listdir(tmp_path / 'checkpoints'):
-    for name, leaf in _stored(tmp_path, step).items():
-      if name.startswith('variables'):
-        assert np.isfinite(np.frombuffer(leaf, np.float32)).all(), (step, name)
+  # The warm-up starts at a rate of 0: what is left has not exploded.
+  (step,) = os.listdir(tmp_path / 'checkpoints')
+  stored = _stored(tmp_path, step)
+  for name, leaf in stored.items():
+    if name.startswith('variables'):
+      assert np.abs(np.frombuffer(leaf, np.float32)).max() < 1e3, (step, name)
+
+
+_ON_DEVICES = """
+import sys, jax
+from mtnet_jax import metric_writer, training
+from tests.test_training import _config
+
+if __name__ == '__main__':
+  videos, workdir, devices = sys.argv[1:]
+  assert jax.device_count() == int(devices)
+  # Statistics over two clips, whatever the number of devices.
+  training.train(
+    _config(videos, train__num_steps=3, train__norm_batch_size=2,
+            eval__clips_per_step=5), workdir)
+"""
+
+
+def test_two_devices_train_like_one(root, blinking_videos, tmp_path):
+  def run(devices):
+    workdir = tmp_path / str(devices)
+    flags = f'--xla_force_host_platform_device_count={devices}'
+    subprocess.run(
+      [
+        sys.executable,
+        '-c',
+        _ON_DEVICES,
+        str(blinking_videos),
+        str(workdir),
+        str(devices),
+      ],
+      cwd=root,
+      env=os.environ | {'XLA_FLAGS': flags},
+      check=True,
+      capture_output=True,
+    )
+    records = metric_writer.read(workdir / 'metrics.jsonl')
+    losses = [r['train/loss'] for r in records if 'train/loss' in r]
+    return losses, _floats(_stored(workdir, 3))
+
+  losses, leaves = run(1)
+  other_losses, other_leaves = run(2)
+  # What two devices wrote, one reads.
+  config = _config(blinking_videos, eval__clips_per_step=5)
+  predictions, _ = evaluation.evaluate(config, tmp_path / '2')
+  assert len(predictions.ids) == 8
+  np.testing.assert_allclose(other_losses, losses, rtol=1e-4)
+  assert leaves.keys() == other_leaves.keys()
+  for name, leaf in leaves.items():
+    np.testing.assert_allclose(
+      other_leaves[name], leaf, rtol=1e-3, atol=1e-4, err_msg=name
+    )
+
+
+def _floats(stored):
+  return {
+    name: np.frombuffer(leaf, np.float32)
+    for name, leaf in stored.items()
+    if name.startswith('variables')
+  }
 
 
 def test_a_step_follows_the_gradient(trained):

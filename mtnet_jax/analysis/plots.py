@@ -42,10 +42,7 @@ def draw_confusion(
       )
   axes.set_xlabel('predicted class')
   axes.set_ylabel('true class')
-  top1 = np.trace(matrix) / max(matrix.sum(), 1)
-  axes.set_title(
-    f'{matrix.sum()} videos, top-1 {100 * top1:.1f} % (cells: % of a row)'
-  )
+  axes.set_title(f'{matrix.sum()} videos (cells: % of a row)')
   figure.savefig(path, dpi=110)
 
 

@@ -31,7 +31,7 @@ Batch = dict[str, np.ndarray]
 _MAX_ATTEMPTS = 20
 _ORDER = 1  # tells the seeds of the epochs' orders from those of the clips
 # Smaller arrays are sent, larger ones lie in shared memory.
-_MIN_SHARED_BYTES = 2**20
+_MIN_SHARED_BYTES = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,6 +246,7 @@ def build_evaluation(
   """Builds evaluation batches, as `build`, of any split: of 'train' too."""
   views = config.eval.num_clips * config.eval.num_crops
   _check_positive(config.eval, 'eval', 'num_clips', 'num_crops', 'crop_size')
+  _check_positive(config.eval, 'eval', 'input_size', 'clips_per_step')
   videos = max(1, config.eval.clips_per_step // views)
   return EvaluationBatches(
     **_shared(config, split, process_index, process_count),
@@ -372,7 +373,12 @@ def _shared(
   process_count: int,
 ) -> dict:
   data = config.data
-  _check_positive(data, 'data', 'num_frames', 'frame_stride')
+  _check_positive(data, 'data', 'num_frames', 'frame_stride', 'prefetch')
+  if data.num_workers < 0:
+    raise UserError(
+      f'data.num_workers (={data.num_workers}) must be at least 0; 0 loads in '
+      'the main process.'
+    )
   if data.short_videos not in ('repeat', 'error'):
     raise UserError(
       f'Unknown data.short_videos {data.short_videos!r}; allowed: repeat, '

@@ -95,7 +95,7 @@ def _overrides(name):
 
 
 def _float_dtype(dtype):
-  allowed = ('float32', 'bfloat16', 'float16')
+  allowed = ('float32', 'bfloat16')
   try:
     dtype = jnp.dtype(dtype)
   except TypeError:

@@ -1,0 +1,67 @@
+"""The demo's own commands on a data set of two videos a class."""
+
+import csv
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+
+
+def _demo_commands(root, runs):
+  """The lines of `make demo`, as make would run them."""
+  text = (root / 'Makefile').read_text().replace('\\\n', ' ')
+  recipe = re.search(r'^demo:.*\n((?:\t.*\n)+)', text, re.MULTILINE)[1]
+  lines = recipe.replace('$(RUNS)', str(runs)).splitlines()
+  return [
+    line.replace('$(BIN)/python', sys.executable).split() for line in lines
+  ]
+
+
+def test_demo_in_miniature(root, tmp_path):
+  runs = tmp_path / 'runs'
+  prepare, train, evaluate = _demo_commands(root, runs)
+  more = {
+    'prepare': ['--train=2', '--val=1', '--test=1'],
+    'train': ['--config.train.num_steps=3', '--config.optim.warmup_steps=1'],
+    'evaluate': ['--config.data.num_workers=0'],
+  }
+  outputs = {}
+  for name, command in [
+    ('prepare', prepare), ('train', train), ('evaluate', evaluate)
+  ]:  # fmt: skip
+    done = subprocess.run(
+      [*command, *more[name]], cwd=root, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    outputs[name] = done.stdout
+
+  rows = list(
+    csv.DictReader((runs / 'data/clips.csv').read_text().splitlines())
+  )
+  names = sorted({row['label'] for row in rows})
+  assert len(names) >= 12 and len(rows) == 4 * len(names)
+
+  with np.load(runs / 'evaluation/predictions.npz') as predictions:
+    assert sorted(predictions['ids']) == sorted(
+      row['path'] for row in rows if row['split'] == 'test'
+    )
+    # The labels say what the file says, by each video's own id.
+    for video, label in zip(
+      predictions['ids'], predictions['labels'], strict=True
+    ):
+      assert pathlib.Path(str(video)).parts[1] == names[label]
+    assert predictions['probabilities'].shape == (len(names), len(names))
+    best = predictions['probabilities'].argmax(axis=1)
+    top1 = float((best == predictions['labels']).mean())
+  summary = json.loads((runs / 'evaluation/summary.json').read_text())
+  assert summary['videos'] == len(names) and summary['not_scored'] == {}
+  assert summary['top1'] == top1
+  assert f'{top1:.1%}' in outputs['evaluate']
+  for name in (*names, str(runs / 'evaluation')):
+    assert name in outputs['evaluate'].replace('\n', '')
+  for name in ('evaluation/confusion.png', 'evaluation/per_class.csv',
+               'curves.png', 'metrics.jsonl', 'tensorboard'):  # fmt: skip
+    assert (runs / name).exists(), name
