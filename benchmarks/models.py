@@ -1,0 +1,83 @@
+"""What each network costs: python -m benchmarks.models [NAME ...].
+
+Parameters and multiply-adds of a clip; seconds to compile its train step and to
+run it on one clip here, and the run's ratio to x3d_m on the same clip in the
+same run. The compilation cache is off. Clips are those of
+`models.DEFAULT_CLIPS`, but for the training step at most 8 frames of 112², so
+that the largest network fits a small machine.
+"""
+
+import statistics
+import sys
+import time
+
+import jax
+import numpy as np
+import optax
+
+from mtnet_jax import models, state, training
+from mtnet_jax.analysis import cost
+
+NAMES = (
+  'x3d_m', 'mtnet_xs', 'mtnet_s', 'mtnet_m', 'mtnet_l', 'x3d_s', 'x3d_l',
+  'r3d_34', 'r3d_50', 'r2plus1d_34', 'srtg_r3d_34', 'srtg_r2plus1d_34',
+)  # fmt: skip
+_CLASSES = 400
+_REPEATS = 5
+
+
+def main(names: list[str]) -> None:
+  """Prints a line a network."""
+  jax.config.update('jax_enable_compilation_cache', False)
+  print(
+    '| network | parameters | GMACs | clip | compile, s | step, s | ratio |'
+  )
+  print('| --- | --- | --- | --- | --- | --- | --- |', flush=True)
+  reference = {}
+  for name in names or NAMES:
+    frames, size = models.DEFAULT_CLIPS[name]
+    model = models.build(name, _CLASSES)
+    shape = (frames, size, size, 3)
+    parameters = cost.parameter_count(model, shape)
+    macs = cost.macs(model, shape) / 1e9
+    clip = min(frames, 8), min(size, 112)
+    seconds = _train_step(name, clip)
+    if clip not in reference:
+      own = seconds if name == 'x3d_m' else _train_step('x3d_m', clip)
+      reference[clip] = own[1]
+    ratio = seconds[1] / reference[clip]
+    print(
+      f'| {name} | {parameters:,} | {macs:.2f} | {frames}×{size}² | '
+      f'{seconds[0]:.1f} | {seconds[1]:.3f} | {ratio:.2f} |',
+      flush=True,
+    )
+
+
+def _train_step(name: str, clip: tuple[int, int]) -> tuple[float, float]:
+  """Seconds to compile, and the median to run, a step on one clip."""
+  frames, size = clip
+  shape = (frames, size, size, 3)
+  model = models.build(name, _CLASSES)
+  tx = optax.sgd(0.01, momentum=0.9)
+  abstract = jax.eval_shape(lambda: state.create(model, tx, shape, 0))
+  batch = {
+    'clips': np.zeros((1, *shape), np.uint8),
+    'labels': np.zeros(1, np.int32),
+  }
+  step = training.make_train_step(model, lambda _: 0.01, tx, 0)
+  start = time.monotonic()
+  compiled = step.lower(abstract, batch).compile()
+  compiling = time.monotonic() - start
+  # Values do not change the time; a real initialization would take as long.
+  current = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), abstract)
+  times = []
+  for _ in range(_REPEATS + 1):
+    start = time.monotonic()
+    current, values = compiled(current, batch)
+    jax.block_until_ready(values)
+    times.append(time.monotonic() - start)
+  return compiling, statistics.median(times[1:])
+
+
+if __name__ == '__main__':
+  main(sys.argv[1:])

@@ -1,0 +1,61 @@
+"""What a person sees after an evaluation."""
+
+import io
+
+import cv2
+import numpy as np
+import rich.console
+
+from mtnet_jax.analysis import plots, report
+from mtnet_jax.evaluation import Predictions
+
+_PREDICTIONS = Predictions(
+  ids=np.array(['a', 'b', 'c']),
+  labels=np.array([0, 1, 1]),
+  probabilities=np.array([[0.7, 0.3], [0.6, 0.4], [0.1, 0.9]]),
+  broken={'d/[red].mp4': 'no video stream'},
+)
+_NAMES = ('hug', '[bold]kick')
+
+
+def test_table_names_every_class_and_what_was_not_scored(tmp_path):
+  text = io.StringIO()
+  console = rich.console.Console(file=text, width=200)
+  report.show(_PREDICTIONS, _NAMES, tmp_path, console)
+  lines = text.getvalue().splitlines()
+  assert any('hug' in line and '100.0%' in line for line in lines)
+  # A name is shown as it is, not taken for markup.
+  assert any('[bold]kick' in line and '50.0%' in line for line in lines)
+  assert any('all' in line and '66.7%' in line for line in lines)
+  assert '  d/[red].mp4: no video stream' in lines
+  assert any(str(tmp_path / 'evaluation') in line for line in lines)
+
+
+def test_files(tmp_path):
+  report.write(_PREDICTIONS, _NAMES, tmp_path)
+  names = {path.name for path in (tmp_path / 'evaluation').iterdir()}
+  assert names == {
+    'confusion.png', 'per_class.csv', 'predictions.npz', 'summary.json'
+  }  # fmt: skip
+  assert not (tmp_path / 'curves.png').exists()  # nothing was trained here
+
+
+def test_confusion_darkens_with_the_share(tmp_path):
+  pale, dark = tmp_path / 'pale.png', tmp_path / 'dark.png'
+  plots.draw_confusion(np.array([[1, 9], [9, 1]]), ('a', 'b'), pale)
+  plots.draw_confusion(np.array([[9, 1], [9, 1]]), ('a', 'b'), dark)
+  one, other = (cv2.imread(str(path)).astype(int) for path in (pale, dark))
+  assert one.shape == other.shape
+  changed = np.argwhere(np.abs(one - other).max(axis=2) > 60)
+  # Only the first row of cells differs; it lies in the upper half.
+  assert len(changed) > 1_000
+  assert changed[:, 0].max() < 0.55 * one.shape[0]
+
+
+def test_curves_are_drawn_from_any_records(tmp_path):
+  records = [
+    {'step': 10, 'train/loss': 2.0, 'train/top1': 0.1},
+    {'step': 20, 'val/top1': 0.3},
+  ]
+  plots.draw_curves(records, tmp_path / 'curves.png')
+  assert cv2.imread(str(tmp_path / 'curves.png')).std() > 5
