@@ -12,7 +12,7 @@ setuptools.setup(
   install_requires=[
     'absl-py>=2.1',
     'array_record>=0.8.1',
-    'av>=18',
+    'av>=18,<19',
     'chex>=0.1.90',
     'etils>=1.10',
     'flax>=0.12,<0.13',

@@ -33,12 +33,6 @@ DENSE = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _strict_ranks():
-  with jax.numpy_rank_promotion('raise'):
-    yield
-
-
 def loops(x, kernel, strides, separated=False):
   """The definition: for every output position, its window times the kernel."""
   x, kernel = np.float64(x), np.float64(kernel)

@@ -12,12 +12,6 @@ select = jax.jit(frame_selection.select_frame_indices)
 score = jax.jit(frame_selection.triplet_scores)
 
 
-@pytest.fixture(autouse=True)
-def _strict_ranks():
-  with jax.numpy_rank_promotion('raise'):
-    yield
-
-
 def clip(*degrees):
   """One clip of 2×2 frames whose mean points in the given directions."""
   angle = np.deg2rad(np.float64(degrees))

@@ -12,36 +12,9 @@ import pytest
 from mtnet_jax.errors import UserError
 from mtnet_jax.layers import mtconv
 from mtnet_jax.layers.norm import BatchNorm
+from tests.arrays import conv, norm, random_clips, random_variables, relu
 
 NORM = functools.partial(BatchNorm, use_running_average=True)
-
-
-def relu(a):
-  return np.maximum(a, 0)
-
-
-def conv(x, kernel, strides=(1, 1, 1)):
-  """Tap by tap; a kernel of one input channel is channel-separated."""
-  padding = [(0, 0), *((k // 2, k // 2) for k in kernel.shape[:3]), (0, 0)]
-  padded = np.pad(x, padding)
-  sizes = [math.ceil(n / s) for n, s in zip(x.shape[1:4], strides, strict=True)]
-  out = 0
-  for tap in itertools.product(*map(range, kernel.shape[:3])):
-    index = [
-      slice(o, o + s * (n - 1) + 1, s)
-      for o, s, n in zip(tap, strides, sizes, strict=True)
-    ]
-    window = padded[(slice(None), *index)]
-    if kernel.shape[3] == 1:
-      out = out + window * kernel[tap][0]
-    else:
-      out = out + window @ kernel[tap]
-  return out
-
-
-def norm(x, params, stats):
-  scale = params['scale'] / np.sqrt(stats['var'] + 1e-5)
-  return (x - stats['mean']) * scale + params['bias']
 
 
 def soft_pool(x):
@@ -104,24 +77,6 @@ def whole_layer(x, variables, strides, separated, shared, g):
   y = y + unit('pointwise', gather(pooled_local, frames_local))
   y = interpolate(y, y_local.shape[1:4])
   return np.concatenate([y_local, y], -1)
-
-
-def random_variables(module, x, seed=0):
-  """Every parameter and statistic random; variances and scales positive."""
-  rng = np.random.default_rng(seed)
-  shapes = jax.eval_shape(module.init, jax.random.key(0), x)
-
-  def draw(path, leaf):
-    if path[-1].key in ('scale', 'var'):
-      return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
-    fan_in = max(1, math.prod(leaf.shape[:-1]))
-    return rng.normal(0, fan_in**-0.5, leaf.shape).astype(np.float32)
-
-  return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
-def random_clips(*shape, seed=1):
-  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 DENSE = {'kernel_size': (3, 3, 3)}

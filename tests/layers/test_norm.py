@@ -10,12 +10,6 @@ from mtnet_jax.errors import UserError
 from mtnet_jax.layers.norm import BatchNorm
 
 
-@pytest.fixture(autouse=True)
-def _strict_ranks():
-  with jax.numpy_rank_promotion('raise'):
-    yield
-
-
 def clips(n=4, seed=0):
   """Clips that differ much in mean and spread."""
   rng = np.random.default_rng(seed)

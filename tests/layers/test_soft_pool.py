@@ -12,12 +12,6 @@ from mtnet_jax.layers.soft_pool import soft_pool
 SIZES = [(4, 6), (5, 4), (4, 3), (3, 5), (1, 4), (1, 1)]
 
 
-@pytest.fixture(autouse=True)
-def _strict_ranks():
-  with jax.numpy_rank_promotion('raise'):
-    yield
-
-
 def loops(x):
   """The pooled values and each element's weight in its window."""
   x = np.float64(x)

@@ -1,7 +1,6 @@
 """MTNet and X3D: blocks against plain convolutions, and the whole network."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +13,14 @@ from mtnet_jax.layers import recurrent
 from mtnet_jax.layers.conv import Conv3D
 from mtnet_jax.layers.norm import BatchNorm
 from mtnet_jax.models import mtnet
+from tests.arrays import (
+  conv,
+  norm,
+  random_clips,
+  random_variables,
+  relu,
+  sigmoid,
+)
 
 TINY = {
   'blocks': (1,),
@@ -22,48 +29,6 @@ TINY = {
   'stages': ((8, 6),),
   'head_features': (8, 8),
 }
-
-
-def random_clips(*shape, seed=0):
-  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def random_variables(module, x, seed=1):
-  """Every parameter and statistic random; variances and scales positive."""
-  rng = np.random.default_rng(seed)
-  shapes = jax.eval_shape(module.init, jax.random.key(0), x)
-
-  def draw(path, leaf):
-    if path[-1].key in ('scale', 'var'):
-      return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
-    # Small biases: no channel is below zero everywhere.
-    std = math.prod(leaf.shape[:-1]) ** -0.5 if leaf.ndim > 1 else 0.2
-    return rng.normal(0, std, leaf.shape).astype(np.float32)
-
-  return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
-def conv(x, kernel, strides=(1, 1, 1)):
-  """XLA's own convolution, grouped where the kernel has one input channel."""
-  groups = x.shape[-1] if kernel.shape[3] == 1 else 1
-  return jax.lax.conv_general_dilated(
-    x,
-    kernel,
-    strides,
-    [(k // 2, k // 2) for k in kernel.shape[:3]],
-    dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
-    feature_group_count=groups,
-  )
-
-
-def norm(x, params, stats):
-  scale = params['scale'] / np.sqrt(stats['var'] + 1e-5)
-  shift = params['bias'] - stats['mean'] * scale
-  return x * scale.reshape(1, 1, 1, 1, -1) + shift.reshape(1, 1, 1, 1, -1)
-
-
-def sigmoid(a):
-  return 1 / (1 + np.exp(-a))
 
 
 def plain_block(x, variables, stride, swish, recursion):
@@ -75,14 +40,14 @@ def plain_block(x, variables, stride, swish, recursion):
     return norm(y, p[name]['local_norm'], s[name]['local_norm'])
 
   strides = (1, stride, stride)
-  y = unit('separated', np.maximum(unit('expand', x), 0), strides)
+  y = unit('separated', relu(unit('expand', x)), strides)
   if 'squeeze_excitation' in p:
     reduce, expand = (p['squeeze_excitation'][k] for k in ('reduce', 'expand'))
     v = np.mean(y, axis=(1, 2, 3))
-    v = np.maximum(v @ reduce['kernel'] + reduce['bias'][None], 0)
+    v = relu(v @ reduce['kernel'] + reduce['bias'][None])
     gate = sigmoid(v @ expand['kernel'] + expand['bias'][None])
     y = y * gate[:, None, None, None, :]
-  y = y * sigmoid(y) if swish else np.maximum(y, 0)
+  y = y * sigmoid(y) if swish else relu(y)
   y = unit('project', y)
   if recursion:
     gru = recurrent.build('gru', y.shape[-1])
@@ -92,7 +57,7 @@ def plain_block(x, variables, stride, swish, recursion):
     x = conv(x, p['shortcut']['kernel'], strides)
   if 'shortcut_norm' in p:
     x = norm(x, p['shortcut_norm'], s['shortcut_norm'])
-  return np.maximum(x + y, 0)
+  return relu(x + y)
 
 
 def block(inner, outer, stride, **fields):

@@ -1,7 +1,5 @@
 """3-D ResNets: blocks against plain convolutions, SRTG's places, errors."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,80 +7,71 @@ import pytest
 
 from mtnet_jax import models
 from mtnet_jax.errors import UserError
-from mtnet_jax.layers.srtg import SqueezeAndRecursion
 from mtnet_jax.models import resnet3d
+from tests.arrays import (
+  conv,
+  norm,
+  random_clips,
+  random_variables,
+  relu,
+  sigmoid,
+)
 
 SIMPLE = ('start', 'mid', 'res', 'final')
 BOTTLENECK = ('start', 'top', 'mid', 'end', 'res', 'final')
 
 
-def random_clips(*shape, seed=0):
-  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+def plain_unit(x, params, stats, strides=(1, 1, 1)):
+  """3×3×3 or 1×1×1 and BN, or in space, BN, ReLU, in time, BN."""
+  if 'spatial' in params:
+    x = conv(x, params['spatial']['kernel'], (1, *strides[1:]))
+    x = relu(norm(x, params['spatial_norm'], stats['spatial_norm']))
+    x = conv(x, params['temporal']['kernel'], (strides[0], 1, 1))
+  else:
+    x = conv(x, params['conv']['kernel'], strides)
+  return norm(x, params['norm'], stats['norm'])
 
 
-def random_variables(module, x, seed=1):
-  """Every parameter and statistic random; variances and scales positive."""
-  rng = np.random.default_rng(seed)
-  shapes = jax.eval_shape(module.init, jax.random.key(0), x)
-
-  def draw(path, leaf):
-    if path[-1].key in ('scale', 'var'):
-      return rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
-    fan_in = max(1, math.prod(leaf.shape[:-1]))
-    return rng.normal(0, fan_in**-0.5, leaf.shape).astype(np.float32)
-
-  return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
-def conv(x, kernel, strides=(1, 1, 1)):
-  return jax.lax.conv_general_dilated(
-    x,
-    kernel,
-    strides,
-    [(k // 2, k // 2) for k in kernel.shape[:3]],
-    dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
-  )
+def plain_srtg(x, params):
+  """An open gate: two LSTM layers (4.1–4.5) follow the means of the frames."""
+  frames = x.mean((2, 3))
+  for name in ('layer_0', 'layer_1'):
+    p = params['recurrence'][name]
+    h = c = np.zeros((len(x), x.shape[-1]))
+    for t in range(x.shape[1]):
+      a = frames[:, t] @ p['kernel_x'] + h @ p['kernel_h'] + p['bias']
+      i, f, g, o = np.split(a, 4, axis=1)
+      c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+      h = sigmoid(o) * np.tanh(c)
+      frames[:, t] = h
+  return x * frames[:, :, None, None]
 
 
-def norm(x, params, stats):
-  scale = params['scale'] / np.sqrt(stats['var'] + 1e-5)
-  shift = params['bias'] - stats['mean'] * scale
-  return x * scale.reshape(1, 1, 1, 1, -1) + shift.reshape(1, 1, 1, 1, -1)
-
-
-def plain_block(x, variables, strides, placement=None, last=3):
-  """Convolutions, the sum, ReLU, with SRTG (Fig. 4.5) where it is asked for."""
-  p, s = variables['params'], variables['batch_stats']
-  names = {1: 'top', 2: 'mid', 3: 'end'} if last == 3 else {1: 'mid', 2: ''}
+def plain_block(x, variables, strides, placement=None):
+  """Fig. 4.5, both kinds of block, with SRTG where it is asked for."""
+  params, stats = variables['params'], variables['batch_stats']
 
   def unit(name, x, strides=(1, 1, 1)):
-    p_, s_ = p[name], s[name]
-    if 'spatial' in p_:
-      x = conv(x, p_['spatial']['kernel'], (1, *strides[1:]))
-      x = np.maximum(norm(x, p_['spatial_norm'], s_['spatial_norm']), 0)
-      x = conv(x, p_['temporal']['kernel'], (strides[0], 1, 1))
-    else:
-      x = conv(x, p_['conv']['kernel'], strides)
-    return norm(x, p_['norm'], s_['norm'])
+    return plain_unit(x, params[name], stats[name], strides)
 
-  def srtg(here, x):
-    if here != placement:
-      return x
-    return SqueezeAndRecursion().apply({'params': p['srtg']}, x)[0]
+  def at(place, x):
+    return plain_srtg(x, params['srtg']) if place == placement else x
 
-  strided = 1 if last == 2 else 2
-  x = srtg('start', x)
-  y = x
-  for i in range(1, last + 1):
-    y = unit(f'conv_{i}', y, strides if i == strided else (1, 1, 1))
-    y = srtg(names[i], np.maximum(y, 0) if i < last else y)
-  residual = unit('shortcut', x, strides) if 'shortcut' in p else x
-  return srtg('final', np.maximum(y + srtg('res', residual), 0))
+  x = at('start', x)
+  if 'conv_3' in params:
+    y = at('top', relu(unit('conv_1', x)))
+    y = at('mid', relu(unit('conv_2', y, strides)))
+    y = at('end', unit('conv_3', y))
+  else:
+    y = at('mid', relu(unit('conv_1', x, strides)))
+    y = unit('conv_2', y)
+  residual = unit('shortcut', x, strides) if 'shortcut' in params else x
+  return at('final', relu(y + at('res', residual)))
 
 
-def block(depth, convolution, in_features, features, strides, placement=None):
-  """One block as the network of that depth makes it, and its input."""
-  model = resnet3d.ResNet3D(5, depth, convolution, placement=placement)
+def block(depth, convolution, in_features, features, strides, **fields):
+  """One block as the network of that depth makes it."""
+  model = resnet3d.ResNet3D(5, depth, convolution, **fields)
   units = model.make_units(train=False)
   return model.make_block(units, in_features, features, strides)
 
@@ -101,7 +90,7 @@ def test_block_equals_plain_convolutions(
   assert ('shortcut' in variables['params']) == (in_features != 6)
   got, share = jax.jit(module.apply)(variables, x)
   assert share is None
-  expected = plain_block(x, variables, strides, last=2 if depth == 18 else 3)
+  expected = plain_block(x, variables, strides)
   np.testing.assert_allclose(got, expected, atol=2e-5)
 
 
@@ -110,14 +99,40 @@ def test_block_equals_plain_convolutions(
   [(18, p) for p in SIMPLE] + [(50, p) for p in BOTTLENECK],
 )
 def test_srtg_at_its_place(depth, placement):
-  x = random_clips(3, 4, 3, 3, 4)
-  module = block(depth, 'r3d', 4, 6, (1, 1, 1), placement)
+  # As many channels everywhere, and a stride: only the place tells them apart.
+  strides = (2, 2, 2)
+  x = random_clips(3, 5, 6, 6, 6)
+  module = block(depth, 'r3d', 6, 6, strides, placement=placement, gate=False)
   variables = random_variables(module, x)
   got, share = jax.jit(module.apply)(variables, x)
-  expected = plain_block(
-    x, variables, (1, 1, 1), placement, last=2 if depth == 18 else 3
-  )
-  assert share.dtype == jnp.float32 and share.shape == ()
+  assert share is None
+  expected = plain_block(x, variables, strides, placement)
+  np.testing.assert_allclose(got, expected, atol=2e-5)
+  others = {None, *(SIMPLE if depth == 18 else BOTTLENECK)} - {placement}
+  for other in others:
+    elsewhere = plain_block(x, variables, strides, other)
+    assert np.abs(got - elsewhere).max() > 0.1, other
+
+
+def test_gates_open_clip_by_clip():
+  # With i = o = 1 and f = 0 a layer's states are tanh(tanh(input)). They follow
+  # the first clip; the second one's frames are alike and cannot be told.
+  frames = np.float32([[-0.9, 0.0, 0.9], [0.5, 0.5, 0.5]])
+  x = np.tile(frames.reshape(2, 3, 1, 1, 1), (1, 1, 2, 2, 4))
+  module = block(18, 'r3d', 4, 6, (1, 1, 1), placement='start')
+  variables = random_variables(module, x)
+  layer = {
+    'kernel_x': np.pad(np.eye(4, dtype=np.float32), ((0, 0), (8, 4))),
+    'kernel_h': np.zeros((4, 16), np.float32),
+    'bias': np.float32([50, -50, 0, 50]).repeat(4),
+  }
+  variables['params']['srtg'] = {
+    'recurrence': {'layer_0': layer, 'layer_1': layer}
+  }
+  got, share = jax.jit(module.apply)(variables, x)
+  assert share == 0.5 and share.dtype == jnp.float32 and share.shape == ()
+  fused = x[0] * np.tanh(np.tanh(np.tanh(np.tanh(x[0]))))
+  expected = plain_block(np.stack([fused, x[1]]), variables, (1, 1, 1))
   np.testing.assert_allclose(got, expected, atol=2e-5)
 
 
