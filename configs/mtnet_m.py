@@ -1,5 +1,8 @@
 """MTNet-M, the recipe of the thesis's section 5.4.1.
 
+Its augmentations (beyond crops and mirroring) and multigrid schedule are not
+part of it yet.
+
   python train.py --config=configs/mtnet_m.py --config.data.dir=DIR \
     --workdir=runs/mtnet_m
 

@@ -1,5 +1,8 @@
 """SRTG on any residual backbone, the recipe of the thesis's section 4.4.1.
 
+Its augmentations (beyond crops and mirroring) and multigrid schedule are not
+part of it yet.
+
   python train.py --config=configs/srtg.py:r3d_34 --config.data.dir=DIR \
     --workdir=runs/srtg_r3d_34
 
