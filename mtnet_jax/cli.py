@@ -15,6 +15,7 @@ from ml_collections import config_flags
 from mtnet_jax.errors import UserError
 
 USER_ERROR = 2
+_PACKAGE = pathlib.Path(__file__).resolve().parent
 _INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -76,9 +77,12 @@ def get_config(holder: flags.FlagHolder) -> ml_collections.ConfigDict:
 
 
 def _worth_reading(record: std_logging.LogRecord) -> bool:
-  """Drops orbax's dozens of lines for every checkpoint, save its errors."""
-  from_orbax = '/orbax/' in record.pathname
-  return not from_orbax or record.levelno >= std_logging.ERROR
+  """Drops what libraries report of themselves, orbax's warnings too."""
+  path = pathlib.Path(record.pathname)
+  if path.is_relative_to(_PACKAGE) or 'site-packages' not in path.parts:
+    return True
+  least = std_logging.ERROR if 'orbax' in path.parts else std_logging.WARNING
+  return record.levelno >= least
 
 
 def _available_configs() -> str:

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 _COMMAND = """
+import errno
 from mtnet_jax import cli
 from mtnet_jax.errors import UserError
 
@@ -18,6 +19,10 @@ def main(_):
     raise UserError('13 is bad luck: give another seed.')
   if config.seed == 14:
     raise RuntimeError('ours')
+  if config.seed == 15:
+    raise OSError(errno.ENOSPC, 'No space left on device', 'runs/x')
+  if config.seed == 16:
+    raise KeyboardInterrupt
   print(config.optim.learning_rate, config.optim.milestones, config.is_locked)
 
 cli.run(main)
@@ -74,6 +79,10 @@ def test_any_key_can_be_set(root):
     (['--confg=configs/base.py'], 'Did you mean: config ?'),
     (['--config=configs/base.py', 'workdir'], "'workdir' is not a flag"),
     (['--config=configs/base.py', '--config.seed=13'], '13 is bad luck'),
+    (
+      ['--config=configs/base.py', '--config.seed=15'],
+      "No space left on device: 'runs/x'. Free some space",
+    ),
   ],
 )
 def test_a_mistake_is_one_sentence_and_code_2(root, arguments, sentence):
@@ -87,3 +96,9 @@ def test_a_mistake_is_one_sentence_and_code_2(root, arguments, sentence):
 def test_a_defect_of_ours_keeps_its_traceback(root):
   done = _run(root, '--config=configs/base.py', '--config.seed=14')
   assert done.returncode == 1 and 'RuntimeError: ours' in done.stderr
+
+
+def test_ctrl_c_says_how_to_go_on(root):
+  done = _run(root, '--config=configs/base.py', '--config.seed=16')
+  assert done.returncode == 130
+  assert done.stderr == 'Interrupted; the same command goes on.\n'
