@@ -46,8 +46,7 @@ def test_placement_that_the_block_lacks(blinking_videos, tmp_path):
     blinking_videos,
     model__name='srtg_r3d_18',
     model__placement='top',
-    model__local_ratio=None,
-    model__recurrence=None,
+    light=False,
   )
   _fails(config, tmp_path, r"'top'.*start.*mid.*res.*final")
 

@@ -154,6 +154,14 @@ def test_an_exported_program_holds_both_forms():
   )
 
 
+def test_the_sum_of_products_stays_one_call_on_a_cpu_alone():
+  x, kernel = arrays((1, 2, 3, 3, 2), (3, 3, 3))
+  run = jax.jit(conv.channel_separated_conv3d)
+  assert ' call(' in run.lower(x, kernel).compile().as_text()
+  program = export.export(run, platforms=['cuda'])(x, kernel)
+  assert 'inlineable' not in program.mlir_module()
+
+
 def test_frames_do_not_mix_between_clips_or_channels():
   x = np.zeros((2, 3, 3, 3, 2), np.float32)
   x[1, 1, 1, 1, 0] = 1
