@@ -77,12 +77,15 @@ def get_config(holder: flags.FlagHolder) -> ml_collections.ConfigDict:
 
 
 def _worth_reading(record: std_logging.LogRecord) -> bool:
-  """Drops what libraries report of themselves, orbax's warnings too."""
+  """Drops what libraries report of themselves.
+
+  Orbax logs dozens of lines a checkpoint, and the traceback of every error that
+  it raises as well: what it raises, we tell in our own words.
+  """
   path = pathlib.Path(record.pathname)
   if path.is_relative_to(_PACKAGE) or 'site-packages' not in path.parts:
     return True
-  least = std_logging.ERROR if 'orbax' in path.parts else std_logging.WARNING
-  return record.levelno >= least
+  return 'orbax' not in path.parts and record.levelno >= std_logging.WARNING
 
 
 def _available_configs() -> str:

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Mapping
 
 import tensorboardX
+from absl import logging
 
 
 class MetricWriter:
@@ -47,8 +48,12 @@ class MetricWriter:
 
   def close(self) -> None:
     """Flushes and closes both."""
-    self._file.close()
-    self._board.close()
+    try:
+      self._file.close()
+      self._board.close()
+    except OSError as error:
+      # A full disk has been told of where it stopped the run.
+      logging.warning('The last figures could not be written: %s', error)
 
 
 def read(path: str | pathlib.Path) -> list[dict[str, float]]:
