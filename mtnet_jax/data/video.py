@@ -6,25 +6,25 @@ B-frames and rounded time bases make such arithmetic return wrong frames. Where
 a file's timestamps cannot be trusted (AVI), frames are counted from the start.
 """
 
+import array
 import bisect
 import contextlib
-import io
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from fractions import Fraction
 
 import av
 import numpy as np
-from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
+
+from mtnet_jax.data.packets import Packets
 
 # What PyAV raises on files that are broken, or whose metadata is.
 _ERRORS = (av.FFmpegError, ValueError, IndexError, OSError)
 # Containers name up to so many frames more than can be decoded.
 _MAX_MISSING = 2
-_DEFAULT_RATE = Fraction(25)  # of a stream that names none
 
 
 class VideoError(Exception):
@@ -46,9 +46,6 @@ class VideoError(Exception):
 
 class VideoReader:
   """Reads frames of a video by number.
-
-  While the reader is open the compressed video is held in memory; of its
-  decoded frames, only those that are read.
 
   Example:
     >>> with VideoReader('wave.mp4', start=2.0, end=4.5) as video:
@@ -76,15 +73,16 @@ class VideoReader:
     self._reformatter = VideoReformatter()
     self._first_frame = None
     with contextlib.ExitStack() as on_error, self._errors_named():
-      self._container = av.open(
-        io.BytesIO(source) if in_memory else self._name,
-        # A stray byte in a title is no reason to refuse a video.
-        metadata_errors='replace',
-      )
+      self._packets = Packets(source if in_memory else self._name)
       on_error.callback(self.close)
-      self._stream = self._video_stream()
+      self._packets.scan()
       self._list_frames(start, end)
       on_error.pop_all()
+
+  @property
+  def name(self) -> str:
+    """The file's path, or 'video in memory'."""
+    return self._name
 
   @property
   def num_frames(self) -> int:
@@ -98,7 +96,12 @@ class VideoReader:
   @property
   def fps(self) -> float:
     """The stream's frames per second, the average where the rate varies."""
-    return float(self._rate)
+    return float(self._packets.rate)
+
+  @property
+  def time_base(self) -> Fraction:
+    """Seconds; the frames' times are multiples of it."""
+    return self._unit
 
   @property
   def rotation(self) -> int:
@@ -146,9 +149,34 @@ class VideoReader:
       }
       return np.stack([images[self._keys[i]] for i in indices])
 
+  def frames(
+    self, short_side: int | None = None
+  ) -> Iterator[tuple[Fraction, UInt8[np.ndarray, 'h w 3']]]:
+    """Decodes all frames, one after the other.
+
+    Until the last one is there, nothing else can be read.
+
+    Args:
+      short_side: as `read` takes it.
+
+    Yields:
+      The frame's time, in seconds from the first one, exactly; and the frame,
+      as `read` returns it.
+
+    Raises:
+      VideoError: a frame cannot be decoded.
+    """
+    previous = self._keys[0] - 1
+    with self._errors_named():
+      for key, frame in self._decode(self._keys):
+        if key < previous:
+          raise VideoError(self._name, 'its timestamps are out of order')
+        previous = key
+        yield (key - self._keys[0]) * self._unit, self._image(frame, short_side)
+
   def close(self):
     """Closes the file."""
-    self._container.close()
+    self._packets.close()
 
   def __enter__(self) -> 'VideoReader':
     return self
@@ -164,58 +192,43 @@ class VideoReader:
       cause = getattr(error, 'strerror', None) or str(error)
       raise VideoError(self._name, cause) from error
 
-  def _video_stream(self) -> av.VideoStream:
-    for stream in self._container.streams.video:
-      if not stream.disposition & Disposition.attached_pic:  # a cover picture
-        # One thread: the loader's processes already use every core.
-        stream.thread_type = 'NONE'
-        # Now, with nothing left out: AV1's decoder keeps the `skip_frame` that
-        # it was opened with.
-        stream.codec_context.open(strict=False)
-        return stream
-    raise VideoError(self._name, 'there is no video stream in it')
-
   def _list_frames(self, start: float | None, end: float | None):
-    """Lists the packets (as decoded) and the frames' keys (as presented).
+    """Lists the frames' keys, as presented.
 
     A frame's key is its timestamp, or its number where frames are counted.
     """
-    stream = self._stream
-    self._rate = stream.average_rate or stream.guessed_rate or _DEFAULT_RATE
-    self._packets = [p for p in self._container.demux(stream) if p.size]
-    stamps = [p.pts for p in self._packets if not p.is_discard]
-    self._counted = (
-      self._container.format.name == 'avi'  # B-frames: stamped out of order
-      or None in stamps
-      or len(set(stamps)) < len(stamps)
-    )
-    keys = list(range(len(stamps))) if self._counted else sorted(stamps)
+    packets = self._packets
+    if packets.stamped:
+      keys = array.array('q', sorted(packets.stamps))
+      unit = packets.time_base
+    else:
+      keys = range(len(packets.stamps))
+      # Some AVI files have a packet more than their header counts frames.
+      extra = len(keys) - packets.header_frames
+      if packets.header_frames and 0 < extra <= _MAX_MISSING:
+        keys = keys[:-extra]
+      unit = 1 / packets.rate
     if not keys:
       raise VideoError(self._name, 'there is no frame in it')
     self._last_keys = keys[-_MAX_MISSING:]
-    self._keyframes = [
-      (packet.pts, position)
-      for position, packet in enumerate(self._packets)
-      if packet.is_keyframe and not self._counted
-    ]
-    if start is not None or end is not None:
-      seconds = self._seconds(keys)
-      after = bisect.bisect_left(seconds, 0.0 if start is None else start)
-      before = len(keys) if end is None else bisect.bisect_left(seconds, end)
-      keys = keys[after:before]
-      if not keys:
-        until = 'the end' if end is None else f'{end} s'
-        raise VideoError(
-          self._name,
-          f'there is no frame from {start or 0} s to {until}; the last one '
-          f'is at {seconds[-1]:.2f} s',
-        )
-    self._keys = keys
 
-  def _seconds(self, keys: list[int]) -> list[float]:
-    # As fractions first: 5 frames at 25 a second are 0.2 s, to the last bit.
-    unit = 1 / self._rate if self._counted else self._stream.time_base
-    return [float((key - keys[0]) * unit) for key in keys]
+    def seconds(key: int) -> float:
+      # As a fraction first: 5 frames at 25 a second are 0.2 s, to the last bit.
+      return float((key - keys[0]) * unit)
+
+    after, before = 0, len(keys)
+    if start is not None:
+      after = bisect.bisect_left(keys, start, key=seconds)
+    if end is not None:
+      before = bisect.bisect_left(keys, end, key=seconds)
+    if after >= before:
+      until = 'the end' if end is None else f'{end} s'
+      raise VideoError(
+        self._name,
+        f'there is no frame from {start or 0} s to {until}; the last one '
+        f'is at {seconds(keys[-1]):.2f} s',
+      )
+    self._keys, self._unit = keys[after:before], unit
 
   def _decode(
     self, wanted: Sequence[int], jump: bool = True
@@ -225,41 +238,51 @@ class VideoReader:
     With `jump` (timestamped files), decoding starts at the keyframe before each
     wanted frame, and frames that no other refers to are left out.
     """
-    jump = jump and not self._counted
-    context = self._stream.codec_context
-    context.flush_buffers()
-    context.skip_frame = 'DEFAULT'
-    numbers = itertools.count()
+    jump = jump and self._packets.stamped
     missing = dict.fromkeys(wanted)
-    position = 0
-    frame = None
+    decoded = frame = None
     for target in wanted:
-      keyframe = self._keyframe_position(target) if jump else 0
-      if keyframe > position:
-        context.flush_buffers()
-        position = keyframe
-      while target in missing and position <= len(self._packets):
-        packet = None  # at the end: asks for the frames held back
-        if position < len(self._packets):
-          packet = self._packets[position]
-          if jump:
-            needed = packet.pts in missing
-            context.skip_frame = 'DEFAULT' if needed else 'NONREF'
-        position += 1
-        for frame in context.decode(packet):
-          key = next(numbers) if self._counted else frame.pts
-          if key in missing:
-            del missing[key]
-            yield key, frame
+      if target not in missing:
+        continue
+      entry = self._packets.entry_before(target) if jump else 0
+      if decoded is None or self._packets.is_ahead(entry):
+        self._packets.go_to(entry)
+        decoded = self._decode_on(missing if jump else None)
+      for key, frame in decoded:
+        if jump and key > target:
+          break
+        if key in missing:
+          del missing[key]
+          yield key, frame
+        if target not in missing:
+          break
+      if target in missing:
+        break
     if missing and jump:  # a frame marked as keyframe that is none
       yield from self._decode(list(missing), jump=False)
     elif missing:
       yield from self._repeat_last(list(missing), frame)
 
-  def _keyframe_position(self, key: int) -> int:
-    """Returns the last packet from which decoding reaches a timestamp."""
-    number = bisect.bisect_right(self._keyframes, (key, len(self._packets)))
-    return self._keyframes[number - 1][1] if number else 0
+  def _decode_on(
+    self, needed: Container[int] | None
+  ) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Yields keys and frames from the next packet on.
+
+    If the keys that are `needed` are given, others may be left out.
+    """
+    decoder = self._packets.decoder
+    decoder.flush_buffers()
+    decoder.skip_frame = 'DEFAULT'
+    numbers = itertools.count()
+    # At the end, None asks for the frames held back.
+    for packet in itertools.chain(iter(self._packets.next, None), [None]):
+      if packet and needed is not None:
+        skip = 'DEFAULT' if packet.pts in needed else 'NONREF'
+        decoder.skip_frame = skip
+      for frame in decoder.decode(packet):
+        key = frame.pts if self._packets.stamped else next(numbers)
+        if key is not None:
+          yield key, frame
 
   def _repeat_last(
     self, missing: Sequence[int], frame: av.VideoFrame | None

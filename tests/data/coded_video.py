@@ -32,6 +32,8 @@ def write(
   options: dict[str, str] | None = None,
   stamps: list[int] | None = None,
   rotation: int = 0,
+  pix_fmt: str = 'yuv420p',
+  muxer: dict[str, str] | None = None,
 ) -> str:
   """Encodes uint8 (t, h, w, 3) in groups of 12; returns the path.
 
@@ -43,11 +45,13 @@ def write(
     options: of the codec.
     stamps: the frames' times in 1/1000 s, where the rate varies.
     rotation: degrees counterclockwise that players are told to turn by.
+    pix_fmt: FFmpeg's name of how pixels are stored.
+    muxer: options of the container.
   """
-  with av.open(str(path), 'w') as container:
+  with av.open(str(path), 'w', options=muxer or {}) as container:
     stream = container.add_stream(codec, rate=fps)
     stream.height, stream.width = images.shape[1:3]
-    stream.pix_fmt = 'yuv420p'
+    stream.pix_fmt = pix_fmt
     stream.gop_size = 12
     stream.options = options or {}
     if rotation:

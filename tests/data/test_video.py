@@ -2,6 +2,7 @@
 
 import pathlib
 import pickle
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -18,7 +19,10 @@ _KINDS = {
   'h264_open_gop.mkv': {'options': {'x264-params': 'open-gop=1'}},
   'h264_no_keyframes.mp4': {'options': {'intra-refresh': '1'}},
   'h264_uneven.mp4': {'stamps': _UNEVEN},
+  'h264_fragments.mp4': {'muxer': {'movflags': 'frag_keyframe+empty_moov'}},
   'h264.ts': {},
+  'h264_no_container.h264': {},
+  'mpeg2.mpg': {'codec': 'mpeg2video', 'options': {'bf': '2', 'b': '1M'}},
   'mpeg4_b_frames.avi': {'codec': 'mpeg4', 'options': {'bf': '2'}},
   'h264.avi': {},
   'vp9.webm': {'codec': 'libvpx-vp9', 'options': {'cpu-used': '8'}},
@@ -57,6 +61,48 @@ def test_frames_are_those_asked_for(coded, kind):
       assert frames.shape == (count, 48, 64, 3)
       assert frames.dtype == np.uint8
       assert coded_video.numbers(frames) == indices.tolist()
+
+
+def test_all_frames_with_their_times(coded):
+  with VideoReader(coded('h264_uneven.mp4'), 1.0, 2.5) as video:
+    expected = coded_video.numbers(video.read(range(video.num_frames)))
+    times, images = zip(*video.frames(24), strict=True)
+  assert coded_video.numbers(np.stack(images)) == expected
+  assert images[0].shape == (24, 32, 3)
+  assert [1000 * time for time in times] == [
+    _UNEVEN[number] - _UNEVEN[expected[0]] for number in expected
+  ]
+  with VideoReader(coded('mpeg4_b_frames.avi')) as video:
+    times, images = zip(*video.frames(), strict=True)
+  assert coded_video.numbers(np.stack(images)) == [*range(_LENGTH)]
+  assert [*times] == [Fraction(i, 25) for i in range(_LENGTH)]
+
+
+def _cut_by_edit_list(source, target, first):
+  """Copies a video; players are told to begin with another frame."""
+  options = {'avoid_negative_ts': 'disabled'}
+  with (
+    av.open(source) as old,
+    av.open(str(target), 'w', options=options) as new,
+  ):
+    stream = new.add_stream_from_template(old.streams.video[0])
+    shift = round(first / 25 / old.streams.video[0].time_base)
+    for packet in old.demux(video=0):
+      if packet.size:
+        packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+        packet.stream = stream
+        new.mux(packet)
+  return str(target)
+
+
+def test_frames_that_an_edit_list_leaves_out_do_not_count(coded, tmp_path):
+  path = coded('h264_b_frames.mp4')
+  path = _cut_by_edit_list(path, tmp_path / 'cut.mp4', 17)
+  with VideoReader(path) as video:
+    assert video.num_frames == _LENGTH - 17
+    for indices in ([0], [1, 9], [22], range(23)):
+      numbers = coded_video.numbers(video.read(indices))
+      assert numbers == [17 + i for i in indices]
 
 
 def test_contents_are_as_good_as_a_path(coded):
@@ -156,6 +202,22 @@ def test_more_missing_frames_are_an_error(coded, tmp_path):
     pytest.raises(VideoError, match='frame 40 of 43 cannot be'),
   ):
     video.read([0, _LENGTH])
+
+
+def test_a_packet_more_than_the_header_counts_is_no_frame(coded, tmp_path):
+  path = coded('mpeg4_b_frames.avi')
+  path = _with_empty_packets(path, tmp_path / 'three.avi', 3)
+  contents = bytearray(open_bytes(path))
+  place = contents.index(b'vids') + 32  # of dwLength in the stream's header
+  assert contents[place : place + 4] == bytes([_LENGTH + 3, 0, 0, 0])
+  contents[place] = _LENGTH + 2
+  with VideoReader(bytes(contents)) as video:
+    assert video.num_frames == _LENGTH + 2
+    frames = video.read([0, _LENGTH - 1, _LENGTH + 1])
+  assert coded_video.numbers(frames) == [0, _LENGTH - 1, _LENGTH - 1]
+  contents[place] = 7  # a header that is simply wrong
+  with VideoReader(bytes(contents)) as video:
+    assert video.num_frames == _LENGTH + 3
 
 
 def _write_audio(path):
