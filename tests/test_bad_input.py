@@ -125,6 +125,18 @@ def test_one_broken_video_is_named_and_training_goes_on(
   assert (tmp_path / 'run/checkpoints/8').is_dir()
 
 
+def test_more_broken_videos_than_allowed(blinking_videos, tmp_path):
+  videos = shutil.copytree(blinking_videos, tmp_path / 'v')
+  for number in range(3):
+    (videos / f'train/dark/{number}.mp4').write_text('I am no video\n')
+  config = _config(videos, train__num_steps=8, data__max_broken_share=0.15)
+  _fails(
+    config,
+    tmp_path / 'run',
+    r'3 of 16 training videos .* more than data\.max_broken_share \(=15\.00%\)',
+  )
+
+
 def test_broken_test_video_is_named_beside_the_accuracy(
   blinking_videos, tmp_path
 ):
@@ -187,6 +199,8 @@ def test_batch_that_does_not_divide_by_the_devices(
     ('data__prefetch', 0, r'data\.prefetch \(=0\)'),
     ('optim__milestones', ('abc',), r"optim\.milestones \(=\('abc',\)\)"),
     ('model__dtype', 'float16', r'float16.*float32.*bfloat16'),
+    ('model__pooling', 'max+cos', r"'max\+cos'.*'avg', .*'softpool\+cos'"),
+    ('model__cell', 'elman', r"'elman'.*'gru', .*'rnn'"),
     ('train__validation_split', 'vall', r"'vall'.*validation_split="),
   ],
 )

@@ -12,7 +12,9 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+
+from absl import logging
 
 from mtnet_jax.data import records
 from mtnet_jax.data.records import Example
@@ -26,6 +28,7 @@ _VIDEO_SUFFIXES = (
   *('.3gp', '.avi', '.flv', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg'),
   *('.mts', '.ogv', '.ts', '.webm', '.wmv'),
 )
+_MAX_NAMED = 10  # classes in a warning
 _REQUIRED_COLUMNS = ('path', 'label', 'split')
 _SHARD = re.compile(rf'(\w+)-(\d{{5}})-of-(\d{{5}}){re.escape(records.SUFFIX)}')
 
@@ -70,7 +73,8 @@ def open_source(directory: str | os.PathLike, split: str) -> Source:
     split: 'train', 'val' or 'test'.
 
   Returns:
-    The split's videos, at least one.
+    The split's videos, at least one. Of plain files, classes that have none for
+    training are named in a warning.
 
   Raises:
     UserError: nothing usable is there, or some of it is missing.
@@ -89,7 +93,33 @@ def open_source(directory: str | os.PathLike, split: str) -> Source:
       'remove their rows, or make records with data.folder.prepare, which '
       'leaves them out.'
     )
+  if split == 'train':
+    trained = {listing.labels[example.label] for example in examples}
+    warn_of_untrained(listing.labels, trained, path)
   return Source(listing.labels, examples)
+
+
+def warn_of_untrained(
+  labels: Sequence[str], trained: Container[str], where: object
+) -> None:
+  """Logs a warning that names the classes without a video for training.
+
+  Args:
+    labels: the classes' names.
+    trained: those that have videos for training.
+    where: the data set, as the user knows it.
+  """
+  missing = [label for label in labels if label not in trained]
+  if missing:
+    more = len(missing) - _MAX_NAMED
+    logging.warning(
+      '%s: %d of %d classes have no training video and cannot be learned: %s%s',
+      where,
+      len(missing),
+      len(labels),
+      ', '.join(missing[:_MAX_NAMED]),
+      f' and {more} more' if more > 0 else '',
+    )
 
 
 def list_videos(directory: str | os.PathLike) -> Listing:
@@ -117,15 +147,41 @@ def list_videos(directory: str | os.PathLike) -> Listing:
       f'{path} holds no videos: expected are record files, a {CSV_NAME}, or '
       'folders CLASS/VIDEO or SPLIT/CLASS/VIDEO (docs/data.md).'
     )
+  numbers = _number(labels, path)
   splits = {
     split: tuple(
-      Example(video, labels.index(name), str(path / video))
+      Example(_printable(video), numbers[name], str(path / video))
       for name, videos in classes.items()
       for video in videos
     )
     for split, classes in by_split.items()
   }
+  labels = tuple(map(_printable, labels))
   return Listing(labels, {k: v for k, v in splits.items() if v})
+
+
+def _number(labels: Sequence[str], path: pathlib.Path) -> dict[str, int]:
+  """Returns the classes' numbers; `path` names them.
+
+  Raises:
+    UserError: a name cannot stand in a line of labels.txt, or stands twice.
+  """
+  numbers = {}
+  for name in labels:
+    if name.splitlines() != [name.strip()]:
+      raise UserError(
+        f'{path} names the class {name!r}. The name of a class must be one '
+        'line without blanks at its ends: rename it.'
+      )
+    if name in numbers:
+      raise UserError(f'{path} names the class {name!r} twice: remove one.')
+    numbers[name] = len(numbers)
+  return numbers
+
+
+def _printable(name: str) -> str:
+  """Returns a file's name with bytes that are not UTF-8 written out: \\xe9."""
+  return os.fsencode(name).decode('utf-8', 'backslashreplace')
 
 
 def _existing(directory: str | os.PathLike) -> pathlib.Path:
@@ -227,7 +283,7 @@ def _divide(videos: Sequence[str]) -> dict[str, list[str]]:
 
 def _place(name: str) -> float:
   """Returns a number in [0, 1), the same on every machine."""
-  digest = hashlib.sha256(name.encode()).digest()
+  digest = hashlib.sha256(os.fsencode(name)).digest()
   return int.from_bytes(digest[:6]) / 2**48
 
 
@@ -238,12 +294,14 @@ def _list_csv(path: pathlib.Path) -> Listing:
     labels = _read_labels(labels_path)
   else:
     labels = tuple(sorted({row['label'] for _, row in rows}))
+    labels_path = path
+  numbers = _number(labels, labels_path)
   clips_of = collections.Counter(row['path'] for _, row in rows)
   splits = {split: [] for split in SPLITS}
   line_of = {}
   for line, row in rows:
     where = f'{path}, line {line}'
-    if row['label'] not in labels:
+    if row['label'] not in numbers:
       raise UserError(
         f'{where}: the label {row["label"]!r} is not in {labels_path}.'
       )
@@ -253,7 +311,7 @@ def _list_csv(path: pathlib.Path) -> Listing:
         f'{", ".join(SPLITS)}.'
       )
     start, end = _seconds(row, where)
-    clip = (row['path'], start, end)
+    clip = (os.path.normpath(row['path']), start or 0.0, end)
     if clip in line_of:
       raise UserError(
         f'{where}: {row["path"]!r} is there already, in line {line_of[clip]}. '
@@ -262,8 +320,10 @@ def _list_csv(path: pathlib.Path) -> Listing:
     line_of[clip] = line
     splits[row['split']].append(
       Example(
-        _clip_id(*clip) if clips_of[row['path']] > 1 else row['path'],
-        labels.index(row['label']),
+        _clip_id(row['path'], start, end)
+        if clips_of[row['path']] > 1
+        else row['path'],
+        numbers[row['label']],
         str(path.parent / row['path']),
         start,
         end,
