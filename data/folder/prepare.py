@@ -2,9 +2,9 @@
 
   python -m data.folder.prepare --videos=DIR_OR_CSV --out=DIR
 
-Every video is tried: its first and its last frame are decoded. Those that are
-missing or broken are left out and named. The same command, given again, goes on
-where an interrupted one stopped.
+Every video is tried: its first and its last frame are decoded, or all of them
+where they are encoded anew. Those that are missing or broken are left out and
+named. The same command, given again, goes on where an interrupted one stopped.
 """
 
 import collections
@@ -20,8 +20,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from absl import flags
 
 from mtnet_jax import cli
-from mtnet_jax.data import records, sources
+from mtnet_jax.data import encoding, records, sources
 from mtnet_jax.data.records import Example
+from mtnet_jax.data.sources import Listing
 from mtnet_jax.data.video import VideoError, VideoReader
 from mtnet_jax.errors import UserError
 from mtnet_jax.progress import Progress
@@ -37,20 +38,51 @@ def prepare(
   out: str | os.PathLike,
   num_shards: int = 0,
   num_frames: int = 16,
+  short_side: int = 0,
+) -> dict:
+  """Makes record files of a folder or a CSV file, as docs/data.md tells.
+
+  Args:
+    videos: the folder or the CSV file.
+    out, num_shards, num_frames, short_side: as `write` takes them.
+
+  Returns:
+    The manifest, as `write` does.
+
+  Raises:
+    UserError: there are no videos, or what `write` raises.
+  """
+  videos = pathlib.Path(videos)
+  folder = videos if videos.is_dir() else videos.parent
+  if pathlib.Path(out).resolve() == folder.resolve():
+    raise UserError(f'--out={out} holds the videos: give another folder.')
+  listing = sources.list_videos(videos)
+  return write(listing, out, num_shards, num_frames, short_side)
+
+
+def write(
+  listing: Listing,
+  out: str | os.PathLike,
+  num_shards: int = 0,
+  num_frames: int = 16,
+  short_side: int = 0,
 ) -> dict:
   """Writes record files, `labels.txt` and `manifest.json`.
 
   Finished record files whose videos have not changed are kept.
 
   Args:
-    videos: a folder or a CSV file, as docs/data.md tells.
+    listing: the videos.
     out: the folder that gets the files, made if need be.
-    num_shards: record files a split; 0: files of about 256 MiB.
+    num_shards: record files a split; 0: one for each 256 MiB of videos.
     num_frames: videos with fewer frames are kept, and named as short.
+    short_side: pixels, even. Videos are encoded anew, with shorter sides no
+      longer than this and of the range of times only; 0: files as they are.
 
   Returns:
     The manifest:
     * `labels`: the classes' names;
+    * `short_side`: as given;
     * `splits`: for each, the numbers of videos `written`, `skipped` and
       `short`, and `classes`, those written by class;
     * `shards`: for each file, `skipped`: why a video was left out, by id;
@@ -58,37 +90,66 @@ def prepare(
       `inputs`.
 
   Raises:
-    UserError: there are no videos, or none that can be read; `out` cannot be
-      written, or holds records of another preparation.
+    UserError: no video can be read, two have one id, or `short_side` is odd;
+      `out` cannot be written, or holds records of another preparation.
   """
-  out, videos = pathlib.Path(out), pathlib.Path(videos)
-  listing = sources.list_videos(videos)
-  if out.resolve() == (videos if videos.is_dir() else videos.parent).resolve():
-    raise UserError(f'--out={out} holds the videos: give another folder.')
+  out = pathlib.Path(out)
+  _check(listing, short_side)
   plan = _plan(listing.splits, num_shards)
   try:
     out.mkdir(parents=True, exist_ok=True)
     finished = _finished_shards(out, plan)
     # Written last: a folder without it does not count as complete.
     (out / sources.LABELS_NAME).unlink(missing_ok=True)
-    shards = _write_shards(out, plan, listing.labels, num_frames, finished)
+    form = _Form(listing.labels, num_frames, short_side)
+    shards = _write_shards(out, plan, form, finished)
     manifest = {
       'labels': list(listing.labels),
+      'short_side': short_side,
       'splits': {split: _sum(split, shards) for split in listing.splits},
       'shards': shards,
     }
     _write_text(out / MANIFEST_NAME, json.dumps(manifest, indent=1))
-    if not any(numbers['written'] for numbers in manifest['splits'].values()):
+    splits = manifest['splits']
+    if not any(numbers['written'] for numbers in splits.values()):
       raise UserError(
-        f'None of the videos of {videos} can be read; {out / MANIFEST_NAME} '
-        'says why.'
+        f'None of the videos can be read; {out / MANIFEST_NAME} says why.'
       )
+    if 'train' in splits:
+      trained = splits['train']['classes']
+      sources.warn_of_untrained(listing.labels, trained, out)
     _write_text(out / sources.LABELS_NAME, '\n'.join(listing.labels) + '\n')
   except OSError as error:
     raise UserError(
       f'--out={out} cannot be written: {error.strerror or error}.'
     ) from error
   return manifest
+
+
+@dataclasses.dataclass(frozen=True)
+class _Form:
+  """What is the same for all record files; see `write`."""
+
+  labels: tuple[str, ...]
+  num_frames: int
+  short_side: int
+
+
+def _check(listing: Listing, short_side: int):
+  if short_side % 2:
+    raise UserError(
+      f'--short_side={short_side} must be even: H.264 stores colors for every '
+      'second pixel.'
+    )
+  videos_of = collections.Counter(
+    example.id for examples in listing.splits.values() for example in examples
+  )
+  repeated = [name for name, videos in videos_of.items() if videos > 1]
+  if repeated:
+    raise UserError(
+      f'{len(repeated)} names stand for several videos, the first is '
+      f'{repeated[0]!r}. Give each video a name of its own.'
+    )
 
 
 def _plan(
@@ -123,8 +184,7 @@ def _finished_shards(out: pathlib.Path, plan: Mapping) -> dict[str, dict]:
 def _write_shards(
   out: pathlib.Path,
   plan: Mapping[str, Sequence[Example]],
-  labels: Sequence[str],
-  num_frames: int,
+  form: _Form,
   finished: Mapping[str, dict],
 ) -> dict[str, dict]:
   """Writes the record files that are not finished; reports on all, by name."""
@@ -132,25 +192,23 @@ def _write_shards(
   total = sum(map(len, plan.values()))
   with Progress('preparing', total, 'videos') as progress:
     for name, examples in plan.items():
-      inputs = _fingerprint(examples, labels, num_frames)
+      inputs = _fingerprint(examples, form)
       if name in reports and reports[name]['inputs'] == inputs:
         progress.advance(len(examples))
         continue
       reports[name] = {'inputs': inputs} | _write_shard(
-        out / name, examples, labels, num_frames, progress
+        out / name, examples, form, progress
       )
       _write_text(out / MANIFEST_NAME, json.dumps({'shards': reports}))
   return {name: reports[name] for name in plan}
 
 
-def _fingerprint(
-  examples: Sequence[Example], labels: Sequence[str], num_frames: int
-) -> str:
+def _fingerprint(examples: Sequence[Example], form: _Form) -> str:
   """Returns a hash that changes whenever a record file would."""
   inputs = [
     (e.id, e.label, e.start, e.end, *_size_and_time(e)) for e in examples
   ]
-  text = json.dumps([num_frames, labels, inputs])
+  text = json.dumps([dataclasses.astuple(form), inputs])
   return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -165,23 +223,22 @@ def _size_and_time(example: Example) -> tuple[int, int]:
 def _write_shard(
   path: pathlib.Path,
   examples: Sequence[Example],
-  labels: Sequence[str],
-  num_frames: int,
+  form: _Form,
   progress: Progress,
 ) -> dict:
   """Writes the videos that can be read, and reports on all of them."""
   classes, skipped, short = collections.Counter(), {}, {}
 
   def readable() -> Iterator[Example]:
-    for example, (contents, frames, problem) in _try_all(examples):
+    for example, frames, problem in _try_all(examples, form.short_side):
       progress.advance()
       if problem:
         skipped[example.id] = problem
         continue
-      if frames < num_frames:
+      if frames < form.num_frames:
         short[example.id] = frames
-      classes[labels[example.label]] += 1
-      yield dataclasses.replace(example, video=contents)
+      classes[form.labels[example.label]] += 1
+      yield example
 
   records.write(path, readable())
   report = {'classes': classes, 'skipped': skipped, 'short': short}
@@ -189,27 +246,41 @@ def _write_shard(
 
 
 def _try_all(
-  examples: Sequence[Example],
-) -> Iterator[tuple[Example, tuple[bytes, int, str]]]:
+  examples: Sequence[Example], short_side: int
+) -> Iterator[tuple[Example, int, str]]:
   # Threads suffice: FFmpeg works without holding Python's lock.
-  pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+  workers = os.cpu_count() or 1
+  pool = concurrent.futures.ThreadPoolExecutor(workers)
+  results = collections.deque()  # a few: they hold the videos' contents
   try:
-    yield from zip(examples, pool.map(_try, examples), strict=True)
+    for example in examples:
+      results.append(pool.submit(_try, example, short_side))
+      if len(results) > 2 * workers:
+        yield results.popleft().result()
+    while results:
+      yield results.popleft().result()
   finally:
     pool.shutdown(cancel_futures=True)
 
 
-def _try(example: Example) -> tuple[bytes, int, str]:
-  """Returns a video's contents, its number of frames, and what is wrong."""
+def _try(example: Example, short_side: int) -> tuple[Example, int, str]:
+  """Returns what is to be written, its number of frames, and what is wrong."""
   try:
-    contents = pathlib.Path(example.video).read_bytes()
-    with VideoReader(contents, example.start, example.end) as video:
-      video.read([0, video.num_frames - 1])
-      return contents, video.num_frames, ''
+    if short_side:
+      with VideoReader(example.video, example.start, example.end) as video:
+        contents, start, end = encoding.encode(video, short_side), None, None
+        frames = video.num_frames
+    else:
+      start, end = example.start, example.end
+      contents = pathlib.Path(example.video).read_bytes()
+      with VideoReader(contents, start, end) as video:
+        frames = video.num_frames
+        video.read([0, frames - 1])
   except OSError as error:
-    return b'', 0, error.strerror
+    return example, 0, error.strerror
   except VideoError as error:
-    return b'', 0, error.cause
+    return example, 0, error.cause
+  return Example(example.id, example.label, contents, start, end), frames, ''
 
 
 def _sum(split: str, shards: Mapping[str, dict]) -> dict:
@@ -238,12 +309,13 @@ def _write_text(path: pathlib.Path, text: str):
   partial.replace(path)
 
 
-def main(_: Sequence[str]) -> None:
-  """Prepares what the flags name and prints what came of it."""
-  values = flags.FLAGS
-  manifest = prepare(
-    values.videos, values.out, values.num_shards, values.num_frames
-  )
+def show(manifest: Mapping, out: str | os.PathLike) -> None:
+  """Prints what came of a preparation.
+
+  Args:
+    manifest: from `write`.
+    out: where the records are.
+  """
   for split, numbers in manifest['splits'].items():
     print(
       f'{split}: {numbers["written"]} videos of {len(numbers["classes"])} '
@@ -260,7 +332,20 @@ def main(_: Sequence[str]) -> None:
     print(problem)
   if len(problems) > _MAX_NAMED:
     print(f'and {len(problems) - _MAX_NAMED} more')
-  print(f'Everything: {pathlib.Path(values.out) / MANIFEST_NAME}')
+  print(f'Everything: {pathlib.Path(out) / MANIFEST_NAME}')
+
+
+def main(_: Sequence[str]) -> None:
+  """Prepares what the flags name and prints what came of it."""
+  values = flags.FLAGS
+  manifest = prepare(
+    values.videos,
+    values.out,
+    values.num_shards,
+    values.num_frames,
+    values.short_side,
+  )
+  show(manifest, values.out)
 
 
 def _define_flags():
@@ -268,10 +353,16 @@ def _define_flags():
   flags.DEFINE_string('videos', None, 'The videos: a folder, or a CSV file.')
   flags.DEFINE_string('out', None, 'The folder that gets the records.')
   flags.DEFINE_integer(
-    'num_shards', 0, 'Record files a split; 0: as many as hold 256 MiB each.', 0
+    'num_shards',
+    0,
+    'Record files a split; 0: one for each 256 MiB of videos.',
+    0,
   )
   flags.DEFINE_integer(
     'num_frames', 16, 'Videos with fewer frames are named as short.', 1
+  )
+  flags.DEFINE_integer(
+    'short_side', 0, 'Pixels to encode the videos with; 0: as they are.', 0
   )
   flags.mark_flags_as_required(['videos', 'out'])
 

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -135,6 +137,96 @@ def test_finished_files_are_kept_and_others_are_made(
   assert 'train/wave/text.mp4' in _ids(out, 'train')
 
 
+def test_videos_are_encoded_small(tmp_path):
+  _write(tmp_path / 'a.mp4', 40)  # at 25 a second
+  _write(tmp_path / 'b.mp4', 20)
+  (tmp_path / 'half.mp4').write_bytes((tmp_path / 'b.mp4').read_bytes()[:900])
+  (tmp_path / 'clips.csv').write_text(
+    'path,label,split,start,end\n'
+    'a.mp4,wave,train,0.2,1\na.mp4,hug,train,1,\nb.mp4,hug,train,,\n'
+    'half.mp4,hug,train,,\ngone.mp4,hug,train,,\nb.mp4,hug,test,,0.4\n'
+  )
+  out = tmp_path / 'out'
+  manifest = folder.prepare(tmp_path / 'clips.csv', out, short_side=24)
+  assert manifest['short_side'] == 24
+  assert manifest['splits']['train']['written'] == 3
+  assert manifest['splits']['test']['short'] == 1
+  (report,) = (
+    manifest['shards'][n] for n in manifest['shards'] if 'train' in n
+  )
+  assert sorted(report['skipped']) == ['gone.mp4', 'half.mp4']
+  assert report['skipped']['gone.mp4'] == 'No such file or directory'
+  found = {}
+  for split in ('train', 'test'):
+    for example in sources.open_source(out, split):
+      assert (example.start, example.end) == (None, None)
+      with VideoReader(example.video) as video:
+        assert (video.height, video.width) == (24, 32)
+        frames = video.read(range(video.num_frames))
+      found[example.id] = coded_video.numbers(frames)
+  assert found == {
+    'a.mp4#0.2-1.0': [*range(5, 25)],
+    'a.mp4#1.0-': [*range(25, 40)],
+    'b.mp4#0.0-': [*range(20)],
+    'b.mp4#0.0-0.4': [*range(10)],
+  }
+
+
+def test_another_size_makes_the_records_anew(videos, tmp_path):
+  out = tmp_path / 'out'
+  sums = []
+  for side in (24, 24, 16, 0):
+    manifest = folder.prepare(videos, out, short_side=side)
+    reports = manifest['shards'].values()
+    sums.append(tuple(report['sha256'] for report in reports))
+    with VideoReader(sources.open_source(out, 'test')[0].video) as video:
+      assert video.height == (side or 48)
+  # One thread an encoder: the bytes are the same wherever they are made.
+  assert sums[0] == sums[1] and len(set(sums)) == 3
+  with pytest.raises(UserError, match=r'short_side=25 must be even'):
+    folder.prepare(videos, out, short_side=25)
+
+
+def test_no_more_videos_are_held_than_are_being_tried(tmp_path, monkeypatch):
+  ahead, most = 0, 0
+  try_one = folder._try
+
+  def counting(example, short_side):
+    nonlocal ahead, most
+    ahead += 1
+    most = max(most, ahead)
+    return try_one(example, short_side)
+
+  monkeypatch.setattr(folder, '_try', counting)
+  monkeypatch.setattr(os, 'cpu_count', lambda: 2)
+  path = _write(tmp_path / 'a.mp4')
+  examples = [records.Example(str(i), 0, path) for i in range(40)]
+  for i, (example, frames, problem) in enumerate(folder._try_all(examples, 0)):
+    assert (example.id, frames, problem) == (str(i), 20, '')
+    time.sleep(0.002)  # a slow disk
+    ahead -= 1
+  assert i == 39 and most <= 6
+
+
+def test_names_that_stand_for_two_videos(tmp_path):
+  path = _write(tmp_path / 'a.mp4')
+  example = records.Example('a', 0, path)
+  listing = sources.Listing(('hug',), {'train': (example,), 'val': (example,)})
+  with pytest.raises(UserError, match=r"1 names .* the first is 'a'"):
+    folder.write(listing, tmp_path / 'out')
+  assert not (tmp_path / 'out').exists()
+
+
+def test_classes_without_a_training_video_are_named(tmp_path, caplog):
+  for name in ('train/hug/1', 'test/hug/2', 'test/wave/3'):
+    _write(tmp_path / f'videos/{name}.mp4')
+  (tmp_path / 'videos/train/jump').mkdir()
+  (tmp_path / 'videos/train/jump/4.mp4').write_text('no video')
+  folder.prepare(tmp_path / 'videos', tmp_path / 'out')
+  assert '2 of 3 classes have no training video' in caplog.text
+  assert caplog.text.rstrip().endswith('cannot be learned: jump, wave')
+
+
 def test_records_of_another_preparation_are_not_mixed(videos, tmp_path):
   out = tmp_path / 'out'
   folder.prepare(videos, out, num_shards=2)
@@ -156,7 +248,7 @@ def test_the_videos_own_folder_is_no_place_for_records(tmp_path):
 def test_nothing_readable_is_an_error(tmp_path):
   (tmp_path / 'videos/wave').mkdir(parents=True)
   (tmp_path / 'videos/wave/1.mp4').write_text('no video')
-  with pytest.raises(UserError, match='None of the videos of'):
+  with pytest.raises(UserError, match='None of the videos can be read'):
     folder.prepare(tmp_path / 'videos', tmp_path / 'out')
 
 
@@ -170,7 +262,10 @@ def _run(root, *flags):
 
 
 def test_the_command(root, videos, tmp_path):
-  done = _run(root, f'--videos={videos}', f'--out={tmp_path / "out"}')
+  out = tmp_path / 'out'
+  done = _run(root, f'--videos={videos}', f'--out={out}', '--short_side=24')
+  with VideoReader(sources.open_source(out, 'test')[0].video) as video:
+    assert video.height == 24
   assert done.returncode == 0, done.stderr
   assert 'train: 4 videos of 2 classes, 1 skipped, 1 short' in done.stdout
   assert 'skipped train/wave/text.mp4: Invalid data' in done.stdout
