@@ -1,0 +1,179 @@
+"""Makes record files of UT-Interaction's segmented videos.
+
+  python -m data.ut_interaction.prepare --videos=DIR --out=DIR
+
+Six interactions of two people, filmed in two places: set 1 (sequences 1 to 10,
+a parking lot) is for training and set 2 (11 to 20, a lawn) for the test.
+Source: M. S. Ryoo and J. K. Aggarwal, UT-Interaction Dataset, ICPR contest on
+Semantic Description of Human Activities, 2010.
+"""
+
+import csv
+import dataclasses
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+
+from absl import flags, logging
+
+from data.folder import prepare as folder
+from mtnet_jax import cli
+from mtnet_jax.data.records import Example
+from mtnet_jax.data.sources import Listing
+from mtnet_jax.errors import UserError
+
+# By the number that the official file names give them.
+CLASSES = ('shake_hands', 'hug', 'kick', 'point', 'punch', 'push')
+LABELS = tuple(sorted(CLASSES))
+NUM_CLIPS = 120
+
+_CSV_NAME = 'clips.csv'
+_COLUMNS = ('path', 'label', 'set', 'sequence')
+_OFFICIAL_NAME = re.compile(r'(\d+)_(\d+)_(\d+)\.avi')
+_SEQUENCES = range(1, 11)  # of set 1
+
+
+@dataclasses.dataclass(frozen=True)
+class _Clip:
+  """One file: its path from the directory on, and what it shows."""
+
+  path: str
+  label: str
+  set: int
+  sequence: int
+
+
+def list_clips(
+  directory: str | os.PathLike, validation: Sequence[int] = ()
+) -> Listing:
+  """Lists the clips with their splits.
+
+  Args:
+    directory: holds `clips.csv` with the columns `path,label,set,sequence`, or,
+      at any depth, the official files `NUMBER_SEQUENCE_CLASS.avi`.
+    validation: sequences of set 1 that are for validation, 1 to 10. If there
+      are any, set 2 is left out: choices must not be made by looking at it.
+
+  Returns:
+    'train' and 'test', or 'train' and 'val'; clips of other classes are left
+    out.
+
+  Raises:
+    UserError: there are no clips, a mistake in the CSV file, or a split without
+      clips.
+  """
+  directory = pathlib.Path(directory)
+  if not directory.is_dir():
+    raise UserError(f'There is no folder --videos={directory}.')
+  strange = sorted(set(validation) - set(_SEQUENCES))
+  if strange:
+    raise UserError(
+      f'--validation names sequence {strange[0]}; set 1 has 1 to 10.'
+    )
+  if (directory / _CSV_NAME).is_file():
+    clips = _read_csv(directory / _CSV_NAME)
+  else:
+    clips = _find_official(directory)
+  known = [clip for clip in clips if clip.label in CLASSES]
+  logging.info(
+    '%s: %d clips of %d; %d of other classes are left out',
+    directory,
+    len(known),
+    NUM_CLIPS,
+    len(clips) - len(known),
+  )
+  splits = {'train': [], 'val' if validation else 'test': []}
+  for clip in known:
+    if clip.set == 2:
+      split = 'test'
+    else:
+      split = 'val' if clip.sequence in validation else 'train'
+    if split in splits:
+      splits[split].append(
+        Example(clip.path, LABELS.index(clip.label), str(directory / clip.path))
+      )
+  for split, examples in splits.items():
+    if not examples:
+      raise UserError(
+        f'--videos={directory} has no clips for split {split!r}. Expected are '
+        f'{_CSV_NAME}, or the official files, such as 0_1_4.avi, of both sets.'
+      )
+  return Listing(LABELS, {name: tuple(of) for name, of in splits.items()})
+
+
+def _read_csv(path: pathlib.Path) -> list[_Clip]:
+  with path.open(encoding='utf-8-sig', newline='') as file:
+    reader = csv.DictReader(file)
+    missing = [c for c in _COLUMNS if c not in (reader.fieldnames or ())]
+    if missing:
+      raise UserError(f'{path} has no column {", ".join(missing)}.')
+    clips = []
+    for row in reader:
+      try:
+        numbers = int(row['set']), int(row['sequence'])
+      except (TypeError, ValueError):
+        raise UserError(
+          f'{path}, line {reader.line_num}: set {row["set"]!r} and sequence '
+          f'{row["sequence"]!r} must be numbers.'
+        ) from None
+      clips.append(_Clip(row['path'], row['label'], *numbers))
+  return clips
+
+
+def _find_official(directory: pathlib.Path) -> list[_Clip]:
+  clips, path_of = [], {}
+  for path in sorted(directory.rglob('*.avi')):
+    match = _OFFICIAL_NAME.fullmatch(path.name)
+    if not match:
+      continue
+    if path.name in path_of:
+      raise UserError(
+        f'--videos={directory} holds {path.name} twice: {path_of[path.name]} '
+        f'and {path}. Remove one.'
+      )
+    path_of[path.name] = path
+    _, sequence, number = map(int, match.groups())
+    label = CLASSES[number] if number < len(CLASSES) else f'class {number}'
+    clips.append(
+      _Clip(
+        path.relative_to(directory).as_posix(),
+        label,
+        1 if sequence in _SEQUENCES else 2,
+        sequence,
+      )
+    )
+  return clips
+
+
+def main(_: Sequence[str]) -> None:
+  """Prepares what the flags name and prints what came of it."""
+  values = flags.FLAGS
+  try:
+    validation = [int(number) for number in values.validation]
+  except ValueError:
+    raise UserError(
+      f'--validation={",".join(values.validation)} must be numbers of '
+      'sequences, such as 9,10.'
+    ) from None
+  listing = list_clips(values.videos, validation)
+  manifest = folder.write(listing, values.out, short_side=values.short_side)
+  folder.show(manifest, values.out)
+
+
+def _define_flags():
+  # Not on import: the other data sets' commands have flags of these names.
+  flags.DEFINE_string('videos', None, 'The folder that holds the clips.')
+  flags.DEFINE_string('out', None, 'The folder that gets the records.')
+  flags.DEFINE_integer(
+    'short_side', 0, 'Pixels to encode the videos with; 0: as they are.', 0
+  )
+  flags.DEFINE_list(
+    'validation', [], 'Sequences of set 1 for validation; without set 2 then.'
+  )
+  flags.mark_flags_as_required(['videos', 'out'])
+
+
+if __name__ == '__main__':
+  _define_flags()
+  cli.run(main)

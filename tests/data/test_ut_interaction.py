@@ -1,0 +1,159 @@
+"""UT-Interaction in both of its forms, with its two places kept apart."""
+
+import collections
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from data.ut_interaction import prepare as ut
+from mtnet_jax.data import sources
+from mtnet_jax.data.video import VideoReader
+from mtnet_jax.errors import UserError
+from tests.data import coded_video
+
+_HEADER = 'path,label,label_id,set,sequence,frames\n'
+
+
+@pytest.fixture(scope='module')
+def video(tmp_path_factory):
+  path = tmp_path_factory.mktemp('video') / 'a.avi'
+  return coded_video.write(path, coded_video.frames(20), 'mpeg4')
+
+
+@pytest.fixture
+def official(tmp_path, video):
+  """Two classes in sequences 1, 9, 11; a class that is none; a copy."""
+  root = tmp_path / 'official'
+  for name in (
+    'segmented_set1/0_1_4.avi',
+    'segmented_set1/1_1_0.avi',
+    'segmented_set1/7_9_4.avi',
+    'segmented_set1/8_9_6.avi',
+    'segmented_set1/vOut_9_4.avi',
+    'deep/segmented_set2/3_11_0.avi',
+    'deep/segmented_set2/4_20_5.avi',
+  ):
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(video, root / name)
+  return root
+
+
+def _clips(listing):
+  return {
+    split: [(e.id, listing.labels[e.label]) for e in examples]
+    for split, examples in listing.splits.items()
+  }
+
+
+def test_official_names(official, caplog):
+  caplog.set_level('INFO')
+  listing = ut.list_clips(official)
+  assert listing.labels == (
+    *('hug', 'kick', 'point', 'punch', 'push', 'shake_hands'),
+  )
+  assert _clips(listing) == {
+    'train': [
+      ('segmented_set1/0_1_4.avi', 'punch'),
+      ('segmented_set1/1_1_0.avi', 'shake_hands'),
+      ('segmented_set1/7_9_4.avi', 'punch'),
+    ],
+    'test': [
+      ('deep/segmented_set2/3_11_0.avi', 'shake_hands'),
+      ('deep/segmented_set2/4_20_5.avi', 'push'),
+    ],
+  }
+  for example in listing.splits['test']:
+    assert example.video == str(official / example.id)
+  assert '5 clips of 120; 1 of other classes are left out' in caplog.text
+
+
+def test_validation_keeps_set_2_out(official):
+  assert _clips(ut.list_clips(official, [9, 10])) == {
+    'train': [
+      ('segmented_set1/0_1_4.avi', 'punch'),
+      ('segmented_set1/1_1_0.avi', 'shake_hands'),
+    ],
+    'val': [('segmented_set1/7_9_4.avi', 'punch')],
+  }
+
+
+def test_csv(tmp_path):
+  (tmp_path / 'clips.csv').write_text(
+    f'{_HEADER}hug/1.avi,hug,1,1,1,99\nhug/2.avi,hug,1,2,12,99\n'
+    'kick/1.avi,kick,2,1,2,99\nno/1.avi,nothing,6,1,1,99\n'
+  )
+  assert _clips(ut.list_clips(tmp_path)) == {
+    'train': [('hug/1.avi', 'hug'), ('kick/1.avi', 'kick')],
+    'test': [('hug/2.avi', 'hug')],
+  }
+  assert _clips(ut.list_clips(tmp_path, [2])) == {
+    'train': [('hug/1.avi', 'hug')],
+    'val': [('kick/1.avi', 'kick')],
+  }
+
+
+def test_mistakes_are_named(official, tmp_path):
+  (tmp_path / 'clips.csv').write_text('path,label,set\na.avi,hug,1\n')
+  with pytest.raises(UserError, match='has no column sequence'):
+    ut.list_clips(tmp_path)
+  (tmp_path / 'clips.csv').write_text(f'{_HEADER}a.avi,hug,1,one,1,9\n')
+  with pytest.raises(UserError, match=r"line 2: set 'one' and sequence '1'"):
+    ut.list_clips(tmp_path)
+  (tmp_path / 'clips.csv').write_text(f'{_HEADER}a.avi,hug,1,1\n')
+  with pytest.raises(UserError, match=r'line 2: .* must be numbers'):
+    ut.list_clips(tmp_path)
+  (tmp_path / 'clips.csv').unlink()
+  with pytest.raises(UserError, match=r'no folder --videos=.*nowhere'):
+    ut.list_clips(tmp_path / 'nowhere')
+  with pytest.raises(UserError, match=r'sequence 11; set 1 has 1 to 10'):
+    ut.list_clips(official, [9, 11])
+  with pytest.raises(UserError, match="no clips for split 'val'"):
+    ut.list_clips(official, [5])
+  with pytest.raises(UserError, match="no clips for split 'train'"):
+    ut.list_clips(official / 'deep')
+  shutil.copy(official / 'segmented_set1/0_1_4.avi', official / '0_1_4.avi')
+  with pytest.raises(UserError, match=r'holds 0_1_4\.avi twice'):
+    ut.list_clips(official)
+
+
+def _run(root, *flags):
+  return subprocess.run(
+    [sys.executable, '-m', 'data.ut_interaction.prepare', *flags],
+    cwd=root,
+    capture_output=True,
+    text=True,
+  )
+
+
+def test_the_command(root, official, tmp_path):
+  out = tmp_path / 'records'
+  done = _run(root, f'--videos={official}', f'--out={out}', '--short_side=24')
+  assert done.returncode == 0, done.stderr
+  assert 'train: 3 videos of 2 classes, 0 skipped, 0 short' in done.stdout
+  source = sources.open_source(out, 'test')
+  assert [source.labels[e.label] for e in source] == ['shake_hands', 'push']
+  with VideoReader(source[0].video) as video:
+    assert (video.height, video.width) == (24, 32)
+    assert coded_video.numbers(video.read(range(20))) == [*range(20)]
+  done = _run(root, f'--videos={official}', '--out=o', '--validation=9,x')
+  assert done.returncode == 2
+  assert '--validation=9,x must be numbers' in done.stderr
+
+
+def test_the_real_files(root):
+  """Lists the data set, where it lies beside the repository."""
+  path = root.parent / 'shared' / 'videos' / 'ut_interaction'
+  if not path.is_dir():
+    pytest.skip(f'{path} is not there')
+  listing = ut.list_clips(path)
+  assert sum(map(len, listing.splits.values())) == ut.NUM_CLIPS
+  for examples in listing.splits.values():
+    numbers = collections.Counter(e.label for e in examples)
+    assert sorted(numbers.values()) == [10] * 6
+  listing = ut.list_clips(path, [9, 10])
+  assert {k: len(v) for k, v in listing.splits.items()} == {
+    'train': 48,
+    'val': 12,
+  }
