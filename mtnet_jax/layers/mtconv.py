@@ -19,7 +19,7 @@ from mtnet_jax.errors import UserError
 from mtnet_jax.layers.conv import Conv3D
 from mtnet_jax.layers.frame_selection import gather_frames, select_frame_indices
 from mtnet_jax.layers.norm import BatchNorm
-from mtnet_jax.layers.soft_pool import soft_pool
+from mtnet_jax.layers.pooling import pool, split_pooling
 from mtnet_jax.typing import Array, Float
 
 
@@ -64,8 +64,11 @@ class MTConv(nn.Module):
       (0, 1]; 1 is the plain convolution.
     channel_separated: one kernel a channel; input channels equal `features`.
     activation: after BN, or None.
+    pooling: of the prolonged branch's inputs, one of `pooling.POOLINGS`.
     shared_selection: both inputs of the prolonged branch keep the same frames,
       those chosen on the layer's input; else each keeps its own, as 5.4 prints.
+      Of poolings that select frames.
+    train: `'stochastic'` pooling draws, from an rng `pooling`.
     conv: makes convolutions; `Conv3D`, perhaps with a dtype bound.
     norm: makes normalisations; `BatchNorm` with `use_running_average` bound.
   """
@@ -76,7 +79,9 @@ class MTConv(nn.Module):
   local_ratio: float = 7 / 8
   channel_separated: bool = False
   activation: Callable[[Array], Array] | None = nn.relu
+  pooling: str = 'softpool+cos'
   shared_selection: bool = True
+  train: bool = False
   conv: Callable[..., nn.Module] = Conv3D
   norm: Callable[..., nn.Module] = functools.partial(
     BatchNorm, use_running_average=False
@@ -88,11 +93,13 @@ class MTConv(nn.Module):
   ) -> Float[Array, 'n t2 h2 w2 c2']:
     """Returns `concat(local, prolonged)` on channels (5.2).
 
-    Sizes are `⌈size / stride⌉`.
+    Sizes are `⌈size / stride⌉`. Where `intermediates` are mutable it leaves
+    there `kept_frames`, int32 `(n, k)`: the frames that the prolonged branch
+    keeps of the layer's input, among frames 0, σ, 2σ, … at a stride of σ.
 
     Raises:
-      UserError: see `branch_features`; or a channel-separated form whose input
-        does not have `features` channels.
+      UserError: see `branch_features`, `split_pooling`; or a channel-separated
+        form whose input does not have `features` channels.
     """
     local, prolonged = branch_features(self.features, self.local_ratio)
     x_local = x_prolonged = x
@@ -138,14 +145,23 @@ class MTConv(nn.Module):
     return lambda x: activation(norm(conv(x)))
 
   def _down_sample(self, x, y_local):
-    """Halves both inputs of the prolonged branch in space, then in time."""
-    pooled = soft_pool(x)
+    """Halves both inputs of the prolonged branch in space and time."""
+    kind, selects_frames = split_pooling(self.pooling)
+    if not selects_frames:
+      draws = self.train and kind == 'stochastic'
+      return tuple(
+        pool(a, kind, key=self.make_rng('pooling') if draws else None)
+        for a in (x, y_local)
+      )
+    in_space = functools.partial(pool, kind=kind, window=(1, 2, 2))
+    pooled = in_space(x)
     indices = select_frame_indices(pooled)
+    self.sow('intermediates', 'kept_frames', indices)
     if self.shared_selection:
       # Pooling is per frame: only the frames that stay need it.
-      pooled_local = soft_pool(gather_frames(y_local, indices))
+      pooled_local = in_space(gather_frames(y_local, indices))
     else:
-      pooled_local = soft_pool(y_local)
+      pooled_local = in_space(y_local)
       pooled_local = gather_frames(
         pooled_local, select_frame_indices(pooled_local)
       )

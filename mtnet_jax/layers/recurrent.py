@@ -1,7 +1,9 @@
 """Recurrent layers over time, their gates in float32.
 
-The cells of the thesis: the GRU of 5.8–5.11 and the LSTM of 4.1–4.5. They share
-one parameter layout and one scan, and differ in a short step function each.
+The cells of the thesis: the GRU of 5.8–5.11, the LSTM of 4.1–4.5, and the two
+that Table 5.7 compares them with, the LSTM with peepholes and the plain RNN.
+They share one parameter layout and one scan, and differ in a short step
+function each.
 
 What costs time is arranged once for all cells: the input projection of all
 frames is one matmul before the scan, and the gradient of the recurrent kernel
@@ -33,7 +35,7 @@ def build(
   """Returns recurrent layers `(n, t, c) -> (n, t, features)`.
 
   Args:
-    cell: `'gru'` or `'lstm'`.
+    cell: `'gru'`, `'lstm'`, `'peephole_lstm'` or `'rnn'`.
     features: width of the hidden state of every layer.
     num_layers: layers, each reading the hidden states of the one before.
     **kw: `reset_after` of the GRU, or `name` of the linen module.
@@ -49,7 +51,7 @@ class StackedRecurrence(nn.Module):
   """Recurrent layers on top of each other, named `layer_0`, `layer_1`, ...
 
   Attributes:
-    cell: `'gru'` or `'lstm'`.
+    cell: `'gru'`, `'lstm'`, `'peephole_lstm'` or `'rnn'`.
     features: width of the hidden state of every layer.
     num_layers: layers, 2 in the thesis (5.3.2, 8.1.1).
     reset_after: the GRU's reset gate acts after the recurrent matmul, as in
@@ -75,12 +77,14 @@ class RecurrentLayer(nn.Module):
   """One recurrent layer, from a zero state.
 
   Parameters, all float32, for k gates of width h: `kernel_x (c, k·h)`,
-  `kernel_h (h, k·h)`, `bias (k·h,)`; gate order GRU z r h, LSTM i f g o. With
-  `reset_after` a GRU has one more, `bias_h (h,)`, added to the candidate's
-  recurrent product before the reset gate.
+  `kernel_h (h, k·h)`, `bias (k·h,)`; gate order GRU z r h, both LSTMs i f g o,
+  RNN its one. Two forms have vectors `(h,)` besides, which start at zero: with
+  `reset_after` a GRU has `bias_h`, added to the candidate's recurrent product
+  before the reset gate; the LSTM with peepholes has `peephole_i`, `peephole_f`
+  and `peephole_o`, and so starts as the plain one.
 
   Attributes:
-    cell: `'gru'` or `'lstm'`.
+    cell: `'gru'`, `'lstm'`, `'peephole_lstm'` or `'rnn'`.
     features: h, the width of the hidden state.
     reset_after: see `StackedRecurrence`.
   """
@@ -101,7 +105,9 @@ class RecurrentLayer(nn.Module):
     init = nn.initializers.lecun_normal()
     kernel_x = self.param('kernel_x', init, (c, gates * h), jnp.float32)
     kernel_h = self.param('kernel_h', init, (h, gates * h), jnp.float32)
-    bias = self.param('bias', nn.initializers.zeros, (gates * h,), jnp.float32)
+    bias = self.param(
+      'bias', lambda _: jnp.repeat(jnp.asarray(cell.start, jnp.float32), h)
+    )
     vectors = {
       name: self.param(name, nn.initializers.zeros, (h,), jnp.float32)
       for name in cell.vectors
@@ -153,6 +159,25 @@ def _lstm(states, x, product, vectors):
   return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
 
+def _peephole_lstm(states, x, product, vectors):
+  """As `_lstm`, but i and f see the cell state, o the new one (Gers et al.)."""
+  h, c = states
+  peephole = {name: vector.reshape(1, -1) for name, vector in vectors.items()}
+  i, f, g, o = jnp.split(x + product(0, h), 4, axis=1)
+  i = jax.nn.sigmoid(i + peephole['peephole_i'] * c)
+  f = jax.nn.sigmoid(f + peephole['peephole_f'] * c)
+  c = f * c + i * jnp.tanh(g)
+  o = jax.nn.sigmoid(o + peephole['peephole_o'] * c)
+  return o * jnp.tanh(c), c
+
+
+def _rnn(states, x, product, vectors):
+  """The plain recurrence (Elman)."""
+  del vectors
+  (h,) = states
+  return (jnp.tanh(x + product(0, h)),)
+
+
 class _Cell(NamedTuple):
   """A row of the table of cells.
 
@@ -160,23 +185,41 @@ class _Cell(NamedTuple):
     step: one frame; see above.
     gates: how many gates each recurrent product feeds, in gate order.
     num_states: arrays `(n, h)` carried from frame to frame.
+    start: initial bias of each gate. Squeeze and Recursion multiplies
+      activations by the states. Were they to start near zero, so would every
+      branch, and little would be learned at first; so they start near one.
     vectors: names of parameters `(h,)` beyond those that all cells have.
   """
 
   step: Callable
   gates: tuple[int, ...]
   num_states: int
+  start: tuple[float, ...]
   vectors: tuple[str, ...] = ()
 
 
+_GRU_START = (-1.0, 0.0, 1.5)
+_LSTM_START = (1.0, 1.0, 1.5, 2.0)
 _CELLS = types.MappingProxyType(
   {
-    'gru': _Cell(_gru, gates=(2, 1), num_states=1),
-    'lstm': _Cell(_lstm, gates=(4,), num_states=2),
+    'gru': _Cell(_gru, gates=(2, 1), num_states=1, start=_GRU_START),
+    'lstm': _Cell(_lstm, gates=(4,), num_states=2, start=_LSTM_START),
+    'peephole_lstm': _Cell(
+      _peephole_lstm,
+      gates=(4,),
+      num_states=2,
+      start=_LSTM_START,
+      vectors=('peephole_i', 'peephole_f', 'peephole_o'),
+    ),
+    'rnn': _Cell(_rnn, gates=(1,), num_states=1, start=(1.5,)),
   }
 )
 _GRU_RESET_AFTER = _Cell(
-  _gru_reset_after, gates=(3,), num_states=1, vectors=('bias_h',)
+  _gru_reset_after,
+  gates=(3,),
+  num_states=1,
+  start=_GRU_START,
+  vectors=('bias_h',),
 )
 
 

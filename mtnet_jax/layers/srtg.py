@@ -78,7 +78,8 @@ class SqueezeAndRecursion(nn.Module):
   and closed: the clip passes unchanged. A single frame is trivially consistent.
 
   Attributes:
-    cell: `'lstm'` (chapter 4) or `'gru'` (chapter 5).
+    cell: `'lstm'` (chapter 4), `'gru'` (chapter 5), `'peephole_lstm'` or
+      `'rnn'` (both Table 5.7).
     num_layers: stacked recurrent layers.
     gate: whether the gate is active.
   """

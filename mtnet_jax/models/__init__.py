@@ -46,9 +46,10 @@ def build(name: str, num_classes: int, **overrides) -> nn.Module:
     name: one of `NAMES`.
     num_classes: classes, at least 1.
     **overrides: fields of the network other than its variant's. All have
-      `dropout`, `dtype`, `norm_batch_size`; MTNet and X3D also `local_ratio`,
-      `recurrence`, `cell`, `gate`; SRTG networks `placement`, `cell`, `gate`;
-      mt_r3d_50 `local_ratio`; all 3-D ResNets `stem_frames`.
+      `dropout`, `dtype`, `norm_batch_size`; MTNet, X3D and mt_r3d_50 also
+      `local_ratio`, `pooling`, `shared_selection`; MTNet and X3D besides these
+      `temporal_kernels`, `recurrence`, `cell`, `gate`; SRTG networks
+      `placement`, `cell`, `gate`; all 3-D ResNets `stem_frames`.
 
   Raises:
     UserError: an unknown name, an override that the network does not have, or
@@ -85,12 +86,13 @@ def build(name: str, num_classes: int, **overrides) -> nn.Module:
 
 def _overrides(name):
   common = ('dropout', 'dtype', 'norm_batch_size')
+  mtconv = ('local_ratio', 'pooling', 'shared_selection')
   if name in mtnet.VARIANTS:
-    return (*common, 'local_ratio', 'recurrence', 'cell', 'gate')
+    return (*common, *mtconv, 'temporal_kernels', 'recurrence', 'cell', 'gate')
   if name.startswith('srtg_'):
     return (*common, 'stem_frames', 'placement', 'cell', 'gate')
   if name.startswith('mt_'):
-    return (*common, 'stem_frames', 'local_ratio')
+    return (*common, 'stem_frames', *mtconv)
   return (*common, 'stem_frames')
 
 

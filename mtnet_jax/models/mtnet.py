@@ -21,6 +21,7 @@ from mtnet_jax.layers import recurrent
 from mtnet_jax.layers.conv import Conv3D
 from mtnet_jax.layers.mtconv import MTConv, branch_features
 from mtnet_jax.layers.norm import BatchNorm
+from mtnet_jax.layers.pooling import split_pooling
 from mtnet_jax.layers.srtg import SqueezeAndRecursion
 from mtnet_jax.typing import Array, Float
 
@@ -71,6 +72,13 @@ class MTNet(nn.Module):
     stages: inner and outer width of each stage's blocks.
     head_features: channels of the head's convolution and of its linear layer.
     local_ratio: MTConv's δ in (0, 1]; 1: plain convolutions.
+    pooling: of MTConv's prolonged branch, one of `pooling.POOLINGS`.
+    shared_selection: its two inputs keep the same frames.
+    temporal_kernels: False gives every kernel a temporal extent of 1. With
+      `recurrence=False` and `pooling='avg'` too, a clip of an even number of
+      frames and its reversal have the same logits: a control for what is known
+      of time. Frame selection breaks ties towards the earlier frame, and so
+      tells a clip that begins and ends with stills from its reversal.
     recurrence: Squeeze and Recursion at the end of every block's branch.
     cell: of Squeeze and Recursion.
     gate: whether its cycle-consistency gate is active.
@@ -89,6 +97,9 @@ class MTNet(nn.Module):
   stages: tuple[tuple[int, int], ...] = _STAGES
   head_features: tuple[int, int] = (432, 2048)
   local_ratio: float = 7 / 8
+  pooling: str = 'softpool+cos'
+  shared_selection: bool = True
+  temporal_kernels: bool = True
   recurrence: bool = True
   cell: str = 'gru'
   gate: bool = False
@@ -101,6 +112,7 @@ class MTNet(nn.Module):
 
   def __post_init__(self):
     recurrent.find_cell(self.cell)
+    split_pooling(self.pooling)
     for widths in self.stages:
       branch_features(min(widths), self.local_ratio)
     super().__post_init__()
@@ -117,22 +129,17 @@ class MTNet(nn.Module):
 
     Args:
       clips: normalised pixels.
-      train: batch statistics and dropout; needs `mutable=['batch_stats']` and
-        an rng `dropout`.
+      train: batch statistics, dropout and stochastic pooling's draws; needs
+        `mutable=['batch_stats']` and rngs `dropout` and `pooling`.
     """
-    conv = functools.partial(Conv3D, dtype=self.dtype)
-    norm = functools.partial(
-      BatchNorm,
-      use_running_average=not train,
-      batch_size=self.norm_batch_size,
-      dtype=self.dtype,
-    )
+    parts = self._parts(train)
+    conv, norm = parts['conv'], parts['norm']
     x = self._stem(clips, conv, norm)
     endpoints, gate_open = {'stem': x}, {}
     for i, widths in enumerate(self.stages, start=1):
       for j in range(1, self.blocks[i - 1] + 1):
         name = f'stage_{i}_block_{j}'
-        x, share = self._block(*widths, j, conv, norm, name)(x)
+        x, share = self._block(*widths, j, parts, name)(x)
         if share is not None:
           gate_open[name] = share
       endpoints[f'stage_{i}'] = x
@@ -142,11 +149,32 @@ class MTNet(nn.Module):
     endpoints |= {'features': x, 'gate_open': gate_open}
     return self._classify(x, train), endpoints
 
+  def _parts(self, train):
+    """What makes layers, with dtype and mode bound."""
+    parts = {
+      'conv': functools.partial(Conv3D, dtype=self.dtype),
+      'norm': functools.partial(
+        BatchNorm,
+        use_running_average=not train,
+        batch_size=self.norm_batch_size,
+        dtype=self.dtype,
+      ),
+    }
+    mtconv = functools.partial(
+      MTConv,
+      local_ratio=self.local_ratio,
+      pooling=self.pooling,
+      shared_selection=self.shared_selection,
+      train=train,
+      **parts,
+    )
+    return {**parts, 'mtconv': mtconv}
+
   def _stem(self, x, conv, norm):
     """1×3×3, then one 5×1×1 kernel a channel, BN, ReLU."""
-    c = self.stem_features
+    c, frames = self.stem_features, 5 if self.temporal_kernels else 1
     x = conv(c, (1, 3, 3), (1, 2, 2), name='stem_spatial')(x)
-    x = conv(c, (5, 1, 1), groups=c, name='stem_temporal')(x)
+    x = conv(c, (frames, 1, 1), groups=c, name='stem_temporal')(x)
     return nn.relu(norm(name='stem_norm')(x))
 
   def _classify(self, x, train):
@@ -162,7 +190,7 @@ class MTNet(nn.Module):
       dropout(nn.relu(linear(x)))
     )
 
-  def _block(self, inner, outer, j, conv, norm, name):
+  def _block(self, inner, outer, j, parts, name):
     """The j-th block of a stage; the first halves height and width."""
     recursion = functools.partial(
       SqueezeAndRecursion, self.cell, gate=self.gate
@@ -171,13 +199,12 @@ class MTNet(nn.Module):
       inner,
       outer,
       stride=2 if j == 1 else 1,
-      conv=conv,
-      norm=norm,
-      local_ratio=self.local_ratio,
+      kernel_frames=3 if self.temporal_kernels else 1,
       recursion=recursion if self.recurrence else None,
       squeeze_excitation=self.squeeze_excitation and j % 2 == 1,
       separated_activation=self.separated_activation,
       norm_all_shortcuts=self.norm_all_shortcuts,
+      **parts,
       name=name,
     )
 
@@ -192,9 +219,10 @@ class MTBlock(nn.Module):
     inner: channels of the two first convolutions.
     outer: channels of the block's output.
     stride: in height and width.
-    conv: makes convolutions.
-    norm: makes normalisations.
-    local_ratio: MTConv's δ.
+    conv: makes the projection of the residual connection.
+    norm: makes its normalisation.
+    mtconv: makes Multi-Temporal convolutions.
+    kernel_frames: temporal extent of the channel-separated convolution.
     recursion: makes Squeeze and Recursion, or None.
     squeeze_excitation: after the channel-separated convolution.
     separated_activation: after the channel-separated convolution, and after
@@ -207,7 +235,8 @@ class MTBlock(nn.Module):
   stride: int
   conv: Callable[..., nn.Module]
   norm: Callable[..., nn.Module]
-  local_ratio: float
+  mtconv: Callable[..., nn.Module]
+  kernel_frames: int
   recursion: Callable[..., nn.Module] | None
   squeeze_excitation: bool
   separated_activation: Callable[[Array], Array]
@@ -219,14 +248,11 @@ class MTBlock(nn.Module):
   ) -> tuple[Float[Array, 'n t h2 w2 c2'], Float[Array, ''] | None]:
     """Returns the block's output, and the share of open gates or None."""
     strides = (1, self.stride, self.stride)
-    conv = functools.partial(
-      MTConv, local_ratio=self.local_ratio, conv=self.conv, norm=self.norm
-    )
     excite = self.squeeze_excitation
-    y = conv(self.inner, (1, 1, 1), name='expand')(x)
-    y = conv(
+    y = self.mtconv(self.inner, (1, 1, 1), name='expand')(x)
+    y = self.mtconv(
       self.inner,
-      (3, 3, 3),
+      (self.kernel_frames, 3, 3),
       strides,
       channel_separated=True,
       activation=None if excite else self.separated_activation,
@@ -235,7 +261,7 @@ class MTBlock(nn.Module):
     if excite:
       y = SqueezeExcitation(name='squeeze_excitation')(y)
       y = self.separated_activation(y)
-    y = conv(self.outer, (1, 1, 1), activation=None, name='project')(y)
+    y = self.mtconv(self.outer, (1, 1, 1), activation=None, name='project')(y)
     share = None
     if self.recursion is not None:
       y, share = self.recursion(name='recursion')(y)

@@ -21,6 +21,7 @@ from mtnet_jax.errors import UserError
 from mtnet_jax.layers import mtconv, recurrent
 from mtnet_jax.layers.conv import Conv3D
 from mtnet_jax.layers.norm import BatchNorm
+from mtnet_jax.layers.pooling import split_pooling
 from mtnet_jax.layers.srtg import SqueezeAndRecursion
 from mtnet_jax.typing import Array, Float
 
@@ -76,6 +77,8 @@ class ResNet3D(nn.Module):
     cell: SRTG's recurrent cell.
     gate: whether SRTG's gate is active.
     local_ratio: MTConv's δ, of `'mt_r3d'`.
+    pooling: of MTConv's prolonged branch, one of `pooling.POOLINGS`.
+    shared_selection: its two inputs keep the same frames.
     stem_frames: temporal extent of the stem's kernel.
     dropout: before the classifier, in [0, 1).
     dtype: of the computation; parameters, statistics and logits are float32.
@@ -90,6 +93,8 @@ class ResNet3D(nn.Module):
   cell: str = 'lstm'
   gate: bool = True
   local_ratio: float = 7 / 8
+  pooling: str = 'softpool+cos'
+  shared_selection: bool = True
   stem_frames: int = 3
   dropout: float = 0.0
   dtype: jax.typing.DTypeLike = jnp.float32
@@ -100,6 +105,7 @@ class ResNet3D(nn.Module):
     assert self.convolution in ('r3d', 'r2plus1d', 'mt_r3d'), self.convolution
     recurrent.find_cell(self.cell)
     mtconv.branch_features(_STAGE_FEATURES[0], self.local_ratio)
+    split_pooling(self.pooling)
     bottleneck = self.depth >= 50
     allowed = BOTTLENECK_PLACEMENTS if bottleneck else SIMPLE_PLACEMENTS
     if self.placement is not None and self.placement not in allowed:
@@ -122,8 +128,8 @@ class ResNet3D(nn.Module):
 
     Args:
       clips: normalised pixels.
-      train: batch statistics and dropout; needs `mutable=['batch_stats']` and
-        an rng `dropout`.
+      train: batch statistics, dropout and stochastic pooling's draws; needs
+        `mutable=['batch_stats']` and rngs `dropout` and `pooling`.
     """
     units = self.make_units(train)
     kernel_size = (self.stem_frames, 7, 7)
@@ -165,7 +171,12 @@ class ResNet3D(nn.Module):
       stem = functools.partial(main, mid_features=45)
     elif self.convolution == 'mt_r3d':
       main = functools.partial(
-        mtconv.MTConv, local_ratio=self.local_ratio, **parts
+        mtconv.MTConv,
+        local_ratio=self.local_ratio,
+        pooling=self.pooling,
+        shared_selection=self.shared_selection,
+        train=train,
+        **parts,
       )
     return Units(plain, stem, main)
 

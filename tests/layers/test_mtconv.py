@@ -1,7 +1,6 @@
 """The whole Multi-Temporal convolution against float64 loops."""
 
 import functools
-import itertools
 import math
 
 import jax
@@ -13,18 +12,9 @@ from mtnet_jax.errors import UserError
 from mtnet_jax.layers import mtconv
 from mtnet_jax.layers.norm import BatchNorm
 from tests.arrays import conv, norm, random_clips, random_variables, relu
+from tests.layers.test_pooling import plain_pool
 
 NORM = functools.partial(BatchNorm, use_running_average=True)
-
-
-def soft_pool(x):
-  n, t, h, w, c = x.shape
-  out = np.zeros((n, t, -(-h // 2), -(-w // 2), c))
-  for i, j in itertools.product(range(out.shape[2]), range(out.shape[3])):
-    window = x[:, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
-    e = np.exp(window)
-    out[:, :, i, j] = (e * window).sum((2, 3)) / e.sum((2, 3))
-  return out
 
 
 def chosen_frames(x):
@@ -52,7 +42,7 @@ def interpolate(x, shape):
   return x
 
 
-def whole_layer(x, variables, strides, separated, shared, g):
+def whole_layer(x, variables, g, strides, separated, shared, pooling):
   """5.1–5.4 in float64."""
   p, s = variables['params'], variables['batch_stats']
   local = p['local']['kernel'].shape[-1]
@@ -64,22 +54,27 @@ def whole_layer(x, variables, strides, separated, shared, g):
     y = conv(x, p[name]['kernel'], strides)
     return g(norm(y, p[f'{name}_norm'], s[f'{name}_norm']))
 
-  y_local = unit('local', x_local, strides)
-  pooled = soft_pool(x_prolonged[:, :: strides[0]])
-  pooled_local = soft_pool(y_local)
-  frames = [chosen_frames(clip) for clip in pooled]
-  frames_local = frames if shared else [chosen_frames(c) for c in pooled_local]
-
   def gather(x, frames):
     return np.stack([clip[f] for clip, f in zip(x, frames, strict=True)])
 
-  y = unit('prolonged', gather(pooled, frames), (1, *strides[1:]))
-  y = y + unit('pointwise', gather(pooled_local, frames_local))
+  y_local = unit('local', x_local, strides)
+  kind, _, cos = pooling.partition('+')
+  window = (1, 2, 2) if cos else (2, 2, 2)
+  pooled, _ = plain_pool(x_prolonged[:, :: strides[0]], kind, window)
+  pooled_local, _ = plain_pool(y_local, kind, window)
+  if cos:
+    frames = [chosen_frames(clip) for clip in pooled]
+    own = [chosen_frames(clip) for clip in pooled_local]
+    pooled = gather(pooled, frames)
+    pooled_local = gather(pooled_local, frames if shared else own)
+  y = unit('prolonged', pooled, (1, *strides[1:]))
+  y = y + unit('pointwise', pooled_local)
   y = interpolate(y, y_local.shape[1:4])
   return np.concatenate([y_local, y], -1)
 
 
 DENSE = {'kernel_size': (3, 3, 3)}
+STRIDED = {**DENSE, 'strides': (2, 2, 2)}
 SEPARATED = {'kernel_size': (3, 3, 3), 'channel_separated': True}
 CASES = {
   'pointwise': ({'kernel_size': (1, 1, 1)}, (4, 6, 4)),
@@ -88,15 +83,19 @@ CASES = {
     (4, 6, 4),
   ),
   'dense_odd_sizes': (DENSE, (5, 5, 7)),
-  'dense_strided': ({**DENSE, 'strides': (2, 2, 2)}, (7, 6, 9)),
-  'dense_strided_apart': (
-    {**DENSE, 'strides': (2, 2, 2), 'shared_selection': False},
-    (8, 6, 8),
-  ),
+  'dense_strided': (STRIDED, (7, 6, 9)),
+  'dense_strided_apart': ({**STRIDED, 'shared_selection': False}, (8, 6, 8)),
   'separated': (SEPARATED, (4, 4, 6)),
   'separated_strided': ({**SEPARATED, 'strides': (1, 2, 2)}, (5, 6, 7)),
   'separated_apart': ({**SEPARATED, 'shared_selection': False}, (6, 4, 4)),
   'one_element': (SEPARATED, (1, 1, 1)),
+  # Frames: 5 after the stride and 3 in the prolonged branch, then 7 and 4.
+  'avg': ({**STRIDED, 'pooling': 'avg'}, (9, 6, 5)),
+  'max': ({**SEPARATED, 'pooling': 'max', 'strides': (1, 2, 2)}, (7, 5, 8)),
+  'stochastic': ({**STRIDED, 'pooling': 'stochastic'}, (6, 4, 7)),
+  'softpool': ({**SEPARATED, 'pooling': 'softpool'}, (5, 4, 3)),
+  'softpool_of_one_element': ({**DENSE, 'pooling': 'softpool'}, (1, 1, 1)),
+  'avg_cos': ({**STRIDED, 'pooling': 'avg+cos'}, (9, 5, 4)),
 }
 
 
@@ -108,15 +107,16 @@ def test_equals_a_float64_loop(case):
   module = mtconv.MTConv(6, local_ratio=0.7, norm=NORM, **fields)
   variables = random_variables(module, x)
   got = jax.jit(module.apply)(variables, x)
+  strides = fields.get('strides', (1, 1, 1))
   expected = whole_layer(
     x.astype(np.float64),
     jax.tree.map(np.float64, variables),
-    fields.get('strides', (1, 1, 1)),
+    relu if fields.get('activation', True) else lambda a: a,
+    strides,
     separated,
     fields.get('shared_selection', True),
-    relu if fields.get('activation', True) else lambda a: a,
+    fields.get('pooling', 'softpool+cos'),
   )
-  strides = fields.get('strides', (1, 1, 1))
   assert got.shape == (
     2,
     *(math.ceil(n / s) for n, s in zip(size, strides, strict=True)),
@@ -133,6 +133,54 @@ def test_selections_of_the_two_inputs_may_differ():
   variables = random_variables(shared, x)
   a, b = (jax.jit(m.apply)(variables, x) for m in (shared, apart))
   assert not np.allclose(a[..., 4:], b[..., 4:], atol=1e-2)
+
+
+def test_kept_frames_are_recorded_where_asked_for():
+  x = random_clips(2, 9, 4, 4, 5)
+  module = mtconv.MTConv(6, local_ratio=0.7, norm=NORM, **STRIDED)
+  variables = random_variables(module, x)
+  assert 'intermediates' not in variables
+  apply = jax.jit(functools.partial(module.apply, mutable='intermediates'))
+  _, recorded = apply(variables, x)
+  (frames,) = recorded['intermediates']['kept_frames']
+  assert frames.dtype == jnp.int32
+  # Of the five frames 0, 2, 4, 6, 8.
+  pooled, _ = plain_pool(x[:, ::2], 'softpool', (1, 2, 2))
+  expected = [chosen_frames(clip) for clip in pooled]
+  assert np.shape(expected) == (2, 2) and expected[0] != expected[1]
+  np.testing.assert_array_equal(frames, expected)
+  # Windows in time choose none.
+  _, recorded = jax.eval_shape(
+    functools.partial(
+      module.copy(pooling='avg').apply, mutable='intermediates'
+    ),
+    variables,
+    x,
+  )
+  assert recorded == {}
+
+
+def test_stochastic_pooling_draws_in_training():
+  x = random_clips(2, 5, 4, 4, 6)
+  module = mtconv.MTConv(
+    6, local_ratio=0.5, pooling='stochastic', train=True, norm=NORM, **SEPARATED
+  )
+  variables = random_variables(module, x)
+
+  @jax.jit
+  def run(seed):
+    return module.apply(variables, x, rngs={'pooling': jax.random.key(seed)})
+
+  np.testing.assert_array_equal(run(0), run(0))
+  assert np.any(run(0)[..., 3:] != run(1)[..., 3:])
+  # The local branch comes before every pooling.
+  np.testing.assert_array_equal(run(0)[..., :3], run(1)[..., :3])
+
+
+def test_an_unknown_pooling_is_refused():
+  module = mtconv.MTConv(6, (3, 3, 3), pooling='median', norm=NORM)
+  with pytest.raises(UserError, match=r"`pooling` \(='median'\).*'avg\+cos'"):
+    jax.eval_shape(module.init, jax.random.key(0), random_clips(1, 2, 2, 2, 5))
 
 
 @pytest.mark.parametrize('separated', [False, True])

@@ -11,14 +11,24 @@ from mtnet_jax.errors import UserError
 from mtnet_jax.layers import recurrent
 
 N, T, C, H = 2, 5, 3, 4
-GATES = {'gru': 3, 'gru_reset_after': 3, 'lstm': 4}
+GATES = {
+  'gru': 3,
+  'gru_reset_after': 3,
+  'lstm': 4,
+  'peephole_lstm': 4,
+  'rnn': 1,
+}
 CELLS = tuple(GATES)
+VECTORS = {
+  'gru_reset_after': ('bias_h',),
+  'peephole_lstm': ('peephole_i', 'peephole_f', 'peephole_o'),
+}
 
 
 def build(cell, num_layers=2):
-  name, _, form = cell.partition('_')
-  kw = {'reset_after': True} if form else {}
-  return recurrent.build(name, H, num_layers, **kw)
+  if cell == 'gru_reset_after':
+    return recurrent.build('gru', H, num_layers, reset_after=True)
+  return recurrent.build(cell, H, num_layers)
 
 
 def random_parameters(cell, num_layers=2, seed=0):
@@ -32,8 +42,7 @@ def random_parameters(cell, num_layers=2, seed=0):
       'kernel_h': (H, width),
       'bias': (width,),
     }
-    if cell == 'gru_reset_after':
-      shapes['bias_h'] = (H,)
+    shapes |= dict.fromkeys(VECTORS.get(cell, ()), (H,))
     params[f'layer_{i}'] = {
       k: rng.normal(0, 0.7, s).astype(np.float32) for k, s in shapes.items()
     }
@@ -58,10 +67,18 @@ def plain_step(xp, cell, p, x, h, c):
       + p['bias'][None, cols]
     )
 
+  if cell == 'rnn':
+    return xp.tanh(gate(0, h)), c
   if cell == 'lstm':
     i, f, g, o = (gate(k, h) for k in range(4))
     c = sigmoid(f) * c + sigmoid(i) * xp.tanh(g)
     return sigmoid(o) * xp.tanh(c), c
+  if cell == 'peephole_lstm':
+    i = sigmoid(gate(0, h) + p['peephole_i'][None] * c)
+    f = sigmoid(gate(1, h) + p['peephole_f'][None] * c)
+    c = f * c + i * xp.tanh(gate(2, h))
+    o = sigmoid(gate(3, h) + p['peephole_o'][None] * c)
+    return o * xp.tanh(c), c
   z, r = sigmoid(gate(0, h)), sigmoid(gate(1, h))
   if cell == 'gru':
     candidate = xp.tanh(gate(2, r * h))
@@ -113,6 +130,63 @@ def test_one_lstm_step_by_hand():
   np.testing.assert_allclose(got, [[[expected]]], rtol=1e-5)
 
 
+def test_two_rnn_steps_by_hand():
+  # One channel: h_1 = tanh(2·1 - 1), h_2 = tanh(2·0 - 1 + 3·h_1).
+  params = {
+    'kernel_x': np.float32([[2.0]]),
+    'kernel_h': np.float32([[3.0]]),
+    'bias': np.float32([-1.0]),
+  }
+  module = recurrent.build('rnn', 1, num_layers=1)
+  x = np.float32([1.0, 0.0]).reshape(1, 2, 1)
+  got = module.apply({'params': {'layer_0': params}}, x)
+  expected = [0.761594156, np.tanh(-1 + 3 * 0.761594156)]
+  np.testing.assert_allclose(got.ravel(), expected, rtol=1e-6)
+
+
+def test_two_peephole_lstm_steps_by_hand():
+  # No weight but the peepholes and g's bias: g = tanh(1) = 0.761594156.
+  params = {
+    'kernel_x': np.zeros((1, 4), np.float32),
+    'kernel_h': np.zeros((1, 4), np.float32),
+    'bias': np.float32([0.0, 0.0, 1.0, 0.0]),  # i f g o
+    'peephole_i': np.float32([2.0]),
+    'peephole_f': np.float32([-3.0]),
+    'peephole_o': np.float32([4.0]),
+  }
+  module = recurrent.build('peephole_lstm', 1, num_layers=1)
+  x = np.zeros((1, 2, 1), np.float32)
+  got = module.apply({'params': {'layer_0': params}}, x).ravel()
+  # From zero i sees nothing: c_1 = g/2. o sees c_1, not the zero before it.
+  c1 = 0.380797078
+  np.testing.assert_allclose(got[0], np.tanh(c1) / (1 + np.exp(-4 * c1)), 1e-6)
+  # i and f see c_1, the cell state before this step.
+  c2 = c1 / (1 + np.exp(3 * c1)) + 0.761594156 / (1 + np.exp(-2 * c1))
+  np.testing.assert_allclose(got[1], np.tanh(c2) / (1 + np.exp(-4 * c2)), 1e-6)
+
+
+def test_peepholes_start_shut_and_learn():
+  x = random_input()
+  module = build('peephole_lstm', 1)
+  variables = jax.jit(module.init)(jax.random.key(0), x)
+  layer = variables['params']['layer_0']
+  plain = {k: v for k, v in layer.items() if not k.startswith('peephole')}
+  np.testing.assert_array_equal(
+    module.apply(variables, x),
+    build('lstm', 1).apply({'params': {'layer_0': plain}}, x),
+  )
+
+  @jax.jit
+  @jax.grad
+  def gradient(variables):
+    return jnp.sum(jnp.square(module.apply(variables, x)))
+
+  gradients = gradient(variables)['params']['layer_0']
+  for name in VECTORS['peephole_lstm']:
+    assert not np.any(layer[name])
+    assert np.all(gradients[name] != 0), name
+
+
 @pytest.mark.parametrize('cell', CELLS)
 def test_gradients_equal_autodiff_of_a_plain_loop(cell):
   params, x = random_parameters(cell, 1), random_input()
@@ -136,36 +210,41 @@ def test_gradients_equal_autodiff_of_a_plain_loop(cell):
   )
 
 
-def test_gradient_equals_finite_differences():
-  params, x = random_parameters('gru', 1), random_input()
+@pytest.mark.parametrize('cell', CELLS)
+def test_gradient_equals_finite_differences(cell):
+  params, x = random_parameters(cell, 1), random_input()
   p64, x64 = in_float64(params), in_float64(x)
 
   def loss():
-    return np.sum(np.square(plain_network(np, 'gru', p64, x64)))
+    return np.sum(np.square(plain_network(np, cell, p64, x64)))
 
-  module = build('gru', 1)
+  module = build(cell, 1)
   got = jax.grad(lambda p: jnp.sum(jnp.square(module.apply({'params': p}, x))))(
     params
   )
-  kernel = p64['layer_0']['kernel_h']
-  # One element of each gate.
-  for index in [(0, 0), (1, H + 2), (3, 2 * H + 1)]:
-    kernel[index] += 1e-5
-    above = loss()
-    kernel[index] -= 2e-5
-    below = loss()
-    kernel[index] += 1e-5
-    np.testing.assert_allclose(
-      got['layer_0']['kernel_h'][index], (above - below) / 2e-5, rtol=1e-4
-    )
+  for name, values in p64['layer_0'].items():
+    # One element of each gate.
+    for column in range(0, values.shape[-1], H):
+      index = (*[1] * (values.ndim - 1), column + 1)
+      values[index] += 1e-5
+      above = loss()
+      values[index] -= 2e-5
+      below = loss()
+      values[index] += 1e-5
+      np.testing.assert_allclose(
+        got['layer_0'][name][index],
+        (above - below) / 2e-5,
+        rtol=1e-4,
+        atol=1e-5,
+        err_msg=f'{name}{index}',
+      )
 
 
 def torch_order(params, cell):
   """PyTorch's rows are gates: LSTM i f g o as here, GRU r z n."""
   h = [*range(H)]
-  if cell == 'lstm':
-    order = [*range(4 * H)]
-  else:
+  order = [*range(GATES[cell] * H)]
+  if cell == 'gru_reset_after':
     order = [H + i for i in h] + h + [2 * H + i for i in h]
   return {
     'weight_ih': params['kernel_x'].T[order],
@@ -174,12 +253,12 @@ def torch_order(params, cell):
   }
 
 
-@pytest.mark.parametrize('cell', ['lstm', 'gru_reset_after'])
+@pytest.mark.parametrize('cell', ['lstm', 'gru_reset_after', 'rnn'])
 def test_equals_pytorch(cell):
   torch = pytest.importorskip('torch')
   params, x = random_parameters(cell), random_input()
-  kind = torch.nn.LSTM if cell == 'lstm' else torch.nn.GRU
-  network = kind(C, H, num_layers=2, batch_first=True)
+  kind = {'lstm': 'LSTM', 'gru_reset_after': 'GRU', 'rnn': 'RNN'}[cell]
+  network = getattr(torch.nn, kind)(C, H, num_layers=2, batch_first=True)
   state = {}
   for i in range(2):
     layer = params[f'layer_{i}']
@@ -215,7 +294,6 @@ def test_initialization_keeps_the_scale():
   layer = params['params']['layer_0']
   assert np.std(layer['kernel_x']) == pytest.approx(16**-0.5, rel=0.1)
   assert np.std(layer['kernel_h']) == pytest.approx(64**-0.5, rel=0.1)
-  assert not np.any(layer['bias'])
 
 
 def test_half_precision_input_is_computed_in_float32():
@@ -229,10 +307,35 @@ def test_half_precision_input_is_computed_in_float32():
 
 
 def test_unknown_cell_lists_the_cells():
-  with pytest.raises(UserError, match=r"`cell` \(='gur'\).*'gru', 'lstm'"):
+  message = r"`cell` \(='gur'\).*'gru', 'lstm', 'peephole_lstm', 'rnn'"
+  with pytest.raises(UserError, match=message):
     recurrent.build('gur', H)
 
 
 def test_reset_after_is_of_the_gru_alone():
   with pytest.raises(UserError, match=r"`reset_after`.*`cell` is 'lstm'"):
     recurrent.build('lstm', H, reset_after=True)
+
+
+@pytest.mark.parametrize(
+  'cell, expected',
+  [
+    # (1 - σ(-1))·tanh(1.5), from a zero state and without input
+    ('gru', 0.731059 * 0.905148),
+    ('gru_reset_after', 0.731059 * 0.905148),
+    # σ(2)·tanh(σ(1)·tanh(1.5))
+    ('lstm', 0.880797 * np.tanh(0.731059 * 0.905148)),
+    ('peephole_lstm', 0.880797 * np.tanh(0.731059 * 0.905148)),
+    ('rnn', 0.905148),
+  ],
+)
+def test_states_start_near_one(cell, expected):
+  module = build(cell, 1)
+  x = np.zeros((1, 1, C), np.float32)
+  first = module.apply(module.init(jax.random.key(0), x), x)
+  np.testing.assert_allclose(first, np.full((1, 1, H), expected), rtol=1e-5)
+  # Two layers, over the frames of a clip of random inputs.
+  module = recurrent.build(cell.split('_reset')[0], 64, 2)
+  x = np.random.default_rng(0).normal(size=(4, 8, 64)).astype(np.float32)
+  hidden = module.apply(module.init(jax.random.key(0), x), x)
+  assert 0.4 < np.mean(hidden[:, 2:]) < 1

@@ -12,34 +12,36 @@ from mtnet_jax.layers.soft_pool import soft_pool
 SIZES = [(4, 6), (5, 4), (4, 3), (3, 5), (1, 4), (1, 1)]
 
 
-def loops(x):
+def loops(x, frames=1):
   """The pooled values and each element's weight in its window."""
   x = np.float64(x)
   n, t, h, w, c = x.shape
-  y, weights = np.zeros((n, t, -(-h // 2), -(-w // 2), c)), np.zeros(x.shape)
-  for i in range(y.shape[2]):
-    for j in range(y.shape[3]):
-      window = np.s_[:, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
-      a = x[window]
-      e = np.exp(a - a.max((2, 3), keepdims=True))
-      weights[window] = e / e.sum((2, 3), keepdims=True)
-      y[:, :, i, j] = np.sum(weights[window] * a, axis=(2, 3))
+  sizes = (-(-t // frames), -(-h // 2), -(-w // 2))
+  y, weights = np.zeros((n, *sizes, c)), np.zeros(x.shape)
+  for f, i, j in np.ndindex(*sizes):
+    window = np.s_[
+      :, frames * f : frames * (f + 1), 2 * i : 2 * i + 2, 2 * j : 2 * j + 2
+    ]
+    a = x[window]
+    e = np.exp(a - a.max((1, 2, 3), keepdims=True))
+    weights[window] = e / e.sum((1, 2, 3), keepdims=True)
+    y[:, f, i, j] = np.sum(weights[window] * a, axis=(1, 2, 3))
   return y, weights
 
 
-def spread(y, shape):
+def spread(y, shape, frames=1):
   """Every element of x gets its window's value."""
-  y = y.repeat(2, axis=2).repeat(2, axis=3)
-  return y[:, :, : shape[2], : shape[3]]
+  y = y.repeat(frames, axis=1).repeat(2, axis=2).repeat(2, axis=3)
+  return y[:, : shape[1], : shape[2], : shape[3]]
 
 
-def clips(h, w, seed=0):
+def clips(h, w, seed=0, t=2):
   rng = np.random.default_rng(seed)
-  return np.float32(2 * rng.normal(size=(2, 2, h, w, 3)))
+  return np.float32(2 * rng.normal(size=(2, t, h, w, 3)))
 
 
-def pool_and_gradient(x, dy, gradient):
-  y, vjp = jax.vjp(lambda x: soft_pool(x, gradient), x)
+def pool_and_gradient(x, dy, gradient, frames=1):
+  y, vjp = jax.vjp(lambda x: soft_pool(x, gradient, (frames, 2, 2)), x)
   return y, vjp(dy)[0]
 
 
@@ -56,20 +58,24 @@ def test_a_window_by_hand():
   )
 
 
-@pytest.mark.parametrize(('h', 'w'), SIZES)
-def test_values_and_both_gradients_equal_the_definition(h, w):
-  x = clips(h, w)
-  y, weights = loops(x)
+@pytest.mark.parametrize(
+  ('t', 'h', 'w', 'frames'),
+  [(2, h, w, 1) for h, w in SIZES]
+  + [(4, 4, 6, 2), (3, 3, 5, 2), (1, 2, 3, 2), (1, 1, 1, 2)],
+)
+def test_values_and_both_gradients_equal_the_definition(t, h, w, frames):
+  x = clips(h, w, t=t)
+  y, weights = loops(x, frames)
   dy = np.float32(np.random.default_rng(1).normal(size=y.shape))
-  run = jax.jit(pool_and_gradient, static_argnums=2)
-  pooled, by_weights = run(x, dy, 'weights')
-  _, exact = run(x, dy, 'exact')
-  chex.assert_shape(pooled, (2, 2, -(-h // 2), -(-w // 2), 3))
+  run = jax.jit(pool_and_gradient, static_argnums=(2, 3))
+  pooled, by_weights = run(x, dy, 'weights', frames)
+  _, exact = run(x, dy, 'exact', frames)
+  chex.assert_shape(pooled, (2, -(-t // frames), -(-h // 2), -(-w // 2), 3))
   chex.assert_trees_all_equal_shapes_and_dtypes(x, by_weights, exact)
   np.testing.assert_allclose(pooled, y, rtol=1e-5, atol=1e-6)
-  expected = spread(dy, x.shape) * weights
+  expected = spread(dy, x.shape, frames) * weights
   np.testing.assert_allclose(by_weights, expected, rtol=1e-5, atol=1e-6)
-  expected = expected * (1 + x - spread(y, x.shape))
+  expected = expected * (1 + x - spread(y, x.shape, frames))
   np.testing.assert_allclose(exact, expected, rtol=1e-4, atol=1e-5)
 
 

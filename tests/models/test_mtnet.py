@@ -1,16 +1,19 @@
 """MTNet and X3D: blocks against plain convolutions, and the whole network."""
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from mtnet_jax import models
+from mtnet_jax import models, state, training
 from mtnet_jax.errors import UserError
 from mtnet_jax.layers import recurrent
 from mtnet_jax.layers.conv import Conv3D
+from mtnet_jax.layers.mtconv import MTConv
 from mtnet_jax.layers.norm import BatchNorm
 from mtnet_jax.models import mtnet
 from tests.arrays import (
@@ -27,7 +30,7 @@ TINY = {
   'local_ratio': 0.5,
   'stem_features': 4,
   'stages': ((8, 6),),
-  'head_features': (8, 8),
+  'head_features': (8, 16),
 }
 
 
@@ -61,16 +64,19 @@ def plain_block(x, variables, stride, swish, recursion):
 
 
 def block(inner, outer, stride, **fields):
+  batch_norm = functools.partial(BatchNorm, use_running_average=True)
   fields = {
-    'local_ratio': 1.0,
+    'conv': Conv3D,
+    'norm': batch_norm,
+    'mtconv': functools.partial(MTConv, local_ratio=1.0, norm=batch_norm),
+    'kernel_frames': 3,
     'recursion': None,
     'squeeze_excitation': False,
     'separated_activation': jax.nn.relu,
     'norm_all_shortcuts': False,
     **fields,
   }
-  batch_norm = functools.partial(BatchNorm, use_running_average=True)
-  return mtnet.MTBlock(inner, outer, stride, Conv3D, batch_norm, **fields)
+  return mtnet.MTBlock(inner, outer, stride, **fields)
 
 
 X3D_PARTS = {
@@ -86,6 +92,7 @@ GRU = functools.partial(mtnet.SqueezeAndRecursion, 'gru', gate=False)
     (6, 1, {'recursion': GRU}, ()),
     (6, 2, {}, ('shortcut',)),
     (6, 2, {'norm_all_shortcuts': True}, ('shortcut', 'shortcut_norm')),
+    (6, 1, {'kernel_frames': 1}, ()),
     (8, 2, X3D_PARTS, ('shortcut', 'shortcut_norm')),
   ],
 )
@@ -261,6 +268,115 @@ def test_gate_reports_each_block():
   assert set(shares) == {'stage_1_block_1'}
   for share in shares.values():
     assert share.dtype == jnp.float32 and share in (0, 0.25, 0.5, 0.75, 1)
+
+
+@pytest.mark.parametrize('pooling', ['softpool+cos', 'avg'])
+def test_without_kernels_or_recurrence_in_time_reversal_is_not_seen(pooling):
+  model, _, x = tiny(temporal_kernels=False, recurrence=False, pooling=pooling)
+  both = jnp.stack([x, x[:, ::-1]])
+
+  def logits(**fields):
+    other = model.copy(**fields)
+    out, _ = jax.jit(jax.vmap(other.apply, (None, 0)))(
+      random_variables(other, x), both
+    )
+    assert np.std(out, axis=1).max() > 1e-2  # clips differ
+    return out
+
+  np.testing.assert_allclose(*logits(), atol=1e-6)
+  # Either one of them tells a clip from its reversal.
+  for key in ('temporal_kernels', 'recurrence'):
+    forwards, backwards = logits(**{key: True})
+    assert np.abs(forwards - backwards).max() > 2e-3, key
+
+
+def test_frame_selection_sees_the_reversal_of_stills():
+  # Four equal frames, then two: of the equally similar the first one stays.
+  x = random_clips(4, 6, 16, 16, 3)[:, [0, 0, 0, 0, 1, 1]]
+  model, variables, _ = tiny(temporal_kernels=False, recurrence=False)
+  for pooling, seen in (('softpool+cos', True), ('avg', False)):
+    apply = jax.jit(model.copy(pooling=pooling).apply)
+    difference = apply(variables, x)[0] - apply(variables, x[:, ::-1])[0]
+    assert (np.abs(difference).max() > 1e-3) == seen, pooling
+    assert seen or np.abs(difference).max() < 1e-6
+
+
+def test_every_mtconv_records_the_frames_that_it_keeps():
+  model, variables, x = tiny()
+  _, recorded = jax.jit(
+    functools.partial(model.apply, mutable='intermediates')
+  )(variables, x)
+  recorded = recorded['intermediates']['stage_1_block_1']
+  assert set(recorded) == {'expand', 'separated', 'project'}
+  for name in recorded:
+    (frames,) = recorded[name]['kept_frames']
+    assert frames.shape == (4, 2) and frames.dtype == jnp.int32
+    assert np.all(frames[:, 0] < frames[:, 1]), name
+
+
+def test_fields_reach_every_mtconv(monkeypatch):
+  made = []
+  original = MTConv.__call__
+
+  def spy(self, x):
+    made.append((self.pooling, self.shared_selection, self.train))
+    return original(self, x)
+
+  monkeypatch.setattr(MTConv, '__call__', spy)
+  model, variables, x = tiny(pooling='stochastic', shared_selection=False)
+  made.clear()
+  jax.eval_shape(model.apply, variables, x)
+  keys = {'dropout': jax.random.key(0), 'pooling': jax.random.key(1)}
+  jax.eval_shape(
+    functools.partial(
+      model.apply, train=True, mutable=['batch_stats'], rngs=keys
+    ),
+    variables,
+    x,
+  )
+  assert made == [
+    ('stochastic', False, train) for train in [False] * 3 + [True] * 3
+  ]
+
+
+@pytest.fixture
+def quick_compilation():
+  """Programs that run once are not worth optimizing."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
+
+
+@pytest.mark.usefixtures('quick_compilation')
+def test_stochastic_pooling_trains_and_follows_seed_and_step():
+  # Without dropout only pooling draws. One block compiles quickly.
+  model = models.build(
+    'mtnet_xs', 3, pooling='stochastic', dropout=0.0, recurrence=False
+  ).copy(blocks=(1, 0, 0, 0))
+  tx, shape = optax.sgd(0.1), (3, 16, 16, 3)
+  rng = np.random.default_rng(0)
+  batch = {
+    'clips': rng.integers(0, 256, (2, *shape), np.uint8),
+    'labels': np.array([0, 2], np.int32),
+  }
+  start = jax.jit(lambda: state.create(model, tx, shape, seed=0))()
+
+  def step_at(train_step, step):
+    current = jax.tree.map(jnp.copy, start)  # a step donates its state
+    current = dataclasses.replace(current, step=jnp.int32(step))
+    following, values = train_step(current, batch)
+    assert int(following.step) == step + 1
+    return float(values['loss']), jax.tree.leaves(following.params)
+
+  first = training.make_train_step(model, lambda _: 0.1, tx, seed=5)
+  other = training.make_train_step(model, lambda _: 0.1, tx, seed=6)
+  loss, params = step_at(first, 0)
+  again, same = step_at(first, 0)
+  assert loss == again
+  for a, b in zip(params, same, strict=True):
+    assert np.isfinite(a).all()
+    np.testing.assert_array_equal(a, b)
+  assert len({loss, step_at(first, 1)[0], step_at(other, 0)[0]}) == 3
 
 
 @pytest.mark.parametrize('ratio', [0, -1, 1.01])

@@ -77,22 +77,31 @@ MTNETS = {
 }
 
 
-def mtconv(kernels, c_out):
+def mtconv(kernels, c_out, ratio=0.875):
   """Both branches' kernels, the point-wise one, three BNs."""
-  local = c_out * 7 // 8
+  local = int(ratio * c_out)
   prolonged = c_out - local
   return kernels + local * prolonged + 2 * (local + 2 * prolonged)
 
 
-def mtnet(blocks, c, stages, head):
-  total = (9 * 3 + 5 + 2) * c
+def recurrence(h, cell='gru'):
+  """A layer as wide as its input: every gate has two kernels and a bias."""
+  gates = {'rnn': 1, 'gru': 3, 'lstm': 4, 'peephole_lstm': 4}[cell]
+  peepholes = 3 * h if cell == 'peephole_lstm' else 0
+  return gates * (2 * h**2 + h) + peepholes
+
+
+def mtnet(blocks, c, stages, head, ratio=0.875, cell='gru', frames=(5, 3)):
+  stem_frames, block_frames = frames
+  total = (9 * 3 + stem_frames + 2) * c
   for count, (inner, outer) in zip(blocks, stages, strict=True):
     # The first block has a projection, and its BN where the width changes.
     total += c * outer + (2 * outer if c != outer else 0)
     for _ in range(count):
-      total += mtconv(c * inner, inner) + mtconv(27 * inner, inner)
-      total += mtconv(inner * outer, outer)
-      total += 2 * (6 * outer**2 + 3 * outer)  # two layers of a GRU
+      total += mtconv(c * inner, inner, ratio)
+      total += mtconv(9 * block_frames * inner, inner, ratio)
+      total += mtconv(inner * outer, outer, ratio)
+      total += 2 * recurrence(outer, cell)
       c = outer
   return total + (c + 2) * head[0] + head[0] * head[1] + (head[1] + 1) * 400
 
@@ -131,8 +140,8 @@ def resnet3d(name):
         inner = 2 * outer if 'wide' in prefixes else outer
         total += point_wise(c, inner) + cubic(convolution, inner, inner, mid)
         total += point_wise(inner, outer)
-      if 'srtg' in prefixes:  # two layers of an LSTM
-        total += 16 * outer**2 + 8 * outer
+      if 'srtg' in prefixes:
+        total += 2 * recurrence(outer, 'lstm')
       c = outer
   return total
 
@@ -152,6 +161,63 @@ def test_table_by_hand(name):
 def test_parameter_count(name):
   model = models.build(name, 400)
   assert cost.parameter_count(model, (4, 32, 32, 3)) == PARAMETERS[name]
+
+
+# MTNet-M and MTNet-L at the ratios of Table 5.6, which prints 29.7 M and 53.5 M
+# for the first: these sizes do not follow from the thesis's text.
+LOCAL_RATIOS = {
+  1.0: (8_119_914, 15_570_258),
+  0.875: (8_577_585, 16_564_003),
+  0.75: (8_904_828, 17_274_678),
+  0.625: (9_103_023, 17_705_043),
+  0.5: (9_171_324, 17_853_408),
+  0.375: (9_110_127, 17_720_533),
+  0.25: (8_919_582, 17_306_748),
+}
+
+
+@pytest.mark.parametrize('ratio', LOCAL_RATIOS)
+def test_local_ratios_of_table_5_6(ratio):
+  for name, count in zip(
+    ('mtnet_m', 'mtnet_l'), LOCAL_RATIOS[ratio], strict=True
+  ):
+    assert mtnet(*MTNETS[name], ratio=ratio) == count
+    assert models.build(name, 400, local_ratio=ratio).local_ratio == ratio
+  # Blocks repeat: of each stage, the first and another tell all.
+  blocks = (2, 2, 2, 2)
+  model = models.build('mtnet_l', 400, local_ratio=ratio).copy(blocks=blocks)
+  expected = mtnet(blocks, *MTNETS['mtnet_l'][1:], ratio=ratio)
+  assert cost.parameter_count(model, (2, 16, 16, 3)) == expected
+
+
+@pytest.mark.parametrize('cell', ['rnn', 'lstm', 'peephole_lstm', 'gru'])
+def test_cells_of_table_5_7(cell):
+  model = models.build('mtnet_xs', 400, cell=cell)
+  expected = mtnet(*MTNETS['mtnet_xs'], cell=cell)
+  assert cost.parameter_count(model, (2, 16, 16, 3)) == expected
+
+
+def test_kernels_without_time():
+  model = models.build('mtnet_xs', 400, temporal_kernels=False)
+  expected = mtnet(*MTNETS['mtnet_xs'], frames=(1, 1))
+  assert cost.parameter_count(model, (2, 16, 16, 3)) == expected
+
+
+def test_pooling_has_no_parameters():
+  def count_and_macs(name, **fields):
+    model = models.build(name, 400, **fields)
+    if name == 'mtnet_xs':
+      model = model.copy(blocks=(1, 0, 0, 0))
+    clip = (8, 32, 32, 3)
+    return cost.parameter_count(model, clip), cost.macs(model, clip)
+
+  expected = count_and_macs('mtnet_xs')
+  assert count_and_macs('mtnet_xs', shared_selection=False) == expected
+  for kind in ('avg', 'max', 'stochastic', 'softpool', 'avg+cos'):
+    # Half of an even number of frames either way.
+    assert count_and_macs('mtnet_xs', pooling=kind) == expected, kind
+  expected = count_and_macs('mt_r3d_50')
+  assert count_and_macs('mt_r3d_50', pooling='avg') == expected
 
 
 @pytest.mark.parametrize('name', GMACS)

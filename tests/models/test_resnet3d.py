@@ -1,4 +1,6 @@
-"""3-D ResNets: blocks against plain convolutions, SRTG's places, errors."""
+"""3-D ResNets against plain convolutions, SRTG's places, errors."""
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -112,6 +114,67 @@ def test_srtg_at_its_place(depth, placement):
   for other in others:
     elsewhere = plain_block(x, variables, strides, other)
     assert np.abs(got - elsewhere).max() > 0.1, other
+
+
+def plain_max_pool(x):
+  """3×3×3 with a stride of 2, borders padded by one."""
+  padded = np.pad(
+    x, ((0, 0), (1, 1), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf
+  )
+  out = np.zeros(
+    (len(x), *(math.ceil(n / 2) for n in x.shape[1:4]), x.shape[4])
+  )
+  for t, i, j in np.ndindex(*out.shape[1:4]):
+    window = padded[:, 2 * t : 2 * t + 3, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3]
+    out[:, t, i, j] = window.max((1, 2, 3))
+  return out
+
+
+def plain_network(x, variables, blocks):
+  """Table 6.1a: stem, max-pool, four stages, average, classifier."""
+  params, stats = variables['params'], variables['batch_stats']
+  x = relu(plain_unit(x, params['stem'], stats['stem'], (1, 2, 2)))
+  x = plain_max_pool(x)
+  for i, count in enumerate(blocks, start=1):
+    for j in range(1, count + 1):
+      name = f'stage_{i}_block_{j}'
+      strides = (2, 2, 2) if i > 1 and j == 1 else (1, 1, 1)
+      x = plain_block(
+        x, {'params': params[name], 'batch_stats': stats[name]}, strides
+      )
+  classifier = params['classifier']
+  return x.mean((1, 2, 3)) @ classifier['kernel'] + classifier['bias'][None]
+
+
+@pytest.mark.parametrize(
+  'name, blocks',
+  [
+    ('r3d_18', (2, 2, 2, 2)),
+    ('r2plus1d_18', (2, 2, 2, 2)),
+    ('r3d_152', (3, 8, 36, 3)),
+  ],
+)
+def test_whole_network_equals_plain_convolutions(monkeypatch, name, blocks):
+  # As deep as it is, but narrow: the widths are counted in test_parameters.
+  monkeypatch.setattr(resnet3d, '_STAGE_FEATURES', (4, 6, 8, 10))
+  x = random_clips(2, 5, 18, 20, 3)
+  model = models.build(name, 7)
+  variables = random_variables(model, x)
+  assert {k for k in variables['params'] if k.startswith('stage')} == {
+    f'stage_{i}_block_{j}'
+    for i, count in enumerate(blocks, start=1)
+    for j in range(1, count + 1)
+  }
+  logits, _ = jax.jit(
+    model.apply, compiler_options={'xla_backend_optimization_level': 0}
+  )(variables, x)
+  expected = plain_network(
+    np.float64(x), jax.tree.map(np.float64, variables), blocks
+  )
+  assert np.std(expected) > 0.1
+  np.testing.assert_allclose(
+    logits, expected, atol=1e-5 * np.abs(expected).max()
+  )
 
 
 def test_gates_open_clip_by_clip():
@@ -237,6 +300,23 @@ def test_mt_r3d_has_prolonged_branches_and_no_recurrence():
       assert set(value['conv_1']) == {'conv', 'norm'}
 
 
+@pytest.mark.parametrize('train', [False, True])
+def test_mt_r3d_hands_its_fields_to_mtconv(train):
+  model = models.build(
+    'mt_r3d_50', 5, local_ratio=0.5, pooling='max', shared_selection=False
+  )
+  unit = model.make_units(train).main(6, kernel_size=(3, 3, 3))
+  assert (unit.local_ratio, unit.pooling) == (0.5, 'max')
+  assert not unit.shared_selection and not unit.channel_separated
+  assert unit.train == train
+
+
+@pytest.mark.parametrize('name', ['mt_r3d_50', 'mtnet_xs'])
+def test_unknown_pooling(name):
+  with pytest.raises(UserError, match=r"`pooling` \(='cos'\).*'softpool\+cos'"):
+    models.build(name, 400, pooling='cos')
+
+
 @pytest.mark.parametrize('placement', ['top', 'end'])
 def test_placement_that_a_simple_block_lacks(placement):
   message = rf"`placement` \(='{placement}'\).*Simple.*'start', 'mid', 'res'"
@@ -265,6 +345,8 @@ def test_unknown_model_names_the_nearest():
     ('mtnet_m', {'placement': 'final'}),
     ('srtg_r3d_34', {'local_ratio': 0.5}),
     ('srtg_r3d_34', {'recurrence': False}),
+    ('r3d_50', {'pooling': 'avg'}),
+    ('mt_r3d_50', {'temporal_kernels': False}),
     ('mtnet_m', {'blocks': (1, 1, 1, 1)}),
   ],
 )
