@@ -23,6 +23,8 @@ def get_config() -> ml_collections.ConfigDict:
     crop_size=224,  # pixels: random square crop
     input_size=224,  # pixels: the crop is resized to this for the model
     flip=True,  # mirror half of the training clips: docs/data.md
+    augment_share=0.0,  # of training clips that augmentations change
+    augment_method_share=0.4,  # of those, the share that each method changes
     short_videos='repeat',  # with too few frames for a clip: or 'error'
     max_broken_share=0.05,  # of unreadable videos, above which training stops
     num_workers=2,  # loader processes; 0 loads in the main process
@@ -35,8 +37,13 @@ def get_config() -> ml_collections.ConfigDict:
     # Overrides of the named model; unset means the model's own default.
     dropout=config_dict.placeholder(float),
     local_ratio=config_dict.placeholder(float),  # MTConv's delta, in (0, 1]
+    # MTConv's prolonged branch: 'avg', 'max', 'stochastic', 'softpool',
+    # 'avg+cos' or 'softpool+cos'
+    pooling=config_dict.placeholder(str),
+    shared_selection=config_dict.placeholder(bool),  # MTConv: of frames
+    temporal_kernels=config_dict.placeholder(bool),  # MTNet: False, 1 frame
     recurrence=config_dict.placeholder(bool),  # MTNet: SR in every block
-    cell=config_dict.placeholder(str),  # 'gru' or 'lstm'
+    cell=config_dict.placeholder(str),  # gru, lstm, peephole_lstm or rnn
     placement=config_dict.placeholder(str),  # SRTG: where in the block
     gate=config_dict.placeholder(bool),  # SRTG: the cycle-consistency gate
   )
@@ -56,6 +63,7 @@ def get_config() -> ml_collections.ConfigDict:
     batch_size=64,  # clips a step, over all devices
     num_epochs=400.0,
     num_steps=0,  # 0: from num_epochs
+    init_from='',  # workdir whose weights a new run starts from
     norm_batch_size=0,  # clips that share BN statistics; 0: one device's
     log_every=50,  # steps
     eval_every=1_000,  # steps; validation with one view a video
@@ -70,6 +78,8 @@ def get_config() -> ml_collections.ConfigDict:
     crop_size=256,  # pixels: the short side is resized to this
     input_size=256,  # pixels: the crop is resized to this for the model
     clips_per_step=30,  # views that go through the model at once
+    # Pairs of classes that are each other's reversal in time, for --controls.
+    reversed_pairs=(),
   )
   config.lock()
   return config

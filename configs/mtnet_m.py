@@ -1,7 +1,6 @@
 """MTNet-M, the recipe of the thesis's section 5.4.1.
 
-Its augmentations (beyond crops and mirroring) and multigrid schedule are not
-part of it yet.
+Its multigrid schedule is not part of it yet.
 
   python train.py --config=configs/mtnet_m.py --config.data.dir=DIR \
     --workdir=runs/mtnet_m
@@ -31,6 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.short_side = 320
   config.data.crop_size = 256
   config.data.input_size = 256
+  config.data.augment_share = 0.7
 
   config.model.name = 'mtnet_m'
   config.model.dtype = 'bfloat16'  # BN, SoftPool and gates stay float32

@@ -1,7 +1,6 @@
 """SRTG on any residual backbone, the recipe of the thesis's section 4.4.1.
 
-Its augmentations (beyond crops and mirroring) and multigrid schedule are not
-part of it yet.
+Its multigrid schedule is not part of it yet.
 
   python train.py --config=configs/srtg.py:r3d_34 --config.data.dir=DIR \
     --workdir=runs/srtg_r3d_34
@@ -26,6 +25,7 @@ def get_config(backbone: str = 'r3d_34') -> ml_collections.ConfigDict:
   config.data.short_side = 320
   config.data.crop_size = 224
   config.data.input_size = 224
+  config.data.augment_share = 0.8
 
   config.model.name = f'srtg_{backbone}'
 

@@ -20,7 +20,7 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from mtnet_jax.data import clips, sources, transforms
+from mtnet_jax.data import augmentations, clips, sources, transforms
 from mtnet_jax.data.records import Example
 from mtnet_jax.data.video import VideoError, VideoReader
 from mtnet_jax.errors import UserError
@@ -93,6 +93,8 @@ class TrainingBatches(_Videos):
   short_side: int
   crop_size: int
   mirrored_labels: frozenset[int]
+  augment_share: float
+  augment_method_share: float
   seed: int
   num_steps: int
 
@@ -139,7 +141,9 @@ class TrainingBatches(_Videos):
     clip = transforms.resize_square(clip, self.input_size)
     if example.label in self.mirrored_labels and rng.random() < 0.5:
       clip = transforms.mirror(clip)
-    return clip
+    return augmentations.augment(
+      clip, self.augment_share, self.augment_method_share, rng
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,6 +282,9 @@ def _build_training(
     raise UserError(
       f'Unknown data.start {data.start!r}; allowed: {", ".join(clips.STARTS)}.'
     )
+  for key in ('augment_share', 'augment_method_share'):
+    if not 0 <= data[key] <= 1:
+      raise UserError(f'data.{key} (={data[key]}) must lie in [0, 1].')
   if config.seed < 0:
     raise UserError(f'seed (={config.seed}) must not be negative.')
   shared = _shared(config, 'train', process_index, process_count)
@@ -297,6 +304,8 @@ def _build_training(
       for label, name in enumerate(names)
       if not transforms.names_a_side(name)
     ),
+    augment_share=data.augment_share,
+    augment_method_share=data.augment_method_share,
     seed=config.seed,
     num_steps=steps,
   )

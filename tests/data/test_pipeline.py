@@ -134,6 +134,24 @@ def test_training_clips_show_the_drawn_frames(videos):
       assert _numbers(clip) == expected.tolist()
 
 
+def test_augmentations_change_training_alone(videos):
+  plain = _config(videos, data__flip=False)
+  changed = _config(
+    videos,
+    data__flip=False,
+    data__augment_share=1.0,
+    data__augment_method_share=1.0,
+  )
+  batch, other = (pipeline.build(c, 'train')[2] for c in (plain, changed))
+  assert (batch['ids'] == other['ids']).all()
+  for clip, augmented in zip(batch['clips'], other['clips'], strict=True):
+    assert (clip != augmented).any()
+  _assert_same(other, pipeline.build(changed, 'train')[2])
+  _assert_same(
+    pipeline.build(plain, 'test')[0], pipeline.build(changed, 'test')[0]
+  )
+
+
 def test_what_depends_on_a_side_is_not_mirrored(videos):
   config = _config(videos, data__short_side=16, train__num_steps=12)
   config.data.crop_size = 16  # of 16 × 21: the black quarter is 5 wide
@@ -327,6 +345,7 @@ def test_training_videos_can_be_evaluated(videos):
     ({'data__crop_size': 25}, r'short_side \(=24\) must not be below .*=25'),
     ({'data__start': 'middle'}, "start 'middle'; allowed: uniform, normal"),
     ({'data__short_videos': 'skip'}, "'skip'; allowed: repeat, error"),
+    ({'data__augment_share': 1.5}, r'data\.augment_share \(=1\.5\) .*\[0, 1\]'),
     ({'data__num_frames': 0}, r'data\.num_frames \(=0\) must be at least 1'),
     ({'data__frame_stride': 0}, r'data\.frame_stride \(=0\)'),
     ({'train__batch_size': 3}, r'=3\) must be divisible by .*processes \(=2'),
