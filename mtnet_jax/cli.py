@@ -129,7 +129,9 @@ def _flag_sentence(error: Exception) -> str:
   lines = [line for line in text.splitlines() if line.strip()]
   if isinstance(error, flags.Error):
     if 'Traceback' in text:
-      return f'--config cannot be loaded: {lines[-1]}'
+      # A ValueError's sentence is a configuration's own.
+      reason = lines[-1].removeprefix('ValueError: ')
+      return f'--config cannot be loaded: {reason}'
     return ' '.join(lines)
   key = ' '.join(lines).strip('"')
   return f'The configuration has no key {key}; configs/base.py lists them all.'

@@ -75,6 +75,14 @@ def test_any_key_can_be_set(root):
     ),
     (['--config=configs/mtnet_x.py'], 'configs/mtnet_l.py, configs/mtnet_m.py'),
     (['--config=configs/mtnet_l.py:x'], '--config cannot be loaded: TypeError'),
+    (
+      ['--config=configs/ablations.py:5.8'],
+      '--config cannot be loaded: Table 5.8 compares poolings',
+    ),
+    (
+      ['--config=configs/ablations.py:4.1/r3d_md', '--config.seed=1'],
+      "--config cannot be loaded: Table 4.1 has no run 'r3d_md'. It compares",
+    ),
     ([], '--config is needed: one of configs/'),
     (['--confg=configs/base.py'], 'Did you mean: config ?'),
     (['--config=configs/base.py', 'workdir'], "'workdir' is not a flag"),
@@ -91,6 +99,16 @@ def test_a_mistake_is_one_sentence_and_code_2(root, arguments, sentence):
   assert sentence in done.stderr
   assert 'Traceback' not in done.stderr and done.stdout == ''
   assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_run_of_an_ablation_can_be_chosen(root):
+  done = _run(
+    root,
+    '--config=configs/ablations.py:5.8/softpool+cos/quickstart',
+    '--config.optim.learning_rate=0.5',
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout == '0.5 () True\n'
 
 
 def test_a_defect_of_ours_keeps_its_traceback(root):
