@@ -178,11 +178,25 @@ class Checkpoints:
     """Reads `params` and `batch_stats` of `step`; as `restore` otherwise."""
     return self._restore(step, 'variables', dict(like))
 
+  def read_variables(
+    self, step: int, sharding: jax.sharding.Sharding
+  ) -> dict[str, Any]:
+    """Reads `params` and `batch_stats` of `step` as they are, of any model."""
+    stored = self._manager.item_metadata(step)['variables']
+    like = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=sharding
+      ),
+      stored,
+      is_leaf=lambda leaf: hasattr(leaf, 'shape'),
+    )
+    return self._restore(step, 'variables', like)
+
   def _restore(
     self, step: int, item: str, like: Mapping[str, Any]
   ) -> dict[str, Any]:
     stored = self._manager.item_metadata(step)[item]
-    differences = _differences(_leaves(stored), _leaves(like))
+    differences = _differences(_shapes(stored), _shapes(like))
     if differences:
       raise UserError(
         f'The checkpoint of step {step} in {self._directory} is of another '
@@ -207,13 +221,17 @@ def _optimizer(state: TrainState) -> dict[str, Any]:
   return {'step': state.step, 'opt_state': state.opt_state}
 
 
-def _leaves(tree: Any) -> dict[str, tuple[int, ...]]:
-  """Shapes by path, `params/stem/conv_xy/kernel`."""
+def leaf_paths(tree: Any) -> dict[str, Any]:
+  """The leaves of a tree by path, `params/stem/conv/kernel`."""
   flat, _ = jax.tree_util.tree_flatten_with_path(tree)
   return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): tuple(leaf.shape)
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
     for path, leaf in flat
   }
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+  return {path: tuple(leaf.shape) for path, leaf in leaf_paths(tree).items()}
 
 
 def _differences(

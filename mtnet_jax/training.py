@@ -18,7 +18,15 @@ import optax
 from absl import logging
 from flax import linen as nn
 
-from mtnet_jax import evaluation, losses, metrics, optim, preprocessing, state
+from mtnet_jax import (
+  evaluation,
+  losses,
+  metrics,
+  optim,
+  preprocessing,
+  state,
+  transfer,
+)
 from mtnet_jax.checkpoints import Checkpoints, make_workdir
 from mtnet_jax.data import pipeline
 from mtnet_jax.errors import UserError
@@ -48,7 +56,8 @@ def make_train_step(
     model: from `mtnet_jax.models.build`.
     schedule: the learning rate that `tx` follows, for the record.
     tx: the optimiser.
-    seed: of dropout; a step's randomness is a function of (seed, step).
+    seed: of dropout and of stochastic pooling; a step's randomness is a
+      function of (seed, step).
 
   Returns:
     The function. `batch` holds `clips` uint8 `(n, t, h, w, c)` and `labels`
@@ -59,7 +68,8 @@ def make_train_step(
   """
 
   def train_step(current, batch):
-    rngs = {'dropout': jax.random.fold_in(jax.random.key(seed), current.step)}
+    key = jax.random.fold_in(jax.random.key(seed), current.step)
+    rngs = {'dropout': key, 'pooling': jax.random.fold_in(key, 1)}
     clips = preprocessing.normalize(batch['clips'], model.dtype or jnp.float32)
 
     def loss_fn(params):
@@ -119,7 +129,7 @@ def train(
   run = _build(config, dataset, mesh)
   broken = _BrokenVideos(dataset.num_videos, config.data.max_broken_share)
   with _catch_sigterm() as stop, Checkpoints(workdir) as checkpoints:
-    current = _first_state(run.initial_state, checkpoints, mesh)
+    current = _first_state(config, run, dataset.labels, checkpoints, mesh)
     start = int(current.step)
     _write_run(config, dataset.labels, workdir)
     batches = pipeline.iterate(
@@ -256,14 +266,16 @@ def _make_validation(config, model, mesh):
   return validate
 
 
-def _first_state(create, checkpoints, mesh) -> TrainState:
-  """The last checkpoint's state, or a new one."""
-  sharding = state.replicated(mesh)
+def _first_state(config, run, labels, checkpoints, mesh) -> TrainState:
+  """The last checkpoint's state, or a new one, perhaps from another run's."""
+  create, sharding = run.initial_state, state.replicated(mesh)
   step = checkpoints.last_step
   if step is None:
     # It runs once: time spent on optimizing its code would be lost.
     options = {'xla_backend_optimization_level': 0}
-    return jax.jit(create, out_shardings=sharding, compiler_options=options)()
+    new = jax.jit(create, out_shardings=sharding, compiler_options=options)()
+    init_from = config.train.init_from
+    return transfer.start_from(init_from, new, labels) if init_from else new
   logging.info('Going on from the checkpoint of step %s', step)
   like = jax.tree.map(
     lambda leaf: leaf.update(sharding=sharding), jax.eval_shape(create)

@@ -17,7 +17,7 @@ _ORDER = [
   ('preprocessing',),
   ('losses', 'metrics', 'optim'),
   ('state', 'checkpoints', 'metric_writer'),
-  ('evaluation',),
+  ('evaluation', 'transfer'),
   ('training',),
   ('analysis',),
 ]

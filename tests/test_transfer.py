@@ -1,0 +1,111 @@
+"""What a new run takes from another one, and what it says of it."""
+
+import jax
+import numpy as np
+import pytest
+
+from mtnet_jax import metric_writer, training
+from mtnet_jax.checkpoints import Checkpoints, leaf_paths
+from mtnet_jax.errors import UserError
+from tests.test_training import _config
+
+
+@pytest.fixture(scope='module')
+def other(blinking_videos, tmp_path_factory):
+  """The workdir of three steps on classes 'bright' and 'dark'."""
+  workdir = tmp_path_factory.mktemp('other')
+  training.train(_config(blinking_videos, train__num_steps=3), workdir)
+  return workdir
+
+
+@pytest.fixture(scope='module')
+def renamed(blinking_videos, tmp_path_factory):
+  """The same videos under other names."""
+  root = tmp_path_factory.mktemp('renamed')
+  for split in ('train', 'val', 'test'):
+    (root / split).mkdir()
+    for old, new in (('bright', 'day'), ('dark', 'night')):
+      (root / split / new).symlink_to(blinking_videos / split / old)
+  return root
+
+
+def _weights(workdir, step):
+  sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  with Checkpoints(workdir, read_only=True) as checkpoints:
+    return leaf_paths(checkpoints.read_variables(step, sharding))
+
+
+@pytest.fixture(autouse=True)
+def _log_everything(caplog):
+  caplog.set_level('INFO', 'absl')
+
+
+def _start(config, workdir):
+  """Trains one step at a rate of zero: the weights stay as they began."""
+  config.seed = 1  # not what the other run began with
+  config.train.num_steps = 1
+  config.optim.warmup_steps = 0
+  config.optim.learning_rate = 0.0
+  training.train(config, workdir)
+  return _weights(workdir, 1)
+
+
+def test_the_same_classes_keep_everything(other, blinking_videos, tmp_path):
+  config = _config(blinking_videos, train__init_from=str(other))
+  got, expected = _start(config, tmp_path), _weights(other, 3)
+  assert got.keys() == expected.keys()
+  for path, leaf in got.items():
+    if path.startswith('params'):  # BN's statistics have moved on
+      np.testing.assert_array_equal(leaf, expected[path], err_msg=path)
+
+
+def test_other_classes_get_a_new_head(other, renamed, tmp_path, caplog):
+  config = _config(renamed, train__init_from=str(other))
+  got, expected = _start(config, tmp_path), _weights(other, 3)
+  head = {'params/classifier/kernel', 'params/classifier/bias'}
+  for path in got.keys() - head:
+    if path.startswith('params'):
+      np.testing.assert_array_equal(got[path], expected[path], err_msg=path)
+  kernel = 'params/classifier/kernel'
+  assert np.abs(got[kernel] - expected[kernel]).max() > 0.01
+  assert (
+    'new are: params/classifier/bias, params/classifier/kernel; left behind: '
+    'params/classifier/bias, params/classifier/kernel'
+  ) in caplog.text
+
+
+def test_what_does_not_fit_is_new_and_listed(other, renamed, tmp_path, caplog):
+  config = _config(renamed, train__init_from=str(other))
+  config.model.recurrence = True
+  fresh = _config(renamed)
+  fresh.model.recurrence = True
+  got = _start(config, tmp_path / 'a')
+  new = _start(fresh, tmp_path / 'b')
+  path = 'params/stage_2_block_1/recursion/recurrence/layer_0/kernel_x'
+  assert path in caplog.text
+  np.testing.assert_array_equal(got[path], new[path])
+  shared = 'params/stage_2_block_1/expand/local/kernel'
+  np.testing.assert_array_equal(got[shared], _weights(other, 3)[shared])
+
+
+def test_an_interrupted_run_goes_on_from_its_own(other, blinking_videos,
+                                                 tmp_path):  # fmt: skip
+  config = _config(
+    blinking_videos, train__init_from=str(other), train__num_steps=3
+  )
+  training.train(config, tmp_path)
+  config.train.num_steps = 5
+  config.train.init_from = str(tmp_path / 'gone')  # no longer read
+  training.train(config, tmp_path)
+  assert metric_writer.read(tmp_path / 'metrics.jsonl')[-1]['step'] == 5
+
+
+def test_nothing_to_start_from(other, blinking_videos, tmp_path):
+  config = _config(blinking_videos, train__init_from=str(tmp_path / 'none'))
+  with pytest.raises(UserError, match=r'no checkpoint in .*none.*init_from'):
+    training.train(config, tmp_path / 'run')
+  config = _config(blinking_videos, train__init_from=str(other))
+  config.model.name = 'r3d_18'
+  config.model.local_ratio = config.model.recurrence = None
+  with pytest.raises(UserError, match=r'Nothing in .* fits this model'):
+    training.train(config, tmp_path / 'run')
