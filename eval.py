@@ -1,7 +1,8 @@
 """Scores a run: python eval.py --config=FILE.py --workdir=DIR.
 
 Ten clips by three crops of every video of `config.eval.split`, their softmax
-averaged. Writes into WORKDIR/evaluation and prints a table.
+averaged. Writes into WORKDIR/evaluation and prints a table; with `--controls`
+also what the accuracy would be without what it should rest on.
 """
 
 import pathlib
@@ -17,19 +18,27 @@ _WORKDIR = flags.DEFINE_string(
 _CHECKPOINT = flags.DEFINE_enum(
   'checkpoint', 'best', ['best', 'last'], 'Best on validation, or the last.'
 )
+_CONTROLS = flags.DEFINE_bool(
+  'controls', False, 'Also: trivial cues alone, and frames shuffled.'
+)
 
 
 def main(_) -> None:
   # Not above: loader processes read this file again and have no use for jax.
   from mtnet_jax import evaluation
-  from mtnet_jax.analysis import report
+  from mtnet_jax.analysis import controls, report
 
+  config, checkpoint = cli.get_config(_CONFIG), _CHECKPOINT.value
   workdir = pathlib.Path(_WORKDIR.value)
-  predictions, names = evaluation.evaluate(
-    cli.get_config(_CONFIG), workdir, _CHECKPOINT.value
-  )
+  predictions, names = evaluation.evaluate(config, workdir, checkpoint)
   report.write(predictions, names, workdir)
+  figures = None
+  if _CONTROLS.value:
+    figures = controls.measure(config, workdir, checkpoint, predictions, names)
+    report.write_controls(figures, workdir)
   report.show(predictions, names, workdir)
+  if figures:
+    report.show_controls(figures)
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -170,6 +170,7 @@ def evaluate(
   config: ml_collections.ConfigDict,
   workdir: str | pathlib.Path,
   checkpoint: str = 'best',
+  shuffle_frames: bool = False,
 ) -> tuple[Predictions, tuple[str, ...]]:
   """Scores `config.eval.split` with a checkpoint of `workdir`.
 
@@ -177,6 +178,8 @@ def evaluate(
     config: of the run; split and views come from `config.eval`.
     workdir: of the run.
     checkpoint: 'best' (on validation) or 'last'.
+    shuffle_frames: put each view's frames in an order drawn from `config.seed`:
+      what is left of the accuracy does not come from time.
 
   Returns:
     The predictions and the names of the classes.
@@ -189,14 +192,18 @@ def evaluate(
   dataset = pipeline.build_evaluation(config, config.eval.split)
   check_class_names(workdir, dataset.labels)
   model = build_model(config, len(dataset.labels))
-  variables = _restore_variables(config, workdir, checkpoint, model, mesh)
+  variables = restore_variables(config, workdir, checkpoint, model, mesh)
   # Better to hear now than after the work that there is no place for it.
   make_workdir(pathlib.Path(workdir) / 'evaluation')
-  with Progress('evaluating', dataset.num_videos, 'videos') as progress:
+  batches = pipeline.iterate(dataset, num_workers=config.data.num_workers)
+  if shuffle_frames:
+    batches = _shuffle_frames(batches, config.seed)
+  what = 'shuffled frames' if shuffle_frames else 'evaluating'
+  with Progress(what, dataset.num_videos, 'videos') as progress:
     predictions = score_videos(
       make_eval_step(model),
       variables,
-      pipeline.iterate(dataset, num_workers=config.data.num_workers),
+      batches,
       clips_per_step=config.eval.clips_per_step,
       mesh=mesh,
       progress=progress,
@@ -204,7 +211,39 @@ def evaluate(
   return predictions, dataset.labels
 
 
-def _restore_variables(config, workdir, checkpoint, model, mesh):
+def _shuffle_frames(batches: Iterable[Batch], seed: int) -> Iterator[Batch]:
+  """The batches with the frames of each view in a random order of its own."""
+  rng = np.random.default_rng(seed)
+  for batch in batches:
+    clips = batch['clips']  # b v t h w c
+    order = rng.random(clips.shape[:3]).argsort(axis=2)
+    yield batch | {
+      'clips': np.take_along_axis(clips, order[..., None, None, None], axis=2)
+    }
+
+
+def restore_variables(
+  config: ml_collections.ConfigDict,
+  workdir: str | pathlib.Path,
+  checkpoint: str,
+  model: nn.Module,
+  mesh: jax.sharding.Mesh,
+) -> dict:
+  """Reads what `model.apply` takes from a run.
+
+  Args:
+    config: of the run.
+    workdir: of the run.
+    checkpoint: 'best' (on validation) or 'last'.
+    model: from `build_model`.
+    mesh: the devices, all of which get everything.
+
+  Returns:
+    `params` and `batch_stats`.
+
+  Raises:
+    UserError: no checkpoint, or one of another model or number of classes.
+  """
   if not (pathlib.Path(workdir) / 'checkpoints').is_dir():
     raise UserError(
       f'There is no checkpoint in --workdir={workdir}. Train first: '
@@ -278,7 +317,9 @@ def write(
     labels=predictions.labels,
     probabilities=predictions.probabilities,
   )
-  with (directory / 'per_class.csv').open('w', newline='') as file:
+  with (directory / 'per_class.csv').open(
+    'w', newline='', encoding='utf-8'
+  ) as file:
     writer = csv.writer(file)
     writer.writerow(['class', 'videos', 'top1', 'top5'])
     for name, videos, top1, top5 in per_class(predictions, names):

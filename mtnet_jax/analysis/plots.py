@@ -3,7 +3,9 @@
 import pathlib
 from collections.abc import Sequence
 
+import matplotlib
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 
 from mtnet_jax.typing import Int
@@ -28,8 +30,11 @@ def draw_confusion(
   axes = figure.add_subplot()
   axes.imshow(shares, cmap='Blues', vmin=0, vmax=1)
   if classes <= 40:
-    axes.set_xticks(range(classes), names, rotation=60, ha='right')
-    axes.set_yticks(range(classes), names)
+    # A class's name may hold a dollar sign, and is no formula.
+    axes.set_xticks(
+      range(classes), names, rotation=60, ha='right', parse_math=False
+    )
+    axes.set_yticks(range(classes), names, parse_math=False)
     for row, column in zip(*np.nonzero(matrix), strict=True):
       axes.text(
         column,
@@ -74,3 +79,39 @@ def draw_curves(
       axes.legend()
       axes.set_ylim(0, 1)
   figure.savefig(path, dpi=110)
+
+
+def draw_gates(
+  records: Sequence[dict[str, float]], path: str | pathlib.Path
+) -> bool:
+  """Draws the share of open gates over the steps, a line a block.
+
+  Args:
+    records: of `metrics.jsonl`, from `metric_writer.read`.
+    path: of the PNG.
+
+  Returns:
+    Whether there was anything to draw: a network without gates has no shares.
+  """
+  prefix = 'train/gate_open/'
+  blocks = sorted(
+    {name for record in records for name in record if name.startswith(prefix)},
+    key=lambda name: [int(p) for p in name.split('_') if p.isdigit()],
+  )
+  if not blocks:
+    return False
+  figure = matplotlib.figure.Figure(figsize=(8, 4.5), layout='constrained')
+  axes = figure.add_subplot()
+  colors = matplotlib.colormaps['viridis'](np.linspace(0, 0.95, len(blocks)))
+  for name, color in zip(blocks, colors, strict=True):
+    points = [(r['step'], r[name]) for r in records if name in r]
+    label = name.removeprefix(prefix)
+    axes.plot(*zip(*points, strict=True), color=color, label=label)
+  axes.set_title('clips whose temporal gate is open, by block')
+  axes.set_xlabel('step')
+  axes.set_ylim(-0.02, 1.02)
+  axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1))
+  axes.grid(alpha=0.3)
+  axes.legend(fontsize=7, ncols=2)
+  figure.savefig(path, dpi=110)
+  return True

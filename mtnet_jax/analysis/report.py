@@ -1,6 +1,8 @@
 """What `eval.py` leaves behind and shows."""
 
+import json
 import pathlib
+from collections.abc import Mapping
 
 import rich.console
 import rich.markup
@@ -14,7 +16,9 @@ from mtnet_jax.evaluation import Predictions
 def write(
   predictions: Predictions, names: tuple[str, ...], workdir: pathlib.Path
 ) -> None:
-  """Writes `WORKDIR/evaluation`, and the training curves beside it.
+  """Writes `WORKDIR/evaluation`, and the training's curves beside it.
+
+  Among them the shares of open gates, where the network has gates.
 
   Args:
     predictions: of every video.
@@ -30,6 +34,7 @@ def write(
   records = metric_writer.read(workdir / 'metrics.jsonl')
   if records:
     plots.draw_curves(records, workdir / 'curves.png')
+    plots.draw_gates(records, workdir / 'gates.png')
 
 
 def show(
@@ -39,7 +44,7 @@ def show(
   console: rich.console.Console | None = None,
 ) -> None:
   """Prints accuracies by class, what could not be scored, and the files."""
-  console = console or rich.console.Console()
+  console = console or rich.console.Console(emoji=False)
   table = rich.table.Table('class', 'videos', 'top-1', 'top-5')
   for name, videos, *shares in evaluation.per_class(predictions, names):
     table.add_row(
@@ -59,3 +64,40 @@ def show(
     ('checkpoints', workdir / 'checkpoints'),
   ):
     console.print(f'{what}: {path}', markup=False, highlight=False)
+
+
+# What `controls.measure` returns, in words.
+_CONTROLS = {
+  'top1': 'the network, top-1',
+  'chance': 'always the most frequent class',
+  'trivial_cues': 'length, frame rate and size alone',
+  'shuffled_top1': 'the network on shuffled frames, top-1',
+  'pairs': 'which of two reversed classes',
+  'shuffled_pairs': 'the same on shuffled frames (a guess: 50%)',
+}
+
+
+def write_controls(figures: Mapping[str, float], workdir: pathlib.Path) -> None:
+  """Writes `WORKDIR/evaluation/controls.json`.
+
+  Args:
+    figures: from `controls.measure`.
+    workdir: of the run.
+  """
+  path = workdir / 'evaluation' / 'controls.json'
+  path.write_text(json.dumps(dict(figures), indent=2))
+
+
+def show_controls(
+  figures: Mapping[str, float], console: rich.console.Console | None = None
+) -> None:
+  """Prints the controls as a table.
+
+  Args:
+    figures: from `controls.measure`.
+    console: where to; the terminal if None.
+  """
+  table = rich.table.Table('control', 'accuracy')
+  for name, value in figures.items():
+    table.add_row(_CONTROLS[name], f'{value:.1%}')
+  (console or rich.console.Console()).print(table)

@@ -1,6 +1,7 @@
 """What a person sees after an evaluation."""
 
 import io
+import json
 
 import cv2
 import numpy as np
@@ -40,6 +41,12 @@ def test_files(tmp_path):
   assert not (tmp_path / 'curves.png').exists()  # nothing was trained here
 
 
+def test_names_are_no_formulas(tmp_path):
+  path = tmp_path / 'c.png'
+  plots.draw_confusion(np.eye(2, dtype=int), ('a$\\frac$', 'b$'), path)
+  assert path.stat().st_size > 1_000
+
+
 def test_confusion_darkens_with_the_share(tmp_path):
   pale, dark = tmp_path / 'pale.png', tmp_path / 'dark.png'
   plots.draw_confusion(np.array([[1, 9], [9, 1]]), ('a', 'b'), pale)
@@ -59,3 +66,33 @@ def test_curves_are_drawn_from_any_records(tmp_path):
   ]
   plots.draw_curves(records, tmp_path / 'curves.png')
   assert cv2.imread(str(tmp_path / 'curves.png')).std() > 5
+
+
+def test_controls_are_written_and_shown(tmp_path):
+  figures = {'top1': 0.9, 'trivial_cues': 0.0625, 'shuffled_pairs': 0.5}
+  (tmp_path / 'evaluation').mkdir()
+  report.write_controls(figures, tmp_path)
+  path = tmp_path / 'evaluation/controls.json'
+  assert json.loads(path.read_text()) == figures
+  text = io.StringIO()
+  report.show_controls(figures, rich.console.Console(file=text, width=120))
+  lines = text.getvalue().splitlines()
+  assert any('size alone' in line and '6.2%' in line for line in lines)
+  assert any('shuffled' in line and '50.0%' in line for line in lines)
+
+
+def test_gates_are_drawn_where_there_are_any(tmp_path):
+  path = tmp_path / 'gates.png'
+  assert not plots.draw_gates([{'step': 1, 'train/loss': 2.0}], path)
+  assert not path.exists()
+  blocks = [f'train/gate_open/stage_1_block_{i}' for i in range(1, 12)]
+  records = [
+    {'step': step} | {name: 1 / (i + step) for i, name in enumerate(blocks)}
+    for step in (1, 2, 3)
+  ]
+  assert plots.draw_gates(records, path)
+  image = cv2.imread(str(path)).astype(int)
+  # A color a block, from violet to yellow.
+  blue, green, red = (image[..., i] for i in range(3))
+  assert ((red > 200) & (green > 200) & (blue < 120)).any()
+  assert ((red < 90) & (green < 30) & (blue > 60)).any()

@@ -1,0 +1,195 @@
+"""Which frames a trained MTNet keeps: a picture, and a number.
+
+  python -m mtnet_jax.analysis.kept_frames --config=configs/quickstart.py \
+    --config.data.dir=DIR --workdir=DIR --out=kept.png [--ids=a.mp4,b.mp4]
+
+Every Multi-Temporal convolution's prolonged branch keeps half of the frames,
+those that differ most from their neighbors (the thesis, 5.6–5.7). The picture
+shows, for the middle view of a few videos, the frames, how much moves in them,
+and which of them each convolution keeps. The number says whether more moves in
+the kept frames than in all, over the whole split.
+"""
+
+import functools
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+from absl import flags
+from flax import linen as nn
+
+from mtnet_jax import cli, evaluation, preprocessing, state
+from mtnet_jax.data import pipeline
+from mtnet_jax.errors import UserError
+from mtnet_jax.typing import Array, Bool, Float, UInt8
+
+_MOST_SHOWN = 4
+_CONVOLUTIONS = ('expand', 'separated', 'project')  # of a block
+
+
+def kept_frames(
+  model: nn.Module, variables: Mapping, clips: UInt8[Array, 'n t h w c']
+) -> dict[str, Bool[np.ndarray, 'n t']]:
+  """Returns which frames each Multi-Temporal convolution keeps.
+
+  Args:
+    model: an MTNet, from `models.build`: all its layers see all frames.
+    variables: its parameters and statistics.
+    clips: uint8.
+
+  Returns:
+    Masks under the layers' names, 'stage_1_block_1/expand' for instance, in the
+    order of depth.
+
+  Raises:
+    UserError: the network selects no frames.
+  """
+  masks = {}
+  for path, indices in jax.tree_util.tree_leaves_with_path(
+    jax.device_get(_sow(model, variables, clips))
+  ):
+    *names, what = (p.key for p in path if hasattr(p, 'key'))
+    if what == 'kept_frames':
+      mask = np.zeros(clips.shape[:2], bool)
+      np.put_along_axis(mask, indices, True, axis=1)
+      masks['/'.join(names)] = mask
+  if not masks:
+    raise UserError(
+      'This network selects no frames: it is no MTNet, or `local_ratio` or '
+      '`pooling` leave nothing to select.'
+    )
+  return dict(sorted(masks.items(), key=lambda item: _depth(item[0])))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _sow(model, variables, clips):
+  clips = preprocessing.normalize(clips, model.dtype or jnp.float32)
+  _, sown = model.apply(
+    variables, clips, train=False, mutable=['intermediates']
+  )
+  return sown.get('intermediates', {})
+
+
+def _depth(layer: str) -> tuple[int, ...]:
+  """Where a layer stands, of 'stage_2_block_11/separated' for instance."""
+  block, convolution = layer.split('/')
+  _, stage, _, number = block.split('_')
+  return int(stage), int(number), _CONVOLUTIONS.index(convolution)
+
+
+def motion(clips: UInt8[np.ndarray, 'n t h w c']) -> Float[np.ndarray, 'n t']:
+  """Returns how much each frame differs from its neighbors.
+
+  The mean absolute difference of pixels, of 255, summed over the frame before
+  and the frame after; the first and the last frame have one neighbor, which
+  counts twice: as the selection weighs its cosines.
+  """
+  clips = clips.astype(np.float32)
+  steps = np.abs(clips[:, 1:] - clips[:, :-1]).mean(axis=(2, 3, 4))  # n t-1
+  return np.concatenate([steps[:, :1], steps], 1) + np.concatenate(
+    [steps, steps[:, -1:]], 1
+  )
+
+
+def relative_motion(
+  masks: Mapping[str, Bool[np.ndarray, 'n t']],
+  clips: UInt8[np.ndarray, 'n t h w c'],
+) -> dict[str, float]:
+  """Returns the motion of each layer's kept frames over that of all frames.
+
+  1 is what a selection that pays no heed to motion has on average.
+  """
+  moved = motion(clips)
+  moved = moved / np.maximum(moved.mean(axis=1, keepdims=True), 1e-6)
+  return {name: float(moved[mask].mean()) for name, mask in masks.items()}
+
+
+def draw(
+  clips: UInt8[np.ndarray, 'n t h w c'],
+  masks: Mapping[str, Bool[np.ndarray, 'n t']],
+  titles: Sequence[str],
+  path: str | pathlib.Path,
+) -> None:
+  """Draws the frames of a few clips, their motion, and what each layer keeps.
+
+  Args:
+    clips: a few, uint8.
+    masks: from `kept_frames`.
+    titles: of the clips.
+    path: of the PNG.
+  """
+  n, t, h, w, _ = clips.shape
+  layers = list(masks)
+  moved = motion(clips)
+  figure = matplotlib.figure.Figure(
+    figsize=(1.1 * t + 2, n * (2.6 + 0.13 * len(layers))), layout='constrained'
+  )
+  parts = figure.subfigures(n, 1, squeeze=False)[:, 0]
+  for i, part in enumerate(parts):
+    part.suptitle(titles[i], fontsize=10)
+    top, middle, bottom = part.subplots(
+      3, 1, height_ratios=[h / w * 1.1, 0.5, 0.13 * len(layers)]
+    )
+    top.imshow(np.concatenate(list(clips[i]), axis=1))
+    top.set_axis_off()
+    middle.bar(range(t), moved[i], color='#4477aa')
+    middle.set_ylabel('motion', fontsize=8)
+    grid = np.stack([masks[layer][i] for layer in layers])
+    bottom.imshow(grid, cmap='Greens', vmin=0, vmax=1.4, aspect='auto')
+    bottom.set_yticks(range(len(layers)), layers, fontsize=6)
+    bottom.set_xticks(range(t), [f'{share:.0%}' for share in grid.mean(axis=0)])
+    bottom.set_xlabel('kept by so many convolutions', fontsize=8)
+    for axes in (middle, bottom):
+      axes.set_xlim(-0.5, t - 0.5)
+    middle.set_xticks([])
+  figure.savefig(path, dpi=100)
+
+
+def _define_flags():
+  flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
+  flags.DEFINE_string('out', None, 'PNG file to write.', required=True)
+  flags.DEFINE_list('ids', [], 'Videos to show; a few of the split if none.')
+  return cli.define_config()
+
+
+def main(holder: flags.FlagHolder) -> None:
+  """Draws what the flags name, and prints the relative motion by layer."""
+  values = flags.FLAGS
+  config = cli.get_config(holder).copy_and_resolve_references()
+  config.eval.num_clips = config.eval.num_crops = 1
+  dataset = pipeline.build_evaluation(config, config.eval.split)
+  model = evaluation.build_model(config, len(dataset.labels))
+  variables = evaluation.restore_variables(
+    config, values.workdir, 'best', model, state.make_mesh()
+  )
+  shown, shown_masks, titles, ratios, weights = [], [], [], [], []
+  for batch in pipeline.iterate(dataset, num_workers=0):
+    clips = batch['clips'][:, 0]
+    masks = kept_frames(model, variables, clips)
+    good = batch['mask']
+    ratios.append(
+      relative_motion({k: m[good] for k, m in masks.items()}, clips[good])
+    )
+    weights.append(good.sum())
+    for row in np.flatnonzero(good):
+      name = str(batch['ids'][row])
+      wanted = name in values.ids if values.ids else len(shown) < _MOST_SHOWN
+      if wanted:
+        shown.append(clips[row])
+        shown_masks.append({k: m[row] for k, m in masks.items()})
+        titles.append(name)
+  if not shown:
+    raise UserError(f'None of --ids={values.ids} is in {config.eval.split!r}.')
+  stacked = {k: np.stack([m[k] for m in shown_masks]) for k in shown_masks[0]}
+  draw(np.stack(shown), stacked, titles, values.out)
+  for layer in ratios[0]:
+    mean = np.average([r[layer] for r in ratios], weights=weights)
+    print(f'{layer}: motion of kept frames / of all frames = {mean:.3f}')
+
+
+if __name__ == '__main__':
+  config_holder = _define_flags()
+  cli.run(lambda _: main(config_holder))

@@ -1,0 +1,124 @@
+"""Controls by hand, and on videos that give themselves away by their size."""
+
+import numpy as np
+import pytest
+
+from mtnet_jax import evaluation, training
+from mtnet_jax.analysis import controls
+from mtnet_jax.errors import UserError
+from mtnet_jax.evaluation import Predictions
+from tests.test_training import _config
+
+
+def _predictions(labels, probabilities):
+  labels = np.array(labels)
+  return Predictions(
+    labels.astype(str), labels, np.array(probabilities, np.float32), {}
+  )
+
+
+def test_pair_accuracy_by_hand():
+  predictions = _predictions(
+    [0, 1, 0, 2, 3],
+    [
+      [0.2, 0.1, 0.3, 0.4],  # right among the two, though class 3 leads
+      [0.5, 0.4, 0.1, 0.0],  # wrong
+      [0.25, 0.25, 0.25, 0.25],  # half
+      [0.0, 0.0, 0.0, 1.0],  # of no pair
+      [0.9, 0.0, 0.0, 0.1],  # of no pair
+    ],
+  )
+  assert controls.pair_accuracy(predictions, [(0, 1)]) == 0.5
+  assert controls.pair_accuracy(predictions, [(1, 0)]) == 0.5
+  assert controls.pair_accuracy(predictions, [(0, 1), (3, 2)]) == 0.5
+  assert controls.pair_accuracy(predictions, [(3, 2)]) == 0.5
+  assert controls.pair_accuracy(predictions, [(0, 3)]) == pytest.approx(1 / 6)
+
+
+def test_pairs_without_a_video():
+  with pytest.raises(UserError, match=r'No video of eval\.reversed_pairs'):
+    controls.pair_accuracy(_predictions([0], [[1, 0, 0]]), [(1, 2)])
+
+
+def test_cues_that_tell_everything_and_nothing():
+  rng = np.random.default_rng(0)
+  labels, test_labels = np.arange(60) % 3, np.arange(90) % 3
+  noise, test_noise = rng.normal(size=(60, 2)), rng.normal(size=(90, 2))
+  telling = np.stack([10.0 * labels, noise[:, 0]], 1)
+  test_telling = np.stack([10.0 * test_labels, test_noise[:, 0]], 1)
+  everything = controls.classify_cues(
+    telling, labels, test_telling, test_labels
+  )
+  assert everything > 0.95
+  nothing = controls.classify_cues(noise, labels, test_noise, test_labels)
+  assert abs(nothing - 1 / 3) < 0.15  # three standard deviations
+
+
+def test_constant_and_far_cues():
+  cues = np.array([[1.0, 5.0], [1.0, 6.0], [1.0, 20.0], [1.0, 21.0]])
+  labels = np.array([0, 0, 1, 1])
+  far = np.array([[1.0, 1e6], [1.0, -1e6]])
+  assert controls.classify_cues(cues, labels, far, np.array([1, 0])) == 1
+
+
+def test_the_nearest_class_by_hand():
+  # One video of class 0 among three of class 1. Leaving each out in turn, any
+  # width calls the left-out 0 a 1, and narrow ones call all the others right.
+  cues = np.array([[0.0], [1.0], [1.1], [1.2]])
+  labels = np.array([0, 1, 1, 1])
+  tested = np.array([[0.05], [0.9]])
+  assert controls.classify_cues(cues, labels, tested, np.array([0, 1])) == 1
+
+
+@pytest.fixture(scope='module')
+def directions(tmp_path_factory, write_video):
+  """Brightening and dimming videos; all that dim are larger."""
+  root = tmp_path_factory.mktemp('directions')
+  rng = np.random.default_rng(0)
+  for split, count in (('train', 6), ('val', 2), ('test', 4)):
+    for i in range(count):
+      levels = np.linspace(40, 200, 12)[:, None, None, None]
+      for label, size in (('brighten', 48), ('dim', 64)):
+        noise = rng.integers(-20, 20, (12, size, size, 3))
+        frames = (levels + noise).astype(np.uint8)
+        levels = levels[::-1]
+        write_video(root / split / label / f'{i}.mp4', frames)
+  return root
+
+
+def test_measured_on_a_run(directions, tmp_path):
+  config = _config(directions, train__num_steps=3)
+  config.eval.reversed_pairs = (('brighten', 'dim'),)
+  training.train(config, tmp_path)
+  predictions, names = evaluation.evaluate(config, tmp_path)
+  figures = controls.measure(config, tmp_path, 'best', predictions, names)
+  assert list(figures) == [
+    'top1', 'chance', 'trivial_cues', 'shuffled_top1', 'pairs',
+    'shuffled_pairs',
+  ]  # fmt: skip
+  assert figures['trivial_cues'] == 1  # the size gives it away
+  assert figures['chance'] == 0.5
+  # With two classes that are a pair the two accuracies are one.
+  assert figures['pairs'] == figures['top1'] == predictions.accuracy()
+  assert figures['shuffled_pairs'] == figures['shuffled_top1']
+  config.eval.reversed_pairs = (('brighten', 'darken'),)
+  with pytest.raises(UserError, match=r"'darken'.*brighten, dim"):
+    controls.measure(config, tmp_path, 'best', predictions, names)
+
+
+def test_shuffled_frames_are_the_same_frames(monkeypatch):
+  """Every view has its frames in an order of its own, and no other frames."""
+  numbers = np.arange(2 * 3 * 8).reshape(2, 3, 8, 1, 1, 1).astype(np.uint8)
+  batches = [{'clips': numbers, 'labels': np.array([0, 1])}] * 2
+  first, second = evaluation._shuffle_frames(batches, seed=0)
+  for batch in (first, second):
+    assert (np.sort(batch['clips'], axis=2) == numbers).all()
+    assert (batch['labels'] == [0, 1]).all()
+  orders = {
+    tuple((view.ravel() - view.min()).tolist())
+    for batch in (first, second)
+    for view in batch['clips'].reshape(6, 8)
+  }
+  assert len(orders) == 12
+  again, _ = evaluation._shuffle_frames(batches, seed=0)
+  assert (again['clips'] == first['clips']).all()

@@ -1,0 +1,140 @@
+"""Which frames are kept, against the definition; pictures of it."""
+
+import subprocess
+import sys
+
+import cv2
+import jax
+import numpy as np
+import pytest
+
+from mtnet_jax import models, training
+from mtnet_jax.analysis import kept_frames
+from mtnet_jax.errors import UserError
+from tests.arrays import random_variables
+from tests.test_training import _TINY, _config
+
+
+def _clips(n=2, t=6, seed=0):
+  rng = np.random.default_rng(seed)
+  return rng.integers(0, 256, (n, t, 16, 16, 3), np.uint8)
+
+
+@pytest.fixture(scope='module')
+def network():
+  model = models.build('mtnet_xs', 3, recurrence=False)
+  clips = np.zeros((1, 2, 16, 16, 3), np.float32)
+  return model, random_variables(model, clips)
+
+
+def _lowest_half(pooled):
+  """The frames with the lowest triplet scores (5.6–5.7), of one clip."""
+  v = pooled.mean((1, 2)).astype(np.float64)
+  v /= np.linalg.norm(v, axis=1, keepdims=True)
+  cos = [v[i] @ v[i + 1] for i in range(len(v) - 1)]
+  scores = [a + b for a, b in zip([cos[0], *cos], [*cos, cos[-1]], strict=True)]
+  return set(np.argsort(scores, kind='stable')[: len(v) // 2].tolist())
+
+
+def test_masks_are_those_of_the_layers(network):
+  model, variables = network
+  clips = _clips()
+  masks = kept_frames.kept_frames(model, variables, clips)
+  assert list(masks) == [
+    f'stage_{i}_block_1/{name}'
+    for i in (1, 2, 3, 4)
+    for name in ('expand', 'separated', 'project')
+  ]
+  for mask in masks.values():
+    assert mask.shape == (2, 6) and (mask.sum(axis=1) == 3).all()
+  # The first layer reads the stem.
+  normalized = (clips / np.float32(255) - 0.45) / 0.225
+  _, endpoints = jax.jit(model.apply)(variables, normalized)
+  stem = np.asarray(endpoints['stem'], np.float64)  # n t h w c
+  windows = stem.reshape(2, 6, 4, 2, 4, 2, -1)
+  weights = np.exp(windows)
+  pooled = (weights * windows).sum((3, 5)) / weights.sum((3, 5))
+  for clip, mask in zip(pooled, masks['stage_1_block_1/expand'], strict=True):
+    assert set(np.flatnonzero(mask).tolist()) == _lowest_half(clip)
+
+
+def test_layers_are_sorted_by_depth():
+  names = [
+    'stage_2_block_10/expand',
+    'stage_2_block_9/project',
+    'stage_10_block_1/expand',
+    'stage_2_block_9/separated',
+  ]
+  assert sorted(names, key=kept_frames._depth) == [
+    'stage_2_block_9/separated',
+    'stage_2_block_9/project',
+    'stage_2_block_10/expand',
+    'stage_10_block_1/expand',
+  ]
+
+
+def test_a_network_without_a_selection():
+  model = models.build('mtnet_xs', 3, local_ratio=1.0, recurrence=False)
+  variables = random_variables(model, np.zeros((1, 2, 16, 16, 3), np.float32))
+  with pytest.raises(UserError, match='selects no frames'):
+    kept_frames.kept_frames(model, variables, _clips())
+
+
+def test_motion_by_hand():
+  clips = np.zeros((1, 4, 2, 2, 3), np.uint8)
+  clips[0, 2] = 40  # steps of 0, 40, 0 and, from 40 to 0 back again, 40
+  clips[0, 3] = 40
+  np.testing.assert_allclose(kept_frames.motion(clips), [[0, 40, 40, 0]])
+  clips[0, 3] = 0
+  np.testing.assert_allclose(kept_frames.motion(clips), [[0, 40, 80, 80]])
+
+
+def test_relative_motion_by_hand():
+  clips = np.zeros((1, 4, 2, 2, 3), np.uint8)
+  clips[0, 2:] = 40  # motion 0, 40, 40, 0: a mean of 20
+  masks = {
+    'still': np.array([[True, False, False, True]]),
+    'moving': np.array([[False, True, True, False]]),
+    'half': np.array([[True, True, False, False]]),
+  }
+  assert kept_frames.relative_motion(masks, clips) == {
+    'still': 0, 'moving': 2, 'half': 1
+  }  # fmt: skip
+  # Nothing moves: no share is infinite.
+  assert kept_frames.relative_motion(masks, 0 * clips)['half'] == 0
+
+
+def test_the_command(root, blinking_videos, tmp_path):
+  config = _config(blinking_videos, train__num_steps=3)
+  config.model.local_ratio = 0.5
+  training.train(config, tmp_path / 'run')
+  flags = _TINY | {
+    'data.dir': blinking_videos,
+    'model.local_ratio': 0.5,
+    'model.recurrence': False,
+  }
+  command = [
+    sys.executable, '-m', 'mtnet_jax.analysis.kept_frames',
+    '--config=configs/quickstart.py', f'--workdir={tmp_path / "run"}',
+    *(f'--config.{k}={v}' for k, v in flags.items()),
+  ]  # fmt: skip
+
+  def run(*more):
+    return subprocess.run(
+      [*command, *more], cwd=root, capture_output=True, text=True
+    )
+
+  done = run(f'--out={tmp_path}/some.png')
+  assert done.returncode == 0, done.stderr
+  lines = done.stdout.splitlines()
+  assert len(lines) == 12
+  assert lines[0].startswith('stage_1_block_1/expand: motion of kept frames')
+  done = run(f'--out={tmp_path}/one.png', '--ids=test/dark/1.mp4')
+  assert done.returncode == 0, done.stderr
+  some, one = (cv2.imread(f'{tmp_path}/{n}.png') for n in ('some', 'one'))
+  assert some.shape[0] > 3 * one.shape[0] and some.shape[1] == one.shape[1]
+  # Green: the kept half of the grid.
+  blue, green, red = (one[..., i].astype(int) for i in range(3))
+  assert ((green > red + 30) & (green > blue + 30)).mean() > 0.05
+  done = run(f'--out={tmp_path}/no.png', '--ids=test/dark/99.mp4')
+  assert done.returncode == 2 and 'None of --ids' in done.stderr
