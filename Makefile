@@ -1,4 +1,5 @@
 # Two commands set up everything: `make demo` and `make test`.
+# `make demo STATIC=1` also trains the network that cannot see time.
 
 PYTHON ?= python3
 RUNS ?= runs/demo
@@ -13,8 +14,14 @@ demo: .venv/installed
 	$(BIN)/python -m data.stick_figures.prepare --out=$(RUNS)/data
 	$(BIN)/python train.py --config=configs/quickstart.py \
 	  --config.data.dir=$(RUNS)/data --workdir=$(RUNS)
-	$(BIN)/python eval.py --config=configs/quickstart.py \
+	$(BIN)/python eval.py --config=configs/quickstart.py --controls \
 	  --config.data.dir=$(RUNS)/data --workdir=$(RUNS)
+ifdef STATIC
+	$(BIN)/python train.py --config=configs/quickstart.py:static \
+	  --config.data.dir=$(RUNS)/data --workdir=$(RUNS)/static
+	$(BIN)/python eval.py --config=configs/quickstart.py:static --controls \
+	  --config.data.dir=$(RUNS)/data --workdir=$(RUNS)/static
+endif
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest

@@ -60,6 +60,13 @@ def test_demo_in_miniature(root, tmp_path):
   assert summary['videos'] == len(names) and summary['not_scored'] == {}
   assert summary['top1'] == top1
   assert f'{top1:.1%}' in outputs['evaluate']
+  controls = json.loads((runs / 'evaluation/controls.json').read_text())
+  assert controls['top1'] == top1
+  # Videos of one number are alike in all classes: a guess is right for one.
+  assert controls['trivial_cues'] < 0.2
+  for name in ('trivial_cues', 'shuffled_top1', 'pairs', 'shuffled_pairs'):
+    assert 0 <= controls[name] <= 1
+    assert f'{controls[name]:.1%}' in outputs['evaluate']
   for name in (*names, str(runs / 'evaluation')):
     assert name in outputs['evaluate'].replace('\n', '')
   for name in ('evaluation/confusion.png', 'evaluation/per_class.csv',

@@ -29,7 +29,7 @@ _SETTINGS, _BOXES, _CLIPS = 'settings.json', 'boxes.npz', 'clips.csv'
 _OUT = flags.DEFINE_string('out', None, 'Directory to write to.')
 _SEED = flags.DEFINE_integer('seed', 0, 'Another seed, other videos.')
 _COUNTS = {
-  'train': flags.DEFINE_integer('train', 60, 'Training videos a class.'),
+  'train': flags.DEFINE_integer('train', 100, 'Training videos a class.'),
   'val': flags.DEFINE_integer('val', 8, 'Validation videos a class.'),
   'test': flags.DEFINE_integer('test', 15, 'Test videos a class.'),
 }
