@@ -9,11 +9,11 @@ import pytest
 
 # Each room may import itself and what stands before it.
 _ORDER = [
-  ('errors', 'typing'),
+  ('errors', 'typing', 'progress'),
   ('data',),
   ('layers',),
   ('models',),
-  ('cli', 'progress'),
+  ('cli',),
   ('preprocessing',),
   ('losses', 'metrics', 'optim'),
   ('state', 'checkpoints', 'metric_writer'),
@@ -60,6 +60,13 @@ def test_nobody_imports_a_data_set(root):
   files = [*(root / 'mtnet_jax').rglob('*.py'), *root.glob('*.py')]
   for path in files:
     assert not any(n.split('.')[0] == 'data' for n in _imported(path)), path
+
+
+def test_data_sets_do_not_import_each_other(root):
+  for path in (root / 'data').rglob('*.py'):
+    names = [name.split('.') for name in _imported(path)]
+    imported = {p[1] for p in names if p[0] == 'data' and len(p) > 1}
+    assert imported <= {path.relative_to(root / 'data').parts[0]}, path
 
 
 def test_the_loader_knows_no_jax(root):

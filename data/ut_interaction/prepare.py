@@ -8,7 +8,6 @@ Source: M. S. Ryoo and J. K. Aggarwal, UT-Interaction Dataset, ICPR contest on
 Semantic Description of Human Activities, 2010.
 """
 
-import csv
 import dataclasses
 import os
 import pathlib
@@ -17,8 +16,8 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
-from data.folder import prepare as folder
 from mtnet_jax import cli
+from mtnet_jax.data import preparation, tables
 from mtnet_jax.data.records import Example
 from mtnet_jax.data.sources import Listing
 from mtnet_jax.errors import UserError
@@ -31,7 +30,7 @@ NUM_CLIPS = 120
 _CSV_NAME = 'clips.csv'
 _COLUMNS = ('path', 'label', 'set', 'sequence')
 _OFFICIAL_NAME = re.compile(r'(\d+)_(\d+)_(\d+)\.avi')
-_SEQUENCES = range(1, 11)  # of set 1
+_SEQUENCES = {1: range(1, 11), 2: range(11, 21)}  # by set
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +39,6 @@ class _Clip:
 
   path: str
   label: str
-  set: int
   sequence: int
 
 
@@ -66,7 +64,7 @@ def list_clips(
   directory = pathlib.Path(directory)
   if not directory.is_dir():
     raise UserError(f'There is no folder --videos={directory}.')
-  strange = sorted(set(validation) - set(_SEQUENCES))
+  strange = sorted(set(validation) - set(_SEQUENCES[1]))
   if strange:
     raise UserError(
       f'--validation names sequence {strange[0]}; set 1 has 1 to 10.'
@@ -83,41 +81,49 @@ def list_clips(
     NUM_CLIPS,
     len(clips) - len(known),
   )
-  splits = {'train': [], 'val' if validation else 'test': []}
-  for clip in known:
-    if clip.set == 2:
-      split = 'test'
-    else:
-      split = 'val' if clip.sequence in validation else 'train'
-    if split in splits:
-      splits[split].append(
-        Example(clip.path, LABELS.index(clip.label), str(directory / clip.path))
-      )
+  splits = _divide(known, directory, validation)
   for split, examples in splits.items():
     if not examples:
       raise UserError(
         f'--videos={directory} has no clips for split {split!r}. Expected are '
         f'{_CSV_NAME}, or the official files, such as 0_1_4.avi, of both sets.'
       )
-  return Listing(LABELS, {name: tuple(of) for name, of in splits.items()})
+  return Listing(LABELS, splits, str(directory))
+
+
+def _divide(
+  clips: Sequence[_Clip], directory: pathlib.Path, validation: Sequence[int]
+) -> dict[str, tuple[Example, ...]]:
+  """Returns the splits; `list_clips` tells which."""
+  sequences = {'train': set(_SEQUENCES[1]) - set(validation)}
+  if validation:
+    sequences['val'] = set(validation)
+  else:
+    sequences['test'] = set(_SEQUENCES[2])
+  return {
+    split: tuple(
+      Example(clip.path, LABELS.index(clip.label), str(directory / clip.path))
+      for clip in clips
+      if clip.sequence in chosen
+    )
+    for split, chosen in sequences.items()
+  }
 
 
 def _read_csv(path: pathlib.Path) -> list[_Clip]:
-  with path.open(encoding='utf-8-sig', newline='') as file:
-    reader = csv.DictReader(file)
-    missing = [c for c in _COLUMNS if c not in (reader.fieldnames or ())]
-    if missing:
-      raise UserError(f'{path} has no column {", ".join(missing)}.')
-    clips = []
-    for row in reader:
-      try:
-        numbers = int(row['set']), int(row['sequence'])
-      except (TypeError, ValueError):
-        raise UserError(
-          f'{path}, line {reader.line_num}: set {row["set"]!r} and sequence '
-          f'{row["sequence"]!r} must be numbers.'
-        ) from None
-      clips.append(_Clip(row['path'], row['label'], *numbers))
+  clips = []
+  for line, row in tables.read(path, _COLUMNS):
+    try:
+      sequence = int(row['sequence'])
+      exists = sequence in _SEQUENCES.get(int(row['set']), ())
+    except ValueError:
+      exists = False
+    if not exists:
+      raise UserError(
+        f'{path}, line {line}: there is no set {row["set"]!r} with a sequence '
+        f'{row["sequence"]!r}. Set 1 has sequences 1 to 10, set 2 has 11 to 20.'
+      )
+    clips.append(_Clip(row['path'], row['label'], sequence))
   return clips
 
 
@@ -134,15 +140,13 @@ def _find_official(directory: pathlib.Path) -> list[_Clip]:
       )
     path_of[path.name] = path
     _, sequence, number = map(int, match.groups())
-    label = CLASSES[number] if number < len(CLASSES) else f'class {number}'
-    clips.append(
-      _Clip(
-        path.relative_to(directory).as_posix(),
-        label,
-        1 if sequence in _SEQUENCES else 2,
-        sequence,
+    if not 1 <= sequence <= 20:
+      raise UserError(
+        f'{path} names sequence {sequence}; there are 1 to 20. Remove it.'
       )
-    )
+    label = CLASSES[number] if number < len(CLASSES) else f'class {number}'
+    path_from_directory = path.relative_to(directory).as_posix()
+    clips.append(_Clip(path_from_directory, label, sequence))
   return clips
 
 
@@ -157,8 +161,10 @@ def main(_: Sequence[str]) -> None:
       'sequences, such as 9,10.'
     ) from None
   listing = list_clips(values.videos, validation)
-  manifest = folder.write(listing, values.out, short_side=values.short_side)
-  folder.show(manifest, values.out)
+  manifest = preparation.write(
+    listing, values.out, short_side=values.short_side
+  )
+  preparation.show(manifest, values.out)
 
 
 def _define_flags():

@@ -18,6 +18,8 @@ def training_indices(
   stride: int,
   start: str,
   rng: np.random.Generator,
+  *,
+  draw: bool = True,
 ) -> Int[np.ndarray, ' t']:
   """Draws the frames of one training clip.
 
@@ -35,6 +37,8 @@ def training_indices(
       mean L/4 and standard deviation L/6, truncated to [0, L/2] and rounded.
       Both are clamped to [0, L−T].
     rng: the source of randomness.
+    draw: False takes the first candidates after s rather than drawing them: a
+      clip then has the span of a test view, however long the video is.
 
   Returns:
     int64 (num_frames,), ascending, in [0, video_frames).
@@ -53,6 +57,8 @@ def training_indices(
   if num_frames == 1:
     return np.array([first])
   stride = min(stride, (video_frames - 1 - first) // (num_frames - 1))
+  if not draw:
+    return first + stride * np.arange(num_frames)
   others = np.arange(first + stride, video_frames, stride)
   chosen = rng.choice(others, num_frames - 1, replace=False, shuffle=False)
   return np.concatenate([[first], np.sort(chosen)])

@@ -10,7 +10,7 @@ from mtnet_jax.data.video import VideoError, VideoReader
 
 _KEYFRAME_EVERY = 30  # frames: what is decoded at most before a wanted one
 # 18 is hardly to be told from the original. One thread: the bytes then are the
-# same on every machine, and whoever calls has a thread for each core.
+# same on every call, and whoever calls has a thread for each core.
 _OPTIONS = {'crf': '18', 'threads': '1'}
 
 

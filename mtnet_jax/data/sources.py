@@ -5,7 +5,6 @@ folder a class within a folder a split, or a folder a class.
 """
 
 import collections
-import csv
 import dataclasses
 import hashlib
 import math
@@ -16,7 +15,7 @@ from collections.abc import Container, Mapping, Sequence
 
 from absl import logging
 
-from mtnet_jax.data import records
+from mtnet_jax.data import records, tables
 from mtnet_jax.data.records import Example
 from mtnet_jax.errors import UserError
 
@@ -59,10 +58,12 @@ class Listing:
   Attributes:
     labels: the classes' names.
     splits: the videos of every split that has any. Files may be missing.
+    directory: the folder that the videos' ids start from.
   """
 
   labels: tuple[str, ...]
   splits: Mapping[str, tuple[Example, ...]]
+  directory: str
 
 
 def open_source(directory: str | os.PathLike, split: str) -> Source:
@@ -157,7 +158,7 @@ def list_videos(directory: str | os.PathLike) -> Listing:
     for split, classes in by_split.items()
   }
   labels = tuple(map(_printable, labels))
-  return Listing(labels, {k: v for k, v in splits.items() if v})
+  return Listing(labels, {k: v for k, v in splits.items() if v}, str(path))
 
 
 def _number(labels: Sequence[str], path: pathlib.Path) -> dict[str, int]:
@@ -288,7 +289,7 @@ def _place(name: str) -> float:
 
 
 def _list_csv(path: pathlib.Path) -> Listing:
-  rows = _read_rows(path)
+  rows = tables.read(path, _REQUIRED_COLUMNS)
   labels_path = path.parent / LABELS_NAME
   if labels_path.is_file():
     labels = _read_labels(labels_path)
@@ -329,36 +330,8 @@ def _list_csv(path: pathlib.Path) -> Listing:
         end,
       )
     )
-  return Listing(labels, {k: tuple(v) for k, v in splits.items() if v})
-
-
-def _read_rows(path: pathlib.Path) -> list[tuple[int, dict[str, str]]]:
-  """Returns the rows with their line numbers, values stripped of blanks."""
-  try:
-    with path.open(encoding='utf-8-sig', newline='') as file:
-      reader = csv.DictReader(file, skipinitialspace=True)
-      columns = [name.strip() for name in reader.fieldnames or ()]
-      reader.fieldnames = columns
-      rows = [(reader.line_num, row) for row in reader]
-  except (OSError, UnicodeDecodeError, csv.Error) as error:
-    raise UserError(f'{path} cannot be read as a CSV file: {error}.') from error
-  missing = [name for name in _REQUIRED_COLUMNS if name not in columns]
-  if missing:
-    raise UserError(
-      f'{path} has no column {", ".join(missing)}; it has: '
-      f'{", ".join(columns) or "none"}. Needed are '
-      f'{", ".join(_REQUIRED_COLUMNS)}; start and end (seconds) may follow.'
-    )
-  if not rows:
-    raise UserError(f'{path} names no videos: it has a header only.')
-  stripped = []
-  for line, row in rows:
-    row = {name: (row.get(name) or '').strip() for name in columns}
-    empty = [name for name in _REQUIRED_COLUMNS if not row[name]]
-    if empty:
-      raise UserError(f'{path}, line {line}: no {" and no ".join(empty)}.')
-    stripped.append((line, row))
-  return stripped
+  splits = {k: tuple(v) for k, v in splits.items() if v}
+  return Listing(labels, splits, str(path.parent))
 
 
 def _seconds(

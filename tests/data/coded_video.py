@@ -28,7 +28,7 @@ def write(
   path,
   images: np.ndarray,
   codec: str = 'libx264',
-  fps: int = 25,
+  fps: int | Fraction = 25,
   options: dict[str, str] | None = None,
   stamps: list[int] | None = None,
   rotation: int = 0,

@@ -56,6 +56,16 @@ def test_values_saturate():
       assert out.min() >= 250 - 32  # and never wraps around
 
 
+def test_brightness_adds_up_to_32():
+  gray = np.full((2, 4, 4, 3), 100, np.uint8)
+  shifts = []
+  for seed in range(200):
+    out = augmentations.change_brightness(gray, np.random.default_rng(seed))
+    assert (out == out[0, 0, 0, 0]).all()
+    shifts.append(int(out[0, 0, 0, 0]) - 100)
+  assert -32 <= min(shifts) < -28 and 28 < max(shifts) <= 32
+
+
 def test_contrast_scales_about_the_mean():
   two = np.zeros((1, 2, 2, 3), np.uint8)
   two[:, 0], two[:, 1] = 90, 110
@@ -81,6 +91,22 @@ def test_mean_blur_is_a_mean():
     assert min(errors.values()) <= 1  # in fixed point
     sizes.add(min(errors, key=errors.get))
   assert sizes == {2, 3}
+
+
+def test_blur_grows_with_the_picture():
+  """At 480 rows: windows of up to 2 %, a deviation of up to 0.6 %."""
+  point = np.zeros((1, 480, 480, 3), np.uint8)
+  point[0, 240, 240] = 255
+  widths, spreads = set(), []
+  for seed in range(60):
+    out = augmentations.mean_blur(point, np.random.default_rng(seed))
+    widths.add(int((out[0, ..., 0] > 0).any(axis=0).sum()))
+    out = augmentations.gaussian_blur(point, np.random.default_rng(seed))
+    weights = out[0, 240, :, 0].astype(float)
+    spread = (weights * (np.arange(480) - 240) ** 2).sum() / weights.sum()
+    spreads.append(spread**0.5)
+  assert widths == {*range(2, 11)}
+  assert min(spreads) < 0.7 and 2.3 < max(spreads) <= 0.006 * 480
 
 
 def test_gaussian_blur_keeps_the_mean_and_lowers_the_spread():
@@ -110,10 +136,28 @@ def test_rotations_reach_ten_degrees_and_turn_about_the_middle():
 
 
 def test_corners_move_a_little():
-  for seed in range(20):
+  """Each corner by itself: a perspective, fitted here in float64."""
+  moves, bends = [], []
+  for seed in range(40):
     out = augmentations.move_corners(ramp(), np.random.default_rng(seed))
-    # The middle lies within what the corners moved.
-    assert np.abs(out[0, 50, 50, :2].astype(int) - 50).max() <= 0.06 * 100 + 1
+    # Where the values are between 20 and 79 no reflected border is near.
+    inside = ((out[0, ..., :2] > 20) & (out[0, ..., :2] < 79)).all(axis=-1)
+    y, x = np.nonzero(inside)
+    u, v = out[0, y, x, :2].astype(float).T  # the source of target (x, y)
+    zero, one = np.zeros_like(u), np.ones_like(u)
+    rows = np.concatenate([
+      np.stack([x, y, one, zero, zero, zero, -u * x, -u * y], 1),
+      np.stack([zero, zero, zero, x, y, one, -v * x, -v * y], 1),
+    ])  # fmt: skip
+    solution = np.linalg.lstsq(rows, np.concatenate([u, v]))[0]
+    to_source = np.append(solution, 1).reshape(3, 3)
+    corners = np.array([[0, 100, 100, 0], [0, 0, 100, 100], [1, 1, 1, 1]])
+    moved = np.linalg.inv(to_source) @ corners
+    moves.append(moved[:2] / moved[2] - corners[:2])
+    bends.append(np.abs(solution[6:]).max())
+  # 6 % of a side, and half a pixel of interpolation seen from the middle.
+  assert 5 < np.abs(moves).max() < 7.5
+  assert np.max(bends) > 2e-4  # not only affine
 
 
 def test_shares():

@@ -66,6 +66,21 @@ def test_training_clips_without_a_choice(length, frames, stride, expected):
   assert _draw(length, frames, stride, 'uniform').tolist() == expected
 
 
+def test_frames_that_are_not_drawn_have_a_fixed_stride():
+  starts = set()
+  for seed in range(200):
+    indices = clips.training_indices(
+      50, 5, 4, 'uniform', np.random.default_rng(seed), draw=False
+    )
+    assert (np.diff(indices) == 4).all()
+    starts.add(int(indices[0]))
+  assert starts == {*range(34)}  # the last one ends with the video
+  short = clips.training_indices(
+    7, 4, 5, 'uniform', np.random.default_rng(0), draw=False
+  )
+  assert short.tolist() == [0, 2, 4, 6]
+
+
 def test_shrunken_stride_by_hand():
   # s = 0 is the only start; of 0, 2, …, 10 four of the last five are drawn.
   seen = {tuple(_draw(12, 5, 5, 'uniform', seed)) for seed in range(200)}

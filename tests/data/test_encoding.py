@@ -1,5 +1,7 @@
 """Videos encoded anew: the same frames at the same times, only smaller."""
 
+from fractions import Fraction
+
 import av
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from mtnet_jax.data.video import VideoError, VideoReader
 from tests.data import coded_video
 
 _LENGTH = 100
+_NTSC = Fraction(30_000, 1_001)
 # Gaps of 20 to 180 ms.
 _UNEVEN = np.cumsum(20 + 160 * (np.arange(_LENGTH) * 7 % 11) // 10).tolist()
 
@@ -32,6 +35,9 @@ def _encode(path, short_side, start=None, end=None):
     ('uneven.mkv', {'stamps': _UNEVEN}),
     ('b_frames.avi', {'codec': 'mpeg4', 'options': {'bf': '2'}}),
     ('film.mp4', {'fps': 24}),
+    ('ntsc.mp4', {'fps': _NTSC}),
+    ('ntsc.mkv', {'fps': _NTSC}),  # in whole milliseconds
+    ('ntsc.avi', {'fps': _NTSC, 'codec': 'mpeg4', 'options': {'bf': '2'}}),
     ('plain.ts', {}),
   ],
 )
@@ -49,6 +55,16 @@ def test_frames_keep_their_numbers_and_times(tmp_path, name, options):
       chosen = [1, len(numbers) // 2, len(numbers) - 1]
       found = coded_video.numbers(video.read(chosen))
       assert found == [numbers[i] for i in chosen]
+
+
+def test_a_rate_of_television_stays_exact(tmp_path):
+  images = coded_video.frames(20)
+  path = coded_video.write(tmp_path / 'a.mp4', images, fps=_NTSC)
+  contents = _encode(path, 24)
+  times, _ = _times_and_numbers(contents)
+  assert times == [i / _NTSC for i in range(20)]
+  with VideoReader(contents) as video:
+    assert video.fps == float(_NTSC)
 
 
 def test_the_file(tmp_path):

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from configs import base
-from data.folder import prepare as folder
 from mtnet_jax import evaluation, metrics
 from mtnet_jax.analysis import report
-from mtnet_jax.data import pipeline, sources
+from mtnet_jax.data import pipeline, preparation, sources
 from mtnet_jax.data.video import VideoReader
 from mtnet_jax.errors import UserError
 from tests.data import coded_video
@@ -56,7 +55,7 @@ def named(tmp_path_factory):
 @pytest.mark.parametrize('form', ['folder', 'clips.csv'])
 def test_names_of_classes_and_files(named, form, tmp_path, capsys):
   plain = sources.open_source(named / form, 'train')
-  folder.prepare(named / form, tmp_path / 'out')
+  preparation.write(sources.list_videos(named / form), tmp_path / 'out')
   packed = sources.open_source(tmp_path / 'out', 'train')
   expected = {f'train/{name}/{name}.mp4': name for name in _NAMES}
   for source in (plain, packed):
@@ -92,7 +91,8 @@ def test_names_that_are_not_utf_8(tmp_path, capsys):
   for _ in range(3):  # so that the class is divided
     coded_video.write(path, coded_video.frames(12))
     path = path.with_name(f'1{path.name}')
-  folder.prepare(tmp_path / 'videos', tmp_path / 'out')
+  listing = sources.list_videos(tmp_path / 'videos')
+  preparation.write(listing, tmp_path / 'out')
   for directory in ('videos', 'out'):
     source = sources.open_source(tmp_path / directory, 'train')
     assert source.labels == ('caf\\xe9',)

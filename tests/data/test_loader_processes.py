@@ -10,7 +10,7 @@ import time
 _PROBE = """
   import os, sys, time
   import cv2, numpy as np
-  from mtnet_jax.data import pipeline
+  from mtnet_jax.data import loading
 
   class Probe:
     def __len__(self):
@@ -25,7 +25,7 @@ _PROBE = """
       }
 
   if __name__ == '__main__':
-    batches = pipeline.iterate(Probe(), num_workers=2)
+    batches = loading.iterate(Probe(), num_workers=2)
     for batch, _ in zip(batches, range(2)):
       print(batch['pid'], batch['devices'], batch['threads'], flush=True)
     time.sleep(60)

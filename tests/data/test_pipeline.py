@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from mtnet_jax.data import clips, pipeline, records
+from mtnet_jax.data import clips, loading, pipeline, records
 from mtnet_jax.data.records import Example
 from mtnet_jax.data.video import VideoReader
 from mtnet_jax.errors import UserError
@@ -158,7 +158,7 @@ def test_what_depends_on_a_side_is_not_mirrored(videos):
 
   def black_sides(config):
     sides = {name: set() for name in _CLASSES}
-    for batch in pipeline.iterate(pipeline.build(config, 'train')):
+    for batch in loading.iterate(pipeline.build(config, 'train')):
       edges = batch['clips'][..., [0, -1], :].mean(axis=(1, 2, 4))
       for label, (left, right) in zip(batch['labels'], edges, strict=True):
         if abs(left - right) > 20:
@@ -239,7 +239,7 @@ def test_training_on_broken_videos_only_stops(videos, tmp_path):
     batches[0]
   # The sentence arrives as it is from a loader process.
   with pytest.raises(UserError, match=message):
-    next(pipeline.iterate(batches, num_workers=1))
+    next(loading.iterate(batches, num_workers=1))
 
 
 def test_short_videos_repeat_or_are_an_error(videos):
@@ -251,7 +251,7 @@ def test_short_videos_repeat_or_are_an_error(videos):
   message = r'12\.mp4 has 12 frames, a clip has 16\. Remove'
   for split in ('train', 'test'):
     with pytest.raises(UserError, match=message):
-      list(pipeline.iterate(pipeline.build(config, split)))
+      list(loading.iterate(pipeline.build(config, split)))
 
 
 # Evaluation.
@@ -261,7 +261,7 @@ def test_evaluation_has_every_video_once(videos):
   batches = pipeline.build(_config(videos), 'test')
   # 18 views a step by 9 views a video: two videos.
   assert (batches.num_videos, len(batches)) == (5, 3)
-  found = list(pipeline.iterate(batches))
+  found = list(loading.iterate(batches))
   assert all(batch['clips'].shape == (2, 9, 8, 16, 16, 3) for batch in found)
   masks = np.concatenate([batch['mask'] for batch in found])
   ids = np.concatenate([batch['ids'] for batch in found])
@@ -371,9 +371,9 @@ def test_mistakes_in_the_views_are_named(videos):
 
 def test_any_number_of_workers_gives_the_same_bytes(videos):
   batches = pipeline.build(_config(videos), 'train')
-  expected = list(pipeline.iterate(batches, start_step=1))
+  expected = list(loading.iterate(batches, start_step=1))
   assert len(expected) == 5
-  found = list(pipeline.iterate(batches, 1, num_workers=2, prefetch=2))
+  found = list(loading.iterate(batches, 1, num_workers=2, prefetch=2))
   assert len(found) == 5
   for batch, other in zip(expected, found, strict=True):
     _assert_same(batch, other)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from data.ut_interaction import prepare as ut
-from mtnet_jax.data import sources
+from mtnet_jax.data import preparation, sources
 from mtnet_jax.data.video import VideoReader
 from mtnet_jax.errors import UserError
 from tests.data import coded_video
@@ -94,17 +94,49 @@ def test_csv(tmp_path):
   }
 
 
+@pytest.mark.parametrize(
+  ('row', 'message'),
+  [
+    (b'a.avi,hug,1,one,1,9', "no set 'one' with a sequence '1'"),
+    (b'a.avi,hug,1,0,1,9', "no set '0' with"),
+    (b'a.avi,hug,1,3,1,9', "no set '3' with"),
+    (b'a.avi,hug,1,1,,9', 'no sequence'),
+    (b'a.avi,hug,1,1,1.5,9', "no set '1' with a sequence '1.5'"),
+    (b'a.avi,hug,1,1,0,9', "no set '1' with a sequence '0'"),
+    (b'a.avi,hug,1,1,11,9', "no set '1' with .* Set 1 has sequences 1 to 10"),
+    (b'a.avi,hug,1,2,10,9', "no set '2' with .* set 2 has 11 to 20"),
+    (b'a.avi,hug,1,2,21,9', "no set '2' with a sequence '21'"),
+    (b'a.avi,hug,1,1', 'no sequence'),
+    (b'a.avi', 'no label and no set and no sequence'),
+    (b',hug,1,1,1,9', 'no path'),
+    (b' ,hug,1,1,1,9', 'no path'),
+    (b'\xff.avi,hug,1,1,1,9', 'as UTF-8'),
+    (b'"a.avi,hug,1,1,1,9', 'unexpected end'),
+  ],
+)
+def test_mistakes_in_the_csv_are_named_with_their_line(tmp_path, row, message):
+  contents = _HEADER.encode() + b'b.avi,hug,1,1,1,9\n' + row + b'\n'
+  (tmp_path / 'clips.csv').write_bytes(contents)
+  with pytest.raises(UserError, match=rf'clips\.csv, line 3\b.*{message}'):
+    ut.list_clips(tmp_path)
+
+
+def test_blanks_in_the_csv_do_not_count(tmp_path):
+  (tmp_path / 'clips.csv').write_text(
+    f'{_HEADER}1.avi, hug ,1, 1,10 ,9\n 2.avi ,hug\t,1,2 , 20,\n'
+  )
+  listing = ut.list_clips(tmp_path)
+  assert _clips(listing) == {
+    'train': [('1.avi', 'hug')],
+    'test': [('2.avi', 'hug')],
+  }
+  assert listing.splits['test'][0].video == str(tmp_path / '2.avi')
+
+
 def test_mistakes_are_named(official, tmp_path):
   (tmp_path / 'clips.csv').write_text('path,label,set\na.avi,hug,1\n')
   with pytest.raises(UserError, match='has no column sequence'):
     ut.list_clips(tmp_path)
-  (tmp_path / 'clips.csv').write_text(f'{_HEADER}a.avi,hug,1,one,1,9\n')
-  with pytest.raises(UserError, match=r"line 2: set 'one' and sequence '1'"):
-    ut.list_clips(tmp_path)
-  (tmp_path / 'clips.csv').write_text(f'{_HEADER}a.avi,hug,1,1\n')
-  with pytest.raises(UserError, match=r'line 2: .* must be numbers'):
-    ut.list_clips(tmp_path)
-  (tmp_path / 'clips.csv').unlink()
   with pytest.raises(UserError, match=r'no folder --videos=.*nowhere'):
     ut.list_clips(tmp_path / 'nowhere')
   with pytest.raises(UserError, match=r'sequence 11; set 1 has 1 to 10'):
@@ -116,6 +148,20 @@ def test_mistakes_are_named(official, tmp_path):
   shutil.copy(official / 'segmented_set1/0_1_4.avi', official / '0_1_4.avi')
   with pytest.raises(UserError, match=r'holds 0_1_4\.avi twice'):
     ut.list_clips(official)
+  for name in ('9_21_0.avi', '9_0_0.avi'):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / name).touch()
+    with pytest.raises(UserError, match=f'{name} names sequence .* 1 to 20'):
+      ut.list_clips(tmp_path / name)
+
+
+def test_the_videos_are_no_place_for_the_records(official):
+  (official / 'labels.txt').write_text('mine\n')
+  listing = ut.list_clips(official)
+  for out in (official, official / 'segmented_set1'):
+    with pytest.raises(UserError, match='holds the videos'):
+      preparation.write(listing, out)
+  assert (official / 'labels.txt').read_text() == 'mine\n'
 
 
 def _run(root, *flags):

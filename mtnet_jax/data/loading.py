@@ -1,0 +1,80 @@
+"""Batches one after the other, loaded ahead by other processes."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+
+import cv2
+from absl import flags
+
+from mtnet_jax.data.pipeline import Batch
+
+# Smaller arrays are sent, larger ones lie in shared memory.
+_MIN_SHARED_BYTES = 2**24
+
+
+def iterate(
+  batches: Sequence[Batch],
+  start_step: int = 0,
+  num_workers: int = 0,
+  prefetch: int = 1,
+) -> Iterator[Batch]:
+  """Iterates over batches from a step on, loading ahead in other processes.
+
+  Args:
+    batches: from `pipeline.build`; any picklable sequence.
+    start_step: the first batch's number.
+    num_workers: loader processes; 0 loads in this one, when asked. The batches
+      are the same, byte for byte, for any number.
+    prefetch: batches that each process keeps ready, ≥ 1.
+
+  Returns:
+    A generator; the processes end with it.
+
+  Raises:
+    UserError: what `batches` raise, in whatever process.
+  """
+  if num_workers == 0:
+    for step in range(start_step, len(batches)):
+      yield batches[step]
+    return
+  # Here and not above: grain imports jax where it finds it, which someone who
+  # starts no processes need not wait for.
+  import grain
+
+  if not flags.FLAGS.is_parsed():  # in a notebook; grain reads its own flags
+    flags.FLAGS.mark_as_parsed()
+  dataset = grain.MapDataset.source(batches)[start_step:]
+  dataset = dataset.to_iter_dataset(
+    grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+  )
+  options = grain.experimental.DatasetOptions(min_shm_size=_MIN_SHARED_BYTES)
+  dataset = grain.experimental.WithOptionsIterDataset(dataset, options)
+  iterator = iter(
+    dataset.mp_prefetch(
+      grain.MultiprocessingOptions(
+        num_workers, per_worker_buffer_size=prefetch
+      ),
+      worker_init_fn=_start_worker,
+    )
+  )
+  with contextlib.closing(iterator):
+    yield from iterator
+
+
+def _start_worker(unused_index: int, unused_count: int):
+  """Makes a loader process a good child of its parent."""
+  cv2.setNumThreads(0)
+  # A terminal and a job manager signal the whole group; the parent decides.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)
+  threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+  # A parent that is killed cannot end its children, which would wait forever.
+  multiprocessing.parent_process().join()
+  os._exit(1)
