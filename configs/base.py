@@ -19,6 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
     num_frames=16,  # frames a clip
     frame_stride=5,  # source frames from one frame of a clip to the next
     start='uniform',  # training start frame: 'uniform' or 'normal'
+    draw_frames=True,  # training: among all that follow; False: the next ones
     short_side=320,  # pixels: training videos are resized to this
     crop_size=224,  # pixels: random square crop
     input_size=224,  # pixels: the crop is resized to this for the model
@@ -40,8 +41,12 @@ def get_config() -> ml_collections.ConfigDict:
     # MTConv's prolonged branch: 'avg', 'max', 'stochastic', 'softpool',
     # 'avg+cos' or 'softpool+cos'
     pooling=config_dict.placeholder(str),
-    shared_selection=config_dict.placeholder(bool),  # MTConv: of frames
-    temporal_kernels=config_dict.placeholder(bool),  # MTNet: False, 1 frame
+    # False: each input of that branch keeps frames of its own
+    shared_selection=config_dict.placeholder(bool),
+    # False: MTNet's kernels see one frame at a time, as a control
+    temporal_kernels=config_dict.placeholder(bool),
+    # True: beyond a clip's ends MTNet repeats its frames, rather than zeros
+    repeat_edges=config_dict.placeholder(bool),
     recurrence=config_dict.placeholder(bool),  # MTNet: SR in every block
     cell=config_dict.placeholder(str),  # gru, lstm, peephole_lstm or rnn
     placement=config_dict.placeholder(str),  # SRTG: where in the block

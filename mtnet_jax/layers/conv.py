@@ -35,7 +35,7 @@ _FRAMES_PER_SUM = 16
 
 
 class Conv3D(nn.Module):
-  """Dense or channel-separated 3-D convolution with zero padding `k // 2`.
+  """Dense or channel-separated 3-D convolution with padding `k // 2`.
 
   Attributes:
     features: output channels.
@@ -44,6 +44,8 @@ class Conv3D(nn.Module):
     groups: 1, dense, or the number of input channels, channel-separated; then
       `features` is that number too.
     use_bias: adds one bias a channel.
+    repeat_edges: beyond a clip's ends its first and last frame go on, rather
+      than zeros; around rows and columns there are zeros either way.
     dtype: of the computation and the output; None: the widest of the input's
       and the parameters', which are float32.
   """
@@ -53,6 +55,7 @@ class Conv3D(nn.Module):
   strides: Triple = (1, 1, 1)
   groups: int = 1
   use_bias: bool = False
+  repeat_edges: bool = False
   dtype: jax.typing.DTypeLike | None = None
 
   @nn.compact
@@ -83,8 +86,14 @@ class Conv3D(nn.Module):
         'bias', nn.initializers.zeros, (self.features,), jnp.float32
       )
     x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+    edge = self.kernel_size[0] // 2 if self.repeat_edges else 0
+    if edge:
+      assert self.strides[0] == 1, self.strides
+      first, last = (jnp.repeat(a, edge, 1) for a in (x[:, :1], x[:, -1:]))
+      x = jnp.concatenate([first, x, last], axis=1)
     convolve = channel_separated_conv3d if separated else conv3d
     y = convolve(x, kernel, self.strides)
+    y = y[:, edge : y.shape[1] - edge]  # what zeros have touched goes
     return y if bias is None else y + bias.reshape(1, 1, 1, 1, -1)
 
 

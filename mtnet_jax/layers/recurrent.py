@@ -187,7 +187,7 @@ class _Cell(NamedTuple):
     num_states: arrays `(n, h)` carried from frame to frame.
     start: initial bias of each gate. Squeeze and Recursion multiplies
       activations by the states. Were they to start near zero, so would every
-      branch, and little would be learned at first; so they start near one.
+      branch, and little would be learned at first; they start well above it.
     vectors: names of parameters `(h,)` beyond those that all cells have.
   """
 

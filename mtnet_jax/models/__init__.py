@@ -48,7 +48,8 @@ def build(name: str, num_classes: int, **overrides) -> nn.Module:
     **overrides: fields of the network other than its variant's. All have
       `dropout`, `dtype`, `norm_batch_size`; MTNet, X3D and mt_r3d_50 also
       `local_ratio`, `pooling`, `shared_selection`; MTNet and X3D besides these
-      `temporal_kernels`, `recurrence`, `cell`, `gate`; SRTG networks
+      `temporal_kernels`, `repeat_edges`, `recurrence`, `cell`, `gate`; SRTG
+      networks
       `placement`, `cell`, `gate`; all 3-D ResNets `stem_frames`.
 
   Raises:
@@ -88,7 +89,8 @@ def _overrides(name):
   common = ('dropout', 'dtype', 'norm_batch_size')
   mtconv = ('local_ratio', 'pooling', 'shared_selection')
   if name in mtnet.VARIANTS:
-    return (*common, *mtconv, 'temporal_kernels', 'recurrence', 'cell', 'gate')
+    frames = ('temporal_kernels', 'repeat_edges')
+    return (*common, *mtconv, *frames, 'recurrence', 'cell', 'gate')
   if name.startswith('srtg_'):
     return (*common, 'stem_frames', 'placement', 'cell', 'gate')
   if name.startswith('mt_'):

@@ -79,6 +79,9 @@ class MTNet(nn.Module):
       frames and its reversal have the same logits: a control for what is known
       of time. Frame selection breaks ties towards the earlier frame, and so
       tells a clip that begins and ends with stills from its reversal.
+    repeat_edges: beyond a clip's ends its frames go on, rather than zeros.
+      Zeros make the first and last frames unlike their neighbors, whatever they
+      show, and so the frame selection keeps them.
     recurrence: Squeeze and Recursion at the end of every block's branch.
     cell: of Squeeze and Recursion.
     gate: whether its cycle-consistency gate is active.
@@ -100,6 +103,7 @@ class MTNet(nn.Module):
   pooling: str = 'softpool+cos'
   shared_selection: bool = True
   temporal_kernels: bool = True
+  repeat_edges: bool = False
   recurrence: bool = True
   cell: str = 'gru'
   gate: bool = False
@@ -152,7 +156,9 @@ class MTNet(nn.Module):
   def _parts(self, train):
     """What makes layers, with dtype and mode bound."""
     parts = {
-      'conv': functools.partial(Conv3D, dtype=self.dtype),
+      'conv': functools.partial(
+        Conv3D, repeat_edges=self.repeat_edges, dtype=self.dtype
+      ),
       'norm': functools.partial(
         BatchNorm,
         use_running_average=not train,

@@ -9,6 +9,7 @@ from jax import export
 
 from mtnet_jax.errors import UserError
 from mtnet_jax.layers import conv
+from tests import arrays as plain
 
 # shape of x, kernel size, strides
 SEPARATED = [
@@ -249,3 +250,30 @@ def test_other_groups_are_refused(groups, features, channels):
     rf'.*`features` \(={features}\)',
   ):
     layer.init(jax.random.key(0), jnp.zeros((1, 1, 2, 2, channels)))
+
+
+@pytest.mark.parametrize('groups', [1, 4])
+@pytest.mark.parametrize('frames', [1, 5])
+def test_repeated_edges(groups, frames):
+  """Against tap by tap products of frames that go on at both ends."""
+  x = plain.random_clips(2, frames, 4, 3, 4)
+  module = conv.Conv3D(4, (5, 3, 3), (1, 2, 2), groups, repeat_edges=True)
+  variables = plain.random_variables(module, x)
+  kernel = variables['params']['kernel']
+  longer = np.pad(x, ((0, 0), (4, 4), (0, 0), (0, 0), (0, 0)), mode='edge')
+  expected = plain.conv(longer, kernel, (1, 2, 2))[:, 4:-4]
+  got = jax.jit(module.apply)(variables, x)
+  np.testing.assert_allclose(got, expected, atol=1e-5)
+  weights = plain.random_clips(*expected.shape, seed=3)
+
+  def loss(x):
+    return jnp.sum(weights * module.apply(variables, x))
+
+  # The sum is linear in x: its slope along any direction is exact.
+  direction = plain.random_clips(*x.shape, seed=4)
+  longer = np.pad(
+    direction, ((0, 0), (4, 4), (0, 0), (0, 0), (0, 0)), mode='edge'
+  )
+  slope = np.sum(weights * plain.conv(longer, kernel, (1, 2, 2))[:, 4:-4])
+  got = np.sum(direction * jax.jit(jax.grad(loss))(x))
+  np.testing.assert_allclose(got, slope, rtol=1e-3)

@@ -329,7 +329,7 @@ def test_reset_after_is_of_the_gru_alone():
     ('rnn', 0.905148),
   ],
 )
-def test_states_start_near_one(cell, expected):
+def test_states_start_well_above_zero(cell, expected):
   module = build(cell, 1)
   x = np.zeros((1, 1, C), np.float32)
   first = module.apply(module.init(jax.random.key(0), x), x)

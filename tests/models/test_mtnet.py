@@ -393,3 +393,12 @@ def test_local_ratio_that_leaves_a_block_without_local_channels():
 def test_unknown_cell():
   with pytest.raises(UserError, match=r"`cell` .='grru'.*'gru', 'lstm'"):
     models.build('mtnet_m', 400, cell='grru')
+
+
+@pytest.mark.parametrize('repeat_edges', [True, False])
+def test_ends_of_a_still_clip_stand_out_by_zeros_alone(repeat_edges):
+  model, variables, x = tiny(recurrence=False, repeat_edges=repeat_edges)
+  still = np.repeat(x[:, :1], 6, axis=1)
+  _, endpoints = jax.jit(model.apply)(variables, still)
+  out = endpoints['stage_1']
+  assert (np.abs(out - out[:, 2:3]).max() < 1e-4) == repeat_edges
