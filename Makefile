@@ -1,5 +1,5 @@
 # Two commands set up everything: `make demo` and `make test`.
-# `make demo STATIC=1` also trains the network that cannot see time.
+# `make demo STATIC=1` also trains a network that is blind to direction in time.
 
 PYTHON ?= python3
 RUNS ?= runs/demo

@@ -30,14 +30,14 @@ def main(_) -> None:
 
   config, checkpoint = cli.get_config(_CONFIG), _CHECKPOINT.value
   workdir = pathlib.Path(_WORKDIR.value)
+  if _CONTROLS.value:
+    controls.check(config)
   predictions, names = evaluation.evaluate(config, workdir, checkpoint)
   report.write(predictions, names, workdir)
-  figures = None
+  report.show(predictions, names, workdir)
   if _CONTROLS.value:
     figures = controls.measure(config, workdir, checkpoint, predictions, names)
     report.write_controls(figures, workdir)
-  report.show(predictions, names, workdir)
-  if figures:
     report.show_controls(figures)
 
 

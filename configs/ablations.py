@@ -142,19 +142,22 @@ def _convolutions(model: str) -> Runs:
   }
 
 
-def _of_mtnet(key: str, *values) -> Callable[[str], Runs]:
-  """One key of an MTNet at several values."""
+def _values(kinds: str, key: str, *values) -> Callable[[str], Runs]:
+  """One key of a network at several values, `kinds` having that key."""
 
   def choices(model):
-    if not model.startswith('mtnet_'):
+    if not re.fullmatch(kinds, model):
       raise ValueError(
-        f'This table varies `{key}` of an MTNet, mtnet_m for instance, not of '
-        f'{model!r}.'
+        f'This table varies `{key}`, which {model!r} has not. Give another '
+        'CONFIG, mtnet_m for instance.'
       )
     return {str(value): {'name': model, key: value} for value in values}
 
   return choices
 
+
+_MTCONV = r'mtnet_\w+|mt_r3d_50'  # networks of Multi-Temporal convolutions
+_RECURRENT = r'mtnet_\w+|srtg_\w+'
 
 TABLES: Mapping[str, Table] = types.MappingProxyType(
   {
@@ -163,17 +166,20 @@ TABLES: Mapping[str, Table] = types.MappingProxyType(
     '5.6': Table(
       'shares of local channels in MTConv',
       'mtnet_m',
-      _of_mtnet('local_ratio', 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25),
+      _values(
+        _MTCONV, 'local_ratio', 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25
+      ),
     ),
     '5.7': Table(
       'recurrent cells',
       'mtnet_m',
-      _of_mtnet('cell', 'rnn', 'lstm', 'peephole_lstm', 'gru'),
+      _values(_RECURRENT, 'cell', 'rnn', 'lstm', 'peephole_lstm', 'gru'),
     ),
     '5.8': Table(
       'poolings of the prolonged branch',
       'mtnet_m',
-      _of_mtnet(
+      _values(
+        _MTCONV,
         'pooling',
         'avg',
         'max',

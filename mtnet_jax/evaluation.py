@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from mtnet_jax import metrics, models, preprocessing, state
 from mtnet_jax.checkpoints import Checkpoints, make_workdir
-from mtnet_jax.data import pipeline
+from mtnet_jax.data import loading, pipeline
 from mtnet_jax.errors import UserError
 from mtnet_jax.progress import Progress
 from mtnet_jax.typing import Array, Batch, Float, Int, UInt8
@@ -52,6 +52,7 @@ class Predictions:
     )
 
 
+@functools.lru_cache(maxsize=1)  # evaluated twice, compiled once
 def make_eval_step(model: nn.Module) -> EvalStep:
   """A jitted `(variables, clips uint8) -> probabilities`, BN in inference mode.
 
@@ -195,7 +196,7 @@ def evaluate(
   variables = restore_variables(config, workdir, checkpoint, model, mesh)
   # Better to hear now than after the work that there is no place for it.
   make_workdir(pathlib.Path(workdir) / 'evaluation')
-  batches = pipeline.iterate(dataset, num_workers=config.data.num_workers)
+  batches = loading.iterate(dataset, num_workers=config.data.num_workers)
   if shuffle_frames:
     batches = _shuffle_frames(batches, config.seed)
   what = 'shuffled frames' if shuffle_frames else 'evaluating'

@@ -28,7 +28,7 @@ from mtnet_jax import (
   transfer,
 )
 from mtnet_jax.checkpoints import Checkpoints, make_workdir
-from mtnet_jax.data import pipeline
+from mtnet_jax.data import loading, pipeline
 from mtnet_jax.errors import UserError
 from mtnet_jax.metric_writer import MetricWriter
 from mtnet_jax.progress import Progress
@@ -132,7 +132,7 @@ def train(
     current = _first_state(config, run, dataset.labels, checkpoints, mesh)
     start = int(current.step)
     _write_run(config, dataset.labels, workdir)
-    batches = pipeline.iterate(
+    batches = loading.iterate(
       dataset, start, config.data.num_workers, config.data.prefetch
     )
     with (
@@ -255,7 +255,7 @@ def _make_validation(config, model, mesh):
     predictions = evaluation.score_videos(
       eval_step,
       variables,
-      pipeline.iterate(dataset, num_workers=num_workers),
+      loading.iterate(dataset, num_workers=num_workers),
       clips_per_step=config.eval.clips_per_step,
       mesh=mesh,
     )

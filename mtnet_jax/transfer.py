@@ -1,7 +1,7 @@
 """Starts a new run from the weights of another one."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from mtnet_jax.state import TrainState
 
 # The layer of every network whose rows are classes.
 _HEAD = 'params/classifier/'
+_MAX_NAMED = 20
 
 
 def start_from(
@@ -20,9 +21,10 @@ def start_from(
 ) -> TrainState:
   """Takes over the weights and BN statistics that fit.
 
-  Those fit that have the same path and shape; the classifier's only if the
-  classes have the same names in the same order. Everything else, and the
-  optimiser's state, stays as it is, and the log lists it.
+  Array by array, those fit that have the same path and shape; the classifier's
+  only if the classes have the same names in the same order. Everything else,
+  and the optimiser's state, stays as it is, and the log lists it: as a warning
+  where less than half fits.
 
   Args:
     workdir: of the run to start from; its best checkpoint is taken.
@@ -53,14 +55,17 @@ def start_from(
       f'weights are {", ".join(list(values)[:3])}. Start from a run of the '
       'same or a similar model.'
     )
-  logging.info(
-    'Starting from %s: %s of %s arrays taken over; new are: %s; left behind: '
-    '%s',
+  # Less than half is hardly what was meant.
+  level = logging.INFO if 2 * len(taken) > len(new) else logging.WARNING
+  logging.log(
+    level,
+    'Starting from %s: %d of %d arrays are taken over; new are: %s; left '
+    'behind: %s',
     workdir,
     len(taken),
     len(new),
-    ', '.join(sorted(new.keys() - taken.keys())) or 'none',
-    ', '.join(sorted(values.keys() - taken.keys())) or 'none',
+    _list(new.keys() - taken.keys()),
+    _list(values.keys() - taken.keys()),
   )
   leaves = [taken.get(path, leaf) for path, leaf in new.items()]
   variables = jax.tree.unflatten(jax.tree.structure(current.variables), leaves)
@@ -85,3 +90,10 @@ def _read(workdir: pathlib.Path, sharding) -> Mapping[str, Any]:
 def _read_names(workdir: pathlib.Path) -> tuple[str, ...]:
   path = workdir / 'labels.txt'
   return tuple(path.read_text().splitlines()) if path.exists() else ()
+
+
+def _list(paths: Iterable[str]) -> str:
+  names = sorted(paths)
+  more = len(names) - _MAX_NAMED
+  listed = ', '.join(names[:_MAX_NAMED]) or 'none'
+  return f'{listed} and {more} more' if more > 0 else listed

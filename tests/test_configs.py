@@ -10,7 +10,14 @@ import pytest
 from configs import ablations, base
 from mtnet_jax import evaluation, models, optim
 
-_FILES = ['mtnet_l', 'mtnet_m', 'mtnet_s', 'quickstart', 'srtg']
+_FILES = [
+  'mtnet_l',
+  'mtnet_m',
+  'mtnet_s',
+  'quickstart',
+  'srtg',
+  'ut_interaction',
+]
 
 
 def _config(name, *arguments):
@@ -30,10 +37,11 @@ def test_augmented_shares_of_the_recipes():
     'mtnet_l': (0.7, 0.4),
     'srtg': (0.8, 0.4),
     'quickstart': (0.0, 0.4),
+    'ut_interaction': (0.8, 0.4),
   }
 
 
-def test_the_control_has_no_way_to_see_time():
+def test_the_control_is_blind_to_direction():
   model = _config('quickstart', 'static').model
   assert model.temporal_kernels is False and model.recurrence is False
   with pytest.raises(ValueError, match="only 'static'"):
@@ -141,7 +149,15 @@ def test_what_the_runs_override():
 
 @pytest.mark.parametrize(
   ('table', 'model'),
-  [('4.1', 'r3d_18'), ('4.1', 'r3d_50'), *list(_ROWS), ('5.6', 'mtnet_xs')],
+  [
+    ('4.1', 'r3d_18'),
+    ('4.1', 'r3d_50'),
+    *list(_ROWS),
+    ('5.6', 'mtnet_xs'),
+    ('5.6', 'mt_r3d_50'),
+    ('5.7', 'srtg_r3d_34'),
+    ('5.8', 'mt_r3d_50'),
+  ],
 )
 def test_every_run_builds(table, model):
   for overrides in ablations.runs(table, model).values():
@@ -191,14 +207,14 @@ def test_an_ablation_is_its_recipe_but_for_the_run():
     (
       '5.8',
       r'Table 5\.8 compares poolings.*:5\.8/RUN with RUN one of avg, max, '
-      r'.*5\.8/RUN/CONFIG.* than mtnet_m, CONFIG one of mtnet_l.*, srtg\.',
+      r'.*5\.8/RUN/CONFIG.* than mtnet_m, CONFIG one of mtnet_l.*, srtg, ',
     ),
     ('4.1//srtg:r3d_50', 'RUN one of r3d_none, r3d_start, r3d_top,'),
     ('4.1/r3d_top', r"Table 4\.1 has no run 'r3d_top'\. .*r3d_none, r3d_start"),
     ('5.8/avg/quickstrt', r'no configs/quickstrt\.py.*mtnet_s, quickstart'),
     ('5.8/avg/base', r'no configs/base\.py'),
     ('4.1/r3d_mid/quickstart', r"Table 4\.1 needs a residual.*'mtnet_xs'"),
-    ('5.7/gru/srtg', r"`cell` of an MTNet.*'srtg_r3d_34'"),
+    ('5.8/avg/srtg', r"`pooling`, which 'srtg_r3d_34' has not"),
   ],
 )
 def test_arguments_that_name_no_run(argument, message):

@@ -20,6 +20,30 @@ def _demo_commands(root, runs):
   ]
 
 
+def test_the_control_runs_by_a_flag(root):
+  """The same two commands on the network that is blind to direction."""
+
+  def commands(*flags):
+    done = subprocess.run(
+      ['make', '--dry-run', 'demo', *flags],
+      cwd=root, capture_output=True, text=True, check=True
+    )  # fmt: skip
+    lines = done.stdout.replace('\\\n', ' ').splitlines()
+    return [' '.join(line.split()) for line in lines if '.py' in line]
+
+  plain, with_control = commands(), commands('STATIC=1')
+  train, evaluate = plain[-2:]
+  assert with_control == [
+    *plain,
+    *(
+      line.replace('quickstart.py', 'quickstart.py:static').replace(
+        '--workdir=runs/demo', '--workdir=runs/demo/static'
+      )
+      for line in (train, evaluate)
+    ),
+  ]
+
+
 def test_demo_in_miniature(root, tmp_path):
   runs = tmp_path / 'runs'
   prepare, train, evaluate = _demo_commands(root, runs)

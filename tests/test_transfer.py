@@ -2,9 +2,10 @@
 
 import jax
 import numpy as np
+import optax
 import pytest
 
-from mtnet_jax import metric_writer, training
+from mtnet_jax import evaluation, metric_writer, state, training, transfer
 from mtnet_jax.checkpoints import Checkpoints, leaf_paths
 from mtnet_jax.errors import UserError
 from tests.test_training import _config
@@ -59,6 +60,38 @@ def test_the_same_classes_keep_everything(other, blinking_videos, tmp_path):
       np.testing.assert_array_equal(leaf, expected[path], err_msg=path)
 
 
+def _new_state(model_config, names, other):
+  """What `start_from` makes of a fresh state, without training."""
+  model = evaluation.build_model(model_config, len(names))
+  tx = optax.sgd(0.1)
+  shape = evaluation.clip_shape(model_config)
+  fresh = jax.jit(lambda: state.create(model, tx, shape, 1))()
+  return fresh, transfer.start_from(other, fresh, names)
+
+
+def test_statistics_are_taken_over_too(other, blinking_videos):
+  config = _config(blinking_videos)
+  fresh, got = _new_state(config, ('bright', 'dark'), other)
+  expected = _weights(other, 3)
+  got, fresh = (leaf_paths(s.variables) for s in (got, fresh))
+  assert got.keys() == expected.keys()
+  for path, leaf in got.items():
+    np.testing.assert_array_equal(leaf, expected[path], err_msg=path)
+  path = 'batch_stats/stem_norm/mean'
+  assert np.abs(got[path] - fresh[path]).max() > 0.001
+
+
+def test_the_same_classes_in_another_order_get_a_new_head(
+  other, blinking_videos
+):
+  config = _config(blinking_videos)
+  fresh, got = _new_state(config, ('dark', 'bright'), other)
+  kernels = [s.params['classifier']['kernel'] for s in (fresh, got)]
+  np.testing.assert_array_equal(*kernels)
+  kernels = [s.params['linear']['kernel'] for s in (fresh, got)]
+  assert np.abs(kernels[0] - kernels[1]).max() > 0.01
+
+
 def test_other_classes_get_a_new_head(other, renamed, tmp_path, caplog):
   config = _config(renamed, train__init_from=str(other))
   got, expected = _start(config, tmp_path), _weights(other, 3)
@@ -81,8 +114,8 @@ def test_what_does_not_fit_is_new_and_listed(other, renamed, tmp_path, caplog):
   fresh.model.recurrence = True
   got = _start(config, tmp_path / 'a')
   new = _start(fresh, tmp_path / 'b')
-  path = 'params/stage_2_block_1/recursion/recurrence/layer_0/kernel_x'
-  assert path in caplog.text
+  path = 'params/stage_1_block_1/recursion/recurrence/layer_0/kernel_x'
+  assert path in caplog.text and 'more; left behind' in caplog.text
   np.testing.assert_array_equal(got[path], new[path])
   shared = 'params/stage_2_block_1/expand/local/kernel'
   np.testing.assert_array_equal(got[shared], _weights(other, 3)[shared])

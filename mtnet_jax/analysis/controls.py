@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import ml_collections
 import numpy as np
+from absl import logging
 
 from mtnet_jax import evaluation
 from mtnet_jax.data import sources
@@ -23,6 +24,21 @@ from mtnet_jax.typing import Float, Int
 # More say no more, and opening them takes its time.
 _MOST_VIDEOS = 2_000
 _WIDTHS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # in standard deviations of a cue
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+  """Sees that `measure` will not fail after the work has been done.
+
+  Args:
+    config: of the run.
+
+  Raises:
+    UserError: there are no training videos, or `eval.reversed_pairs` is wrong.
+  """
+  data = config.data.dir
+  sources.open_source(data, 'train')
+  source = sources.open_source(data, config.eval.split)
+  _find_pairs(config.eval.reversed_pairs, source.labels)
 
 
 def measure(
@@ -44,11 +60,11 @@ def measure(
 
   Returns:
     Shares of videos in [0, 1]: `top1`; `chance`, of the most frequent class;
-    `trivial_cues`; `shuffled_top1`; and, where there are reversed pairs,
-    `pairs` and `shuffled_pairs`, see `pair_accuracy`.
+    `trivial_cues`; `shuffled_top1`; and, where videos of reversed pairs were
+    scored, `pairs` and `shuffled_pairs`, see `pair_accuracy`.
 
   Raises:
-    UserError: as `evaluation.evaluate`, or a pair names an unknown class.
+    UserError: as `check` and `evaluation.evaluate`.
   """
   pairs = _find_pairs(config.eval.reversed_pairs, names)
   shuffled, _ = evaluation.evaluate(
@@ -57,14 +73,14 @@ def measure(
   train, test = (
     _read_cues(config.data.dir, split) for split in ('train', config.eval.split)
   )
+  most_frequent = np.bincount(predictions.labels).max()
   figures = {
     'top1': predictions.accuracy(1),
-    'chance': float(np.bincount(predictions.labels).max())
-    / len(predictions.ids),
+    'chance': float(most_frequent / len(predictions.labels)),
     'trivial_cues': classify_cues(*train, *test),
     'shuffled_top1': shuffled.accuracy(1),
   }
-  if pairs:
+  if np.isin(predictions.labels, pairs).any():
     figures['pairs'] = pair_accuracy(predictions, pairs)
     figures['shuffled_pairs'] = pair_accuracy(shuffled, pairs)
   return figures
@@ -80,11 +96,8 @@ def pair_accuracy(
   probabilities count half.
 
   Args:
-    predictions: of every video.
+    predictions: of every video, one of these classes at least.
     pairs: indices of classes; none is in two pairs.
-
-  Raises:
-    UserError: there is no video of these classes.
   """
   other = dict(itertools.chain(pairs, (pair[::-1] for pair in pairs)))
   scores = []
@@ -94,11 +107,6 @@ def pair_accuracy(
     if label in other:
       own, opposite = row[label], row[other[label]]
       scores.append((own > opposite) + 0.5 * (own == opposite))
-  if not scores:
-    raise UserError(
-      'No video of eval.reversed_pairs could be scored. Leave the key empty, '
-      'or name classes of the split that is evaluated.'
-    )
   return float(np.mean(scores))
 
 
@@ -142,7 +150,9 @@ def _densest(distances, labels, width):
 
 
 def _squared_distances(a, b):
-  return np.square(a[:, None] - b[None]).sum(axis=-1)
+  # A cue at a time: all at once take as much memory again for each of them.
+  cues = zip(a.T, b.T, strict=True)
+  return sum(np.square(x[:, None] - y[None]) for x, y in cues)
 
 
 def _read_cues(directory, split) -> tuple[np.ndarray, np.ndarray]:
@@ -152,7 +162,7 @@ def _read_cues(directory, split) -> tuple[np.ndarray, np.ndarray]:
   """
   source = sources.open_source(directory, split)
   count = min(len(source), _MOST_VIDEOS)
-  rows, labels = [], []
+  rows, labels, broken = [], [], []
   with Progress(f'sizes of {split}', count, 'videos') as progress:
     for index in np.linspace(0, len(source) - 1, count).round().astype(int):
       example = source[index]
@@ -161,10 +171,18 @@ def _read_cues(directory, split) -> tuple[np.ndarray, np.ndarray]:
         with VideoReader(example.video, example.start, example.end) as video:
           frames, size = video.num_frames, (video.width, video.height)
           cues = frames, video.fps, frames / video.fps, *size, size[0] / size[1]
-      except VideoError:
-        continue  # the evaluation has named it
+      except VideoError as error:
+        broken.append(f'{example.id}: {error.cause}')
+        continue
       rows.append(np.log(cues))
       labels.append(example.label)
+  if broken:
+    logging.warning(
+      '%d videos of split %r are not among the trivial cues, the first is %s',
+      len(broken),
+      split,
+      broken[0],
+    )
   if not rows:
     raise UserError(f'No video of split {split!r} in {directory} can be read.')
   return np.array(rows), np.array(labels)
@@ -173,10 +191,17 @@ def _read_cues(directory, split) -> tuple[np.ndarray, np.ndarray]:
 def _find_pairs(
   pairs: Sequence[Sequence[str]], names: tuple[str, ...]
 ) -> list[tuple[int, int]]:
+  """The classes' numbers."""
+  seen = set()
   for pair in pairs:
-    if len(pair) != 2 or not set(pair) <= set(names):
+    is_pair = isinstance(pair, tuple | list) and len(set(pair)) == 2 == len(
+      pair
+    )
+    if not is_pair or not set(pair) <= set(names) or seen & set(pair):
       raise UserError(
-        f'eval.reversed_pairs has {tuple(pair)!r}: each must be two classes of '
-        f'the data, which are {", ".join(names)}.'
+        f'eval.reversed_pairs has {pair!r}: each must be two classes, none of '
+        'them in another pair. Write (("sit_down", "stand_up"),) for instance. '
+        f'The classes are {", ".join(names)}.'
       )
+    seen |= set(pair)
   return [(names.index(first), names.index(second)) for first, second in pairs]

@@ -18,12 +18,14 @@ import jax
 import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
-from absl import flags
+from absl import flags, logging
 from flax import linen as nn
 
 from mtnet_jax import cli, evaluation, preprocessing, state
-from mtnet_jax.data import pipeline
+from mtnet_jax.data import loading, pipeline
 from mtnet_jax.errors import UserError
+from mtnet_jax.models import mtnet
+from mtnet_jax.progress import Progress
 from mtnet_jax.typing import Array, Bool, Float, UInt8
 
 _MOST_SHOWN = 4
@@ -45,8 +47,13 @@ def kept_frames(
     order of depth.
 
   Raises:
-    UserError: the network selects no frames.
+    UserError: the network is no MTNet, or selects no frames.
   """
+  if not isinstance(model, mtnet.MTNet):
+    raise UserError(
+      'Only an MTNet keeps all frames to its last layer, so that what it '
+      'selects can be shown. Name one: --config.model.name=mtnet_m.'
+    )
   masks = {}
   for path, indices in jax.tree_util.tree_leaves_with_path(
     jax.device_get(_sow(model, variables, clips))
@@ -58,8 +65,8 @@ def kept_frames(
       masks['/'.join(names)] = mask
   if not masks:
     raise UserError(
-      'This network selects no frames: it is no MTNet, or `local_ratio` or '
-      '`pooling` leave nothing to select.'
+      'This network selects no frames: model.local_ratio is 1, or '
+      'model.pooling takes windows of frames (those with +cos select).'
     )
   return dict(sorted(masks.items(), key=lambda item: _depth(item[0])))
 
@@ -129,7 +136,7 @@ def draw(
   )
   parts = figure.subfigures(n, 1, squeeze=False)[:, 0]
   for i, part in enumerate(parts):
-    part.suptitle(titles[i], fontsize=10)
+    part.suptitle(titles[i], fontsize=10, parse_math=False)
     top, middle, bottom = part.subplots(
       3, 1, height_ratios=[h / w * 1.1, 0.5, 0.13 * len(layers)]
     )
@@ -158,6 +165,9 @@ def _define_flags():
 def main(holder: flags.FlagHolder) -> None:
   """Draws what the flags name, and prints the relative motion by layer."""
   values = flags.FLAGS
+  out = pathlib.Path(values.out)
+  if out.suffix != '.png' or not out.parent.is_dir():
+    raise UserError(f'--out={out} must be a .png file in a folder that exists.')
   config = cli.get_config(holder).copy_and_resolve_references()
   config.eval.num_clips = config.eval.num_crops = 1
   dataset = pipeline.build_evaluation(config, config.eval.split)
@@ -165,29 +175,46 @@ def main(holder: flags.FlagHolder) -> None:
   variables = evaluation.restore_variables(
     config, values.workdir, 'best', model, state.make_mesh()
   )
-  shown, shown_masks, titles, ratios, weights = [], [], [], [], []
-  for batch in pipeline.iterate(dataset, num_workers=0):
-    clips = batch['clips'][:, 0]
-    masks = kept_frames(model, variables, clips)
-    good = batch['mask']
-    ratios.append(
-      relative_motion({k: m[good] for k, m in masks.items()}, clips[good])
+  shown, ratios = _select_all(dataset, model, variables, values.ids)
+  draw(
+    np.stack([clip for clip, _ in shown.values()]),
+    _stack([masks for _, masks in shown.values()]),
+    list(shown),
+    out,
+  )
+  for layer, share in ratios.items():
+    print(f'{layer}: motion of kept frames / of all frames = {share:.3f}')
+
+
+def _select_all(dataset, model, variables, wanted):
+  """The clips to show with their masks, and the whole split's figures."""
+  shown, ratios = {}, []
+  with Progress('selecting', dataset.num_videos, 'videos') as progress:
+    for batch in loading.iterate(dataset):
+      masks = kept_frames(model, variables, batch['clips'][:, 0])
+      for row in np.flatnonzero(batch['ids'] != ''):
+        name, clip = str(batch['ids'][row]), batch['clips'][row, 0]
+        progress.advance()
+        if not batch['mask'][row]:
+          logging.warning('Left out: %s: %s', name, batch['broken'][row])
+          continue
+        own = {layer: mask[row] for layer, mask in masks.items()}
+        ratios.append(
+          relative_motion({k: m[None] for k, m in own.items()}, clip[None])
+        )
+        if name in wanted or (not wanted and len(shown) < _MOST_SHOWN):
+          shown[name] = clip, own
+  missing = [name for name in wanted if name not in shown]
+  if missing or not ratios:
+    raise UserError(
+      f'The split has no readable video {", ".join(missing) or "at all"}.'
     )
-    weights.append(good.sum())
-    for row in np.flatnonzero(good):
-      name = str(batch['ids'][row])
-      wanted = name in values.ids if values.ids else len(shown) < _MOST_SHOWN
-      if wanted:
-        shown.append(clips[row])
-        shown_masks.append({k: m[row] for k, m in masks.items()})
-        titles.append(name)
-  if not shown:
-    raise UserError(f'None of --ids={values.ids} is in {config.eval.split!r}.')
-  stacked = {k: np.stack([m[k] for m in shown_masks]) for k in shown_masks[0]}
-  draw(np.stack(shown), stacked, titles, values.out)
-  for layer in ratios[0]:
-    mean = np.average([r[layer] for r in ratios], weights=weights)
-    print(f'{layer}: motion of kept frames / of all frames = {mean:.3f}')
+  means = {k: np.mean([r[k] for r in ratios]) for k in ratios[0]}
+  return shown, means
+
+
+def _stack(masks):
+  return {layer: np.stack([m[layer] for m in masks]) for layer in masks[0]}
 
 
 if __name__ == '__main__':

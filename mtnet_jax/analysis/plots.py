@@ -10,6 +10,8 @@ import numpy as np
 
 from mtnet_jax.typing import Int
 
+_GATES = 'train/gate_open/'
+
 
 def draw_confusion(
   matrix: Int[np.ndarray, 'k k'],
@@ -75,37 +77,37 @@ def draw_curves(
     axes.set_title(title)
     axes.set_xlabel('step')
     axes.grid(alpha=0.3)
-    if len(names) > 1:
+    if len(names) > 1 and axes.lines:
       axes.legend()
       axes.set_ylim(0, 1)
   figure.savefig(path, dpi=110)
 
 
+def is_gate(metric: str) -> bool:
+  """Whether a name of `metrics.jsonl` is a block's share of open gates."""
+  return metric.startswith(_GATES)
+
+
 def draw_gates(
   records: Sequence[dict[str, float]], path: str | pathlib.Path
-) -> bool:
+) -> None:
   """Draws the share of open gates over the steps, a line a block.
 
   Args:
-    records: of `metrics.jsonl`, from `metric_writer.read`.
+    records: of `metrics.jsonl`, from `metric_writer.read`, of a network that
+      has gates.
     path: of the PNG.
-
-  Returns:
-    Whether there was anything to draw: a network without gates has no shares.
   """
-  prefix = 'train/gate_open/'
   blocks = sorted(
-    {name for record in records for name in record if name.startswith(prefix)},
+    {name for record in records for name in record if is_gate(name)},
     key=lambda name: [int(p) for p in name.split('_') if p.isdigit()],
   )
-  if not blocks:
-    return False
   figure = matplotlib.figure.Figure(figsize=(8, 4.5), layout='constrained')
   axes = figure.add_subplot()
   colors = matplotlib.colormaps['viridis'](np.linspace(0, 0.95, len(blocks)))
   for name, color in zip(blocks, colors, strict=True):
     points = [(r['step'], r[name]) for r in records if name in r]
-    label = name.removeprefix(prefix)
+    label = name.removeprefix(_GATES)
     axes.plot(*zip(*points, strict=True), color=color, label=label)
   axes.set_title('clips whose temporal gate is open, by block')
   axes.set_xlabel('step')
@@ -114,4 +116,3 @@ def draw_gates(
   axes.grid(alpha=0.3)
   axes.legend(fontsize=7, ncols=2)
   figure.savefig(path, dpi=110)
-  return True

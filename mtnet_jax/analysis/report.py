@@ -34,6 +34,7 @@ def write(
   records = metric_writer.read(workdir / 'metrics.jsonl')
   if records:
     plots.draw_curves(records, workdir / 'curves.png')
+  if any(plots.is_gate(name) for record in records for name in record):
     plots.draw_gates(records, workdir / 'gates.png')
 
 
@@ -61,8 +62,11 @@ def show(
   for what, path in (
     ('predictions, accuracies, confusion', workdir / 'evaluation'),
     ('training curves', workdir / 'curves.png'),
+    ('open gates', workdir / 'gates.png'),
     ('checkpoints', workdir / 'checkpoints'),
   ):
+    if what == 'open gates' and not path.exists():
+      continue  # the network has none
     console.print(f'{what}: {path}', markup=False, highlight=False)
 
 

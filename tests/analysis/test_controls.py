@@ -1,5 +1,7 @@
 """Controls by hand, and on videos that give themselves away by their size."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -35,11 +37,6 @@ def test_pair_accuracy_by_hand():
   assert controls.pair_accuracy(predictions, [(0, 3)]) == pytest.approx(1 / 6)
 
 
-def test_pairs_without_a_video():
-  with pytest.raises(UserError, match=r'No video of eval\.reversed_pairs'):
-    controls.pair_accuracy(_predictions([0], [[1, 0, 0]]), [(1, 2)])
-
-
 def test_cues_that_tell_everything_and_nothing():
   rng = np.random.default_rng(0)
   labels, test_labels = np.arange(60) % 3, np.arange(90) % 3
@@ -61,13 +58,40 @@ def test_constant_and_far_cues():
   assert controls.classify_cues(cues, labels, far, np.array([1, 0])) == 1
 
 
-def test_the_nearest_class_by_hand():
-  # One video of class 0 among three of class 1. Leaving each out in turn, any
-  # width calls the left-out 0 a 1, and narrow ones call all the others right.
-  cues = np.array([[0.0], [1.0], [1.1], [1.2]])
-  labels = np.array([0, 1, 1, 1])
-  tested = np.array([[0.05], [0.9]])
-  assert controls.classify_cues(cues, labels, tested, np.array([0, 1])) == 1
+def _by_loops(cues, labels, tested, widths):
+  """Leave-one-out in plain loops: (the width, the classes at `tested`)."""
+  mean, spread = cues.mean(0), cues.std(0)
+  cues, tested = (cues - mean) / spread, (tested - mean) / spread
+
+  def best(point, width, without=None):
+    density = dict.fromkeys(sorted(set(labels.tolist())), 0.0)
+    for i, cue in enumerate(cues):
+      if i != without:
+        squared = sum((cue - point) ** 2)
+        density[int(labels[i])] += np.exp(-squared / (2 * width**2))
+    return max(density, key=density.get)
+
+  scores = {
+    width: sum(best(c, width, i) == labels[i] for i, c in enumerate(cues))
+    for width in widths
+  }
+  width = max(scores, key=scores.get)
+  return width, [best(point, width) for point in tested]
+
+
+def test_the_width_is_chosen_by_leaving_one_out():
+  # Two classes that overlap: what is narrow knows its own videos by heart.
+  rng = np.random.default_rng(1)
+  labels = np.arange(80) % 2
+  cues = rng.normal(size=(80, 2)) + labels[:, None]
+  tested = rng.normal(size=(50, 2)) + 0.5
+  width, expected = _by_loops(cues, labels, tested, controls._WIDTHS)
+  assert width > 0.1
+  for truth in (0, 1):
+    share = controls.classify_cues(cues, labels, tested, np.full(50, truth))
+    assert share == np.mean([e == truth for e in expected])
+  _, others = _by_loops(cues, labels, tested, [0.05])
+  assert others != expected  # the choice matters here
 
 
 @pytest.fixture(scope='module')
@@ -98,15 +122,68 @@ def test_measured_on_a_run(directions, tmp_path):
   ]  # fmt: skip
   assert figures['trivial_cues'] == 1  # the size gives it away
   assert figures['chance'] == 0.5
+  shuffled, _ = evaluation.evaluate(config, tmp_path, shuffle_frames=True)
+  assert np.abs(shuffled.probabilities - predictions.probabilities).max() > 1e-4
+  assert figures['shuffled_top1'] == shuffled.accuracy()
   # With two classes that are a pair the two accuracies are one.
   assert figures['pairs'] == figures['top1'] == predictions.accuracy()
   assert figures['shuffled_pairs'] == figures['shuffled_top1']
-  config.eval.reversed_pairs = (('brighten', 'darken'),)
-  with pytest.raises(UserError, match=r"'darken'.*brighten, dim"):
-    controls.measure(config, tmp_path, 'best', predictions, names)
 
 
-def test_shuffled_frames_are_the_same_frames(monkeypatch):
+@pytest.mark.parametrize(
+  'pairs',
+  [
+    (('brighten', 'darken'),),
+    (('brighten', 'brighten'),),
+    (('brighten', 'dim'), ('dim', 'brighten')),
+    ('brighten', 'dim'),
+    (('brighten',),),
+    (3,),
+  ],
+)
+def test_pairs_that_are_none(directions, pairs):
+  config = _config(directions)
+  config.eval.reversed_pairs = pairs
+  with pytest.raises(UserError, match=r'reversed_pairs has .*brighten, dim'):
+    controls.check(config)
+
+
+def test_controls_need_training_videos(blinking_videos, tmp_path):
+  shutil.copytree(blinking_videos / 'test', tmp_path / 'test')
+  with pytest.raises(UserError, match="no videos of split 'train'"):
+    controls.check(_config(tmp_path))
+
+
+def test_order_decides_and_shuffling_hides_it(directions, monkeypatch):
+  """A network that compares the first with the last frame."""
+
+  def by_hand(model):
+    del model
+
+    def eval_step(variables, clips):
+      means = np.asarray(clips).astype(float).mean(axis=(2, 3, 4))  # n t
+      brighter = (means[:, -1] > means[:, 0]).astype(float)
+      return np.stack([brighter, 1 - brighter], axis=1)
+
+    return eval_step
+
+  monkeypatch.setattr(evaluation, 'make_eval_step', by_hand)
+  monkeypatch.setattr(evaluation, 'restore_variables', lambda *_: {})
+  # A view a video: the mean over many would tell which way most of them go.
+  config = _config(directions, eval__num_clips=1, eval__num_crops=1)
+  config.eval.split = 'train'
+  pairs = [(0, 1)]
+  ordered, _ = evaluation.evaluate(config, directions)
+  assert controls.pair_accuracy(ordered, pairs) == 1
+  seen = []
+  for seed in range(20):
+    config.seed = seed
+    shuffled, _ = evaluation.evaluate(config, directions, shuffle_frames=True)
+    seen.append(controls.pair_accuracy(shuffled, pairs))
+  assert abs(np.mean(seen) - 0.5) < 0.1  # three standard deviations of 240
+
+
+def test_shuffled_frames_are_the_same_frames():
   """Every view has its frames in an order of its own, and no other frames."""
   numbers = np.arange(2 * 3 * 8).reshape(2, 3, 8, 1, 1, 1).astype(np.uint8)
   batches = [{'clips': numbers, 'labels': np.array([0, 1])}] * 2

@@ -1,5 +1,6 @@
 """Which frames are kept, against the definition; pictures of it."""
 
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 
 from mtnet_jax import models, training
 from mtnet_jax.analysis import kept_frames
+from mtnet_jax.data import pipeline
 from mtnet_jax.errors import UserError
 from tests.arrays import random_variables
 from tests.test_training import _TINY, _config
@@ -136,5 +138,26 @@ def test_the_command(root, blinking_videos, tmp_path):
   # Green: the kept half of the grid.
   blue, green, red = (one[..., i].astype(int) for i in range(3))
   assert ((green > red + 30) & (green > blue + 30)).mean() > 0.05
-  done = run(f'--out={tmp_path}/no.png', '--ids=test/dark/99.mp4')
-  assert done.returncode == 2 and 'None of --ids' in done.stderr
+  done = run(f'--out={tmp_path}/no.png', '--ids=test/dark/1.mp4,dark/99.mp4')
+  assert done.returncode == 2 and 'video dark/99.mp4.' in done.stderr
+  done = run(f'--out={tmp_path}/nowhere/no.png')
+  assert done.returncode == 2 and 'a folder that exists' in done.stderr
+
+
+def test_broken_videos_are_named_and_left_out(
+  network, blinking_videos, tmp_path, caplog
+):
+  videos = shutil.copytree(blinking_videos, tmp_path / 'v')
+  (videos / 'test/dark/3.mp4').write_text('I am no video')
+  config = _config(videos, eval__clips_per_step=1)  # a batch of its own
+  config.eval.num_clips = config.eval.num_crops = 1
+  dataset = pipeline.build_evaluation(config, 'test')
+  shown, ratios = kept_frames._select_all(dataset, *network, [])
+  assert 'Left out: test/dark/3.mp4' in caplog.text
+  assert len(shown) == 4 and all(np.isfinite(r) for r in ratios.values())
+
+
+def test_only_mtnets_can_be_shown():
+  model = models.build('mt_r3d_50', 3)
+  with pytest.raises(UserError, match='Only an MTNet'):
+    kept_frames.kept_frames(model, {}, _clips())

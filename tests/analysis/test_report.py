@@ -30,6 +30,7 @@ def test_table_names_every_class_and_what_was_not_scored(tmp_path):
   assert any('all' in line and '66.7%' in line for line in lines)
   assert '  d/[red].mp4: no video stream' in lines
   assert any(str(tmp_path / 'evaluation') in line for line in lines)
+  assert 'gates' not in text.getvalue()  # this network has none
 
 
 def test_files(tmp_path):
@@ -39,6 +40,7 @@ def test_files(tmp_path):
     'confusion.png', 'per_class.csv', 'predictions.npz', 'summary.json'
   }  # fmt: skip
   assert not (tmp_path / 'curves.png').exists()  # nothing was trained here
+  assert not (tmp_path / 'gates.png').exists()
 
 
 def test_names_are_no_formulas(tmp_path):
@@ -82,17 +84,19 @@ def test_controls_are_written_and_shown(tmp_path):
 
 
 def test_gates_are_drawn_where_there_are_any(tmp_path):
-  path = tmp_path / 'gates.png'
-  assert not plots.draw_gates([{'step': 1, 'train/loss': 2.0}], path)
-  assert not path.exists()
   blocks = [f'train/gate_open/stage_1_block_{i}' for i in range(1, 12)]
-  records = [
-    {'step': step} | {name: 1 / (i + step) for i, name in enumerate(blocks)}
-    for step in (1, 2, 3)
-  ]
-  assert plots.draw_gates(records, path)
-  image = cv2.imread(str(path)).astype(int)
+  for step in (1, 2, 3):
+    record = {'step': step, 'train/loss': 2.0}
+    record |= {name: 1 / (i + step) for i, name in enumerate(blocks)}
+    with (tmp_path / 'metrics.jsonl').open('a') as file:
+      file.write(json.dumps(record) + '\n')
+  report.write(_PREDICTIONS, _NAMES, tmp_path)
+  image = cv2.imread(str(tmp_path / 'gates.png')).astype(int)
   # A color a block, from violet to yellow.
   blue, green, red = (image[..., i] for i in range(3))
   assert ((red > 200) & (green > 200) & (blue < 120)).any()
   assert ((red < 90) & (green < 30) & (blue > 60)).any()
+  text = io.StringIO()
+  console = rich.console.Console(file=text, width=200)
+  report.show(_PREDICTIONS, _NAMES, tmp_path, console)
+  assert str(tmp_path / 'gates.png') in text.getvalue()
