@@ -31,7 +31,6 @@ def get_config(variant: str = '') -> ml_collections.ConfigDict:
 
   config.model.name = 'mtnet_xs'
   config.model.dropout = 0.2
-  config.model.repeat_edges = True  # else zeros make the ends stand out
   if variant == 'static':
     config.model.temporal_kernels = False
     config.model.recurrence = False

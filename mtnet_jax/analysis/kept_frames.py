@@ -132,15 +132,17 @@ def draw(
   layers = list(masks)
   moved = motion(clips)
   figure = matplotlib.figure.Figure(
-    figsize=(1.1 * t + 2, n * (2.6 + 0.13 * len(layers))), layout='constrained'
+    figsize=(t + 2, n * (2.3 + 0.13 * len(layers))), layout='constrained'
   )
   parts = figure.subfigures(n, 1, squeeze=False)[:, 0]
   for i, part in enumerate(parts):
     part.suptitle(titles[i], fontsize=10, parse_math=False)
     top, middle, bottom = part.subplots(
-      3, 1, height_ratios=[h / w * 1.1, 0.5, 0.13 * len(layers)]
+      3, 1, height_ratios=[h / w, 0.5, 0.13 * len(layers)]
     )
-    top.imshow(np.concatenate(list(clips[i]), axis=1))
+    # Each frame above its column.
+    strip = np.concatenate(list(clips[i]), axis=1)
+    top.imshow(strip, extent=(-0.5, t - 0.5, 0, 1), aspect='auto')
     top.set_axis_off()
     middle.bar(range(t), moved[i], color='#4477aa')
     middle.set_ylabel('motion', fontsize=8)
@@ -149,10 +151,10 @@ def draw(
     bottom.set_yticks(range(len(layers)), layers, fontsize=6)
     bottom.set_xticks(range(t), [f'{share:.0%}' for share in grid.mean(axis=0)])
     bottom.set_xlabel('kept by so many convolutions', fontsize=8)
-    for axes in (middle, bottom):
+    for axes in (top, middle, bottom):
       axes.set_xlim(-0.5, t - 0.5)
     middle.set_xticks([])
-  figure.savefig(path, dpi=100)
+  figure.savefig(path, dpi=80)
 
 
 def _define_flags():

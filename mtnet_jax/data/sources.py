@@ -232,7 +232,10 @@ def _open_records(path: pathlib.Path, split: str) -> Source:
 
 
 def _read_labels(path: pathlib.Path) -> tuple[str, ...]:
-  lines = path.read_text('utf-8').splitlines()
+  try:
+    lines = path.read_text('utf-8').splitlines()
+  except UnicodeDecodeError as error:
+    raise UserError(f'{path} is not UTF-8: {error}. Save it as such.') from None
   return tuple(line.strip() for line in lines if line.strip())
 
 

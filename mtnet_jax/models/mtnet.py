@@ -48,6 +48,7 @@ VARIANTS = _row(
     stem_features=16,
     stages=((32, 16), (48, 24), (96, 48), (128, 64)),
     head_features=(96, 128),
+    repeat_edges=True,
   ),
   mtnet_s=_row(blocks=_SMALL),
   mtnet_m=_row(blocks=_SMALL),
@@ -80,8 +81,9 @@ class MTNet(nn.Module):
       of time. Frame selection breaks ties towards the earlier frame, and so
       tells a clip that begins and ends with stills from its reversal.
     repeat_edges: beyond a clip's ends its frames go on, rather than zeros.
-      Zeros make the first and last frames unlike their neighbors, whatever they
-      show, and so the frame selection keeps them.
+      Zeros make the first and last frames unlike their neighbors whatever they
+      show, and the frame selection keeps them. MTNet-XS, whose clips are short,
+      repeats; the others have zeros, as X3D has.
     recurrence: Squeeze and Recursion at the end of every block's branch.
     cell: of Squeeze and Recursion.
     gate: whether its cycle-consistency gate is active.

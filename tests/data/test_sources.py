@@ -199,6 +199,13 @@ def test_incomplete_records_are_not_taken_for_whole(tmp_path):
     sources.open_source(tmp_path, 'train')
 
 
+def test_labels_that_are_not_utf_8(tmp_path):
+  (tmp_path / 'clips.csv').write_text('path,label,split\na.mp4,hug,train\n')
+  (tmp_path / 'labels.txt').write_bytes(b'h\xfcg\n')
+  with pytest.raises(UserError, match=r'labels\.txt is not UTF-8'):
+    sources.list_videos(tmp_path)
+
+
 def test_records_of_nothing(tmp_path):
   _write_records(tmp_path, 'train', [0])
   with pytest.raises(UserError, match='empty: no video could be read'):
