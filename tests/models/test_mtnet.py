@@ -348,7 +348,7 @@ def quick_compilation():
 
 
 @pytest.mark.usefixtures('quick_compilation')
-def test_stochastic_pooling_trains_and_follows_seed_and_step():
+def test_stochastic_pooling_trains_and_follows_the_step():
   # Without dropout only pooling draws. One block compiles quickly.
   model = models.build(
     'mtnet_xs', 3, pooling='stochastic', dropout=0.0, recurrence=False
@@ -361,22 +361,22 @@ def test_stochastic_pooling_trains_and_follows_seed_and_step():
   }
   start = jax.jit(lambda: state.create(model, tx, shape, seed=0))()
 
-  def step_at(train_step, step):
+  train_step = training.make_train_step(model, lambda _: 0.1, tx, seed=5)
+
+  def step_at(step):
     current = jax.tree.map(jnp.copy, start)  # a step donates its state
     current = dataclasses.replace(current, step=jnp.int32(step))
     following, values = train_step(current, batch)
     assert int(following.step) == step + 1
     return float(values['loss']), jax.tree.leaves(following.params)
 
-  first = training.make_train_step(model, lambda _: 0.1, tx, seed=5)
-  other = training.make_train_step(model, lambda _: 0.1, tx, seed=6)
-  loss, params = step_at(first, 0)
-  again, same = step_at(first, 0)
+  loss, params = step_at(0)
+  again, same = step_at(0)
   assert loss == again
   for a, b in zip(params, same, strict=True):
     assert np.isfinite(a).all()
     np.testing.assert_array_equal(a, b)
-  assert len({loss, step_at(first, 1)[0], step_at(other, 0)[0]}) == 3
+  assert loss != step_at(1)[0]
 
 
 @pytest.mark.parametrize('ratio', [0, -1, 1.01])
