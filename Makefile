@@ -23,8 +23,9 @@ ifdef STATIC
 	  --config.data.dir=$(RUNS)/data --workdir=$(RUNS)/static
 endif
 
+# A file's tests stay together: they share what takes long to make.
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check

@@ -30,7 +30,12 @@ setuptools.setup(
     'tensorboardX>=2.6.5',
   ],
   extras_require={
-    'dev': ['chex>=0.1.92', 'pytest>=9', 'ruff>=0.17,<0.18'],
+    'dev': [
+      'chex>=0.1.92',
+      'pytest>=9',
+      'pytest-xdist>=3.8',
+      'ruff>=0.17,<0.18',
+    ],
     'cuda': ['jax[cuda13]'],
     'tpu': ['jax[tpu]'],
   },
