@@ -1,5 +1,6 @@
 """Real training on tiny videos: learning, resuming, dying, stopping."""
 
+import dataclasses
 import os
 import pathlib
 import random
@@ -11,10 +12,11 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from configs import quickstart
-from mtnet_jax import evaluation, metric_writer, state, training
+from mtnet_jax import evaluation, metric_writer, models, state, training
 from mtnet_jax.errors import UserError
 
 # A run so small that a step takes milliseconds.
@@ -282,8 +284,6 @@ def _floats(stored):
 
 def test_a_step_follows_the_gradient(blinking_videos):
   """One update against the gradient of the loss, written out again."""
-  import optax
-
   config = _config(blinking_videos)
   model = evaluation.build_model(config, 2)
   tx = optax.sgd(0.1)
@@ -319,3 +319,43 @@ def test_a_step_follows_the_gradient(blinking_videos):
     jax.tree.leaves(following.params), jax.tree.leaves(expected), strict=True
   ):
     np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.fixture
+def quick_compilation():
+  """Programs that run once are not worth optimizing."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
+
+
+@pytest.mark.usefixtures('quick_compilation')
+def test_stochastic_pooling_trains_and_follows_the_step():
+  # Without dropout only pooling draws. One block compiles quickly.
+  model = models.build(
+    'mtnet_xs', 3, pooling='stochastic', dropout=0.0, recurrence=False
+  ).copy(blocks=(1, 0, 0, 0))
+  tx, shape = optax.sgd(0.1), (3, 16, 16, 3)
+  rng = np.random.default_rng(0)
+  batch = {
+    'clips': rng.integers(0, 256, (2, *shape), np.uint8),
+    'labels': np.array([0, 2], np.int32),
+  }
+  start = jax.jit(lambda: state.create(model, tx, shape, seed=0))()
+
+  train_step = training.make_train_step(model, lambda _: 0.1, tx, seed=5)
+
+  def step_at(step):
+    current = jax.tree.map(jnp.copy, start)  # a step donates its state
+    current = dataclasses.replace(current, step=jnp.int32(step))
+    following, values = train_step(current, batch)
+    assert int(following.step) == step + 1
+    return float(values['loss']), jax.tree.leaves(following.params)
+
+  loss, params = step_at(0)
+  again, same = step_at(0)
+  assert loss == again
+  for a, b in zip(params, same, strict=True):
+    assert np.isfinite(a).all()
+    np.testing.assert_array_equal(a, b)
+  assert loss != step_at(1)[0]
