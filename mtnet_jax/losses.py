@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from mtnet_jax.layers import precision
 from mtnet_jax.typing import Array, Float, Int
 
 
@@ -18,5 +19,5 @@ def cross_entropy(
   Returns:
     One float32 value a clip, at least 0.
   """
-  log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
+  log_probabilities = jax.nn.log_softmax(precision.widen(logits))
   return -jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]

@@ -20,6 +20,7 @@ from flax import linen as nn
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from mtnet_jax.errors import UserError
+from mtnet_jax.layers import precision
 from mtnet_jax.typing import Array, Float
 
 Triple = tuple[int, int, int]
@@ -237,12 +238,12 @@ def _correlate(x, kernel, shape, strides=(1, 1, 1), start=(0, 0, 0)):
 @functools.partial(jax.jit, static_argnames=('shape', 'strides', 'start'))
 @set_xla_metadata(inlineable=None)  # Of the call alone, not of what is in it.
 def _sum_of_products(x, kernel, shape, strides, start):
-  y = jnp.zeros((), jnp.float32)
+  y = jnp.zeros((), precision.wide_dtype(x))
   taps = jnp.unstack(kernel.reshape(-1, 1, 1, 1, 1, x.shape[-1]))
   for offset, tap in zip(np.ndindex(*kernel.shape[:3]), taps, strict=True):
     corner = [a + o for a, o in zip(start, offset, strict=True)]
     view = _strided(x, corner, shape, strides)
-    y = y + view.astype(jnp.float32) * tap.astype(jnp.float32)
+    y = y + precision.widen(view) * precision.widen(tap)
   return jnp.broadcast_to(y, (x.shape[0], *shape, x.shape[-1])).astype(x.dtype)
 
 
@@ -290,34 +291,39 @@ def _kernel_gradient(x, dy, volume, strides):
   element for all temporal offsets at once; a product with ones sums the rest,
   because XLA's own reduction of so many rows is slow on a CPU. The scan over
   offsets compiles one loop body where unrolling compiles one for each offset.
+  Clips are summed after it: inside, their devices would meet at each offset.
   """
   kt, kh, kw = volume
   st, sh, sw = strides
   n, frames, rows, cols, c = dy.shape
   padded = _pad_for(x, volume)
   span = (n, padded.shape[1], sh * (rows - 1) + 1, sw * (cols - 1) + 1, c)
-  # Row i of the selector sums the elements of temporal offset i.
+  wide = precision.wide_dtype(x)
+  # Row i of the selector sums the elements of temporal offset i; one selector
+  # a clip, which a CPU multiplies faster than one for all.
   selector = jnp.tile(
-    jnp.repeat(jnp.eye(kt, dtype=jnp.float32), cols, axis=1), (1, n * rows)
+    jnp.repeat(jnp.eye(kt, dtype=wide), cols, axis=1), (n, 1, rows)
   )
 
   def one_offset(_, offset):
     view = jax.lax.dynamic_slice(padded, (0, 0, *offset, 0), span)
-    view = view[:, :, ::sh, ::sw].astype(jnp.float32)
-    total = jnp.zeros((kt, c), jnp.float32)
+    view = view[:, :, ::sh, ::sw].astype(wide)
+    total = jnp.zeros((n, kt, c), wide)
     for first in range(0, frames, _FRAMES_PER_SUM):
-      products = jnp.zeros((), jnp.float32)
+      products = jnp.zeros((), wide)
       for f in range(first, min(first + _FRAMES_PER_SUM, frames)):
         below = view[:, st * f : st * f + kt].swapaxes(1, 2)  # n h kt w c
-        products = products + below * dy[:, f, :, None].astype(jnp.float32)
+        products = products + below * dy[:, f, :, None].astype(wide)
       total += jnp.matmul(
-        selector, products.reshape(-1, c), precision=jax.lax.Precision.HIGHEST
+        selector,
+        products.reshape(n, -1, c),
+        precision=jax.lax.Precision.HIGHEST,
       )
     return None, total
 
   offsets = jnp.array(list(np.ndindex(kh, kw)))
-  _, gradient = jax.lax.scan(one_offset, None, offsets)
-  return gradient.reshape(kh, kw, kt, 1, c).transpose(2, 0, 1, 3, 4)
+  _, gradient = jax.lax.scan(one_offset, None, offsets)  # hw n k c
+  return gradient.sum(axis=1).reshape(kh, kw, kt, 1, c).transpose(2, 0, 1, 3, 4)
 
 
 def _output_shape(shape, volume, strides):

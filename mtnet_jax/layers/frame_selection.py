@@ -11,6 +11,7 @@ and Interactions*, 2021.
 import jax
 import jax.numpy as jnp
 
+from mtnet_jax.layers import precision
 from mtnet_jax.typing import Array, Float, Int
 
 # A frame without activation has no direction; its norm is held above this.
@@ -32,7 +33,7 @@ def triplet_scores(x: Float[Array, 'n t h w c']) -> Float[Array, 'n t']:
   n, t, *_ = x.shape
   if t == 1:
     return jnp.zeros((n, 1), jnp.float32)
-  v = jnp.mean(x, axis=(2, 3), dtype=jnp.float32)  # n t c
+  v = jnp.mean(precision.widen(x), axis=(2, 3))  # n t c
   norm = jnp.sqrt(jnp.sum(v * v, axis=-1, keepdims=True))
   v = v / jnp.maximum(norm, _MIN_NORM)
   cos = jnp.sum(v[:, :-1] * v[:, 1:], axis=-1)  # n t-1
@@ -53,8 +54,9 @@ def select_frame_indices(x: Float[Array, 'n t h w c']) -> Int[Array, 'n k']:
   """
   keep = max(1, x.shape[1] // 2)
   scores = triplet_scores(jax.lax.stop_gradient(x))
-  # top_k puts the lower index first among equals: the earlier frame.
-  _, indices = jax.lax.top_k(-scores, keep)
+  # A stable sort leaves the earlier of equal frames first. Unlike `top_k` it
+  # needs no scores of other devices.
+  indices = jnp.argsort(scores, axis=1, stable=True)[:, :keep]
   return jnp.sort(indices.astype(jnp.int32), axis=1)
 
 

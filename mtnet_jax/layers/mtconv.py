@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mtnet_jax.errors import UserError
+from mtnet_jax.layers import precision
 from mtnet_jax.layers.conv import Conv3D
 from mtnet_jax.layers.frame_selection import gather_frames, select_frame_indices
 from mtnet_jax.layers.norm import BatchNorm
@@ -209,8 +210,8 @@ _up_sample.defvjp(_up_sample_fwd, _up_sample_bwd)
 
 
 def _resize(x, shape):
-  # In float32: half precision cannot number more than 256 positions.
-  resized = jax.image.resize(x.astype(jnp.float32), shape, 'linear')
+  # Wide: half precision cannot number more than 256 positions.
+  resized = jax.image.resize(precision.widen(x), shape, 'linear')
   return resized.astype(x.dtype)
 
 

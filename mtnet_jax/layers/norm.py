@@ -8,12 +8,19 @@ The thesis is A. Stergiou, *Efficient Modelling Across Time of Human Actions
 and Interactions*, 2021.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from mtnet_jax.errors import UserError
+from mtnet_jax.layers import precision
 from mtnet_jax.typing import Array, Float
+
+# The collection that gets every sub-batch's statistics, where it is mutable.
+MOMENTS = 'moments'
 
 
 class BatchNorm(nn.Module):
@@ -21,7 +28,8 @@ class BatchNorm(nn.Module):
 
   The batch is split into consecutive sub-batches that are normalised apart.
   The moving statistics take the mean of the sub-batches' means and the mean of
-  their variances. Statistics are float32 whatever the dtype.
+  their variances. Statistics are float32 whatever the dtype
+  (float64 where it is).
 
   Attributes:
     use_running_average: normalise by the moving statistics (evaluation).
@@ -58,6 +66,8 @@ class BatchNorm(nn.Module):
       groups = _split(x, self.batch_size)  # g b *d c
       mean, var = _statistics(groups)  # g c
       if not self.is_initializing():
+        self.sow(MOMENTS, 'mean', mean)
+        self.sow(MOMENTS, 'var', var)
         for moving, batch in ((moving_mean, mean), (moving_var, var)):
           moving.value = self.momentum * moving.value + (
             1 - self.momentum
@@ -65,7 +75,7 @@ class BatchNorm(nn.Module):
     shape = (mean.shape[0], *[1] * (groups.ndim - 2), c)
     gain = jax.lax.rsqrt(var + self.epsilon) * scale.reshape(1, c)
     offset = bias.reshape(1, c) - mean * gain
-    y = groups.astype(jnp.float32) * gain.reshape(shape) + offset.reshape(shape)
+    y = precision.widen(groups) * gain.reshape(shape) + offset.reshape(shape)
     return y.reshape(x.shape).astype(self.dtype or x.dtype)
 
 
@@ -83,9 +93,46 @@ def _split(x: Float[Array, 'n *d c'], size: int) -> Float[Array, 'g b *d c']:
 
 def _statistics(groups):
   """Mean and variance of each sub-batch, `(g, c)`, in one pass over x."""
-  groups = groups.astype(jnp.float32)
+  groups = precision.widen(groups)
   axes = tuple(range(1, groups.ndim - 1))
   mean = jnp.mean(groups, axes)
   # E[x²] - E[x]² may come out just below zero for a constant channel.
   var = jnp.maximum(jnp.mean(groups * groups, axes) - mean * mean, 0)
   return mean, var
+
+
+def raw_moments(moments: Mapping[str, Any]) -> dict[str, Any]:
+  """What all sub-batches of a batch have in common: E[x] and E[x²].
+
+  Args:
+    moments: the collection `MOMENTS` after a pass in training.
+
+  Returns:
+    A tree like `batch_stats` with E[x] as `mean` and E[x²] as `var`, `(c,)`.
+    Means of several batches' trees are the trees of those batches together.
+  """
+
+  def pool(norm):
+    mean, var = norm['mean'][0], norm['var'][0]  # g c
+    return {
+      'mean': jnp.mean(mean, axis=0),
+      'var': jnp.mean(var + mean * mean, axis=0),
+    }
+
+  return _map_norms(pool, moments)
+
+
+def to_statistics(raw: Mapping[str, Any]) -> dict[str, Any]:
+  """Means and variances, as `batch_stats` has them, of E[x] and E[x²]."""
+
+  def center(norm):
+    mean = norm['mean']
+    return {'mean': mean, 'var': jnp.maximum(norm['var'] - mean * mean, 0)}
+
+  return _map_norms(center, raw)
+
+
+def _map_norms(change, tree):
+  if tree.keys() == {'mean', 'var'}:
+    return change(tree)
+  return {name: _map_norms(change, below) for name, below in tree.items()}

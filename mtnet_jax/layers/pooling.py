@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from mtnet_jax.errors import UserError
+from mtnet_jax.layers import precision
 from mtnet_jax.layers.soft_pool import soft_pool
 from mtnet_jax.typing import Array, Float
 
@@ -66,7 +67,7 @@ def pool(
   """
   if kind == 'softpool':
     return soft_pool(x, window=window)
-  a = _elements(x.astype(jnp.float32), window)  # r n t2 h2 w2 c
+  a = _elements(precision.widen(x), window)  # r n t2 h2 w2 c
   real = _elements(jnp.ones((1, *x.shape[1:4], 1)), window) > 0
   if kind == 'avg':
     weights = real / jnp.sum(real, axis=0, keepdims=True)
@@ -99,7 +100,7 @@ def _draw(key, probabilities):
   above = jnp.stack([*itertools.accumulate(probabilities)])
   below = jnp.concatenate([jnp.zeros_like(above[:1]), above[:-1]])
   u = above[-1:] * jax.random.uniform(key, (1, *above.shape[1:]))
-  return ((below <= u) & (u < above)).astype(jnp.float32)
+  return ((below <= u) & (u < above)).astype(u.dtype)
 
 
 def _log_softplus(a):

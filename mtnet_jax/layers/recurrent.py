@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mtnet_jax.errors import UserError
+from mtnet_jax.layers import precision
 from mtnet_jax.typing import Array, Float
 
 # Float32 gates stay float32 on accelerators that would round products down.
@@ -112,14 +113,14 @@ class RecurrentLayer(nn.Module):
       name: self.param(name, nn.initializers.zeros, (h,), jnp.float32)
       for name in cell.vectors
     }
-    x = jnp.swapaxes(x.astype(jnp.float32), 0, 1)  # t n c
+    x = jnp.swapaxes(precision.widen(x), 0, 1)  # t n c
     inputs = jnp.matmul(x, kernel_x, precision=_PRECISION)
     inputs += bias.reshape(1, 1, -1)  # t n k·h
     widths = [g * h for g in cell.gates]
     kernels = tuple(
       jnp.split(kernel_h, [sum(widths[:i]) for i in range(1, len(widths))], 1)
     )
-    state = (jnp.zeros((n, h), jnp.float32),) * cell.num_states
+    state = (jnp.zeros((n, h), inputs.dtype),) * cell.num_states
     hidden = _recur(cell.step, kernels, inputs, vectors, state)
     return jnp.swapaxes(hidden, 0, 1)
 

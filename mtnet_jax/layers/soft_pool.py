@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtnet_jax.errors import UserError
+from mtnet_jax.layers import precision
 from mtnet_jax.typing import Array, Float
 
 _GRADIENTS = ('weights', 'exact')
@@ -70,7 +71,7 @@ def _pool_bwd(gradient, window, x, dy):
   largest = functools.reduce(jnp.maximum, _elements(padded, window))
   exps = jnp.exp(padded - _spread(largest, window))
   total = sum(_elements(exps, window))
-  dx = exps * _spread(dy.astype(jnp.float32) / total, window)
+  dx = exps * _spread(precision.widen(dy) / total, window)
   if gradient == 'exact':
     y = sum(_elements(padded * exps, window)) / total
     dx *= 1 + padded - _spread(y, window)
@@ -81,15 +82,15 @@ _pool.defvjp(_pool_fwd, _pool_bwd)
 
 
 def _pad(x, window):
-  """x in float32, with sizes that the window divides.
+  """x widened, with sizes that the window divides.
 
   What is added has an exponential, and so a weight, of zero in its window.
   """
   pads = [(0, -size % w) for size, w in zip(x.shape[1:4], window, strict=True)]
   return jnp.pad(
-    x.astype(jnp.float32),
+    precision.widen(x),
     ((0, 0), *pads, (0, 0)),
-    constant_values=jnp.finfo(jnp.float32).min,
+    constant_values=jnp.finfo(precision.wide_dtype(x)).min,
   )
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mtnet_jax.layers import recurrent
+from mtnet_jax.layers import precision, recurrent
 from mtnet_jax.typing import Array, Bool, Float
 
 
@@ -32,7 +32,7 @@ def soft_nearest_neighbor(
   Returns:
     float32, computed in float32.
   """
-  b = b.astype(jnp.float32)
+  b = precision.widen(b)
   z = jax.nn.softmax(-_squared_distances(a, b), axis=-1)  # n t i
   return jnp.einsum('nti,nic->ntc', z, b, precision=jax.lax.Precision.HIGHEST)
 
@@ -66,7 +66,7 @@ def _squared_distances(a, b):
   By differences: |a|² + |b|² - 2ab loses the digits that tell close frames
   apart.
   """
-  a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+  a, b = precision.widen(a), precision.widen(b)
   return jnp.sum(jnp.square(a[:, :, None] - b[:, None]), axis=-1)
 
 
@@ -98,7 +98,7 @@ class SqueezeAndRecursion(nn.Module):
     `gate=False`, and for a single frame. No gradient flows through a decision.
     """
     _, t, _, _, c = x.shape
-    pooled = jnp.mean(x, axis=(2, 3), dtype=jnp.float32)  # n t c
+    pooled = jnp.mean(precision.widen(x), axis=(2, 3))  # n t c
     hidden = recurrent.build(self.cell, c, self.num_layers, name='recurrence')(
       pooled
     )

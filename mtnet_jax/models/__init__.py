@@ -10,6 +10,7 @@ import difflib
 import types
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -46,11 +47,11 @@ def build(name: str, num_classes: int, **overrides) -> nn.Module:
     name: one of `NAMES`.
     num_classes: classes, at least 1.
     **overrides: fields of the network other than its variant's. All have
-      `dropout`, `dtype`, `norm_batch_size`; MTNet, X3D and mt_r3d_50 also
-      `local_ratio`, `pooling`, `shared_selection`; MTNet and X3D besides these
-      `temporal_kernels`, `repeat_edges`, `recurrence`, `cell`, `gate`; SRTG
-      networks
-      `placement`, `cell`, `gate`; all 3-D ResNets `stem_frames`.
+      `dropout`, `dtype`, `norm_batch_size`, `freeze_norm`; MTNet, X3D and
+      mt_r3d_50 also `local_ratio`, `pooling`, `shared_selection`; MTNet and X3D
+      besides these `temporal_kernels`, `repeat_edges`, `recurrence`, `cell`,
+      `gate`; SRTG networks `placement`, `cell`, `gate`; all 3-D ResNets
+      `stem_frames`.
 
   Raises:
     UserError: an unknown name, an override that the network does not have, or
@@ -86,7 +87,7 @@ def build(name: str, num_classes: int, **overrides) -> nn.Module:
 
 
 def _overrides(name):
-  common = ('dropout', 'dtype', 'norm_batch_size')
+  common = ('dropout', 'dtype', 'norm_batch_size', 'freeze_norm')
   mtconv = ('local_ratio', 'pooling', 'shared_selection')
   if name in mtnet.VARIANTS:
     frames = ('temporal_kernels', 'repeat_edges')
@@ -99,12 +100,17 @@ def _overrides(name):
 
 
 def _float_dtype(dtype):
-  allowed = ('float32', 'bfloat16')
+  allowed = ('float32', 'bfloat16', 'float16', 'float64')
   try:
     dtype = jnp.dtype(dtype)
   except TypeError:
     pass  # A misspelled name; told below.
   _check_range('dtype', dtype, str(dtype) in allowed, f'one of {allowed}')
+  if dtype == jnp.float64 and not jax.config.jax_enable_x64:
+    raise UserError(
+      '`dtype` (=float64) needs 64 bits: set JAX_ENABLE_X64=1, or choose '
+      'float32.'
+    )
   return dtype
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mtnet_jax.layers import recurrent
+from mtnet_jax.layers import precision, recurrent
 from mtnet_jax.layers.conv import Conv3D
 from mtnet_jax.layers.mtconv import MTConv, branch_features
 from mtnet_jax.layers.norm import BatchNorm
@@ -94,6 +94,7 @@ class MTNet(nn.Module):
     dropout: before the classifier, in [0, 1).
     dtype: of the computation; parameters, statistics and logits are float32.
     norm_batch_size: clips that share BN statistics; 0: the whole batch.
+    freeze_norm: normalise by the moving statistics in training too.
   """
 
   num_classes: int
@@ -115,6 +116,7 @@ class MTNet(nn.Module):
   dropout: float = 0.5
   dtype: jax.typing.DTypeLike = jnp.float32
   norm_batch_size: int = 0
+  freeze_norm: bool = False
 
   def __post_init__(self):
     recurrent.find_cell(self.cell)
@@ -151,7 +153,7 @@ class MTNet(nn.Module):
       endpoints[f'stage_{i}'] = x
     x = conv(self.head_features[0], (1, 1, 1), name='head')(x)
     x = nn.relu(norm(name='head_norm')(x))
-    x = jnp.mean(x, axis=(1, 2, 3), dtype=jnp.float32)  # n c
+    x = jnp.mean(precision.widen(x), axis=(1, 2, 3))  # n c
     endpoints |= {'features': x, 'gate_open': gate_open}
     return self._classify(x, train), endpoints
 
@@ -163,7 +165,7 @@ class MTNet(nn.Module):
       ),
       'norm': functools.partial(
         BatchNorm,
-        use_running_average=not train,
+        use_running_average=self.freeze_norm or not train,
         batch_size=self.norm_batch_size,
         dtype=self.dtype,
       ),
@@ -294,7 +296,7 @@ class SqueezeExcitation(nn.Module):
   def __call__(self, x: Float[Array, 'n t h w c']) -> Float[Array, 'n t h w c']:
     """Returns x scaled, in its dtype; the gate is float32."""
     c = x.shape[-1]
-    pooled = jnp.mean(x, axis=(1, 2, 3), dtype=jnp.float32)  # n c
+    pooled = jnp.mean(precision.widen(x), axis=(1, 2, 3))  # n c
     hidden = nn.Dense(round_width(c * self.ratio), name='reduce')(pooled)
     gate = nn.sigmoid(nn.Dense(c, name='expand')(nn.relu(hidden)))
     return (x * gate[:, None, None, None, :]).astype(x.dtype)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mtnet_jax.errors import UserError
-from mtnet_jax.layers import mtconv, recurrent
+from mtnet_jax.layers import mtconv, precision, recurrent
 from mtnet_jax.layers.conv import Conv3D
 from mtnet_jax.layers.norm import BatchNorm
 from mtnet_jax.layers.pooling import split_pooling
@@ -83,6 +83,7 @@ class ResNet3D(nn.Module):
     dropout: before the classifier, in [0, 1).
     dtype: of the computation; parameters, statistics and logits are float32.
     norm_batch_size: clips that share BN statistics; 0: the whole batch.
+    freeze_norm: normalise by the moving statistics in training too.
   """
 
   num_classes: int
@@ -99,6 +100,7 @@ class ResNet3D(nn.Module):
   dropout: float = 0.0
   dtype: jax.typing.DTypeLike = jnp.float32
   norm_batch_size: int = 0
+  freeze_norm: bool = False
 
   def __post_init__(self):
     assert self.depth in _DEPTHS, self.depth
@@ -148,7 +150,7 @@ class ResNet3D(nn.Module):
         if share is not None:
           gate_open[name] = share
       endpoints[f'stage_{i}'] = x
-    x = jnp.mean(x, axis=(1, 2, 3), dtype=jnp.float32)  # n c
+    x = jnp.mean(precision.widen(x), axis=(1, 2, 3))  # n c
     endpoints |= {'features': x, 'gate_open': gate_open}
     x = nn.Dropout(self.dropout, deterministic=not train, name='dropout')(x)
     return nn.Dense(self.num_classes, name='classifier')(x), endpoints
@@ -160,7 +162,7 @@ class ResNet3D(nn.Module):
       'conv': functools.partial(Conv3D, dtype=self.dtype),
       'norm': functools.partial(
         BatchNorm,
-        use_running_average=not train,
+        use_running_average=self.freeze_norm or not train,
         batch_size=self.norm_batch_size,
         dtype=self.dtype,
       ),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mtnet_jax.errors import UserError
+from mtnet_jax.layers import norm
 from mtnet_jax.layers.norm import BatchNorm
 
 
@@ -142,6 +143,60 @@ def test_gradient_is_that_of_the_definition():
     down[index] -= step
     expected = (define(up) - define(down)) / (2 * step)
     np.testing.assert_allclose(grad[index], expected, rtol=1e-2, atol=1e-4)
+
+
+def _raw_moments(x, size):
+  layer = BatchNorm(False, batch_size=size)
+  variables = layer.init(jax.random.key(0), x)
+  mutable = ['batch_stats', norm.MOMENTS]
+  _, updated = layer.apply(variables, x, mutable=mutable)
+  return norm.raw_moments(updated[norm.MOMENTS])
+
+
+@pytest.mark.parametrize('size', [1, 2, 4])
+def test_moments_of_sub_batches_and_batches_are_those_of_all(size):
+  x = clips(12)
+  batches = [_raw_moments(x[i : i + 4], size) for i in (0, 4, 8)]
+  raw = jax.tree.map(lambda *leaves: sum(leaves) / 3, *batches)
+  wide = np.float64(x)
+  axes = (0, 1, 2, 3)
+  np.testing.assert_allclose(raw['mean'], wide.mean(axes), rtol=1e-5)
+  np.testing.assert_allclose(raw['var'], (wide**2).mean(axes), rtol=1e-5)
+  # Unlike the mean of variances, it knows how far apart the batches are.
+  statistics = norm.to_statistics(raw)
+  np.testing.assert_allclose(statistics['mean'], wide.mean(axes), rtol=1e-5)
+  np.testing.assert_allclose(statistics['var'], wide.var(axes), rtol=1e-4)
+
+
+def test_moments_of_a_network_by_hand():
+  moments = {
+    'stem': {'mean': (np.array([[1.0], [3.0]]),), 'var': (np.ones((2, 1)),)},
+    'block': {
+      'norm': {'mean': (np.array([[0.0]]),), 'var': (np.array([[4.0]]),)}
+    },
+  }
+  raw = norm.raw_moments(moments)
+  # The mean of 1 + 1² and 1 + 3².
+  stem, inner = raw['stem'], raw['block']['norm']
+  assert (stem['mean'], stem['var']) == (2, 6)
+  assert (inner['mean'], inner['var']) == (0, 4)
+  assert norm.to_statistics(raw) == {
+    'stem': {'mean': 2, 'var': 2},
+    'block': {'norm': {'mean': 0, 'var': 4}},
+  }
+  # What rounding leaves of a variance of zero is not below it.
+  constant = {'mean': np.array([3.0]), 'var': np.array([9.0 - 1e-6])}
+  assert norm.to_statistics(constant)['var'] == 0
+
+
+def test_nothing_is_measured_by_the_way():
+  """Neither while initializing, nor in evaluation, nor if nobody asks."""
+  x = clips()
+  variables = BatchNorm(False).init(jax.random.key(0), x)
+  assert norm.MOMENTS not in variables
+  for frozen, mutable in ((True, [norm.MOMENTS]), (False, ['batch_stats'])):
+    _, updated = BatchNorm(frozen).apply(variables, x, mutable=mutable)
+    assert not updated.get(norm.MOMENTS)
 
 
 def test_an_uneven_batch_is_refused():
