@@ -30,11 +30,15 @@ setuptools.setup(
     'tensorboardX>=2.6.5',
   ],
   extras_require={
+    # Records made on a cluster.
+    'beam': ['apache-beam>=2.77,<3'],
     'dev': [
+      'apache-beam>=2.77,<3',
       'chex>=0.1.92',
       'pytest>=9',
       'pytest-xdist>=3.8',
       'ruff>=0.17,<0.18',
+      'tensorflow-datasets>=4.9.10',  # to write what is read without it
     ],
     'cuda': ['jax[cuda13]'],
     'tpu': ['jax[tpu]'],

@@ -20,7 +20,8 @@ def encode(video: VideoReader, short_side: int) -> bytes:
   Args:
     video: the frames, upright. They keep their numbers and their times.
     short_side: pixels of the shorter side, even. A smaller video stays as large
-      as it is, but for a last row or column where their number is odd.
+      as it is, but for a last row or column where their number is odd. 0: every
+      video does.
 
   Returns:
     An MP4 file with H.264 and without sound; a keyframe at least every 30
@@ -29,7 +30,9 @@ def encode(video: VideoReader, short_side: int) -> bytes:
   Raises:
     VideoError: a frame cannot be decoded, or not be encoded.
   """
-  side = min(short_side, video.width, video.height)
+  side = min(video.width, video.height)
+  if short_side:
+    side = min(side, short_side)
   if side < 2:
     raise VideoError(video.name, 'it is too small to be encoded')
   file = io.BytesIO()

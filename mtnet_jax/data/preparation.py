@@ -9,12 +9,12 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from mtnet_jax.data import encoding, records, sources
+from mtnet_jax.data import beam_runner, records, shards, sources
 from mtnet_jax.data.records import Example
+from mtnet_jax.data.shards import Form, Shard
 from mtnet_jax.data.sources import Listing
-from mtnet_jax.data.video import VideoError, VideoReader
 from mtnet_jax.errors import UserError
 from mtnet_jax.progress import Progress
 
@@ -22,6 +22,11 @@ MANIFEST_NAME = 'manifest.json'
 
 _SHARD_BYTES = 2**28
 _MAX_NAMED = 20  # problems that are printed; the manifest has all of them
+_LOOKERS = 32  # threads that ask for files' sizes: disks of a network are far
+_LOOK_AT = 1000  # files that a thread asks for at once
+
+# A video's size and time of its last change; None: there is no such file.
+_Stats = Mapping[str, tuple[int, int] | None]
 
 
 def write(
@@ -30,10 +35,13 @@ def write(
   num_shards: int = 0,
   num_frames: int = 16,
   short_side: int = 0,
+  runner: str = '',
+  pipeline_options: Sequence[str] = (),
 ) -> dict:
   """Writes record files, `labels.txt` and `manifest.json`.
 
-  Finished record files whose videos have not changed are kept.
+  Finished record files whose videos have not changed are kept. Of a video with
+  a start or an end, a record holds those frames alone, encoded anew.
 
   Args:
     listing: the videos.
@@ -41,47 +49,43 @@ def write(
     num_shards: record files a split; 0: one for each 256 MiB of videos.
     num_frames: videos with fewer frames are kept, and named as short.
     short_side: pixels, even. Videos are encoded anew, with shorter sides no
-      longer than this and of the range of times only; 0: files as they are.
+      longer than this; 0: whole files are kept as they are, byte for byte.
+    runner: Apache Beam's name of what makes the files; '': this machine does.
+    pipeline_options: further flags of Beam, such as '--direct_num_workers=4'.
 
   Returns:
     The manifest:
     * `labels`, the classes' names, and `short_side`, as given;
-    * `splits`: for each, the numbers of videos `written`, `skipped` and
-      `short`, and `classes`, those written by class;
-    * `shards`: for each file, `skipped`: why a video was left out, by id;
-      `short`: frames, by id; `classes`; `sha256` of the file and of its
-      `inputs`.
+    * `splits`: for each, the numbers of videos `written`, `skipped` (which are
+      `missing` or `broken`) and `short`, and `classes`, those written by class;
+    * `shards`: for each file, what `shards.write` returns.
 
   Raises:
     UserError: no video can be read, two have one id, or `short_side` is odd;
       `out` cannot be written, or holds the videos, files of another origin,
-      or records of videos that are all missing now.
+      or records of videos that are all missing now; Beam is not installed, or
+      refuses the runner or its options.
   """
   out = pathlib.Path(out)
   _check(listing, out, short_side)
-  plan = _plan(listing.splits, num_shards)
-  form = _Form(listing.labels, num_frames, short_side)
-  inputs = {name: _fingerprint(of, form) for name, of in plan.items()}
+  # First: what Beam cannot do must not cost what is there.
+  pipeline = beam_runner.build(runner, pipeline_options) if runner else None
+  stats = _look_at_files(listing)
+  form = Form(listing.labels, num_frames, short_side)
+  plan = _plan(listing.splits, out, num_shards, form, stats)
   try:
     out.mkdir(parents=True, exist_ok=True)
-    finished = _finished_shards(out, plan, inputs)
-    # Written last: a folder without it does not count as complete.
-    (out / sources.LABELS_NAME).unlink(missing_ok=True)
-    shards = _write_shards(out, plan, inputs, form, finished)
-    return _finish(out, listing, short_side, shards)
+    unfinished = _unfinished(out, plan, stats)
+    _clean(out, plan, unfinished)
+    if pipeline and unfinished:
+      beam_runner.run(pipeline, unfinished)
+    elif unfinished:
+      _write_here(unfinished)
+    return _finish(out, listing, short_side, plan)
   except OSError as error:
     raise UserError(
       f'--out={out} cannot be written: {error.strerror or error}.'
     ) from error
-
-
-@dataclasses.dataclass(frozen=True)
-class _Form:
-  """What is the same for all record files; see `write`."""
-
-  labels: tuple[str, ...]
-  num_frames: int
-  short_side: int
 
 
 def _check(listing: Listing, out: pathlib.Path, short_side: int):
@@ -104,62 +108,93 @@ def _check(listing: Listing, out: pathlib.Path, short_side: int):
     )
 
 
+def _look_at_files(listing: Listing) -> _Stats:
+  """Returns size and time of every video, each asked for once."""
+  videos = {e.video for e in itertools.chain(*listing.splits.values())}
+  videos = sorted(videos)
+  parts = [videos[i : i + _LOOK_AT] for i in range(0, len(videos), _LOOK_AT)]
+  with concurrent.futures.ThreadPoolExecutor(_LOOKERS) as pool:
+    stats = itertools.chain(*pool.map(lambda p: [*map(_stat, p)], parts))
+    return dict(zip(videos, stats, strict=True))
+
+
+def _stat(video: str) -> tuple[int, int] | None:
+  try:
+    status = os.stat(video)
+  except OSError:
+    return None
+  return status.st_size, status.st_mtime_ns
+
+
 def _plan(
-  splits: Mapping[str, Sequence[Example]], num_shards: int
-) -> dict[str, Sequence[Example]]:
-  """Returns the videos of every record file, by its name."""
-  plan = {}
+  splits: Mapping[str, Sequence[Example]],
+  out: pathlib.Path,
+  num_shards: int,
+  form: Form,
+  stats: _Stats,
+) -> list[Shard]:
+  """Returns all record files, one split after the other."""
+  plan = []
   for split, examples in splits.items():
-    size = sum(_size_and_time(example)[0] for example in examples)
+    videos = {example.video for example in examples}
+    size = sum(stats[video][0] for video in videos if stats[video])
     count = num_shards or max(1, math.ceil(size / _SHARD_BYTES))
-    for shard in range(count):
-      plan[records.shard_name(split, shard, count)] = examples[shard::count]
+    for number in range(count):
+      path = out / records.shard_name(split, number, count)
+      own = tuple(examples[number::count])
+      plan.append(Shard(path, own, form, _fingerprint(own, form, stats)))
   return plan
 
 
-def _finished_shards(
-  out: pathlib.Path,
-  plan: Mapping[str, Sequence[Example]],
-  inputs: Mapping[str, str],
-) -> dict[str, dict]:
-  """Returns the reports of the record files that are there already.
+def _fingerprint(examples: Sequence[Example], form: Form, stats: _Stats) -> str:
+  """Returns a hash that changes whenever a record file would."""
+  inputs = [(e.id, e.label, e.start, e.end, stats[e.video]) for e in examples]
+  text = json.dumps([dataclasses.astuple(form), inputs])
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _unfinished(
+  out: pathlib.Path, plan: Sequence[Shard], stats: _Stats
+) -> list[Shard]:
+  """Returns the record files that are to be made.
 
   Raises:
     UserError: what is there is of another origin, or could not be made again.
   """
-  reports = _earlier_reports(out)
+  _check_origin(out)
   present = {path.name for path in out.glob(f'*{records.SUFFIX}')}
-  strange = sorted(present - set(plan))
+  strange = sorted(present - {shard.path.name for shard in plan})
   if strange:
     raise UserError(
       f'--out={out} holds records of another preparation, such as '
       f'{strange[0]}. Give another folder, or delete them. Are all videos '
       'there? Their sizes say how many files there are.'
     )
-  finished = {name: reports[name] for name in present & set(reports)}
-  for name in sorted(present):
-    if name in finished and finished[name]['inputs'] == inputs[name]:
-      continue
-    videos = [example.video for example in plan[name]]
-    missing = videos and not any(map(os.path.exists, videos))
-    if missing and len(records.Reader([out / name])):
+  unfinished = [s for s in plan if shards.read_report(s) is None]
+  for shard in unfinished:
+    videos = [example.video for example in shard.examples]
+    missing = videos and not any(stats[video] for video in videos)
+    there = shard.path.name in present
+    if missing and there and len(records.Reader([shard.path])):
       raise UserError(
-        f'All videos of {out / name} are missing now, the first is '
+        f'All videos of {shard.path} are missing now, the first is '
         f'{videos[0]}: its records would be lost. Bring the videos back, or '
         'give another folder as --out.'
       )
-  return finished
+  return unfinished
 
 
-def _earlier_reports(out: pathlib.Path) -> dict[str, dict]:
-  """Returns the reports of an earlier preparation, by record file."""
+def _check_origin(out: pathlib.Path):
+  """Raises a UserError where files have our names and are not ours."""
   manifest, strange = out / MANIFEST_NAME, out / sources.LABELS_NAME
   try:
-    shards = json.loads(manifest.read_text('utf-8'))['shards']
-    return {name: report for name, report in shards.items() if report['inputs']}
+    reports = json.loads(manifest.read_text('utf-8'))['shards'].values()
+    if all('inputs' in report for report in reports):
+      return
+    strange = manifest
   except FileNotFoundError:
     if not strange.exists():
-      return {}
+      return
   except (ValueError, LookupError, TypeError, AttributeError):
     strange = manifest
   raise UserError(
@@ -168,42 +203,45 @@ def _earlier_reports(out: pathlib.Path) -> dict[str, dict]:
   )
 
 
-def _write_shards(
-  out: pathlib.Path,
-  plan: Mapping[str, Sequence[Example]],
-  inputs: Mapping[str, str],
-  form: _Form,
-  finished: Mapping[str, dict],
-) -> dict[str, dict]:
-  """Writes the record files that are not finished; reports on all, by name."""
-  reports = dict(finished)
-  total = sum(map(len, plan.values()))
+def _clean(
+  out: pathlib.Path, plan: Sequence[Shard], unfinished: Sequence[Shard]
+):
+  """Removes what tells of files that will be made, and what was cut off."""
+  # A folder without labels.txt does not count as complete.
+  whole = sources.LABELS_NAME, MANIFEST_NAME
+  for name in whole:
+    (out / name).unlink(missing_ok=True)
+  for shard in unfinished:
+    shard.report_path.unlink(missing_ok=True)
+  ours = *whole, *(shard.path.stem for shard in plan)
+  for path in out.glob(f'*{records.PARTIAL}'):
+    if path.name.startswith(ours):
+      path.unlink(missing_ok=True)
+
+
+def _write_here(unfinished: Sequence[Shard]):
+  total = sum(len(shard.examples) for shard in unfinished)
   with Progress('preparing', total, 'videos') as progress:
-    for name, examples in plan.items():
-      if name in reports and reports[name]['inputs'] == inputs[name]:
-        progress.advance(len(examples))
-        continue
-      report = _write_shard(out / name, examples, form, progress)
-      reports[name] = {'inputs': inputs[name]} | report
-      _write_text(out / MANIFEST_NAME, json.dumps({'shards': reports}))
-  return {name: reports[name] for name in plan}
+    for shard in unfinished:
+      shards.write(shard, progress.advance, os.cpu_count() or 1)
 
 
 def _finish(
   out: pathlib.Path,
   listing: Listing,
   short_side: int,
-  shards: Mapping[str, dict],
+  plan: Sequence[Shard],
 ) -> dict:
   """Writes and returns the manifest; writes `labels.txt`."""
-  splits = {split: _sum(split, shards) for split in listing.splits}
+  reports = {shard.path.name: shards.read_report(shard) for shard in plan}
+  splits = {split: _sum(split, reports) for split in listing.splits}
   manifest = {
     'labels': list(listing.labels),
     'short_side': short_side,
     'splits': splits,
-    'shards': shards,
+    'shards': reports,
   }
-  _write_text(out / MANIFEST_NAME, json.dumps(manifest, indent=1))
+  shards.write_json(out / MANIFEST_NAME, manifest)
   if not any(numbers['written'] for numbers in splits.values()):
     raise UserError(
       f'None of the videos can be read; {out / MANIFEST_NAME} says why.'
@@ -211,114 +249,28 @@ def _finish(
   if 'train' in splits:
     trained = splits['train']['classes']
     sources.warn_of_untrained(listing.labels, trained, out)
-  _write_text(out / sources.LABELS_NAME, '\n'.join(listing.labels) + '\n')
+  with records.replacing(out / sources.LABELS_NAME) as partial:
+    partial.write_text('\n'.join(listing.labels) + '\n', 'utf-8')
   return manifest
 
 
-def _fingerprint(examples: Sequence[Example], form: _Form) -> str:
-  """Returns a hash that changes whenever a record file would."""
-  inputs = [
-    (e.id, e.label, e.start, e.end, *_size_and_time(e)) for e in examples
-  ]
-  text = json.dumps([dataclasses.astuple(form), inputs])
-  return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _size_and_time(example: Example) -> tuple[int, int]:
-  try:
-    status = os.stat(example.video)
-  except OSError:
-    return 0, 0
-  return status.st_size, status.st_mtime_ns
-
-
-def _write_shard(
-  path: pathlib.Path,
-  examples: Sequence[Example],
-  form: _Form,
-  progress: Progress,
-) -> dict:
-  """Writes the videos that can be read, and reports on all of them."""
-  classes, skipped, short = collections.Counter(), {}, {}
-
-  def readable() -> Iterator[Example]:
-    for example, frames, problem in _try_all(examples, form.short_side):
-      progress.advance()
-      if problem:
-        skipped[example.id] = problem
-        continue
-      if frames < form.num_frames:
-        short[example.id] = frames
-      classes[form.labels[example.label]] += 1
-      yield example
-
-  records.write(path, readable())
-  report = {'classes': classes, 'skipped': skipped, 'short': short}
-  return report | {'sha256': _sha256(path)}
-
-
-def _try_all(
-  examples: Sequence[Example], short_side: int
-) -> Iterator[tuple[Example, int, str]]:
-  # Threads suffice: FFmpeg works without holding Python's lock.
-  workers = os.cpu_count() or 1
-  pool = concurrent.futures.ThreadPoolExecutor(workers)
-  results = collections.deque()  # a few: they hold the videos' contents
-  try:
-    for example in examples:
-      results.append(pool.submit(_try, example, short_side))
-      if len(results) > 2 * workers:
-        yield results.popleft().result()
-    while results:
-      yield results.popleft().result()
-  finally:
-    pool.shutdown(cancel_futures=True)
-
-
-def _try(example: Example, short_side: int) -> tuple[Example, int, str]:
-  """Returns what is to be written, its number of frames, and what is wrong."""
-  try:
-    if short_side:
-      with VideoReader(example.video, example.start, example.end) as video:
-        contents, start, end = encoding.encode(video, short_side), None, None
-        frames = video.num_frames
-    else:
-      start, end = example.start, example.end
-      contents = pathlib.Path(example.video).read_bytes()
-      with VideoReader(contents, start, end) as video:
-        frames = video.num_frames
-        video.read([0, frames - 1])
-  except OSError as error:
-    return example, 0, error.strerror
-  except VideoError as error:
-    return example, 0, error.cause
-  return Example(example.id, example.label, contents, start, end), frames, ''
-
-
-def _sum(split: str, shards: Mapping[str, dict]) -> dict:
+def _sum(split: str, reports: Mapping[str, dict]) -> dict:
   own = [
-    report for name, report in shards.items() if name.startswith(f'{split}-')
+    report for name, report in reports.items() if name.startswith(f'{split}-')
   ]
   classes = collections.Counter()
   for report in own:
     classes.update(report['classes'])
+  reasons = [why for report in own for why in report['skipped'].values()]
+  missing = reasons.count(shards.MISSING)
   return {
     'written': classes.total(),
-    'skipped': sum(len(report['skipped']) for report in own),
+    'skipped': len(reasons),
+    'missing': missing,
+    'broken': len(reasons) - missing,
     'short': sum(len(report['short']) for report in own),
     'classes': dict(sorted(classes.items())),
   }
-
-
-def _sha256(path: pathlib.Path) -> str:
-  with path.open('rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
-def _write_text(path: pathlib.Path, text: str):
-  partial = path.with_name(path.name + '.partial')
-  partial.write_text(text, 'utf-8')
-  partial.replace(path)
 
 
 def show(manifest: Mapping, out: str | os.PathLike) -> None:
@@ -331,7 +283,8 @@ def show(manifest: Mapping, out: str | os.PathLike) -> None:
   for split, numbers in manifest['splits'].items():
     print(
       f'{split}: {numbers["written"]} videos of {len(numbers["classes"])} '
-      f'classes, {numbers["skipped"]} skipped, {numbers["short"]} short'
+      f'classes; {numbers["missing"]} missing, {numbers["broken"]} broken, '
+      f'{numbers["short"]} short'
     )
   reports = manifest['shards'].values()
   problems = [

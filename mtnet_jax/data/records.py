@@ -6,21 +6,27 @@ programs can read it and, unlike pickle, it runs no code.
 """
 
 import contextlib
+import copy
 import dataclasses
 import os
 import pathlib
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgpack
 from array_record.python import array_record_data_source, array_record_module
 
+from mtnet_jax.data.video import VideoError
 from mtnet_jax.errors import UserError
 
 SUFFIX = '.array_record'
+PARTIAL = '.partial'  # ends the names of files that are not whole
 
 _OPTIONS = 'group_size:1,uncompressed'
 # What the library raises on a file that is not whole, or not its own.
 _ERRORS = (OSError, RuntimeError, ValueError)
+# What it then says; it is silent of this where the disk fails.
+_DAMAGE = 'Riegeli/records file'
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,14 +36,15 @@ class Example:
   Attributes:
     id: names the video; unique in its data set.
     label: the class's number.
-    video: the video file's path, or its contents. Records hold contents.
+    video: the video file's path, or its contents; or, of some sources, its
+      frames as image files. Records hold contents.
     start: seconds from which the video counts; None: from its first frame.
     end: seconds before which it counts; None: to its last frame.
   """
 
   id: str
   label: int
-  video: str | bytes
+  video: str | bytes | tuple[bytes, ...]
   start: float | None = None
   end: float | None = None
 
@@ -51,7 +58,8 @@ def write(path: str | os.PathLike, examples: Iterable[Example]) -> None:
   """Writes a record file, replacing one of that name.
 
   The file gets its name when all of it is on the disk, so that what stands
-  under the name is whole: an interrupted writer leaves at most `NAME.partial`.
+  under the name is whole: a writer that is killed leaves at most a file of
+  another name, which ends in `.partial`.
 
   Args:
     path: the file.
@@ -60,20 +68,40 @@ def write(path: str | os.PathLike, examples: Iterable[Example]) -> None:
   Raises:
     OSError: the file cannot be written.
   """
-  path = pathlib.Path(path)
-  partial = path.with_name(path.name + '.partial')
-  with _disk_errors(partial):
-    writer = array_record_module.ArrayRecordWriter(str(partial), _OPTIONS)
-  try:
-    for example in examples:
-      with _disk_errors(partial):
-        writer.write(msgpack.packb(dataclasses.asdict(example)))
-  finally:
+  with replacing(pathlib.Path(path)) as partial:
     with _disk_errors(partial):
-      writer.close()
-  with partial.open('rb') as file:
-    os.fsync(file.fileno())
-  partial.replace(path)
+      writer = array_record_module.ArrayRecordWriter(str(partial), _OPTIONS)
+    try:
+      for example in examples:
+        with _disk_errors(partial):
+          writer.write(msgpack.packb(dataclasses.asdict(example)))
+    finally:
+      with _disk_errors(partial):
+        writer.close()
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Gives a file its name when it is whole and on the disk.
+
+  Args:
+    path: the file that is to be, in place of one of that name.
+
+  Yields:
+    The path to write to: one that no other process has, since on a cluster two
+    may make the same file. An exception removes what was written.
+
+  Raises:
+    OSError: the disk refuses it.
+  """
+  partial = path.with_name(f'{path.name}.{uuid.uuid4().hex}{PARTIAL}')
+  try:
+    yield partial
+    with partial.open('rb') as file:
+      os.fsync(file.fileno())
+    partial.replace(path)
+  finally:
+    partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -87,7 +115,8 @@ def _disk_errors(path: pathlib.Path) -> Iterator[None]:
 class Reader(Sequence[Example]):
   """Record files as one sequence, read at random; picklable.
 
-  Files are opened on first use, in each process anew.
+  Files are opened on first use, in each process anew. A record that cannot be
+  read raises a `VideoError`, and the others can still be.
   """
 
   def __init__(self, paths: Sequence[str | os.PathLike]):
@@ -116,11 +145,15 @@ class Reader(Sequence[Example]):
       raise IndexError(f'Record {index} of {len(self)}')
     try:
       return Example(**msgpack.unpackb(self._source[index]))
-    except _ERRORS as error:  # the checksum is wrong
-      raise UserError(
-        f'Record {index} of the files from {self._paths[0]} on is damaged. '
-        'Delete the damaged file and prepare the data again: only missing '
-        'files are made.'
+    except _ERRORS as error:
+      damaged = isinstance(error, ValueError) or _DAMAGE in str(error)
+      if not damaged:
+        # A file that could not be read once fails for ever; a copy opens it
+        # anew.
+        self._source = copy.copy(self._source)
+      first = os.path.basename(self._paths[0])
+      raise VideoError(
+        f'record {index} from {first} on', str(error), passing=not damaged
       ) from error
 
 

@@ -15,7 +15,7 @@ from collections.abc import Container, Mapping, Sequence
 
 from absl import logging
 
-from mtnet_jax.data import records, tables
+from mtnet_jax.data import records, tables, tfds_source
 from mtnet_jax.data.records import Example
 from mtnet_jax.errors import UserError
 
@@ -23,7 +23,7 @@ SPLITS = ('train', 'val', 'test')
 CSV_NAME = 'clips.csv'
 LABELS_NAME = 'labels.txt'
 
-_VIDEO_SUFFIXES = (
+VIDEO_SUFFIXES = (
   *('.3gp', '.avi', '.flv', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg'),
   *('.mts', '.ogv', '.ts', '.webm', '.wmv'),
 )
@@ -70,7 +70,7 @@ def open_source(directory: str | os.PathLike, split: str) -> Source:
   """Opens a split of a data set.
 
   Args:
-    directory: as docs/data.md tells, or a CSV file.
+    directory: as docs/data.md tells: a directory, a CSV file or 'tfds:NAME'.
     split: 'train', 'val' or 'test'.
 
   Returns:
@@ -80,6 +80,8 @@ def open_source(directory: str | os.PathLike, split: str) -> Source:
   Raises:
     UserError: nothing usable is there, or some of it is missing.
   """
+  if os.fspath(directory).startswith(tfds_source.PREFIX):
+    return Source(*tfds_source.open_split(os.fspath(directory), split))
   path = _existing(directory)
   if path.is_dir() and any(path.glob(f'*{records.SUFFIX}')):
     return _open_records(path, split)
@@ -250,7 +252,7 @@ def _class_folders(
     videos = [
       file.relative_to(root).as_posix()
       for file in sorted(subfolder.rglob('*'))
-      if file.suffix.lower() in _VIDEO_SUFFIXES and file.name[0] != '.'
+      if file.suffix.lower() in VIDEO_SUFFIXES and file.name[0] != '.'
     ]
     if videos:
       classes[subfolder.name] = videos

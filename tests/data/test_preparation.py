@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import time
 
 import pytest
 
@@ -60,15 +58,27 @@ def test_records_and_manifest(videos, tmp_path):
     'train': {
       'written': 4,
       'skipped': 1,
+      'missing': 0,
+      'broken': 1,
       'short': 1,
       'classes': {'hug': 2, 'wave': 2},
     },
-    'test': {'written': 1, 'skipped': 0, 'short': 0, 'classes': {'wave': 1}},
+    'test': {
+      'written': 1,
+      'skipped': 0,
+      'missing': 0,
+      'broken': 0,
+      'short': 0,
+      'classes': {'wave': 1},
+    },
   }
   skipped, short = {}, {}
   for name, report in manifest['shards'].items():
     contents = (out / name).read_bytes()
     assert report['sha256'] == hashlib.sha256(contents).hexdigest()
+    assert report['bytes'] == len(contents)
+    beside = (out / name).with_suffix('.json')
+    assert json.loads(beside.read_text()) == report
     skipped |= report['skipped']
     short |= report['short']
   assert list(skipped) == ['train/wave/text.mp4']
@@ -87,11 +97,21 @@ def test_a_csv_with_missing_files_and_parts_of_videos(tmp_path):
   )
   out = tmp_path / 'out'
   manifest = _prepare(tmp_path / 'clips.csv', out)
-  first, second = sources.open_source(out, 'train')
-  assert (first.id, first.start, first.end) == ('a.mp4#0.2-1.0', 0.2, 1.0)
-  assert (second.id, second.start, second.end) == ('a.mp4#1.0-', 1.0, None)
-  with VideoReader(first.video, first.start, first.end) as video:
-    assert coded_video.numbers(video.read([0, 19])) == [5, 24]
+  found = {}
+  for example in sources.open_source(out, 'train'):
+    assert (example.start, example.end) == (None, None)
+    with VideoReader(example.video) as video:
+      assert (video.height, video.width) == (48, 64)
+      found[example.id] = coded_video.numbers(
+        video.read(range(video.num_frames))
+      )
+  assert found == {
+    'a.mp4#0.2-1.0': [*range(5, 25)],
+    'a.mp4#1.0-': [*range(25, 40)],
+  }
+  train, test = (manifest['splits'][split] for split in ('train', 'test'))
+  assert (train['skipped'], train['missing'], train['broken']) == (1, 1, 0)
+  assert (test['skipped'], test['missing'], test['broken']) == (1, 0, 1)
   reasons = {}
   for report in manifest['shards'].values():
     reasons |= report['skipped']
@@ -186,29 +206,6 @@ def test_another_size_makes_the_records_anew(videos, tmp_path):
   assert sums[0] == sums[1] and len(set(sums)) == 3
   with pytest.raises(UserError, match=r'short_side=25 must be even'):
     _prepare(videos, out, short_side=25)
-
-
-def test_no_more_videos_are_held_than_are_being_tried(tmp_path, monkeypatch):
-  ahead, most = 0, 0
-  try_one = preparation._try
-
-  def counting(example, short_side):
-    nonlocal ahead, most
-    ahead += 1
-    most = max(most, ahead)
-    return try_one(example, short_side)
-
-  monkeypatch.setattr(preparation, '_try', counting)
-  monkeypatch.setattr(os, 'cpu_count', lambda: 2)
-  path = _write(tmp_path / 'a.mp4')
-  examples = [records.Example(str(i), 0, path) for i in range(40)]
-  for i, (example, frames, problem) in enumerate(
-    preparation._try_all(examples, 0)
-  ):
-    assert (example.id, frames, problem) == (str(i), 20, '')
-    time.sleep(0.002)  # a slow disk
-    ahead -= 1
-  assert i == 39 and most <= 6
 
 
 def test_names_that_stand_for_two_videos(tmp_path):
@@ -307,6 +304,49 @@ def test_records_outlive_their_videos(videos, tmp_path):
   # A file without records has none to lose.
   assert first['splits']['val']['written'] == 0
   _prepare(videos / 'clips.csv', out, short_side=24)
+
+
+def test_a_long_video_is_decoded_around_the_times_only(tmp_path, monkeypatch):
+  decoded = 0
+  decode_on = VideoReader._decode_on
+
+  def counting(*args):
+    nonlocal decoded
+    for frame in decode_on(*args):
+      decoded += 1
+      yield frame
+
+  monkeypatch.setattr(VideoReader, '_decode_on', counting)
+  _write(tmp_path / 'a.mp4', 240)  # at 25 a second, a keyframe every 12 frames
+  (tmp_path / 'clips.csv').write_text(
+    'path,label,split,start,end\na.mp4,wave,train,4,4.4\n'
+  )
+  _prepare(tmp_path / 'clips.csv', tmp_path / 'out')
+  with VideoReader(
+    sources.open_source(tmp_path / 'out', 'train')[0].video
+  ) as v:
+    assert coded_video.numbers(v.read(range(10))) == [*range(100, 110)]
+  assert decoded < 60
+
+
+def test_what_is_printed(tmp_path, capsys):
+  classes = {'a': 1, 'b': 2}
+  numbers = {'written': 3, 'missing': 21, 'broken': 1, 'short': 1}
+  report = {
+    'skipped': {f'{i}.mp4': 'gone' for i in range(22)},
+    'short': {'s.mp4': 5},
+  }
+  manifest = {
+    'splits': {'train': numbers | {'classes': classes}},
+    'shards': {'train-00000-of-00001.array_record': report},
+  }
+  preparation.show(manifest, tmp_path)
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[0] == (
+    'train: 3 videos of 2 classes; 21 missing, 1 broken, 1 short'
+  )
+  assert lines[1] == 'skipped 0.mp4: gone' and lines[20].startswith('skipped')
+  assert lines[21:] == ['and 3 more', f'Everything: {tmp_path}/manifest.json']
 
 
 def test_nothing_readable_is_an_error(tmp_path):

@@ -9,6 +9,7 @@ from array_record.python import array_record_module
 
 from mtnet_jax.data import records
 from mtnet_jax.data.records import Example
+from mtnet_jax.data.video import VideoError
 from mtnet_jax.errors import UserError
 
 
@@ -112,5 +113,24 @@ def test_a_damaged_record_is_named(two_files):
   two_files[0].write_bytes(contents)
   reader = records.Reader(two_files)
   assert reader[0] == _examples(1)[0]
-  with pytest.raises(UserError, match='Record 2 of'):
+  with pytest.raises(VideoError, match='Corrupted') as caught:
     reader[2]
+  assert (
+    caught.value.name == 'record 2 from train-00000-of-00002.array_record on'
+  )
+  assert not caught.value.passing
+  assert reader[3] == _examples(4)[3]
+
+
+def test_after_a_failing_disk_files_are_opened_anew(two_files):
+  class Failing:
+    def read(self, positions):
+      raise RuntimeError(f'pread() failed: Input/output error; at {positions}')
+
+  reader = records.Reader(two_files)
+  assert reader[2] == _examples(3)[2]
+  reader._source._readers[0] = Failing()
+  with pytest.raises(VideoError, match='Input/output error') as caught:
+    reader[2]
+  assert caught.value.passing
+  assert reader[2] == _examples(3)[2]

@@ -1,0 +1,183 @@
+"""One record file from its videos: the piece of work that machines share.
+
+Beside a whole record file lies its report, `NAME.json`. Who makes a record file
+anew removes the report first and writes it last. Where there is a report, then,
+the record file is the one that it tells of, at whatever moment a machine died.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+
+from mtnet_jax.data import encoding, records
+from mtnet_jax.data.records import Example
+from mtnet_jax.data.video import VideoError, VideoReader
+from mtnet_jax.errors import UserError
+
+MISSING = os.strerror(errno.ENOENT)
+"""The reason that a report gives for a video that is not there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+  """What is the same for all record files of a data set.
+
+  Attributes:
+    labels: the classes' names.
+    num_frames: videos with fewer frames are named as short.
+    short_side: pixels; 0: videos keep their size, and whole ones every byte.
+  """
+
+  labels: tuple[str, ...]
+  num_frames: int
+  short_side: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+  """A record file that is to be; picklable.
+
+  Attributes:
+    path: of the file.
+    examples: the videos that go into it, by their paths.
+    form: see there.
+    inputs: a hash that changes whenever the file would.
+  """
+
+  path: pathlib.Path
+  examples: tuple[Example, ...]
+  form: Form
+  inputs: str
+
+  @property
+  def report_path(self) -> pathlib.Path:
+    """The file that tells what came of the videos."""
+    return self.path.with_suffix('.json')
+
+
+def read_report(shard: Shard) -> dict | None:
+  """Returns the report of a finished record file, None if it is to be made.
+
+  Returns:
+    What `write` returned. A record file that was cut off since, or is of other
+    videos or another form, is not finished.
+  """
+  try:
+    report = json.loads(shard.report_path.read_text('utf-8'))
+    same = report['inputs'] == shard.inputs
+    return report if same and report['bytes'] == _size(shard.path) else None
+  except (FileNotFoundError, ValueError, LookupError, TypeError):
+    return None
+
+
+def write(
+  shard: Shard,
+  advance: Callable[[], None] = lambda: None,
+  num_threads: int = 1,
+) -> dict:
+  """Writes a record file of the videos that can be read, and its report.
+
+  Args:
+    shard: what is to be written, where no report is.
+    advance: called after each video.
+    num_threads: videos that are read at once.
+
+  Returns:
+    The report: `inputs`, as in `shard`; `classes`, the videos written by class;
+    `skipped`, why a video was left out, by id; `short`, frames by id; `bytes`
+    and `sha256` of the file.
+
+  Raises:
+    UserError: the file cannot be written.
+  """
+  classes, skipped, short = collections.Counter(), {}, {}
+
+  def readable() -> Iterator[Example]:
+    for example, frames, problem in _try_all(shard, num_threads):
+      advance()
+      if problem:
+        skipped[example.id] = problem
+        continue
+      if frames < shard.form.num_frames:
+        short[example.id] = frames
+      classes[shard.form.labels[example.label]] += 1
+      yield example
+
+  try:
+    records.write(shard.path, readable())
+    report = {
+      'inputs': shard.inputs,
+      'classes': dict(classes),
+      'skipped': skipped,
+      'short': short,
+      'bytes': _size(shard.path),
+      'sha256': _sha256(shard.path),
+    }
+    write_json(shard.report_path, report)
+  except OSError as error:
+    raise UserError(
+      f'{shard.path} cannot be written: {error.strerror or error}. Mend that '
+      'and give the same command again: it goes on from here.'
+    ) from error
+  return report
+
+
+def write_json(path: pathlib.Path, content: Mapping) -> None:
+  """Writes a JSON file that has its name only when it is whole.
+
+  Raises:
+    OSError: it cannot be written.
+  """
+  with records.replacing(path) as partial:
+    partial.write_text(json.dumps(content, indent=1), 'utf-8')
+
+
+def _try_all(
+  shard: Shard, num_threads: int
+) -> Iterator[tuple[Example, int, str]]:
+  # Threads suffice: FFmpeg works without holding Python's lock.
+  pool = concurrent.futures.ThreadPoolExecutor(num_threads)
+  results = collections.deque()  # a few: they hold the videos' contents
+  try:
+    for example in shard.examples:
+      results.append(pool.submit(_try, example, shard.form.short_side))
+      if len(results) > 2 * num_threads:
+        yield results.popleft().result()
+    while results:
+      yield results.popleft().result()
+  finally:
+    pool.shutdown(cancel_futures=True)
+
+
+def _try(example: Example, short_side: int) -> tuple[Example, int, str]:
+  """Returns what is to be written, its number of frames, and what is wrong."""
+  start, end = example.start, example.end
+  try:
+    if short_side or start is not None or end is not None:
+      with VideoReader(example.video, start, end) as video:
+        contents, frames = encoding.encode(video, short_side), video.num_frames
+    else:
+      contents = pathlib.Path(example.video).read_bytes()
+      with VideoReader(contents) as video:
+        frames = video.num_frames
+        video.read([0, frames - 1])
+  except OSError as error:
+    return example, 0, error.strerror
+  except VideoError as error:
+    return example, 0, error.cause
+  return Example(example.id, example.label, contents), frames, ''
+
+
+def _size(path: pathlib.Path) -> int:
+  return path.stat().st_size
+
+
+def _sha256(path: pathlib.Path) -> str:
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -1,0 +1,183 @@
+"""What a data set holds and how fast it loads, said and drawn."""
+
+import dataclasses
+import io
+import math
+import subprocess
+import sys
+
+import matplotlib.image
+import pytest
+import rich.console
+
+from configs import base
+from data import report
+from mtnet_jax.data import pipeline, preparation, probing, sources
+from mtnet_jax.data.probing import Probe, Speed
+from mtnet_jax.errors import UserError
+
+
+@pytest.fixture
+def clips(tmp_path, blinking_videos):
+  """Five training videos, one of them no video; one of half a second."""
+  (tmp_path / 'text.mp4').write_text('no video')
+  rows = [
+    f'{blinking_videos}/train/{label}/{i}.mp4,{label},train,,'
+    for label, i in (('bright', 0), ('bright', 1), ('dark', 0))
+  ]
+  rows.insert(1, 'text.mp4,dark,train,,')
+  rows.append(f'{blinking_videos}/train/dark/1.mp4,dark,train,0.2,0.7')
+  (tmp_path / 'labels.txt').write_text('dark\nbright\nnever\n')
+  text = '\n'.join(['path,label,split,start,end', *rows])
+  (tmp_path / 'clips.csv').write_text(text)
+  return tmp_path
+
+
+def test_videos_are_probed_in_order(clips):
+  probes = probing.probe(sources.open_source(clips, 'train'))
+  assert [probe.index for probe in probes] == [*range(5)]
+  assert [probe.label for probe in probes] == [1, 0, 1, 0, 0]
+  good = [probe for probe in probes if probe.index != 1]
+  assert {(probe.width, probe.height) for probe in good} == {(48, 32)}
+  # 12 frames, 10 a second.
+  assert [probe.frames for probe in good] == [12, 12, 12, 5]
+  assert [probe.seconds for probe in good] == [1.2, 1.2, 1.2, 0.5]
+  assert probes[1].id == 'text.mp4' and 'Invalid data' in probes[1].cause
+  assert math.isnan(probes[1].seconds)
+
+
+def test_a_sample_is_drawn_anew_by_its_seed_only(blinking_videos):
+  source = sources.open_source(blinking_videos, 'train')
+  first = [p.index for p in probing.probe(source, 6)]
+  assert len(set(first)) == 6 and first == sorted(first)
+  assert first == [p.index for p in probing.probe(source, 6)]
+  assert first != [p.index for p in probing.probe(source, 6, seed=1)]
+  assert len(probing.probe(source, 100)) == 16
+
+
+def test_classes_are_counted(clips, tmp_path):
+  source = sources.open_source(clips, 'train')
+  probes = probing.probe(source, 2)
+  every = {'dark': 3, 'bright': 2, 'never': 0}
+  assert report.class_counts(source, clips, 'train', probes) == (every, True)
+
+  out = tmp_path / 'records'
+  preparation.write(sources.list_videos(clips), out)
+  source = sources.open_source(out, 'train')
+  written = every | {'dark': 2}
+  assert report.class_counts(source, out, 'train', []) == (written, True)
+  (out / 'manifest.json').unlink()
+  probes = probing.probe(source)
+  assert report.class_counts(source, out, 'train', probes) == (written, True)
+  none = dict.fromkeys(every, 0)
+  found = report.class_counts(source, out, 'train', probes[:1])
+  assert found == (none | {'bright': 1}, False)
+
+
+def test_what_there_is_in_words():
+  probes = [
+    Probe(i, f'{i}', 0, frames, frames / 25, 240, 320)
+    for i, frames in enumerate((10, 50, 100))
+  ]
+  probes.append(dataclasses.replace(probes[0], width=340))
+  probes.append(Probe(4, 'x', 0, cause='broken'))
+  lines = report.describe(probes, {'a': 4, 'b': 1, 'c': 0}, 1234, 16)
+  assert dict(lines) == {
+    'videos': '1,234; looked at: 5',
+    'cannot be read': '1 (20.0%)',
+    'shorter than a clip (16 frames)': '2 (40.0%)',
+    'classes': '3; without a video: 1',
+    'videos a class': '0 to 4, median 1',
+    'frames': '10 to 100, median 30',
+    'seconds': '0.4 to 4.0, median 1.2',
+    'width × height': '320 × 240 (3), 340 × 240 (1)',
+  }
+  nothing = dict(report.describe(probes[-1:], {'a': 1}, 1, 16))
+  assert nothing['frames'] == nothing['seconds'] == 'unknown'
+  assert nothing['width × height'] == '–'
+
+
+def test_whether_a_step_would_wait():
+  speed = Speed(loaded=20.0, decoded=25.0, clips=40)
+  assert report.judge(speed, 64, 0, 2) == [
+    ('one thread, decoding alone', '25.00 clips/s'),
+    ('one loader process', '20.00 clips/s'),
+    ('of the decoding rate', '80% (40 clips)'),
+  ]
+  # 64 clips in 0.5 s are 128 a second: six processes give 120.
+  for workers, verdict in ((7, 'would not wait'), (6, 'would wait for input')):
+    lines = report.judge(speed, 64, 0.5, workers)[3:]
+    assert lines[0] == ('a step of 64 clips in 0.5 s', '128.0 clips/s')
+    assert lines[1][1].startswith('7; this machine has ')
+    assert lines[2] == (f'training with data.num_workers={workers}', verdict)
+
+
+def test_speed_is_of_the_videos_that_can_be_read(clips):
+  config = base.get_config()
+  config.data.dir = str(clips)
+  config.data.update(short_side=24, crop_size=16, input_size=16, num_frames=4)
+  config.train.batch_size = 2
+  batches = pipeline.build(config, 'train')
+  probes = probing.probe(batches.source)
+  speed = probing.measure(batches, probes, prefetch=1, seconds=0.0)
+  assert speed.clips == 2
+  assert speed.loaded > 0 and speed.decoded > 0
+
+
+@pytest.mark.parametrize('classes', [1, 15, 400])
+def test_the_picture_grows_with_the_classes(tmp_path, classes):
+  good = [Probe(i, '', 0, 100 + i, 4 + i / 25, 240, 320 + i) for i in range(30)]
+  broken = [Probe(i, '', 0, cause=f'${i}$') for i in range(3)]
+  counts = {f'${i}$ {"long " * 9}': i for i in range(classes)}
+  path = tmp_path / 'a.png'
+  report.draw(good + broken, counts, '$x$', path)
+  height, width = matplotlib.image.imread(path).shape[:2]
+  assert width == 1600
+  rows = {1: 3, 15: 8, 400: 80}[classes]
+  assert height == pytest.approx(400 + 15.5 * rows, abs=2)
+
+
+def test_a_picture_of_nothing(tmp_path):
+  broken = [Probe(0, '', 0, cause='gone')]
+  report.draw(broken, {'a': 0}, 'nothing can be read', tmp_path / 'a.png')
+  with pytest.raises(UserError, match=r'nowhere/a\.png cannot be written'):
+    report.draw(broken, {'a': 0}, '', tmp_path / 'nowhere/a.png')
+
+
+def test_broken_videos_are_listed():
+  text = io.StringIO()
+  broken = [Probe(i, f'[red]{i}', 0, cause='gone') for i in range(22)]
+  report.show([('[b]', 'c')], broken, rich.console.Console(file=text, width=80))
+  lines = text.getvalue().splitlines()
+  assert '[b] │ c' in lines[1]
+  assert lines[3] == 'cannot be read: [red]0: gone'
+  assert lines[-2:] == ['cannot be read: [red]19: gone', 'and 2 more']
+
+
+@pytest.mark.slow
+def test_the_command(clips, tmp_path, root):
+  done = subprocess.run(
+    [
+      *(sys.executable, '-m', 'data.report', f'--dir={clips}'),
+      *(f'--out={tmp_path}/r.png', '--seconds=0', '--batch_size=2'),
+      *('--step_time=0.1', '--config=configs/quickstart.py'),
+    ],
+    cwd=root,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  assert 'cannot be read: text.mp4: Invalid data' in done.stdout
+  assert 'a step of 2 clips in 0.1 s' in done.stdout
+  assert (tmp_path / 'r.png').stat().st_size > 10_000
+
+
+def test_a_wrong_directory(tmp_path, root):
+  done = subprocess.run(
+    [sys.executable, '-m', 'data.report', f'--dir={tmp_path}/nowhere'],
+    cwd=root,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 2
+  assert done.stderr.startswith('error: There is no data at')
