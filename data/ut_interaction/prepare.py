@@ -16,8 +16,8 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
-from mtnet_jax import cli
-from mtnet_jax.data import preparation, tables
+from mtnet_jax import prepare_command
+from mtnet_jax.data import tables
 from mtnet_jax.data.records import Example
 from mtnet_jax.data.sources import Listing
 from mtnet_jax.errors import UserError
@@ -150,9 +150,7 @@ def _find_official(directory: pathlib.Path) -> list[_Clip]:
   return clips
 
 
-def main(_: Sequence[str]) -> None:
-  """Prepares what the flags name and prints what came of it."""
-  values = flags.FLAGS
+def _list(values: flags.FlagValues) -> Listing:
   try:
     validation = [int(number) for number in values.validation]
   except ValueError:
@@ -160,26 +158,11 @@ def main(_: Sequence[str]) -> None:
       f'--validation={",".join(values.validation)} must be numbers of '
       'sequences, such as 9,10.'
     ) from None
-  listing = list_clips(values.videos, validation)
-  manifest = preparation.write(
-    listing, values.out, short_side=values.short_side
-  )
-  preparation.show(manifest, values.out)
-
-
-def _define_flags():
-  # Not on import: the other data sets' commands have flags of these names.
-  flags.DEFINE_string('videos', None, 'The folder that holds the clips.')
-  flags.DEFINE_string('out', None, 'The folder that gets the records.')
-  flags.DEFINE_integer(
-    'short_side', 0, 'Pixels to encode the videos with; 0: as they are.', 0
-  )
-  flags.DEFINE_list(
-    'validation', [], 'Sequences of set 1 for validation; without set 2 then.'
-  )
-  flags.mark_flags_as_required(['videos', 'out'])
+  return list_clips(values.videos, validation)
 
 
 if __name__ == '__main__':
-  _define_flags()
-  cli.run(main)
+  flags.DEFINE_list(
+    'validation', [], 'Sequences of set 1 for validation; without set 2 then.'
+  )
+  prepare_command.run(_list, videos='The folder that holds the clips.')

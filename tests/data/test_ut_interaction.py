@@ -2,8 +2,6 @@
 
 import collections
 import shutil
-import subprocess
-import sys
 
 import pytest
 
@@ -11,7 +9,7 @@ from data.ut_interaction import prepare as ut
 from mtnet_jax.data import preparation, sources
 from mtnet_jax.data.video import VideoReader
 from mtnet_jax.errors import UserError
-from tests.data import coded_video
+from tests.data import coded_video, official
 
 _HEADER = 'path,label,label_id,set,sequence,frames\n'
 
@@ -23,7 +21,7 @@ def video(tmp_path_factory):
 
 
 @pytest.fixture
-def official(tmp_path, video):
+def official_clips(tmp_path, video):
   """Two classes in sequences 1, 9, 11; a class that is none; a copy."""
   root = tmp_path / 'official'
   for name in (
@@ -47,9 +45,9 @@ def _clips(listing):
   }
 
 
-def test_official_names(official, caplog):
+def test_official_names(official_clips, caplog):
   caplog.set_level('INFO')
-  listing = ut.list_clips(official)
+  listing = ut.list_clips(official_clips)
   assert listing.labels == (
     *('hug', 'kick', 'point', 'punch', 'push', 'shake_hands'),
   )
@@ -65,12 +63,12 @@ def test_official_names(official, caplog):
     ],
   }
   for example in listing.splits['test']:
-    assert example.video == str(official / example.id)
+    assert example.video == str(official_clips / example.id)
   assert '5 clips of 120; 1 of other classes are left out' in caplog.text
 
 
-def test_validation_keeps_set_2_out(official):
-  assert _clips(ut.list_clips(official, [9, 10])) == {
+def test_validation_keeps_set_2_out(official_clips):
+  assert _clips(ut.list_clips(official_clips, [9, 10])) == {
     'train': [
       ('segmented_set1/0_1_4.avi', 'punch'),
       ('segmented_set1/1_1_0.avi', 'shake_hands'),
@@ -133,21 +131,23 @@ def test_blanks_in_the_csv_do_not_count(tmp_path):
   assert listing.splits['test'][0].video == str(tmp_path / '2.avi')
 
 
-def test_mistakes_are_named(official, tmp_path):
+def test_mistakes_are_named(official_clips, tmp_path):
   (tmp_path / 'clips.csv').write_text('path,label,set\na.avi,hug,1\n')
   with pytest.raises(UserError, match='has no column sequence'):
     ut.list_clips(tmp_path)
   with pytest.raises(UserError, match=r'no folder --videos=.*nowhere'):
     ut.list_clips(tmp_path / 'nowhere')
   with pytest.raises(UserError, match=r'sequence 11; set 1 has 1 to 10'):
-    ut.list_clips(official, [9, 11])
+    ut.list_clips(official_clips, [9, 11])
   with pytest.raises(UserError, match="no clips for split 'val'"):
-    ut.list_clips(official, [5])
+    ut.list_clips(official_clips, [5])
   with pytest.raises(UserError, match="no clips for split 'train'"):
-    ut.list_clips(official / 'deep')
-  shutil.copy(official / 'segmented_set1/0_1_4.avi', official / '0_1_4.avi')
+    ut.list_clips(official_clips / 'deep')
+  shutil.copy(
+    official_clips / 'segmented_set1/0_1_4.avi', official_clips / '0_1_4.avi'
+  )
   with pytest.raises(UserError, match=r'holds 0_1_4\.avi twice'):
-    ut.list_clips(official)
+    ut.list_clips(official_clips)
   for name in ('9_21_0.avi', '9_0_0.avi'):
     (tmp_path / name).mkdir()
     (tmp_path / name / name).touch()
@@ -155,35 +155,26 @@ def test_mistakes_are_named(official, tmp_path):
       ut.list_clips(tmp_path / name)
 
 
-def test_the_videos_are_no_place_for_the_records(official):
-  (official / 'labels.txt').write_text('mine\n')
-  listing = ut.list_clips(official)
-  for out in (official, official / 'segmented_set1'):
+def test_the_videos_are_no_place_for_the_records(official_clips):
+  (official_clips / 'labels.txt').write_text('mine\n')
+  listing = ut.list_clips(official_clips)
+  for out in (official_clips, official_clips / 'segmented_set1'):
     with pytest.raises(UserError, match='holds the videos'):
       preparation.write(listing, out)
-  assert (official / 'labels.txt').read_text() == 'mine\n'
+  assert (official_clips / 'labels.txt').read_text() == 'mine\n'
 
 
-def _run(root, *flags):
-  return subprocess.run(
-    [sys.executable, '-m', 'data.ut_interaction.prepare', *flags],
-    cwd=root,
-    capture_output=True,
-    text=True,
-  )
-
-
-def test_the_command(root, official, tmp_path):
-  out = tmp_path / 'records'
-  done = _run(root, f'--videos={official}', f'--out={out}', '--short_side=24')
+def test_the_command(official_clips, tmp_path):
+  flags = {'videos': official_clips, 'out': tmp_path / 'records'}
+  done = official.prepare('ut_interaction', **flags, short_side=24)
   assert done.returncode == 0, done.stderr
-  assert 'train: 3 videos of 2 classes, 0 skipped, 0 short' in done.stdout
-  source = sources.open_source(out, 'test')
+  assert 'train: 3 videos of 2 classes; 0 missing, 0 broken' in done.stdout
+  source = sources.open_source(tmp_path / 'records', 'test')
   assert [source.labels[e.label] for e in source] == ['shake_hands', 'push']
   with VideoReader(source[0].video) as video:
     assert (video.height, video.width) == (24, 32)
     assert coded_video.numbers(video.read(range(20))) == [*range(20)]
-  done = _run(root, f'--videos={official}', '--out=o', '--validation=9,x')
+  done = official.prepare('ut_interaction', **flags, validation='9,x')
   assert done.returncode == 2
   assert '--validation=9,x must be numbers' in done.stderr
 

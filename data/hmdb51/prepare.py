@@ -1,0 +1,70 @@
+"""Makes record files of HMDB-51.
+
+  python -m data.hmdb51.prepare --videos=DIR --annotations=DIR --out=DIR
+
+Movements from movies and web videos, with three official divisions into 70
+videos a class for training and 30 for the test.
+Source: H. Kuehne, H. Jhuang, E. Garrote, T. Poggio and T. Serre, HMDB: A large
+video database for human motion recognition, ICCV 2011.
+"""
+
+import os
+
+from absl import flags
+
+from mtnet_jax import prepare_command
+from mtnet_jax.data import annotations
+from mtnet_jax.data.annotations import Clip
+from mtnet_jax.data.sources import Listing
+
+NUM_SPLITS = 3
+
+_MEANING = "HMDB-51's lists, testTrainMulti_7030_splits"
+_LINE = r'(?P<file>\S.*?)\s+(?P<use>[012])'
+_EXAMPLE = 'FILE.avi 1'
+_USES = {'1': 'train', '2': 'test'}  # 0: in neither
+
+
+def list_videos(
+  videos: str | os.PathLike, lists: str | os.PathLike, split: int = 1
+) -> Listing:
+  """Lists the videos of an official division.
+
+  Args:
+    videos: holds files such as `brush_hair/NAME.avi`, at any depth.
+    lists: holds `brush_hair_test_split1.txt` and so on.
+    split: which division, 1 to 3.
+
+  Returns:
+    'train' and 'test'. The classes are in the order of their names.
+
+  Raises:
+    UserError: the lists are not there or cannot be read, or no video is there.
+  """
+  lists = annotations.check_folder(lists, (), _MEANING)
+  ending = f'_test_split{split}.txt'
+  labels = sorted(
+    path.name.removesuffix(ending) for path in lists.glob(f'?*{ending}')
+  )
+  if not labels:
+    raise annotations.wrong_folder(lists, f'CLASS{ending}', _MEANING)
+  clips = {'train': [], 'test': []}
+  for label in labels:
+    path = lists / f'{label}{ending}'
+    for _, line in annotations.read_lines(path, _LINE, _EXAMPLE):
+      if line['use'] in _USES:
+        name = os.path.splitext(line['file'])[0]
+        clip = Clip(f'{label}/{line["file"]}', label, (name,), (label,))
+        clips[_USES[line['use']]].append(clip)
+  return annotations.list_clips(videos, labels, clips)
+
+
+if __name__ == '__main__':
+  flags.DEFINE_integer(
+    'split', 1, 'Which of the official divisions.', 1, NUM_SPLITS
+  )
+  prepare_command.run(
+    lambda values: list_videos(values.videos, values.annotations, values.split),
+    videos='The folder that holds the videos.',
+    annotations='The folder testTrainMulti_7030_splits.',
+  )

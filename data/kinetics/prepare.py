@@ -1,0 +1,121 @@
+"""Makes record files of Kinetics-400, -700 or -700-2020.
+
+  python -m data.kinetics.prepare --videos=DIR --annotations=DIR --out=DIR
+
+Ten seconds each of YouTube videos.
+Sources: W. Kay et al., The Kinetics human action video dataset, 2017;
+J. Carreira, E. Noland, C. Hillier and A. Zisserman, A short note on the
+Kinetics-700 human action dataset, 2019; L. Smaira et al., A short note on the
+Kinetics-700-2020 human action dataset, 2020.
+"""
+
+import os
+import pathlib
+import re
+from collections.abc import Iterator
+
+from absl import logging
+
+from mtnet_jax import prepare_command
+from mtnet_jax.data import annotations, tables
+from mtnet_jax.data.annotations import Clip
+from mtnet_jax.data.sources import Listing
+from mtnet_jax.errors import UserError
+
+_MEANING = "Kinetics's lists"
+_NAME = re.compile(r'(.*[-_])?(train|val|validate|validation|test)\.csv')
+_SPLITS = {
+  'train': 'train',
+  'val': 'val',
+  'validate': 'val',
+  'validation': 'val',
+  'test': 'test',
+}
+_COLUMNS = ('youtube_id', 'time_start', 'time_end', 'split')
+# Whole copies of damaged files, in what the CVD Foundation gives out.
+_REPLACEMENTS = 'replacement_for_corrupted_k400'
+
+
+def list_videos(videos: str | os.PathLike, lists: str | os.PathLike) -> Listing:
+  """Lists the clips of an edition.
+
+  Args:
+    videos: holds, at any depth, clips such as `ID_000010_000020.mp4`, or whole
+      videos such as `ID.mp4`, of which the listed seconds count.
+    lists: holds `train.csv`, `val.csv` or `validate.csv`, and `test.csv`, or
+      some of them; something such as `kinetics-400_` may stand before.
+
+  Returns:
+    'train' and 'val', and 'test' if its list has labels. The classes are in the
+    order of their names.
+
+  Raises:
+    UserError: the lists are not there or cannot be read, or no video is there.
+  """
+  paths = _find_lists(annotations.check_folder(lists, (), _MEANING))
+  clips = {split: [] for split in ('train', 'val', 'test')}
+  for path in paths:
+    for split, clip in _read(path):
+      clips[split].append(clip)
+  labels = sorted({clip.label for of in clips.values() for clip in of})
+  if not labels:
+    raise UserError(f'--annotations={lists}: no list has labels.')
+  return annotations.list_clips(
+    videos, labels, {split: of for split, of in clips.items() if of}
+  )
+
+
+def _find_lists(directory: pathlib.Path) -> list[pathlib.Path]:
+  paths = {}
+  for path in sorted(directory.iterdir()):
+    if match := _NAME.fullmatch(path.name):
+      split = _SPLITS[match[2]]
+      if split in paths:
+        raise UserError(
+          f'--annotations={directory} holds two lists for split {split!r}, '
+          f'{paths[split].name} and {path.name}. Give a folder for each '
+          'edition.'
+        )
+      paths[split] = path
+  if not paths:
+    raise annotations.wrong_folder(directory, 'train.csv', _MEANING)
+  return [*paths.values()]
+
+
+def _read(path: pathlib.Path) -> Iterator[tuple[str, Clip]]:
+  """Yields a list's clips with their splits; none of a list without labels."""
+  rows = tables.read(path, _COLUMNS)
+  if not any(row.get('label') for _, row in rows):
+    logging.warning(
+      '%s has no labels: its %d clips are left out', path, len(rows)
+    )
+    return
+  for line, row in rows:
+    where, name = f'{path}, line {line}', row['youtube_id']
+    if not row['label'] or row['split'] not in _SPLITS:
+      raise UserError(
+        f'{where}: a label is needed and a split of {", ".join(_SPLITS)}; '
+        f'there are {row["label"]!r} and {row["split"]!r}.'
+      )
+    start, end = annotations.seconds(row['time_start'], row['time_end'], where)
+    cut = f'{name}_{round(start):06}_{round(end):06}'
+    yield (
+      _SPLITS[row['split']],
+      Clip(
+        f'{row["label"]}/{cut}',
+        row['label'],
+        (name,),
+        (_REPLACEMENTS, row['label'], _SPLITS[row['split']]),
+        start,
+        end,
+        cut,
+      ),
+    )
+
+
+if __name__ == '__main__':
+  prepare_command.run(
+    lambda values: list_videos(values.videos, values.annotations),
+    videos='The folder that holds the videos.',
+    annotations='The folder that holds train.csv, val.csv and test.csv.',
+  )

@@ -1,0 +1,56 @@
+"""Small copies of public data sets, in the forms of their authors."""
+
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+
+from mtnet_jax.data.sources import Listing
+
+_ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+
+
+def write(folder: pathlib.Path, texts: Mapping[str, str]) -> pathlib.Path:
+  """Writes texts by file name into a folder; returns it."""
+  folder.mkdir(parents=True, exist_ok=True)
+  for name, text in texts.items():
+    (folder / name).write_text(text, 'utf-8', newline='')
+  return folder
+
+
+def touch(folder: pathlib.Path, names: Iterable[str]) -> pathlib.Path:
+  """Makes empty files, with the folders that they lie in; returns the root."""
+  for name in names:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).touch()
+  return folder
+
+
+def contents(listing: Listing) -> dict[str, list[tuple]]:
+  """Each split's (id, class, path in the folder or '', start, end)."""
+  return {
+    split: [
+      (
+        example.id,
+        listing.labels[example.label],
+        str(pathlib.Path(example.video).relative_to(listing.directory))
+        if pathlib.Path(example.video).exists()
+        else '',
+        example.start,
+        example.end,
+      )
+      for example in examples
+    ]
+    for split, examples in listing.splits.items()
+  }
+
+
+def prepare(name: str, **values: object) -> subprocess.CompletedProcess:
+  """Runs `python -m data.NAME.prepare --FLAG=VALUE ...`."""
+  flags = [f'--{flag}={value}' for flag, value in values.items()]
+  return subprocess.run(
+    [sys.executable, '-m', f'data.{name}.prepare', *flags],
+    cwd=_ROOT,
+    capture_output=True,
+    text=True,
+  )
