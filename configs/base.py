@@ -17,7 +17,9 @@ def get_config() -> ml_collections.ConfigDict:
     # Records, plain files with a clips.csv, or a folder a class: docs/data.md
     dir='',
     num_frames=16,  # frames a clip
-    frame_stride=5,  # source frames from one frame of a clip to the next
+    # Source frames from one frame of a clip to the next; the thesis takes 2 for
+    # HACS, 3 for Moments in Time, 5 for Kinetics
+    frame_stride=5,
     start='uniform',  # training start frame: 'uniform' or 'normal'
     draw_frames=True,  # training: among all that follow; False: the next ones
     short_side=320,  # pixels: training videos are resized to this
@@ -27,14 +29,17 @@ def get_config() -> ml_collections.ConfigDict:
     augment_share=0.0,  # of training clips that augmentations change
     augment_method_share=0.4,  # of those, the share that each method changes
     short_videos='repeat',  # with too few frames for a clip: or 'error'
-    max_broken_share=0.05,  # of unreadable videos, above which training stops
+    max_broken_share=0.01,  # of unreadable videos, above which training stops
+    read_attempts=4,  # at a file that a disk or network fails to give
     num_workers=2,  # loader processes; 0 loads in the main process
     prefetch=2,  # batches that each worker keeps ready
   )
 
   config.model = _section(
     name='mtnet_m',  # one of mtnet_jax.models.NAMES
-    dtype='float32',  # compute, or 'bfloat16'; parameters are float32
+    # Of the computation, or 'bfloat16', or 'float16' with a scaled loss where a
+    # GPU has no bfloat16; parameters are float32
+    dtype='float32',
     # Overrides of the named model; unset means the model's own default.
     dropout=config_dict.placeholder(float),
     local_ratio=config_dict.placeholder(float),  # MTConv's delta, in (0, 1]
@@ -62,18 +67,35 @@ def get_config() -> ml_collections.ConfigDict:
     decay=0.1,
     momentum=0.9,
     weight_decay=5e-5,  # not on BN scales and biases
+    # Of everything but the classifier, as a share of the learning rate; 0: the
+    # classifier alone is trained, and BN keeps its statistics
+    backbone_rate=1.0,
   )
 
   config.train = _section(
     batch_size=64,  # clips a step, over all devices
     num_epochs=400.0,
     num_steps=0,  # 0: from num_epochs
-    init_from='',  # workdir whose weights a new run starts from
+    # Multigrid: shapes that change with the step, at constant b·t·h·w
+    long_cycle=False,  # four shapes an epoch: many small clips first
+    short_cycle=False,  # three shapes, step by step
+    # Workdir whose weights a new run starts from, those of its best checkpoint;
+    # or WORKDIR/checkpoints/STEP
+    init_from='',
     norm_batch_size=0,  # clips that share BN statistics; 0: one device's
+    precise_norm_steps=0,  # batches that BN's statistics are of in validation
     log_every=50,  # steps
     eval_every=1_000,  # steps; validation with one view a video
     checkpoint_every=500,  # steps
     validation_split='val',  # '' for none
+    stop_if_unsaved=True,  # False: a full disk is a warning, training goes on
+    stall_timeout=600,  # seconds without a batch or a step; then it ends
+  )
+
+  # Devices: their product is the number of all; data=0 takes what fsdp leaves.
+  config.mesh = _section(
+    data=0,  # groups of devices, each with all of the parameters
+    fsdp=1,  # devices in a group, each with a share of them
   )
 
   config.eval = _section(

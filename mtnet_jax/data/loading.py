@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import cv2
 from absl import flags
 
-from mtnet_jax.data.pipeline import Batch
+from mtnet_jax.data.batches import Batch
 
 # Smaller arrays are sent, larger ones lie in shared memory.
 _MIN_SHARED_BYTES = 2**24

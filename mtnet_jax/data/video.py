@@ -11,20 +11,34 @@ import bisect
 import contextlib
 import itertools
 import os
-from collections.abc import Container, Iterator, Sequence
+import time
+from collections.abc import Callable, Container, Iterator, Sequence
 from fractions import Fraction
+from typing import TypeVar
 
 import av
 import numpy as np
+from absl import logging
 from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
 from mtnet_jax.data.packets import Packets
 
+T = TypeVar('T')
+
 # What PyAV raises on files that are broken, or whose metadata is.
 _ERRORS = (av.FFmpegError, ValueError, IndexError, OSError)
 # Containers name up to so many frames more than can be decoded.
 _MAX_MISSING = 2
+# Errors of a disk or a network that will be the same the next time.
+_LASTING = (
+  FileNotFoundError,
+  IsADirectoryError,
+  NotADirectoryError,
+  PermissionError,
+)
+_FIRST_WAIT = 0.1  # seconds
+_WAIT_FACTOR = 4
 
 
 class VideoError(Exception):
@@ -33,15 +47,48 @@ class VideoError(Exception):
   Attributes:
     name: the file's path, or 'video in memory'.
     cause: what is wrong with it.
+    passing: whether the disk or the network failed, which may work again soon,
+      and not the video.
   """
 
-  def __init__(self, name: str, cause: str):
-    super().__init__(name, cause)
+  def __init__(self, name: str, cause: str, passing: bool = False):
+    super().__init__(name, cause, passing)
     self.name = name
     self.cause = cause
+    self.passing = passing
 
   def __str__(self) -> str:
     return f'{self.name}: {self.cause}'
+
+
+def retry(
+  read: Callable[[], T],
+  attempts: int,
+  sleep: Callable[[float], None] = time.sleep,
+) -> T:
+  """Reads, again where a disk or a network fails.
+
+  Args:
+    read: what is to be done; each attempt calls it.
+    attempts: calls at most, ≥ 1. Between them are 0.1, 0.4, 1.6 … seconds.
+    sleep: waits so many seconds.
+
+  Returns:
+    What `read` returns.
+
+  Raises:
+    VideoError: the last attempt's, or one that is not `passing`.
+  """
+  for attempt in range(attempts - 1):
+    try:
+      return read()
+    except VideoError as error:
+      if not error.passing:
+        raise
+      wait = _FIRST_WAIT * _WAIT_FACTOR**attempt
+      logging.warning('%s; reading again in %.1f s', error, wait)
+      sleep(wait)
+  return read()
 
 
 class VideoReader:
@@ -190,7 +237,8 @@ class VideoReader:
       yield
     except _ERRORS as error:
       cause = getattr(error, 'strerror', None) or str(error)
-      raise VideoError(self._name, cause) from error
+      passing = isinstance(error, OSError) and not isinstance(error, _LASTING)
+      raise VideoError(self._name, cause, passing) from error
 
   def _list_frames(self, start: float | None, end: float | None):
     """Lists the frames' keys, as presented.

@@ -303,7 +303,7 @@ def test_training_leaves_broken_videos_out_and_names_them(mixed):
   for batch in loading.iterate(batches):  # three epochs
     assert batch['clips'].shape == (4, 4, 16, 16, 3)
     trained |= {_name(example_id) for example_id in batch['ids']}
-    broken |= {_name(text.split(': ')[0]) for text in batch['broken']}
+    broken |= {_name(video) for video, _ in batch['broken']}
   assert trained == set(_GOOD)
   assert broken == set(_BROKEN)
 

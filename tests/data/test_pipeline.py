@@ -81,7 +81,7 @@ def test_a_training_batch(videos):
   assert batch['clips'].shape == (4, 8, 16, 16, 3)
   assert batch['clips'].dtype == np.uint8
   assert batch['labels'].dtype == np.int32
-  assert batch['broken'].shape == (0,)
+  assert batch['broken'].shape == (0, 2)
   for name, label in zip(batch['ids'], batch['labels'], strict=True):
     assert name.split('/')[:2] == ['train', _CLASSES[label]]
   with pytest.raises(IndexError, match='Batch 6 of 6'):
@@ -202,7 +202,7 @@ def test_records_give_the_same_as_files(videos, some_broken):
   packed = pipeline.build(_config(some_broken), 'train')
   compared = 0
   for step in range(6):
-    _, broken = files[step], packed[step]['broken']
+    broken = packed[step]['broken']
     if not broken.size:
       _assert_same(files[step], packed[step])
       compared += 1
@@ -219,8 +219,9 @@ def test_broken_training_videos_are_replaced_and_named(videos, some_broken):
     expected = list(whole[step]['ids'])
     places = [row for row, name in enumerate(expected) if name == lost]
     assert len(batch['broken']) == len(places)
-    for message in batch['broken']:
-      assert message.startswith(f'{lost}: Invalid data')
+    for name, cause in batch['broken']:
+      assert name == lost
+      assert cause.startswith('Invalid data')
     found += len(places)
     for row, name in enumerate(batch['ids']):
       # The next of the epoch stands in; the others stay where they are.

@@ -1,0 +1,273 @@
+"""Batches of clips: batch k is a function of (configuration, k, process).
+
+Nothing is kept from one batch to the next, so that a run goes on from any step,
+on any number of loader processes, with the same bytes. Clips are uint8 until
+they are on the device.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from mtnet_jax.data import augmentations, clips, sources, transforms
+from mtnet_jax.data.multigrid import Multigrid
+from mtnet_jax.data.records import Example
+from mtnet_jax.data.tfds_source import FramesReader
+from mtnet_jax.data.video import VideoError, VideoReader, retry
+from mtnet_jax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+# So many broken videos in a row are no accident.
+_MAX_ATTEMPTS = 20
+_ORDER = 1  # tells the seeds of the epochs' orders from those of the clips
+
+
+def open_clip(example: Example) -> VideoReader | FramesReader:
+  """Opens an example's frames.
+
+  Args:
+    example: of any source.
+
+  Returns:
+    A context manager with `num_frames` and `read(indices, short_side)`.
+
+  Raises:
+    VideoError: the video cannot be read; so do its methods.
+  """
+  if isinstance(example.video, tuple):
+    return FramesReader(example.video, example.id)
+  return VideoReader(example.video, example.start, example.end)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Videos:
+  """What training and evaluation batches have in common."""
+
+  source: sources.Source
+  num_frames: int
+  frame_stride: int
+  short_videos: str
+  read_attempts: int
+  process_index: int
+  process_count: int
+
+  @property
+  def labels(self) -> tuple[str, ...]:
+    """The classes' names; a label is an index into them."""
+    return self.source.labels
+
+  @property
+  def num_videos(self) -> int:
+    """Videos in the split."""
+    return len(self.source)
+
+  def _check_step(self, step: int):
+    if not 0 <= step < len(self):
+      raise IndexError(f'Batch {step} of {len(self)}')
+
+  def _share(self, first: int, count: int) -> range:
+    """Returns this process's of the positions from `first` on."""
+    rows = count // self.process_count
+    first += self.process_index * rows
+    return range(first, first + rows)
+
+  def _example(self, index: int) -> Example:
+    return retry(lambda: self.source[index], self.read_attempts)
+
+  def _check_length(self, example: Example, video_frames: int):
+    if self.short_videos == 'error' and video_frames < self.num_frames:
+      raise UserError(
+        f'The video {example.id} has {video_frames} frames, a clip has '
+        f'{self.num_frames}. Remove the video, lower data.num_frames, or set '
+        "data.short_videos to 'repeat'."
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingBatches(_Videos):
+  """Random clips: `batches[k]` is a dict of
+
+  * `clips`: uint8 (b, t, s, s, 3), RGB;
+  * `labels`: int32 (b,);
+  * `ids`: str (b,);
+  * `broken`: str (any, 2), id and cause of the videos that could not be read;
+    the next ones of the epoch stand in for them.
+
+  (b, t, s, s) is `multigrid.shape(k)`, and b here the rows of this process. The
+  rows of all batches are the positions of an endless stream of epochs, each a
+  random order of all videos: batches go over the ends of epochs, and no
+  remainder is dropped. Batch k begins at position `multigrid.first_sample(k)`.
+  What is at a position follows from the seed and the position, its shape from
+  the batch. Fewer frames are taken evenly from the T of the base shape.
+  """
+
+  multigrid: Multigrid
+  start: str
+  draw_frames: bool
+  short_side: int
+  crop_size: int
+  mirrored_labels: frozenset[int]
+  augment_share: float
+  augment_method_share: float
+  seed: int
+  num_steps: int
+
+  def __len__(self) -> int:
+    return self.num_steps
+
+  def __getitem__(self, step: int) -> Batch:
+    return self.first_clips(step)
+
+  def first_clips(self, step: int, count: int | None = None) -> Batch:
+    """Returns the first clips of a batch, without reading the others.
+
+    Args:
+      step: the batch's number.
+      count: clips; None: all of them.
+
+    Returns:
+      As `[step]`.
+    """
+    self._check_step(step)
+    b, t, size, _ = self.multigrid.shape(step)
+    positions = self._share(self.multigrid.first_sample(step), b)[:count]
+    broken = []
+    rows = [self._row(position, t, size, broken) for position in positions]
+    examples = [example for example, _ in rows]
+    return {
+      'clips': np.stack([clip for _, clip in rows]),
+      'labels': np.array([example.label for example in examples], np.int32),
+      'ids': np.array([example.id for example in examples]),
+      'broken': np.array(broken, np.str_).reshape(-1, 2),
+    }
+
+  def at_base_shape(self, num_steps: int) -> 'TrainingBatches':
+    """Returns so many batches of the same stream, all of the base shape."""
+    constant = dataclasses.replace(
+      self.multigrid, long_cycle=False, short_cycle=False
+    )
+    return dataclasses.replace(self, multigrid=constant, num_steps=num_steps)
+
+  def _row(
+    self, position: int, t: int, size: int, broken: list[tuple[str, str]]
+  ) -> tuple[Example, np.ndarray]:
+    epoch, place = divmod(position, self.num_videos)
+    order = _epoch_order(self.seed, epoch, self.num_videos)
+    attempts = min(_MAX_ATTEMPTS, self.num_videos)
+    for offset in range(attempts):
+      example = None
+      try:
+        example = self._example(order[(place + offset) % self.num_videos])
+        read = functools.partial(self._clip, example, position, t, size)
+        return example, retry(read, self.read_attempts)
+      except VideoError as error:
+        broken.append((example.id if example else error.name, error.cause))
+    raise UserError(
+      f'{attempts} training videos in a row cannot be read, the last '
+      f'is {": ".join(broken[-1])}. Look at the files.'
+    )
+
+  def _clip(
+    self, example: Example, position: int, t: int, size: int
+  ) -> np.ndarray:
+    # Anew in each attempt: what was read before leaves no trace.
+    rng = np.random.default_rng((self.seed, position))
+    with open_clip(example) as video:
+      self._check_length(example, video.num_frames)
+      indices = clips.training_indices(
+        video.num_frames,
+        self.num_frames,
+        self.frame_stride,
+        self.start,
+        rng,
+        draw=self.draw_frames,
+      )
+      indices = indices[np.arange(t) * self.num_frames // t]
+      frames = video.read(indices, self.short_side)
+    clip = transforms.random_crop(frames, self.crop_size, rng)
+    clip = transforms.resize_square(clip, size)
+    if example.label in self.mirrored_labels and rng.random() < 0.5:
+      clip = transforms.mirror(clip)
+    return augmentations.augment(
+      clip, self.augment_share, self.augment_method_share, rng
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationBatches(_Videos):
+  """Every video once, in order: `batches[k]` is a dict of
+
+  * `clips`: uint8 (b, v, t, s, s, 3), RGB; view `i·num_crops + j` is crop j of
+    clip i;
+  * `labels`: int32 (b,);
+  * `mask`: bool (b,), false where there is no video: in the last batch's
+    padding, and where it cannot be read. `clips` are zero there;
+  * `ids`: str (b,), '' in the padding;
+  * `broken`: str (b,), why the video cannot be read, or ''.
+
+  b are the rows of this process; all processes have equally many batches.
+  """
+
+  batch_size: int
+  input_size: int
+  num_clips: int
+  num_crops: int
+  crop_size: int
+
+  def __len__(self) -> int:
+    return -(-self.num_videos // self.batch_size)
+
+  def __getitem__(self, step: int) -> Batch:
+    self._check_step(step)
+    positions = self._share(step * self.batch_size, self.batch_size)
+    views = self.num_clips * self.num_crops
+    size = self.input_size
+    shape = (len(positions), views, self.num_frames, size, size, 3)
+    batch = {
+      'clips': np.zeros(shape, np.uint8),
+      'labels': np.zeros(len(positions), np.int32),
+      'mask': np.zeros(len(positions), bool),
+    }
+    ids = [''] * len(positions)
+    broken = [''] * len(positions)
+    for row, position in enumerate(positions):
+      if position >= self.num_videos:
+        break
+      try:
+        example = self._example(position)
+        ids[row] = example.id
+        batch['labels'][row] = example.label
+        read = functools.partial(self._views, example)
+        batch['clips'][row] = retry(read, self.read_attempts)
+        batch['mask'][row] = True
+      except VideoError as error:
+        ids[row] = ids[row] or error.name
+        broken[row] = error.cause
+    return batch | {'ids': np.array(ids), 'broken': np.array(broken)}
+
+  def _views(self, example: Example) -> np.ndarray:
+    """Returns uint8 (v, t, s, s, 3); each frame is decoded once."""
+    with open_clip(example) as video:
+      self._check_length(example, video.num_frames)
+      indices = clips.view_indices(
+        video.num_frames, self.num_frames, self.frame_stride, self.num_clips
+      )
+      wanted = np.unique(indices)
+      frames = video.read(wanted, self.crop_size)
+    crops = np.stack(
+      [
+        transforms.resize_square(crop, self.input_size)
+        for crop in transforms.crops_along_long_side(frames, self.num_crops)
+      ],
+      axis=1,
+    )  # u j s s c, u the frames that are in any view
+    views = crops[np.searchsorted(wanted, indices)]  # i t j s s c
+    return views.swapaxes(1, 2).reshape(-1, self.num_frames, *crops.shape[2:])
+
+
+@functools.lru_cache(maxsize=2)  # a batch may lie in two epochs
+def _epoch_order(seed: int, epoch: int, num_videos: int) -> np.ndarray:
+  rng = np.random.default_rng((seed, epoch, _ORDER))
+  return rng.permutation(num_videos)
