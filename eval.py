@@ -12,6 +12,7 @@ from absl import flags
 from mtnet_jax import cli
 
 _CONFIG = cli.define_config()
+_PROCESSES = cli.define_processes()
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Folder of the run.', required=True
 )
@@ -25,18 +26,22 @@ _CONTROLS = flags.DEFINE_bool(
 
 def main(_) -> None:
   # Not above: loader processes read this file again and have no use for jax.
-  from mtnet_jax import evaluation
+  from mtnet_jax import distributed, evaluation
   from mtnet_jax.analysis import controls, report
 
+  distributed.join(_PROCESSES())
   config, checkpoint = cli.get_config(_CONFIG), _CHECKPOINT.value
   workdir = pathlib.Path(_WORKDIR.value)
   if _CONTROLS.value:
     controls.check(config)
   predictions, names = evaluation.evaluate(config, workdir, checkpoint)
-  report.write(predictions, names, workdir)
-  report.show(predictions, names, workdir)
-  if _CONTROLS.value:
-    figures = controls.measure(config, workdir, checkpoint, predictions, names)
+  if distributed.is_main():
+    report.write(predictions, names, workdir)
+    report.show(predictions, names, workdir)
+  if not _CONTROLS.value:
+    return
+  figures = controls.measure(config, workdir, checkpoint, predictions, names)
+  if distributed.is_main():
     report.write_controls(figures, workdir)
     report.show_controls(figures)
 

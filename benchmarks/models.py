@@ -15,8 +15,9 @@ import jax
 import numpy as np
 import optax
 
-from mtnet_jax import models, state, training
+from mtnet_jax import models, state
 from mtnet_jax.analysis import cost
+from mtnet_jax.train_step import make_train_step
 
 NAMES = (
   'x3d_m', 'mtnet_xs', 'mtnet_s', 'mtnet_m', 'mtnet_l', 'x3d_s', 'x3d_l',
@@ -64,7 +65,7 @@ def _train_step(name: str, clip: tuple[int, int]) -> tuple[float, float]:
     'clips': np.zeros((1, *shape), np.uint8),
     'labels': np.zeros(1, np.int32),
   }
-  step = training.make_train_step(model, lambda _: 0.01, tx, 0)
+  step = make_train_step(model, lambda _: 0.01, tx, 0)
   start = time.monotonic()
   compiled = step.lower(abstract, batch).compile()
   compiling = time.monotonic() - start

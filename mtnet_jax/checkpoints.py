@@ -1,14 +1,18 @@
-"""Checkpoints of a workdir: the last one, and the best on validation."""
+"""Checkpoints of a workdir: the last two, and the best on validation."""
 
+import contextlib
 import pathlib
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from absl import logging
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from mtnet_jax.errors import UserError
@@ -42,6 +46,14 @@ def make_workdir(path: str | pathlib.Path) -> pathlib.Path:
   return path
 
 
+class DamagedCheckpointError(UserError):
+  """A checkpoint's files are not whole."""
+
+
+class UnsavedError(UserError):
+  """A checkpoint could not be written."""
+
+
 class Checkpoints:
   """Writes and reads `WORKDIR/checkpoints`; a context manager.
 
@@ -58,9 +70,15 @@ class Checkpoints:
         checkpoints they leave alone.
     """
     self._directory = pathlib.Path(workdir).absolute() / 'checkpoints'
+    self._damaged = self._directory.with_name('damaged_checkpoints')
+    self._read_only = read_only
+    self._manager = self._open()
+
+  def _open(self) -> ocp.CheckpointManager:
     keep = preservation_policy.AnyPreservationPolicy(
       [
-        preservation_policy.LatestN(1),
+        # The one before, in case that the last is damaged.
+        preservation_policy.LatestN(2),
         preservation_policy.BestN(
           get_metric_fn=lambda metrics: metrics[_BY],
           n=1,
@@ -71,11 +89,11 @@ class Checkpoints:
     options = ocp.CheckpointManagerOptions(
       preservation_policy=keep,
       best_fn=lambda metrics: metrics[_BY],  # without it no metrics are kept
-      cleanup_tmp_directories=not read_only,
-      create=not read_only,
-      read_only=read_only,
+      cleanup_tmp_directories=not self._read_only,
+      create=not self._read_only,
+      read_only=self._read_only,
     )
-    self._manager = ocp.CheckpointManager(
+    return ocp.CheckpointManager(
       self._directory,
       options=options,
       item_handlers={
@@ -124,7 +142,7 @@ class Checkpoints:
       metrics: validation figures of this very state, `top1` among them.
 
     Raises:
-      UserError: an earlier or this write failed (a full disk).
+      UnsavedError: an earlier or this write failed (a full disk).
     """
     # A copy: the state's own buffers are donated to the next step, which on a
     # CPU writes into them while they are still being saved.
@@ -146,12 +164,48 @@ class Checkpoints:
     """Blocks until everything is on disk.
 
     Raises:
-      UserError: a write failed (a full disk).
+      UnsavedError: a write failed (a full disk).
     """
     try:
       self._manager.wait_until_finished()
     except (OSError, ValueError) as error:
       raise self._unwritten(error) from error
+
+  def restore_last(self, like: TrainState) -> TrainState | None:
+    """Reads the newest checkpoint that is whole; None where there is none.
+
+    One that cannot be read (a torn copy, a disk's fault) is put aside, into
+    `WORKDIR/damaged_checkpoints`, with a warning, and the one before is read.
+
+    Args:
+      like: as for `restore`.
+
+    Raises:
+      UserError: as `restore`, or no checkpoint can be read.
+    """
+    steps = sorted(self._manager.all_steps(), reverse=True)
+    for step in steps:
+      try:
+        return self.restore(step, like)
+      except DamagedCheckpointError as error:
+        logging.warning('%s It is put aside.', error)
+        self._put_aside(step)
+    if steps:
+      raise UserError(
+        f'No checkpoint in {self._directory} can be read; they were moved to '
+        f'{self._damaged}. Give another --workdir, or remove the folder to '
+        'start anew.'
+      )
+    return None
+
+  def _put_aside(self, step: int) -> None:
+    """Makes room for a new checkpoint of this step; deletes nothing."""
+    if jax.process_index() == 0:
+      self._damaged.mkdir(exist_ok=True)
+      target = self._damaged / f'{step}-{time.time_ns()}'
+      (self._directory / str(step)).rename(target)
+    multihost_utils.sync_global_devices('put aside')
+    self._manager.reload()
 
   def restore(self, step: int, like: TrainState) -> TrainState:
     """Reads the whole state of `step`, to train on.
@@ -167,6 +221,7 @@ class Checkpoints:
     Raises:
       UserError: it is the checkpoint of another model, number of classes or
         optimiser; the first differing leaves are named.
+      DamagedCheckpointError: its files are not whole.
     """
     variables = self.restore_variables(step, like.variables)
     optimizer = self._restore(step, 'optimizer', _optimizer(like))
@@ -182,7 +237,10 @@ class Checkpoints:
     self, step: int, sharding: jax.sharding.Sharding
   ) -> dict[str, Any]:
     """Reads `params` and `batch_stats` of `step` as they are, of any model."""
-    stored = self._manager.item_metadata(step)['variables']
+    with self._naming_damage(step):
+      stored = self._manager.item_metadata(step)['variables']
+      if not stored:
+        raise ValueError('it has no variables')
     like = jax.tree.map(
       lambda leaf: jax.ShapeDtypeStruct(
         leaf.shape, leaf.dtype, sharding=sharding
@@ -195,7 +253,10 @@ class Checkpoints:
   def _restore(
     self, step: int, item: str, like: Mapping[str, Any]
   ) -> dict[str, Any]:
-    stored = self._manager.item_metadata(step)[item]
+    with self._naming_damage(step):
+      stored = self._manager.item_metadata(step)[item]
+      if not stored:
+        raise ValueError(f'it has no {item}')
     differences = _differences(_shapes(stored), _shapes(like))
     if differences:
       raise UserError(
@@ -204,13 +265,31 @@ class Checkpoints:
         f'({len(differences)} leaves differ). Use the configuration that it '
         'was trained with, or another --workdir.'
       )
-    restored = self._manager.restore(
-      step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(like)})
-    )
+    with self._naming_damage(step):
+      restored = self._manager.restore(
+        step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(like)})
+      )
     return restored[item]
 
-  def _unwritten(self, error: Exception) -> UserError:
-    return UserError(
+  @contextlib.contextmanager
+  def _naming_damage(self, step: int) -> Iterator[None]:
+    try:
+      yield
+    except jax.errors.JaxRuntimeError:
+      raise  # of the devices
+    except Exception as error:  # whatever a library says of broken files
+      raise DamagedCheckpointError(
+        f'The checkpoint of step {step} in {self._directory} is damaged: '
+        f'{(str(error) or repr(error)).splitlines()[0]}.'
+      ) from error
+
+  def _unwritten(self, error: Exception) -> UnsavedError:
+    # A manager raises what it has met again and again: a new one for what is
+    # written next.
+    with contextlib.suppress(OSError, ValueError):
+      self._manager.close()
+    self._manager = self._open()
+    return UnsavedError(
       f'A checkpoint could not be written to {self._directory}: {error}. '
       f'The last good one is that of step {self.last_step}: free some space '
       'and run the same command again.'
@@ -218,7 +297,10 @@ class Checkpoints:
 
 
 def _optimizer(state: TrainState) -> dict[str, Any]:
-  return {'step': state.step, 'opt_state': state.opt_state}
+  item = {'step': state.step, 'opt_state': state.opt_state}
+  if state.loss_scale is not None:
+    item['loss_scale'] = state.loss_scale
+  return item
 
 
 def leaf_paths(tree: Any) -> dict[str, Any]:

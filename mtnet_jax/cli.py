@@ -1,7 +1,9 @@
-"""What every command shares: a mistake ends in one sentence and exit code 2."""
+"""What every command shares: flags, and one sentence for a mistake."""
 
+import dataclasses
 import errno
 import logging as std_logging
+import os
 import pathlib
 import re
 import signal
@@ -15,6 +17,8 @@ from ml_collections import config_flags
 from mtnet_jax.errors import UserError
 
 USER_ERROR = 2
+# The same command goes on where this one stopped; sysexits.h's EX_TEMPFAIL.
+RESUME = os.EX_TEMPFAIL
 _PACKAGE = pathlib.Path(__file__).resolve().parent
 _INTERRUPTED = 128 + signal.SIGINT
 
@@ -53,6 +57,60 @@ def define_config() -> flags.FlagHolder:
   return config_flags.DEFINE_config_file(
     'config', None, 'A file of configs/, for instance configs/quickstart.py.'
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class Processes:
+  """Which of how many processes this one is, as the command line tells.
+
+  Attributes:
+    coordinator: address `HOST:PORT` of process 0, or '' to ask the cluster.
+    count: of the processes; None: ask the cluster.
+    index: of this one, from 0; None: ask the cluster.
+  """
+
+  coordinator: str
+  count: int | None
+  index: int | None
+
+
+def define_processes() -> Callable[[], Processes | None]:
+  """Declares the flags of a run on several processes.
+
+  Returns:
+    A function that gives them, parsed; None for a single process.
+  """
+  together = flags.DEFINE_bool(
+    'distributed', False, 'One of several processes; the cluster says which.'
+  )
+  coordinator = flags.DEFINE_string(
+    'coordinator', '', 'HOST:PORT of process 0, where no cluster says it.'
+  )
+  count = flags.DEFINE_integer(
+    'num_processes', None, 'Processes in all, with --coordinator.', 1
+  )
+  index = flags.DEFINE_integer(
+    'process_id', None, 'Number of this process, from 0.', 0
+  )
+
+  def get() -> Processes | None:
+    given = coordinator.value, count.value, index.value
+    explicit = [value not in ('', None) for value in given]
+    if any(explicit) and not all(explicit):
+      raise UserError(
+        '--coordinator=HOST:PORT, --num_processes=N and --process_id=I belong '
+        'together: give all three, or --distributed for a cluster that says.'
+      )
+    if not (together.value or all(explicit)):
+      return None
+    if all(explicit) and index.value >= count.value:
+      raise UserError(
+        f'--process_id={index.value} must be below --num_processes='
+        f'{count.value}.'
+      )
+    return Processes(*given)
+
+  return get
 
 
 def get_config(holder: flags.FlagHolder) -> ml_collections.ConfigDict:

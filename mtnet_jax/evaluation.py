@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 import jax
 import jax.numpy as jnp
 import ml_collections
+import msgpack
 import numpy as np
 from absl import logging
 from flax import linen as nn
 
-from mtnet_jax import metrics, models, preprocessing, state
+from mtnet_jax import distributed, metrics, models, preprocessing, state
 from mtnet_jax.checkpoints import Checkpoints, make_workdir
 from mtnet_jax.data import loading, pipeline
 from mtnet_jax.errors import UserError
@@ -91,11 +92,12 @@ def score_videos(
       stands in `broken`.
     clips_per_step: views that go through the model at once, rounded up to a
       multiple of the devices. Any number gives the same result.
-    mesh: the devices.
+    mesh: devices of this process.
     progress: advanced by the number of videos of each batch.
 
   Returns:
-    The predictions, in the order of `batches`.
+    The predictions, in the order of `batches`; of all processes, one after the
+    other, where there are several. Each must call it.
   """
   clips_per_step = -(-clips_per_step // mesh.size) * mesh.size
   ids, labels, rows, broken = [], [], [], {}
@@ -121,11 +123,33 @@ def score_videos(
     )
     if progress:
       progress.advance(int(good.sum() + bad.sum()))
+  return _of_all_processes(ids, labels, rows, broken)
+
+
+def _of_all_processes(ids, labels, rows, broken) -> Predictions:
+  own = {
+    'ids': [str(name) for name in ids],
+    'labels': [int(label) for label in labels],
+    'rows': [row.astype(np.float32).tobytes() for row in rows],
+    'broken': broken,
+  }
+  parts = [
+    msgpack.unpackb(part) for part in distributed.gather(msgpack.packb(own))
+  ]
+  ids, labels, rows = (
+    [value for part in parts for value in part[name]]
+    for name in ('ids', 'labels', 'rows')
+  )
+  broken = {name: why for part in parts for name, why in part['broken'].items()}
   if not ids:
     first = next(iter(broken.items()), ('', 'there are none'))
     raise UserError(f'No video could be scored. {first[0]}: {first[1]}.')
+  probabilities = np.frombuffer(b''.join(rows), np.float32)
   return Predictions(
-    np.array(ids), np.array(labels), np.concatenate(rows), broken
+    np.array(ids),
+    np.array(labels),
+    probabilities.reshape(len(ids), -1),
+    broken,
   )
 
 
@@ -143,22 +167,20 @@ def _score_clips(
 
 
 def build_model(
-  config: ml_collections.ConfigDict, num_classes: int, norm_batch_size: int = 0
+  config: ml_collections.ConfigDict, num_classes: int, **overrides
 ) -> nn.Module:
   """The network of `config.model`; unset overrides are the model's own.
 
   Args:
     config: of the run.
     num_classes: of the data set.
-    norm_batch_size: clips that share BN statistics in training; 0: all.
+    **overrides: fields of the network that follow from the run.
 
   Returns:
     A linen module.
   """
-  overrides = {k: v for k, v in config.model.items() if v is not None}
-  return models.build(
-    num_classes=num_classes, norm_batch_size=norm_batch_size, **overrides
-  )
+  chosen = {k: v for k, v in config.model.items() if v is not None}
+  return models.build(num_classes=num_classes, **chosen, **overrides)
 
 
 def clip_shape(config: ml_collections.ConfigDict) -> tuple[int, int, int, int]:
@@ -189,21 +211,27 @@ def evaluate(
     UserError: no checkpoint, or one of another model, number of classes or
       class names; no data.
   """
-  mesh = state.make_mesh()
-  dataset = pipeline.build_evaluation(config, config.eval.split)
+  mesh = state.make_mesh(devices=jax.local_devices())
+  dataset = pipeline.build_evaluation(
+    config, config.eval.split, jax.process_index(), jax.process_count()
+  )
   check_class_names(workdir, dataset.labels)
   model = build_model(config, len(dataset.labels))
-  variables = restore_variables(config, workdir, checkpoint, model, mesh)
+  variables = restore_variables(
+    config, workdir, checkpoint, model, state.make_mesh()
+  )
   # Better to hear now than after the work that there is no place for it.
   make_workdir(pathlib.Path(workdir) / 'evaluation')
   batches = loading.iterate(dataset, num_workers=config.data.num_workers)
   if shuffle_frames:
     batches = _shuffle_frames(batches, config.seed)
   what = 'shuffled frames' if shuffle_frames else 'evaluating'
-  with Progress(what, dataset.num_videos, 'videos') as progress:
+  silent = not distributed.is_main()
+  count = dataset.num_videos // jax.process_count()
+  with Progress(what, count, 'videos', silent=silent) as progress:
     predictions = score_videos(
       make_eval_step(model),
-      variables,
+      state.to_own_devices(variables, mesh),
       batches,
       clips_per_step=config.eval.clips_per_step,
       mesh=mesh,

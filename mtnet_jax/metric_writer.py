@@ -56,6 +56,16 @@ class MetricWriter:
       logging.warning('The last figures could not be written: %s', error)
 
 
+class NoWriter:
+  """Writes nothing: that of all processes but one."""
+
+  def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    """As `MetricWriter.write`."""
+
+  def close(self) -> None:
+    """As `MetricWriter.close`."""
+
+
 def read(path: str | pathlib.Path) -> list[dict[str, float]]:
   """The records of a `metrics.jsonl`; [] where there is no file.
 

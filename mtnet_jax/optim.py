@@ -1,12 +1,18 @@
 """The thesis's optimiser and learning rates (its sections 4.4.1 and 5.4.1)."""
 
+from collections.abc import Sequence
+
 import jax
+import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 
 from mtnet_jax.errors import UserError
 
 SCHEDULES = ('cosine', 'step')
+# The layer of every network whose outputs are the classes.
+CLASSIFIER = 'classifier'
 
 
 def learning_rate(
@@ -15,19 +21,23 @@ def learning_rate(
   batch_size: int,
   steps_per_epoch: float,
   num_steps: int,
+  factors: Sequence[float] = (1.0,),
 ) -> optax.Schedule:
   """The learning rate as a function of the step, counted from 0.
 
   The peak is `learning_rate * batch_size / reference_batch`: a step on twice
   the clips may be twice as long. It is reached linearly from zero over
   `warmup_steps`; then half a cosine falls to zero at `num_steps`, or 'step'
-  multiplies by `decay` at each epoch of `milestones`.
+  multiplies by `decay` at each epoch of `milestones`. All of it is multiplied
+  by the factor of the step: where multigrid training takes more clips a step,
+  the step may be longer.
 
   Args:
     optim: the configuration's `optim`.
     batch_size: clips a step over all devices.
     steps_per_epoch: not necessarily whole.
     num_steps: of the whole run.
+    factors: of the steps, from the first on, repeated without end.
 
   Returns:
     An optax schedule.
@@ -69,9 +79,13 @@ def learning_rate(
       f'optim.schedule (={optim.schedule!r}) must be one of '
       f'{", ".join(SCHEDULES)}.'
     )
-  return optax.join_schedules(
+  base = optax.join_schedules(
     [optax.linear_schedule(0.0, peak, warmup), main], [warmup]
   )
+  if len(factors) == 1:
+    return lambda step: factors[0] * base(step)
+  table = np.asarray(factors, np.float32)
+  return lambda step: jnp.asarray(table)[step % len(table)] * base(step)
 
 
 def sgd(
@@ -80,11 +94,38 @@ def sgd(
   """SGD with momentum; the decay is added to the gradient, as in the thesis.
 
   Weight decay is for kernels alone: BN's scales and biases and every other
-  bias are left out, since shrinking them does not regularise.
+  bias are left out, since shrinking them does not regularise. Everything but
+  the classifier learns at `backbone_rate` times the rate.
+
+  Raises:
+    UserError: `backbone_rate` is negative.
   """
-  return optax.chain(
+  rate = optim.backbone_rate
+  if rate < 0:
+    raise UserError(
+      f'optim.backbone_rate (={rate}) must be at least 0: 1 for one learning '
+      'rate, 0 to train the classifier alone.'
+    )
+  chain = [
     optax.add_decayed_weights(optim.weight_decay, mask=_is_kernel),
     optax.sgd(schedule, momentum=optim.momentum),
+  ]
+  if rate != 1:
+    chain.append(optax.masked(optax.scale(rate), _is_backbone))
+  return optax.chain(*chain)
+
+
+def stop_backbone_gradient(params: optax.Params) -> optax.Params:
+  """The parameters, of which only the classifier's get gradients."""
+  return {
+    name: below if name == CLASSIFIER else jax.lax.stop_gradient(below)
+    for name, below in params.items()
+  }
+
+
+def _is_backbone(params: optax.Params) -> optax.Params:
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: path[0].key != CLASSIFIER, params
   )
 
 

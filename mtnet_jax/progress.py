@@ -26,6 +26,7 @@ class Progress:
     unit: str,
     *,
     done: int = 0,
+    silent: bool = False,
     clock: Callable[[], float] = time.monotonic,
   ):
     """Starts at `done` of `total`.
@@ -35,15 +36,16 @@ class Progress:
       total: units in all.
       unit: what is counted, for instance 'steps'.
       done: units that an earlier run has finished; they do not count as speed.
+      silent: shows nothing, for one of several processes.
       clock: seconds, rising.
     """
     self._task, self._total, self._unit = task, total, unit
     self._first = self._done = done
-    self._clock = clock
+    self._clock, self._silent = clock, silent
     self._start = self._last_line = clock()
     self._bar = None
     console = rich.console.Console(stderr=True)
-    if console.is_terminal:
+    if console.is_terminal and not silent:
       self._bar = rich.progress.Progress(
         rich.progress.TextColumn('{task.description}'),
         rich.progress.BarColumn(),
@@ -94,6 +96,8 @@ class Progress:
     return (self._done - self._first) / seconds if seconds > 0 else 0.0
 
   def _print_line(self, note: str) -> None:
+    if self._silent:
+      return
     self._last_line = self._clock()
     rate = self._rate()
     left = (self._total - self._done) / rate if rate else float('nan')

@@ -1,7 +1,8 @@
 """Starts a new run from the weights of another one."""
 
+import itertools
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,15 +10,14 @@ from absl import logging
 
 from mtnet_jax.checkpoints import Checkpoints, leaf_paths
 from mtnet_jax.errors import UserError
+from mtnet_jax.optim import CLASSIFIER
 from mtnet_jax.state import TrainState
 
-# The layer of every network whose rows are classes.
-_HEAD = 'params/classifier/'
-_MAX_NAMED = 20
+_HEAD = f'params/{CLASSIFIER}/'
 
 
 def start_from(
-  workdir: str | pathlib.Path, current: TrainState, names: tuple[str, ...]
+  path: str | pathlib.Path, current: TrainState, names: tuple[str, ...]
 ) -> TrainState:
   """Takes over the weights and BN statistics that fit.
 
@@ -27,7 +27,8 @@ def start_from(
   where less than half fits.
 
   Args:
-    workdir: of the run to start from; its best checkpoint is taken.
+    path: workdir of the run to start from, of which the best checkpoint is
+      taken; or WORKDIR/checkpoints/STEP.
     current: a new state, as `state.create` makes it.
     names: of the new run's classes.
 
@@ -35,56 +36,62 @@ def start_from(
     The state at step 0, placed as `current` is.
 
   Raises:
-    UserError: `workdir` has no checkpoint, or nothing of it fits.
+    UserError: there is no such checkpoint, or nothing of it fits.
   """
-  workdir = pathlib.Path(workdir)
-  stored = _read(workdir, jax.tree.leaves(current.params)[0].sharding)
-  same_classes = _read_names(workdir) == names
-  values = leaf_paths(stored)
+  # The step is whole on every device, as no larger array surely is.
+  workdir, variables = _read(pathlib.Path(path), current.step.sharding)
+  stored = leaf_paths(variables)
   new = leaf_paths(current.variables)
-  taken = {
-    path: values[path]
-    for path, leaf in new.items()
-    if path in values
-    and values[path].shape == leaf.shape
-    and (same_classes or not path.startswith(_HEAD))
+  same_classes = _read_names(workdir) == names
+  fitting = {
+    name: stored[name]
+    for name, leaf in new.items()
+    if name in stored
+    and stored[name].shape == leaf.shape
+    and (same_classes or not name.startswith(_HEAD))
   }
-  if all(path.startswith(_HEAD) for path in taken):
+  if all(name.startswith(_HEAD) for name in fitting):
     raise UserError(
-      f'Nothing in {workdir} fits this model (train.init_from): its first '
-      f'weights are {", ".join(list(values)[:3])}. Start from a run of the '
+      f'Nothing in {path} fits this model (train.init_from): its first '
+      f'weights are {", ".join(list(stored)[:3])}. Start from a run of the '
       'same or a similar model.'
     )
   # Less than half is hardly what was meant.
-  level = logging.INFO if 2 * len(taken) > len(new) else logging.WARNING
+  level = logging.INFO if 2 * len(fitting) > len(new) else logging.WARNING
+  left = {name: leaf for name, leaf in stored.items() if name not in fitting}
+  fresh = {name: leaf for name, leaf in new.items() if name not in fitting}
   logging.log(
     level,
-    'Starting from %s: %d of %d arrays are taken over; new are: %s; left '
-    'behind: %s',
-    workdir,
-    len(taken),
+    'Starting from %s: %d of %d arrays are taken over.\n%s\n%s',
+    path,
+    len(fitting),
     len(new),
-    _list(new.keys() - taken.keys()),
-    _list(values.keys() - taken.keys()),
+    _list('New are', fresh),
+    _list('Left behind are', left),
   )
-  leaves = [taken.get(path, leaf) for path, leaf in new.items()]
+  taken = _place_like(fitting, {name: new[name] for name in fitting})
+  leaves = [taken.get(name, leaf) for name, leaf in new.items()]
   variables = jax.tree.unflatten(jax.tree.structure(current.variables), leaves)
   return current.replace(**variables)
 
 
-def _read(workdir: pathlib.Path, sharding) -> Mapping[str, Any]:
-  if not (workdir / 'checkpoints').is_dir():
+def _read(path: pathlib.Path, sharding) -> tuple[pathlib.Path, dict[str, Any]]:
+  """The workdir, and `params` and `batch_stats`."""
+  is_step = path.parent.name == 'checkpoints' and path.name.isdecimal()
+  workdir = path.parent.parent if is_step else path
+  if not (path if is_step else path / 'checkpoints').is_dir():
     raise UserError(
-      f'There is no checkpoint in {workdir} (train.init_from). Give the '
-      '--workdir of a run that was trained.'
+      f'There is no checkpoint in {path} (train.init_from). Give the '
+      '--workdir of a run that was trained, or one of its checkpoints, '
+      'WORKDIR/checkpoints/STEP.'
     )
   with Checkpoints(workdir, read_only=True) as checkpoints:
-    step = checkpoints.best_step
+    step = int(path.name) if is_step else checkpoints.best_step
     if step is None:
       raise UserError(
-        f'{workdir} (train.init_from) holds no finished checkpoint yet.'
+        f'{path} (train.init_from) holds no finished checkpoint yet.'
       )
-    return checkpoints.read_variables(step, sharding)
+    return workdir, checkpoints.read_variables(step, sharding)
 
 
 def _read_names(workdir: pathlib.Path) -> tuple[str, ...]:
@@ -92,8 +99,26 @@ def _read_names(workdir: pathlib.Path) -> tuple[str, ...]:
   return tuple(path.read_text().splitlines()) if path.exists() else ()
 
 
-def _list(paths: Iterable[str]) -> str:
-  names = sorted(paths)
-  more = len(names) - _MAX_NAMED
-  listed = ', '.join(names[:_MAX_NAMED]) or 'none'
-  return f'{listed} and {more} more' if more > 0 else listed
+def _place_like(
+  values: Mapping[str, jax.Array], like: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+  """The values, each on the devices where its counterpart lies."""
+  # Compiled, it works between the devices of several processes too.
+  shardings = {name: leaf.sharding for name, leaf in like.items()}
+  return jax.jit(lambda tree: tree, out_shardings=shardings)(values)
+
+
+def _list(title: str, leaves: Mapping[str, jax.Array]) -> str:
+  """All of the arrays, those of a module on a line."""
+  lines = [f'{title} {len(leaves)}:' if leaves else f'{title} none.']
+  in_order = sorted(leaves, key=lambda name: (_module(name), name))
+  for module, names in itertools.groupby(in_order, _module):
+    arrays = [
+      f'{name.removeprefix(module)} {leaves[name].shape}' for name in names
+    ]
+    lines.append(f'  {module} {", ".join(arrays)}')
+  return '\n'.join(lines)
+
+
+def _module(name: str) -> str:
+  return name[: name.rindex('/') + 1]

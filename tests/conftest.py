@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -57,3 +58,15 @@ def blinking_videos(tmp_path_factory, write_video) -> pathlib.Path:
         frames = (level + noise).repeat(4, axis=1).repeat(4, axis=2)
         write_video(root / split / label / f'{i}.mp4', frames.astype(np.uint8))
   return root
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+  """A disk of 16 MiB, which a test may fill."""
+  folder = tmp_path / 'disk'
+  folder.mkdir()
+  mount = ['mount', '-t', 'tmpfs', '-o', 'size=16m', 'tmpfs', str(folder)]
+  if subprocess.run(mount, capture_output=True, check=False).returncode:
+    pytest.skip('mounting a small disk needs more rights')
+  yield folder
+  subprocess.run(['umount', '--lazy', str(folder)], check=True)

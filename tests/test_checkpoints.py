@@ -1,5 +1,7 @@
 """What is kept, what is restored, and checkpoints of other models."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,17 @@ import pytest
 from flax import linen as nn
 
 from mtnet_jax import state
-from mtnet_jax.checkpoints import Checkpoints
+from mtnet_jax.checkpoints import (
+  Checkpoints,
+  DamagedCheckpointError,
+  UnsavedError,
+)
 from mtnet_jax.errors import UserError
+
+# Orbax handles arrays side by side, and leaves all errors but one behind.
+pytestmark = pytest.mark.filterwarnings(
+  'ignore::pytest.PytestUnraisableExceptionWarning'
+)
 
 
 class _Model(nn.Module):
@@ -42,7 +53,7 @@ def test_best_and_last_are_kept(tmp_path):
   with Checkpoints(tmp_path) as checkpoints:  # a later process
     assert (checkpoints.last_step, checkpoints.best_step) == (5, 3)
   names = {path.name for path in (tmp_path / 'checkpoints').iterdir()}
-  assert names == {'3', '5'}
+  assert names == {'3', '4', '5'}  # 4: in case that 5 is damaged
 
 
 def test_the_longer_trained_of_equals_is_best(tmp_path):
@@ -103,3 +114,106 @@ def test_another_model_names_missing_and_extra_leaves(tmp_path):
       checkpoints.restore_variables(7, other)
     with pytest.raises(UserError, match=r'norm/mean \(3,\) is not in this'):
       checkpoints.restore_variables(7, other)
+
+
+def _remove_metadata(folder):
+  (folder / 'optimizer/_METADATA').unlink()
+
+
+def _cut_in_half(folder):
+  largest = max(
+    (folder / 'variables/d').iterdir(), key=lambda path: path.stat().st_size
+  )
+  os.truncate(largest, largest.stat().st_size // 2)
+
+
+def _change_a_byte(folder):
+  path = next((folder / 'optimizer/d').iterdir())
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 0xFF
+  path.write_bytes(data)
+
+
+def _remove_an_item(folder):
+  (folder / 'variables').rename(folder.parent.parent / 'elsewhere')
+
+
+@pytest.mark.parametrize(
+  'damage', [_remove_metadata, _cut_in_half, _change_a_byte, _remove_an_item]
+)
+def test_a_damaged_checkpoint_is_put_aside_for_the_one_before(
+  tmp_path, damage, caplog
+):
+  like = jax.eval_shape(_state)
+  like = jax.tree.map(
+    lambda leaf: leaf.update(
+      sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    ),
+    like,
+  )
+  with Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.restore_last(like) is None
+    for step in (4, 8):
+      checkpoints.save(_at(_state(seed=step), step))
+  damage(tmp_path / 'checkpoints/8')
+  with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    with pytest.raises(DamagedCheckpointError, match=r'step 8 .* is damaged'):
+      checkpoints.restore(8, like)
+  with Checkpoints(tmp_path) as checkpoints:
+    restored = checkpoints.restore_last(like)
+    assert int(restored.step) == 4
+    for one, other in zip(
+      jax.tree.leaves(restored),
+      jax.tree.leaves(_at(_state(seed=4), 4)),
+      strict=True,
+    ):
+      np.testing.assert_array_equal(one, other)
+    assert 'step 8' in caplog.text and 'put aside' in caplog.text
+    # Nothing is deleted, and the step's name is free again.
+    (aside,) = (tmp_path / 'damaged_checkpoints').iterdir()
+    assert aside.name.startswith('8-')
+    checkpoints.save(_at(_state(), 8))
+    checkpoints.wait()
+    assert checkpoints.last_step == 8
+
+
+def test_nothing_but_damage_is_not_taken_for_a_new_run(tmp_path):
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(_state())
+  _remove_metadata(tmp_path / 'checkpoints/0')
+  like = jax.tree.map(
+    lambda leaf: leaf.update(
+      sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    ),
+    jax.eval_shape(_state),
+  )
+  with (
+    Checkpoints(tmp_path) as checkpoints,
+    pytest.raises(UserError, match=r'No checkpoint .* can be read'),
+  ):
+    checkpoints.restore_last(like)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(small_disk):
+  with Checkpoints(small_disk) as checkpoints:
+    checkpoints.save(_at(_state(), 1))
+    checkpoints.wait()
+    filler = small_disk / 'filler'
+    with pytest.raises(OSError), filler.open('wb') as file:
+      while True:
+        file.write(bytes(2**12))
+        file.flush()
+    with pytest.raises(UnsavedError, match='space') as error:
+      checkpoints.save(_at(_state(), 2))
+      checkpoints.wait()
+    assert str(small_disk) in str(error.value)
+    assert 'that of step 1' in str(error.value)
+    assert checkpoints.last_step == 1
+    filler.unlink()  # somebody makes room, and training has gone on
+    checkpoints.save(_at(_state(), 3))
+    checkpoints.wait()
+    assert checkpoints.last_step == 3
+  with Checkpoints(small_disk) as checkpoints:
+    like = jax.tree.map(jnp.asarray, _state())
+    assert int(checkpoints.restore(1, like).step) == 1
+    assert int(checkpoints.restore(3, like).step) == 3

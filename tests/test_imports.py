@@ -10,13 +10,16 @@ import pytest
 # Each room may import itself and what stands before it.
 _ORDER = [
   ('errors', 'typing', 'progress'),
+  ('cli',),
   ('data',),
+  ('prepare_command',),
   ('layers',),
   ('models',),
-  ('cli',),
   ('preprocessing',),
   ('losses', 'metrics', 'optim'),
-  ('state', 'checkpoints', 'metric_writer'),
+  ('state', 'distributed', 'metric_writer'),
+  ('checkpoints', 'train_step', 'quarantine', 'watch'),
+  ('window',),
   ('evaluation', 'transfer'),
   ('training',),
   ('analysis',),

@@ -1,7 +1,9 @@
 """Schedules by their formulas, and one step of SGD by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from configs import base, mtnet_m, srtg
@@ -9,12 +11,13 @@ from mtnet_jax import optim
 from mtnet_jax.errors import UserError
 
 
-def _schedule(config, num_steps=20_000, steps_per_epoch=10.0):
+def _schedule(config, num_steps=20_000, steps_per_epoch=10.0, factors=(1.0,)):
   return optim.learning_rate(
     config.optim,
     batch_size=config.train.batch_size,
     steps_per_epoch=steps_per_epoch,
     num_steps=num_steps,
+    factors=factors,
   )
 
 
@@ -46,6 +49,110 @@ def test_step_schedule_counts_milestones_from_the_start_of_warm_up():
   np.testing.assert_allclose(schedule(50), 0.05, rtol=1e-5)
   np.testing.assert_allclose(schedule(399), 0.1, rtol=1e-5)
   np.testing.assert_allclose(schedule(401), 0.01, rtol=1e-5)
+
+
+# Two phases of two steps, on four and on one times the clips.
+_FACTORS = (4.0, 4.0, 1.0, 1.0)
+
+
+def test_factors_under_steps_with_warm_up():
+  """A peak of 0.5, warm-up of 4 steps, a tenth from epoch 2 of 4 steps on."""
+  config = srtg.get_config()
+  config.optim.update(learning_rate=0.5, warmup_steps=4, milestones=(2,))
+  schedule = _schedule(
+    config, num_steps=16, steps_per_epoch=4.0, factors=_FACTORS
+  )
+  expected = [
+    *(4 * 0.0, 4 * 0.125, 1 * 0.25, 1 * 0.375),
+    *(4 * 0.5, 4 * 0.5, 1 * 0.5, 1 * 0.5),
+    *(4 * 0.05, 4 * 0.05, 1 * 0.05, 1 * 0.05),
+    *(4 * 0.05, 4 * 0.05, 1 * 0.05, 1 * 0.05),
+  ]
+  found = [float(schedule(step)) for step in range(16)]
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_factors_under_half_a_cosine_with_warm_up():
+  """A peak of 0.8 over two steps, then 8 steps of half a cosine to zero."""
+  config = mtnet_m.get_config()
+  config.optim.update(learning_rate=0.8, reference_batch=64, warmup_steps=2)
+  schedule = _schedule(config, num_steps=10, factors=_FACTORS)
+  root = np.sqrt(0.5)  # the cosine of a quarter and three quarters of pi
+  expected = {
+    0: 4 * 0.0,
+    1: 4 * 0.4,
+    2: 1 * 0.8,
+    4: 4 * 0.8 * (1 + root) / 2,
+    6: 1 * 0.4,
+    8: 4 * 0.8 * (1 - root) / 2,
+    10: 0.0,
+  }
+  found = {step: float(schedule(step)) for step in expected}
+  assert found == pytest.approx(expected, rel=1e-6, abs=1e-7)
+
+
+def test_factors_go_on_from_any_step_of_a_compiled_program():
+  config = srtg.get_config()
+  schedule = jax.jit(_schedule(config, factors=(8.0, 2.0, 1.0)))
+  found = [float(schedule(step)) for step in (0, 1, 2, 3, 301, 398)]
+  np.testing.assert_allclose(found, [0.8, 0.2, 0.1, 0.8, 0.2, 0.1 * 1], 1e-6)
+
+
+def _by_hand(value, gradients, rate, decay, share):
+  """SGD with momentum 0.9, in float64."""
+  trace = 0.0
+  for gradient in gradients:
+    trace = 0.9 * trace + gradient + decay * value
+    value = value - share * rate * trace
+  return value
+
+
+@pytest.mark.parametrize('share', [1.0, 0.1, 0.0])
+def test_the_backbone_learns_at_a_rate_of_its_own(share):
+  config = base.get_config()
+  config.optim.update(weight_decay=0.02, backbone_rate=share)
+  tx = optim.sgd(config.optim, lambda step: 0.3)
+  rng = np.random.default_rng(0)
+
+  def draw():
+    return {
+      'block': {'conv': {'kernel': rng.normal(size=(2, 3)).astype('f')}},
+      'linear': {'kernel': rng.normal(size=(3, 3)).astype('f')},
+      'norm': {'scale': rng.normal(size=3).astype('f')},
+      'classifier': {
+        'kernel': rng.normal(size=(3, 2)).astype('f'),
+        'bias': rng.normal(size=2).astype('f'),
+      },
+    }
+
+  start, gradients = draw(), [draw() for _ in range(3)]
+  params = jax.tree.map(jnp.asarray, start)
+  state = tx.init(params)
+  for gradient in gradients:
+    updates, state = tx.update(gradient, state, params)
+    params = optax.apply_updates(params, updates)
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    names = [key.key for key in path]
+    seen = [start, *gradients]
+    for name in names:
+      seen = [tree[name] for tree in seen]
+    expected = _by_hand(
+      np.float64(seen[0]),
+      seen[1:],
+      rate=0.3,
+      decay=0.02 if names[-1] == 'kernel' else 0.0,
+      share=1.0 if names[0] == 'classifier' else share,
+    )
+    np.testing.assert_allclose(leaf, expected, rtol=1e-5, err_msg=names)
+    if share == 0 and names[0] != 'classifier':
+      np.testing.assert_array_equal(leaf, seen[0])  # to the last bit
+
+
+def test_a_backbone_that_would_unlearn():
+  config = base.get_config()
+  config.optim.backbone_rate = -0.1
+  with pytest.raises(UserError, match=r'backbone_rate \(=-0\.1\)'):
+    optim.sgd(config.optim, lambda step: 0.1)
 
 
 def test_sgd_decays_kernels_alone_and_adds_momentum():

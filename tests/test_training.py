@@ -1,6 +1,5 @@
 """Real training on tiny videos: learning, resuming, dying, stopping."""
 
-import dataclasses
 import os
 import pathlib
 import random
@@ -9,15 +8,13 @@ import subprocess
 import sys
 import time
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from configs import quickstart
-from mtnet_jax import evaluation, metric_writer, models, state, training
+from mtnet_jax import evaluation, metric_writer, training
 from mtnet_jax.errors import UserError
+from tests.checkpoint_files import stored_leaves
 
 # A run so small that a step takes milliseconds.
 _TINY = {
@@ -93,23 +90,9 @@ def _wait_for_step(process, workdir, step):
 
 
 def _stored(workdir, step) -> dict[str, bytes]:
-  """Every leaf of a checkpoint, by name."""
-  import orbax.checkpoint as ocp
-
-  leaves = {}
-  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  for item in ('variables', 'optimizer'):
-    path = pathlib.Path(workdir).absolute() / f'checkpoints/{step}/{item}'
-    checkpointer = ocp.StandardCheckpointer()
-    # It may have been written on more devices than there are here.
-    target = jax.tree.map(
-      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
-      checkpointer.metadata(path).item_metadata.tree,
-    )
-    tree = checkpointer.restore(path, target)
-    for name, leaf in jax.tree_util.tree_leaves_with_path(tree):
-      leaves[item + jax.tree_util.keystr(name)] = np.asarray(leaf).tobytes()
-  return leaves
+  """Every array of a checkpoint, by name."""
+  leaves = stored_leaves(workdir, step)
+  return {name: leaf.tobytes() for name, leaf in leaves.items()}
 
 
 @pytest.fixture(scope='module')
@@ -161,25 +144,39 @@ def test_a_finished_run_stays_as_it_is(trained):
   assert after == before
 
 
-def test_killed_runs_end_bit_for_bit_like_a_whole_one(
-  trained, root, blinking_videos, tmp_path
+_LONG = 60  # steps
+
+
+def test_runs_killed_at_any_moment_end_bit_for_bit_like_a_whole_one(
+  root, blinking_videos, tmp_path
 ):
-  _, whole = trained
-  workdir = tmp_path / 'killed'
-  arguments = _flags(blinking_videos, data__num_workers=2)
-  steps = sorted(random.SystemRandom().sample(range(1, 11), 3))
-  for step in steps:
+  whole, workdir = tmp_path / 'whole', tmp_path / 'killed'
+  changes = {'train.num_steps': _LONG, 'data.num_workers': 1}
+  changes |= {name.replace('.', '__'): v for name, v in _LIGHT.items()}
+  changes = {name.replace('.', '__'): v for name, v in changes.items()}
+  training.train(_config(blinking_videos, **changes), whole)
+  arguments = _flags(blinking_videos, **changes)
+  rng = random.Random(os.urandom(8))
+  killed_at = []
+  for step in sorted(rng.sample(range(1, _LONG - 8), 10)):
     process = _start(root, workdir, arguments)
     _wait_for_step(process, workdir, step)
+    # A checkpoint is written at every step: most moments are within one.
+    time.sleep(rng.uniform(0, 0.05))
     process.kill()
     _, log = process.communicate()
     assert process.returncode == -signal.SIGKILL, log
+    killed_at.append(_last_logged(workdir))
+    # At most the steps since the last save are lost.
+    whole_ones = [
+      int(p) for p in os.listdir(workdir / 'checkpoints') if p.isdigit()
+    ]
+    assert max(whole_ones, default=0) >= killed_at[-1] - 3, killed_at
   process = _start(root, workdir, arguments)
   _, log = process.communicate()
   assert process.returncode == 0, log
   assert 'Going on from the checkpoint of step' in log
-  killed_at = f'killed after steps {steps}'
-  assert _stored(workdir, 12) == _stored(whole, 12), killed_at
+  assert _stored(workdir, _LONG) == _stored(whole, _LONG), killed_at
   records = metric_writer.read(workdir / 'metrics.jsonl')
   expected = metric_writer.read(whole / 'metrics.jsonl')
   exact = ('step', 'train/loss', 'train/top1', 'val/top1')
@@ -196,7 +193,7 @@ def test_sigterm_saves_and_says_so(trained, root, blinking_videos, tmp_path):
   _wait_for_step(process, tmp_path, 2)
   process.send_signal(signal.SIGTERM)
   _, log = process.communicate()
-  assert process.returncode == 128 + signal.SIGTERM, log
+  assert process.returncode == os.EX_TEMPFAIL, log
   assert 'Stopped by SIGTERM at step' in log
   process = _start(root, tmp_path, arguments)
   _, log = process.communicate()
@@ -282,80 +279,70 @@ def _floats(stored):
   }
 
 
-def test_a_step_follows_the_gradient(blinking_videos):
-  """One update against the gradient of the loss, written out again."""
-  config = _config(blinking_videos)
-  model = evaluation.build_model(config, 2)
-  tx = optax.sgd(0.1)
-  shape = evaluation.clip_shape(config)
-  current = jax.jit(lambda: state.create(model, tx, shape, 0))()
-  rng = np.random.default_rng(0)
-  batch = {
-    'clips': rng.integers(0, 256, (4, *shape), np.uint8),
-    'labels': np.array([0, 1, 0, 1], np.int32),
+def test_a_multigrid_run_stopped_within_a_cycle_ends_the_same(
+  root, blinking_videos, tmp_path, monkeypatch
+):
+  """And each of its shapes is compiled once, on whatever day."""
+  changes = {
+    'data.input_size': 48,
+    'train.batch_size': 2,
+    'train.norm_batch_size': 2,
+    'train.long_cycle': True,
+    'train.precise_norm_steps': 2,
+    'train.num_steps': 16,
+    'train.validation_split': '',
+    'train.eval_every': 6,
+    'train.checkpoint_every': 0,
   }
-  key = jax.random.fold_in(jax.random.key(5), 0)
+  changes = {k.replace('.', '__'): v for k, v in (changes | _LIGHT).items()}
+  cache = tmp_path / 'cache'
+  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', str(cache))
+  monkeypatch.setenv('JAX_LOG_COMPILES', '1')
+  monkeypatch.setenv('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 
-  @jax.jit
-  def loss_fn(params):
-    clips = (jnp.asarray(batch['clips'], jnp.float32) / 255 - 0.45) / 0.225
-    (logits, _), _ = model.apply(
-      {'params': params, 'batch_stats': current.batch_stats},
-      clips,
-      train=True,
-      mutable=['batch_stats'],
-      rngs={'dropout': key},
-    )
-    shares = jnp.exp(logits) / jnp.exp(logits).sum(axis=1, keepdims=True)
-    return -jnp.log(shares[jnp.arange(4), batch['labels']]).mean()
+  def run(workdir, stop_at=0):
+    process = _start(root, workdir, _flags(blinking_videos, **changes))
+    if stop_at:
+      _wait_for_step(process, workdir, stop_at)
+      process.send_signal(signal.SIGTERM)
+    _, log = process.communicate()
+    assert process.returncode == (os.EX_TEMPFAIL if stop_at else 0), log
+    assert log.count('Finished XLA compilation of jit(train_step)') <= 4
+    return {path.name for path in cache.glob('jit_train_step*-cache')}
 
-  loss, gradient = jax.value_and_grad(loss_fn)(current.params)
-  expected = jax.tree.map(lambda p, g: p - 0.1 * g, current.params, gradient)
-  step = training.make_train_step(model, lambda _: 0.1, tx, seed=5)
-  following, values = step(current, batch)
-  np.testing.assert_allclose(values['loss'], loss, rtol=1e-4)
-  assert int(following.step) == 1
-  for one, other in zip(
-    jax.tree.leaves(following.params), jax.tree.leaves(expected), strict=True
-  ):
-    np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+  programs = run(tmp_path / 'whole')
+  assert len(programs) == 4
+  assert run(tmp_path / 'stopped', stop_at=7) == programs
+  assert run(tmp_path / 'stopped') == programs
+  assert _stored(tmp_path / 'stopped', 16) == _stored(tmp_path / 'whole', 16)
 
-
-@pytest.fixture
-def quick_compilation():
-  """Programs that run once are not worth optimizing."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
+  records = metric_writer.read(tmp_path / 'whole/metrics.jsonl')
+  rates = {r['step']: r['train/learning_rate'] for r in records}
+  # Sixteen videos are drawn by a step of each phase: 16 + 8 + 4 + 2 clips.
+  peak = 0.06 * 2 / 32
+  expected = [peak * factor for factor in (8, 4, 2, 1)] * 3
+  np.testing.assert_allclose([rates[s] for s in range(5, 17)], expected, 1e-6)
 
 
-@pytest.mark.usefixtures('quick_compilation')
-def test_stochastic_pooling_trains_and_follows_the_step():
-  # Without dropout only pooling draws. One block compiles quickly.
-  model = models.build(
-    'mtnet_xs', 3, pooling='stochastic', dropout=0.0, recurrence=False
-  ).copy(blocks=(1, 0, 0, 0))
-  tx, shape = optax.sgd(0.1), (3, 16, 16, 3)
-  rng = np.random.default_rng(0)
-  batch = {
-    'clips': rng.integers(0, 256, (2, *shape), np.uint8),
-    'labels': np.array([0, 2], np.int32),
-  }
-  start = jax.jit(lambda: state.create(model, tx, shape, seed=0))()
-
-  train_step = training.make_train_step(model, lambda _: 0.1, tx, seed=5)
-
-  def step_at(step):
-    current = jax.tree.map(jnp.copy, start)  # a step donates its state
-    current = dataclasses.replace(current, step=jnp.int32(step))
-    following, values = train_step(current, batch)
-    assert int(following.step) == step + 1
-    return float(values['loss']), jax.tree.leaves(following.params)
-
-  loss, params = step_at(0)
-  again, same = step_at(0)
-  assert loss == again
-  for a, b in zip(params, same, strict=True):
-    assert np.isfinite(a).all()
-    np.testing.assert_array_equal(a, b)
-  assert loss != step_at(1)[0]
+def test_a_full_disk_may_be_a_warning(root, blinking_videos, small_disk):
+  changes = {name.replace('.', '__'): v for name, v in _LIGHT.items()}
+  arguments = _flags(
+    blinking_videos,
+    train__stop_if_unsaved=False,
+    train__num_steps=_LONG,
+    train__validation_split='',
+    **changes,
+  )
+  process = _start(root, small_disk, arguments)
+  _wait_for_step(process, small_disk, 2)
+  filler = small_disk / 'filler'
+  with pytest.raises(OSError), filler.open('wb') as file:
+    while True:
+      file.write(bytes(2**12))
+      file.flush()
+  time.sleep(2)
+  filler.unlink()
+  _, log = process.communicate()
+  assert process.returncode == 0, log
+  assert 'No space left' in log and 'Going on' in log
+  assert str(_LONG) in os.listdir(small_disk / 'checkpoints')

@@ -1,6 +1,11 @@
 """What a new run takes from another one, and what it says of it."""
 
+import os
+import subprocess
+import sys
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -9,6 +14,14 @@ from mtnet_jax import evaluation, metric_writer, state, training, transfer
 from mtnet_jax.checkpoints import Checkpoints, leaf_paths
 from mtnet_jax.errors import UserError
 from tests.test_training import _config
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _quick_compilation():
+  """Programs that run once are not worth optimizing."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
 
 
 @pytest.fixture(scope='module')
@@ -101,10 +114,8 @@ def test_other_classes_get_a_new_head(other, renamed, tmp_path, caplog):
       np.testing.assert_array_equal(got[path], expected[path], err_msg=path)
   kernel = 'params/classifier/kernel'
   assert np.abs(got[kernel] - expected[kernel]).max() > 0.01
-  assert (
-    'new are: params/classifier/bias, params/classifier/kernel; left behind: '
-    'params/classifier/bias, params/classifier/kernel'
-  ) in caplog.text
+  listed = '2:\n  params/classifier/ bias (2,), kernel (128, 2)\n'
+  assert f'New are {listed}Left behind are {listed}' in caplog.text
 
 
 def test_what_does_not_fit_is_new_and_listed(other, renamed, tmp_path, caplog):
@@ -114,8 +125,27 @@ def test_what_does_not_fit_is_new_and_listed(other, renamed, tmp_path, caplog):
   fresh.model.recurrence = True
   got = _start(config, tmp_path / 'a')
   new = _start(fresh, tmp_path / 'b')
+  # Every one of them is listed, with its shape.
+  taken = _weights(other, 3)
+  missing = [
+    name
+    for name in got
+    if name not in taken or name.startswith('params/classifier/')
+  ]
+  assert len(missing) == 26 and f'New are {len(missing)}:' in caplog.text
+  listed = caplog.text.split('New are')[1].split('Left behind')[0]
+  modules = [line.split() for line in listed.splitlines()[1:]]
+  assert sorted(missing) == sorted(
+    module + array
+    for module, *arrays in modules
+    for array in arrays
+    if array[0].isalpha()
+  )
   path = 'params/stage_1_block_1/recursion/recurrence/layer_0/kernel_x'
-  assert path in caplog.text and 'more; left behind' in caplog.text
+  layer = 'params/stage_1_block_1/recursion/recurrence/layer_0/'
+  assert f'  {layer} bias (48,), kernel_h (16, 48), kernel_x (16, 48)\n' in (
+    listed
+  )
   np.testing.assert_array_equal(got[path], new[path])
   shared = 'params/stage_2_block_1/expand/local/kernel'
   np.testing.assert_array_equal(got[shared], _weights(other, 3)[shared])
@@ -131,6 +161,110 @@ def test_an_interrupted_run_goes_on_from_its_own(other, blinking_videos,
   config.train.init_from = str(tmp_path / 'gone')  # no longer read
   training.train(config, tmp_path)
   assert metric_writer.read(tmp_path / 'metrics.jsonl')[-1]['step'] == 5
+
+
+def test_the_classifier_alone_on_features_that_stay(other, renamed, tmp_path):
+  config = _config(
+    renamed,
+    train__init_from=str(other),
+    train__num_steps=3,
+    optim__backbone_rate=0.0,
+  )
+  training.train(config, tmp_path)
+  got, expected = _weights(tmp_path, 3), _weights(other, 3)
+  assert got.keys() == expected.keys()
+  for path, leaf in got.items():
+    if not path.startswith('params/classifier/'):
+      np.testing.assert_array_equal(leaf, expected[path], err_msg=path)
+  assert got['params/classifier/bias'].any()  # it began at zero
+
+  config.train.init_from = ''
+  with pytest.raises(UserError, match=r'classifier alone.*init_from=WORKDIR'):
+    training.train(config, tmp_path / 'new')
+
+
+@pytest.fixture(scope='module')
+def by_hand(tmp_path_factory):
+  """A workdir with two checkpoints of two arrays, of which the first is best.
+
+  Returns:
+    The workdir; step n holds arrays full of n.
+  """
+  workdir = tmp_path_factory.mktemp('by_hand')
+  (workdir / 'labels.txt').write_text('a\nb\n')
+  for step in (1, 2):
+    with Checkpoints(workdir) as checkpoints:
+      checkpoints.save(_arrays(step), {'top1': 1 / step})
+  return workdir
+
+
+def _arrays(value):
+  params = {
+    'conv': {'kernel': jnp.full((64, 128), float(value))},
+    'classifier': {'kernel': jnp.full((128, 3), float(value))},
+  }
+  return state.TrainState(
+    step=jnp.int32(value),
+    params=params,
+    batch_stats={'norm': {'mean': jnp.full(128, float(value))}},
+    opt_state=optax.sgd(0.1).init(params),
+  )
+
+
+@pytest.mark.parametrize(
+  ('path', 'expected'), [('', 1), ('checkpoints/1', 1), ('checkpoints/2', 2)]
+)
+def test_the_best_checkpoint_or_the_one_that_is_named(by_hand, path, expected):
+  got = transfer.start_from(by_hand / path, _arrays(0), ('a', 'b'))
+  assert all(
+    (leaf == expected).all() for leaf in jax.tree.leaves(got.variables)
+  )
+  assert got.step == 0
+  got = transfer.start_from(by_hand / path, _arrays(0), ('b', 'a'))
+  assert not got.params['classifier']['kernel'].any()
+
+
+def test_no_such_checkpoint(by_hand):
+  with pytest.raises(UserError, match=r'no checkpoint in .*/checkpoints/3 .*'):
+    transfer.start_from(by_hand / 'checkpoints/3', _arrays(0), ('a', 'b'))
+
+
+_ON_EIGHT = """
+import sys, jax, numpy as np
+from mtnet_jax import state, transfer
+from mtnet_jax.checkpoints import Checkpoints
+from tests.test_transfer import _arrays
+
+workdir, own = sys.argv[1:]
+mesh = state.make_mesh(fsdp=4)
+new = _arrays(0)
+new = jax.device_put(new, state.shardings(new, mesh))
+got = transfer.start_from(workdir, new, ('a', 'b'))
+jax.tree.map(lambda one, other: np.testing.assert_array_equal(one, other + 1),
+             got.variables, new.variables)
+for one, other in zip(*map(jax.tree.leaves, (got, new)), strict=True):
+  assert one.sharding == other.sharding
+kernel = got.params['conv']['kernel']
+assert {s.data.shape for s in kernel.addressable_shards} == {(64, 32)}
+# And what eight devices have written, others start from.
+with Checkpoints(own) as checkpoints:
+  checkpoints.save(got)
+print('done')
+"""
+
+
+def test_everything_lies_where_it_lay(by_hand, root, tmp_path):
+  flags = '--xla_force_host_platform_device_count=8'
+  done = subprocess.run(
+    [sys.executable, '-c', _ON_EIGHT, str(by_hand), str(tmp_path)],
+    cwd=root,
+    env=os.environ | {'XLA_FLAGS': flags},
+    capture_output=True,
+    text=True,
+  )
+  assert done.stdout == 'done\n', done.stderr
+  got = transfer.start_from(tmp_path, _arrays(0), ())
+  assert (got.params['conv']['kernel'] == 1).all()
 
 
 def test_nothing_to_start_from(other, blinking_videos, tmp_path):

@@ -15,7 +15,8 @@ from absl import logging
 
 from mtnet_jax import evaluation
 from mtnet_jax.data import sources
-from mtnet_jax.data.video import VideoError, VideoReader
+from mtnet_jax.data.batches import open_clip
+from mtnet_jax.data.video import VideoError
 from mtnet_jax.errors import UserError
 from mtnet_jax.evaluation import Predictions
 from mtnet_jax.progress import Progress
@@ -165,16 +166,19 @@ def _read_cues(directory, split) -> tuple[np.ndarray, np.ndarray]:
   rows, labels, broken = [], [], []
   with Progress(f'sizes of {split}', count, 'videos') as progress:
     for index in np.linspace(0, len(source) - 1, count).round().astype(int):
-      example = source[index]
       progress.advance()
+      example = None
       try:
-        with VideoReader(example.video, example.start, example.end) as video:
+        example = source[index]
+        with open_clip(example) as video:
           frames, size = video.num_frames, (video.width, video.height)
           cues = frames, video.fps, frames / video.fps, *size, size[0] / size[1]
       except VideoError as error:
-        broken.append(f'{example.id}: {error.cause}')
+        name = example.id if example else error.name
+        broken.append(f'{name}: {error.cause}')
         continue
-      rows.append(np.log(cues))
+      # Zero for every video where the frame rate is not known: no cue.
+      rows.append(np.nan_to_num(np.log(cues)))
       labels.append(example.label)
   if broken:
     logging.warning(

@@ -1,12 +1,16 @@
 """Controls by hand, and on videos that give themselves away by their size."""
 
+import dataclasses
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 
 from mtnet_jax import evaluation, training
 from mtnet_jax.analysis import controls
+from mtnet_jax.data.records import Example
+from mtnet_jax.data.video import VideoError
 from mtnet_jax.errors import UserError
 from mtnet_jax.evaluation import Predictions
 from tests.test_training import _config
@@ -128,6 +132,52 @@ def test_measured_on_a_run(directions, tmp_path):
   # With two classes that are a pair the two accuracies are one.
   assert figures['pairs'] == figures['top1'] == predictions.accuracy()
   assert figures['shuffled_pairs'] == figures['shuffled_top1']
+
+
+@dataclasses.dataclass
+class _Source:
+  """Examples, of which those that are errors cannot be read."""
+
+  examples: list
+
+  def __len__(self):
+    return len(self.examples)
+
+  def __getitem__(self, index):
+    if isinstance(self.examples[index], VideoError):
+      raise self.examples[index]
+    return self.examples[index]
+
+
+def _read_cues(monkeypatch, *examples):
+  source = _Source(list(examples))
+  monkeypatch.setattr(controls.sources, 'open_source', lambda *_: source)
+  return controls._read_cues('dir', 'train')
+
+
+def test_cues_by_hand(blinking_videos, monkeypatch, caplog):
+  video = str(blinking_videos / 'train/dark/0.mp4')
+  cues, labels = _read_cues(
+    monkeypatch,
+    Example('whole', 1, video),
+    VideoError('record 1 of x', 'its checksum is wrong'),
+    Example('broken', 1, b'no video'),
+    Example('part', 0, video, start=0.2, end=0.6),
+  )
+  assert labels.tolist() == [1, 0]
+  # Frames, frames a second, seconds, width, height, and their ratio.
+  expected = [[12, 10, 1.2, 48, 32, 1.5], [4, 10, 0.4, 48, 32, 1.5]]
+  np.testing.assert_allclose(cues, np.log(expected))
+  assert '2 videos of split' in caplog.text
+  assert 'first is record 1 of x: its checksum is wrong' in caplog.text
+  with pytest.raises(UserError, match='No video of split'):
+    _read_cues(monkeypatch, Example('broken', 1, b'no video'))
+
+
+def test_frames_without_a_rate_give_no_cue_by_it(monkeypatch):
+  image = cv2.imencode('.png', np.zeros((20, 30, 3), np.uint8))[1].tobytes()
+  cues, _ = _read_cues(monkeypatch, Example('a', 0, (image,) * 5))
+  np.testing.assert_allclose(cues, [[*np.log([5, 1, 1, 30, 20, 1.5])]])
 
 
 @pytest.mark.parametrize(

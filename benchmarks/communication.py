@@ -1,0 +1,177 @@
+"""How well training should scale: python -m benchmarks.communication [CLIPS].
+
+An estimate from published speeds, not a measurement; CLIPS a step and device, 8
+if not given. docs/scale.md explains the formulas, names the sources and says
+what is left out.
+"""
+
+import math
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mtnet_jax import models
+from mtnet_jax.analysis import cost
+from mtnet_jax.layers.conv import Conv3D
+from mtnet_jax.layers.norm import BatchNorm
+
+NAMES = ('srtg_r3d_34', 'mtnet_m', 'mtnet_l', 'x3d_m')
+DEVICES = (8, 64, 512)
+_CLASSES = 400
+# Of the published peaks. A faster step hides less of what is sent.
+_UTILIZATION = 0.5
+# XLA puts so many bytes, and so many arrays, into one message on GPUs; assumed
+# of TPUs too.
+_MESSAGE_BYTES = 30 * 2**20
+_MESSAGE_ARRAYS = 256
+
+
+class Network(NamedTuple):
+  """What a training step computes, moves and sends, a clip each but the last.
+
+  Attributes:
+    flops: of the forward and the backward pass.
+    traffic: bytes through the device's memory.
+    exchanged: bytes of all gradients and BN statistics.
+    messages: into which they are put.
+  """
+
+  flops: float
+  traffic: float
+  exchanged: float
+  messages: int
+
+
+class Machine(NamedTuple):
+  """Published speeds of one device.
+
+  Attributes:
+    name: of the device and what connects it to the others.
+    flops: a second, bfloat16, dense.
+    memory: bytes a second.
+    link: of the number of devices: bytes a second that a device sends in an
+      all-reduce, and seconds that a message takes however small; None where
+      there is no such machine.
+  """
+
+  name: str
+  flops: float
+  memory: float
+  link: Callable[[int], tuple[float, float] | None]
+
+
+def h100_link(devices: int) -> tuple[float, float]:
+  """NVLink in a node of 8; beyond, a rail of InfiniBand for each device."""
+  nodes = devices // 8
+  if nodes == 1:
+    return 450e9, 8.4e-6 + 2 * 7 * 3.4e-6  # a ring
+  # Rings or trees through all eight rails of a node.
+  return 8 * 50e9, 8.4e-6 + 2 * (7 * 4e-6 + math.log2(nodes) * 14e-6)
+
+
+def v5e_link(devices: int) -> tuple[float, float] | None:
+  """2×4 and 8×8 are no rings, and have half of the speed; 256 is the most."""
+  hops = {8: 1 + 3, 64: 7 + 7}.get(devices)
+  return hops and (200e9 / 2, 2 * hops * 1e-6)
+
+
+def v5p_link(devices: int) -> tuple[float, float]:
+  """2×2×2 has no rings and half of the speed; 4×4×4 and 8×8×8 have."""
+  side = round(devices ** (1 / 3))
+  return 600e9 / (2 if side == 2 else 1), 2 * 3 * (side - 1) * 1e-6
+
+
+MACHINES = (
+  Machine('H100, NVLink and 400 Gb/s InfiniBand', 989e12, 3.35e12, h100_link),
+  Machine('TPU v5e, one slice', 197e12, 0.819e12, v5e_link),
+  Machine('TPU v5p, one slice', 459e12, 2.765e12, v5p_link),
+)
+
+
+def measure(name: str) -> Network:
+  """Counts a network's work on its own clip, by abstract evaluation."""
+  frames, size = models.DEFAULT_CLIPS[name]
+  model = models.build(name, _CLASSES)
+  elements = 0
+
+  def count(next_fun, args, kwargs, context):
+    nonlocal elements
+    out = next_fun(*args, **kwargs)
+    is_layer = isinstance(context.module, (Conv3D, BatchNorm))
+    if is_layer and context.method_name == '__call__':
+      elements += args[0].size + out.size
+    return out
+
+  shape = (frames, size, size, 3)
+  with nn.intercept_methods(count):
+    variables = jax.eval_shape(
+      model.init,
+      jax.random.key(0),
+      jax.ShapeDtypeStruct((1, *shape), jnp.float32),
+    )
+  leaves = jax.tree.leaves(variables)
+  exchanged = 4 * sum(leaf.size for leaf in leaves)
+  return Network(
+    # The gradients of input and kernel cost a forward pass each.
+    flops=3 * 2 * cost.macs(model, shape),
+    # Each of these reads or writes a layer's input and output, in bfloat16.
+    traffic=3 * 2 * elements,
+    exchanged=exchanged,
+    messages=max(
+      math.ceil(exchanged / _MESSAGE_BYTES),
+      math.ceil(len(leaves) / _MESSAGE_ARRAYS),
+    ),
+  )
+
+
+def step_seconds(network: Network, machine: Machine, clips: int) -> float:
+  """Of computing alone: arithmetic or memory, whichever takes longer."""
+  seconds = max(network.flops / machine.flops, network.traffic / machine.memory)
+  return clips * seconds / _UTILIZATION
+
+
+def exchange_seconds(
+  network: Network, machine: Machine, devices: int
+) -> float | None:
+  """Of the all-reduces, one after the other; None where not possible."""
+  link = machine.link(devices)
+  if link is None:
+    return None
+  bandwidth, latency = link
+  sent = 2 * (devices - 1) / devices * network.exchanged
+  return sent / bandwidth + network.messages * latency
+
+
+def main(clips: int) -> None:
+  """Prints a table of the networks and one of the machines."""
+  networks = {name: measure(name) for name in NAMES}
+  print('| network | GFLOP a clip | GB a clip | MB exchanged | messages |')
+  print('| --- | --- | --- | --- | --- |')
+  for name, network in networks.items():
+    print(
+      f'| {name} | {network.flops / 1e9:.0f} | {network.traffic / 1e9:.2f} | '
+      f'{network.exchanged / 1e6:.1f} | {network.messages} |'
+    )
+  print(f'\n| {clips} clips a device | step, ms |', end='')
+  print(''.join(f' {devices} devices |' for devices in DEVICES))
+  print('| --- |' + ' --- |' * (1 + len(DEVICES)))
+  for machine in MACHINES:
+    print(f'| **{machine.name}** |' + ' |' * (1 + len(DEVICES)))
+    for name, network in networks.items():
+      step = step_seconds(network, machine, clips)
+      cells = [f'{1e3 * step:.1f}']
+      for devices in DEVICES:
+        exchange = exchange_seconds(network, machine, devices)
+        cells.append(
+          '' if exchange is None
+          else f'{1e3 * exchange:.2f} ms: {step / (step + exchange):.0%}'
+        )  # fmt: skip
+      print(f'| {name} | {" | ".join(cells)} |')
+
+
+if __name__ == '__main__':
+  main(int(sys.argv[1]) if len(sys.argv) > 1 else 8)

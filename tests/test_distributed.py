@@ -1,0 +1,177 @@
+"""Several processes, and several devices, train like one."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from mtnet_jax import metric_writer
+from tests.checkpoint_files import stored_leaves
+
+# The quick start with its own clips, fewer of them, and the statistics of two
+# clips whatever the devices. In float64, since rounding can change which frames
+# are selected.
+_FLAGS = {
+  'model.dtype': 'float64',
+  'data.num_workers': 0,
+  'train.batch_size': 16,
+  'train.norm_batch_size': 2,
+  'train.log_every': 1,
+  'train.validation_split': '',
+  'train.checkpoint_every': 1,
+  # Another length of a cosine would be another program to compile.
+  'optim.schedule': 'step',
+  'optim.warmup_steps': 2,
+}
+
+
+def _start(root, videos, workdir, count, devices=1, **changes):
+  """The processes of one run, with `devices` each."""
+  with socket.socket() as probe:
+    probe.bind(('localhost', 0))
+    port = probe.getsockname()[1]
+  values = _FLAGS | {'data.dir': videos, 'train.num_steps': 5}
+  values |= {name.replace('__', '.'): v for name, v in changes.items()}
+  arguments = [f'--config.{name}={value}' for name, value in values.items()]
+  environment = os.environ | {
+    'JAX_ENABLE_X64': '1',
+    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+  }
+  several = [f'--coordinator=localhost:{port}', f'--num_processes={count}']
+  return [
+    subprocess.Popen(
+      [
+        sys.executable,
+        'train.py',
+        '--config=configs/quickstart.py',
+        f'--workdir={workdir}',
+        *arguments,
+        *([*several, f'--process_id={index}'] if count > 1 else []),
+      ],
+      cwd=root,
+      env=environment,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for index in range(count)
+  ]
+
+
+def _train(*args, **kwargs):
+  processes = _start(*args, **kwargs)
+  logs = [process.communicate()[1] for process in processes]
+  assert [process.returncode for process in processes] == [0] * len(logs), logs
+  return logs
+
+
+def _differences(workdir, other, step=5):
+  """The largest difference of each array, as a share of its largest value."""
+  leaves, others = (stored_leaves(w, step) for w in (workdir, other))
+  assert leaves.keys() == others.keys()
+  return {
+    name: np.abs(leaf - others[name]).max() / max(np.abs(leaf).max(), 1e-12)
+    for name, leaf in leaves.items()
+    if leaf.size
+  }
+
+
+@pytest.fixture(scope='module')
+def alone(root, blinking_videos, tmp_path_factory):
+  """The workdirs of one process on one device, after 3 and after 5 steps."""
+  workdirs = [tmp_path_factory.mktemp(f'alone_{steps}') for steps in (3, 5)]
+  _train(root, blinking_videos, workdirs[0], 1, train__num_steps=3)
+  shutil.copytree(workdirs[0], workdirs[1], dirs_exist_ok=True)
+  _train(root, blinking_videos, workdirs[1], 1)
+  leaves = stored_leaves(workdirs[1], 5)
+  assert {str(leaf.dtype) for leaf in leaves.values()} == {'float64', 'int32'}
+  return workdirs
+
+
+@pytest.mark.parametrize('count', [2, 4])
+def test_several_processes_train_like_one(
+  root, blinking_videos, alone, tmp_path, count
+):
+  logs = _train(root, blinking_videos, tmp_path, count)
+  differences = _differences(alone[1], tmp_path)
+  assert max(differences.values()) < 1e-5, differences
+  # One logger: of the others nothing is in the log.
+  assert 'Compiling for clips' in logs[0]
+  assert not any('Compiling for clips' in log for log in logs[1:])
+  losses, expected = (
+    {
+      r['step']: r['train/loss']
+      for r in metric_writer.read(w / 'metrics.jsonl')
+    }
+    for w in (tmp_path, alone[1])
+  )
+  assert losses == pytest.approx(expected, rel=1e-5) and len(losses) == 5
+
+
+def test_split_parameters_train_like_whole_ones(
+  root, blinking_videos, alone, tmp_path
+):
+  _train(root, blinking_videos, tmp_path, 1, devices=8, mesh__fsdp=4)
+  differences = _differences(alone[1], tmp_path)
+  assert max(differences.values()) < 1e-5, differences
+
+
+def test_a_run_goes_on_with_more_processes_and_with_fewer_again(
+  root, blinking_videos, alone, tmp_path
+):
+  shutil.copytree(alone[0], tmp_path, dirs_exist_ok=True)
+  logs = _train(root, blinking_videos, tmp_path, 4, train__num_steps=4)
+  assert 'Going on from the checkpoint of step 3' in logs[0]
+  logs = _train(root, blinking_videos, tmp_path, 1)
+  assert 'Going on from the checkpoint of step 4' in logs[0]
+  differences = _differences(alone[1], tmp_path)
+  assert max(differences.values()) < 1e-5, differences
+
+
+def _wait_for_step(processes, workdir, step):
+  while all(process.poll() is None for process in processes):
+    records = metric_writer.read(workdir / 'metrics.jsonl')
+    if records and records[-1]['step'] >= step:
+      return
+    time.sleep(0.1)
+
+
+def _finish(processes):
+  logs = [process.communicate()[1] for process in processes]
+  return logs, [process.returncode for process in processes]
+
+
+def test_a_process_that_dies_is_named_by_the_other(
+  root, blinking_videos, tmp_path
+):
+  processes = _start(root, blinking_videos, tmp_path, 2, train__num_steps=10**6)
+  _wait_for_step(processes, tmp_path, 3)
+  processes[1].kill()
+  died = time.monotonic()
+  logs, codes = _finish(processes)
+  assert codes == [os.EX_TEMPFAIL, -signal.SIGKILL], logs
+  # No timing of ours: a bound, beyond which it would count as hanging.
+  assert time.monotonic() - died < 120
+  name = f'process 1 on {socket.gethostname()} ({processes[1].pid}) is gone'
+  assert name in logs[0] and 'goes on from the last checkpoint' in logs[0]
+
+
+def test_sigterm_to_one_process_stops_all_at_the_same_step(
+  root, blinking_videos, alone, tmp_path
+):
+  changes = {'train__checkpoint_every': 0}
+  processes = _start(
+    root, blinking_videos, tmp_path, 2, train__num_steps=10**6, **changes
+  )
+  _wait_for_step(processes, tmp_path, 1)
+  processes[1].send_signal(signal.SIGTERM)
+  logs, codes = _finish(processes)
+  assert codes == [os.EX_TEMPFAIL] * 2, logs
+  (step,) = os.listdir(tmp_path / 'checkpoints')
+  assert all(f'Stopped by SIGTERM at step {step};' in log for log in logs), logs
