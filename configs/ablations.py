@@ -71,14 +71,14 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   table, run, recipe = [*argument.split('/', 2), '', ''][:3]
   row = _find(table)
   recipe = recipe or row.config
-  config = _load(recipe)
+  config = load(recipe)
   choices = row.runs(config.model.name)
   if run not in choices:
     start = f'Table {table} has no run {run!r}. It' if run else f'Table {table}'
     raise ValueError(
       f'{start} compares {row.varies}. Give configs/ablations.py:{table}/RUN '
       f'with RUN one of {", ".join(choices)}; {table}/RUN/CONFIG takes another '
-      f'network or recipe than {recipe}, CONFIG one of {", ".join(_files())}.'
+      f'network or recipe than {recipe}, CONFIG one of {", ".join(recipes())}.'
     )
   config.model.update(choices[run])
   return config
@@ -94,20 +94,28 @@ def _find(table: str) -> Table:
   return TABLES[table]
 
 
-def _load(recipe: str) -> ml_collections.ConfigDict:
-  """A configuration of this folder by FILE or FILE:ARGUMENT."""
+def load(recipe: str) -> ml_collections.ConfigDict:
+  """Returns a configuration of this folder that others vary, locked.
+
+  Args:
+    recipe: FILE or FILE:ARGUMENT, 'mtnet_m' or 'srtg:r3d_50' for instance.
+
+  Raises:
+    ValueError: there is no such file; the message lists them.
+  """
   name, *argument = recipe.split(':', 1)
-  if name not in _files():
+  if name not in recipes():
     raise ValueError(
       f'There is no configs/{name}.py to vary. Choose one of '
-      f'{", ".join(_files())}.'
+      f'{", ".join(recipes())}.'
     )
   return importlib.import_module(f'configs.{name}').get_config(*argument)
 
 
-def _files() -> list[str]:
+def recipes() -> list[str]:
+  """Returns the files of this folder that `load` takes."""
   names = {path.stem for path in pathlib.Path(__file__).parent.glob('*.py')}
-  return sorted(names - {'__init__', 'ablations', 'base'})
+  return sorted(names - {'__init__', 'ablations', 'base', 'transfer'})
 
 
 def _placements(model: str) -> Runs:

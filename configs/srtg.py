@@ -1,14 +1,13 @@
 """SRTG on any residual backbone, the recipe of the thesis's section 4.4.1.
 
-Its multigrid schedule is not part of it yet.
-
   python train.py --config=configs/srtg.py:r3d_34 --config.data.dir=DIR \
     --workdir=runs/srtg_r3d_34
 
 The argument is a backbone: r3d_18 to r3d_152, r2plus1d_18 to r2plus1d_152 or
 wide_r3d_50. Inputs: 16 frames x 224^2 at stride 2 (HACS; 3 for Moments in Time
-and 5 for Kinetics), 32 clips a step. The plain backbone, to compare with:
---config.model.name=r3d_34.
+and 5 for Kinetics: --config.data.frame_stride=5), 32 clips a step, in shapes
+that both cycles of multigrid training change. The plain backbone, to compare
+with: --config.model.name=r3d_34.
 """
 
 import ml_collections
@@ -37,6 +36,9 @@ def get_config(backbone: str = 'r3d_34') -> ml_collections.ConfigDict:
 
   config.train.batch_size = 32
   config.train.num_epochs = 150.0
+  config.train.long_cycle = True
+  config.train.short_cycle = True
+  config.train.precise_norm_steps = 200  # as in configs/mtnet_m.py
 
   config.eval.crop_size = 256
   config.eval.input_size = 256
