@@ -68,10 +68,10 @@ def _config(epochs: float, cycles: bool):
   config.train.batch_size = _BATCH
   config.train.num_epochs = epochs
   config.train.long_cycle = config.train.short_cycle = cycles
-  config.train.precise_norm_steps = 20
+  config.train.precise_norm_steps = 10
   config.train.log_every = 12
-  config.train.eval_every = 24 if cycles else 96
-  config.train.checkpoint_every = 96
+  config.train.eval_every = 72 if cycles else 144
+  config.train.checkpoint_every = 144
   config.eval.clips_per_step = 20
   return config
 

@@ -1,4 +1,4 @@
-"""Looks at a data set: its classes, lengths and sizes, and the loader's speed.
+r"""Looks at a data set: its classes, lengths and sizes, and the loader's speed.
 
   python -m data.report --dir=DIR [--split=train] [--out=report.png] \
     [--config=FILE.py] [--step_time=SECONDS --batch_size=N]
@@ -39,6 +39,8 @@ _MAX_BARS = 8  # sizes, and causes of failures, that are drawn
 _MAX_NAME = 38  # letters of a class's name
 _CLASS_COLUMNS = 5
 _FEW_CLASSES = 12  # that stand in one column
+# What JSON that is no manifest raises.
+_ILL_FORMED = (AttributeError, LookupError, TypeError, ValueError)
 
 
 def class_counts(
@@ -59,19 +61,32 @@ def class_counts(
     The numbers by class, of all videos where they can be had without reading
     them (of plain files; of records that have a manifest.json), else of those
     that were looked at; and whether they are of all.
+
+  Raises:
+    UserError: the manifest.json is damaged, or of other records.
   """
   manifest = pathlib.Path(directory) / preparation.MANIFEST_NAME
   counts, complete = dict.fromkeys(source.labels, 0), True
   if isinstance(source.examples, tuple):
     found = collections.Counter(example.label for example in source.examples)
   elif manifest.is_file():
-    shown = json.loads(manifest.read_text('utf-8'))['splits'][split]
-    return counts | shown['classes'], True
+    return counts | _read_manifest(manifest, split), True
   else:
     found = collections.Counter(probe.label for probe in probes)
     complete = len(probes) == len(source)
   by_name = {source.labels[i]: n for i, n in found.items() if i >= 0}
   return counts | by_name, complete
+
+
+def _read_manifest(path: pathlib.Path, split: str) -> dict[str, int]:
+  try:
+    shown = json.loads(path.read_text('utf-8'))['splits'][split]['classes']
+    return {str(name): int(count) for name, count in shown.items()}
+  except (OSError, *_ILL_FORMED) as error:
+    raise UserError(
+      f'{path} is damaged, or not of these records: {error!r}. Delete it: then '
+      'the classes of those videos are counted that are looked at.'
+    ) from error
 
 
 def describe(
@@ -134,7 +149,8 @@ def judge(
     speed: as measured.
     batch_size: clips a step.
     step_time: seconds; 0: unknown.
-    num_workers: loader processes that the configuration has.
+    num_workers: loader processes that the configuration has. More than the
+      machine has cores count as many as those.
 
   Returns:
     What, and how much of it, line by line.
@@ -148,10 +164,9 @@ def judge(
   if not step_time:
     return lines
   needed = batch_size / step_time
-  workers = math.ceil(needed / speed.loaded)
-  verdict = (
-    'would wait for input' if workers > num_workers else 'would not wait'
-  )
+  workers, cores = math.ceil(needed / speed.loaded), os.cpu_count() or 1
+  waits = workers > min(num_workers, cores)
+  verdict = 'would wait for input' if waits else 'would not wait'
   return [
     *lines,
     (
@@ -160,7 +175,7 @@ def judge(
     ),
     (
       'loader processes for that',
-      f'{workers}; this machine has {os.cpu_count()} cores',
+      f'{workers}; this machine has {cores} cores',
     ),
     (f'training with data.num_workers={num_workers}', verdict),
   ]

@@ -15,6 +15,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from mtnet_jax import distributed
 from mtnet_jax.errors import UserError
 from mtnet_jax.state import TrainState
 
@@ -185,11 +186,15 @@ class Checkpoints:
     """
     steps = sorted(self._manager.all_steps(), reverse=True)
     for step in steps:
+      restored = None
       try:
-        return self.restore(step, like)
+        restored = self.restore(step, like)
       except DamagedCheckpointError as error:
         logging.warning('%s It is put aside.', error)
-        self._put_aside(step)
+      # What one cannot read, none goes on from.
+      if all(distributed.gather(b'' if restored is None else b'read')):
+        return restored
+      self._put_aside(step)
     if steps:
       raise UserError(
         f'No checkpoint in {self._directory} can be read; they were moved to '
@@ -285,10 +290,12 @@ class Checkpoints:
 
   def _unwritten(self, error: Exception) -> UnsavedError:
     # A manager raises what it has met again and again: a new one for what is
-    # written next.
-    with contextlib.suppress(OSError, ValueError):
-      self._manager.close()
-    self._manager = self._open()
+    # written next. Of several processes this one alone may have met it, and
+    # the others would have to open one with it: there is no next time.
+    if jax.process_count() == 1:
+      with contextlib.suppress(OSError, ValueError):
+        self._manager.close()
+      self._manager = self._open()
     return UnsavedError(
       f'A checkpoint could not be written to {self._directory}: {error}. '
       f'The last good one is that of step {self.last_step}: free some space '

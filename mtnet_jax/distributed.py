@@ -15,8 +15,9 @@ from jax.experimental import multihost_utils
 from mtnet_jax.cli import Processes
 from mtnet_jax.errors import UserError
 
-# Of JAX's own watch, which ends all processes where one is gone.
-_HEARTBEAT_SECONDS = 60
+# Of JAX's own watch, which aborts all processes where one is gone; ours names
+# it before.
+_HEARTBEAT_SECONDS = 120
 
 
 def join(processes: Processes | None, timeout: int = 300) -> None:

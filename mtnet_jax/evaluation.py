@@ -21,6 +21,7 @@ from mtnet_jax.data import loading, pipeline
 from mtnet_jax.errors import UserError
 from mtnet_jax.progress import Progress
 from mtnet_jax.typing import Array, Batch, Float, Int, UInt8
+from mtnet_jax.watch import Watch
 
 EvalStep = Callable[[dict, UInt8[Array, 'n t h w c']], Float[Array, 'n k']]
 
@@ -228,11 +229,18 @@ def evaluate(
   what = 'shuffled frames' if shuffle_frames else 'evaluating'
   silent = not distributed.is_main()
   count = dataset.num_videos // jax.process_count()
-  with Progress(what, count, 'videos', silent=silent) as progress:
+  with (
+    Watch(
+      config.train.stall_timeout,
+      distributed.board(),
+      index=jax.process_index(),
+    ) as watch,
+    Progress(what, count, 'videos', silent=silent) as progress,
+  ):
     predictions = score_videos(
       make_eval_step(model),
       state.to_own_devices(variables, mesh),
-      batches,
+      watch.iterate(batches, step=0),
       clips_per_step=config.eval.clips_per_step,
       mesh=mesh,
       progress=progress,

@@ -2,11 +2,13 @@
 
 import csv
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TextIO
 
+import msgpack
 from absl import logging
 
+from mtnet_jax import distributed
 from mtnet_jax.errors import UserError
 
 _COLUMNS = ('id', 'cause')
@@ -15,7 +17,8 @@ _COLUMNS = ('id', 'cause')
 class Quarantine:
   """Counts, names and records the broken videos that a process has met.
 
-  A resumed run goes on with the list that it finds.
+  Only those that this start of the run has met count: what was mended since
+  the last one does not.
   """
 
   def __init__(
@@ -25,7 +28,7 @@ class Quarantine:
     max_share: float,
     process_index: int = 0,
   ):
-    """Reads the list of an interrupted run.
+    """Reads what is in the list already.
 
     Args:
       workdir: the run's folder, which exists.
@@ -36,7 +39,9 @@ class Quarantine:
     name = f'-{process_index}' if process_index else ''
     self._path = pathlib.Path(workdir) / f'quarantine{name}.csv'
     self._num_videos, self._max_share = num_videos, max_share
-    self._cause_of = dict(_read(self._path))
+    self._listed = {name for name, _ in _read(self._path)}
+    self._cause_of: dict[str, str] = {}
+    self._checked = 0
 
   def __len__(self) -> int:
     return len(self._cause_of)
@@ -44,30 +49,39 @@ class Quarantine:
   def add(self, broken: Iterable[tuple[str, str]]) -> None:
     """Records what is new of `(id, cause)`, and names it in the log."""
     new = {i: cause for i, cause in broken if i not in self._cause_of}
-    if not new:
-      return
     self._cause_of |= new
     for name, cause in new.items():
       logging.warning('Left out of training: %s: %s', name, cause)
+    rows = [row for row in new.items() if row[0] not in self._listed]
+    if not rows:
+      return
+    self._listed |= new.keys()
     with _open(self._path, 'a') as file:
       writer = csv.writer(file)
       header = [_COLUMNS] if file.tell() == 0 else []
-      writer.writerows(header + list(new.items()))
+      writer.writerows(header + rows)
 
-  def check(self, count: int) -> None:
+  def check(self, total: int) -> None:
     """Raises a UserError where too many are broken.
 
     Args:
-      count: of all processes together.
+      total: the sum of all processes' numbers, which all of them know in the
+        same step: they ask each other where it is large, since they may have
+        met the same videos.
     """
-    if count > self._max_share * self._num_videos:
-      named = [f'{i}: {cause}' for i, cause in self._cause_of.items()][:3]
-      some = f': {"; ".join(named)}' if named else ''  # others may have them
+    limit = self._max_share * self._num_videos
+    if total <= max(limit, self._checked):
+      return
+    self._checked = total
+    parts = distributed.gather(_pack(self._cause_of))
+    cause_of = dict(row for part in parts for row in _unpack(part))
+    if len(cause_of) > limit:
+      named = [f'{i}: {cause}' for i, cause in cause_of.items()][:3]
       raise UserError(
-        f'{count} of {self._num_videos} training videos cannot be read, more '
-        f'than data.max_broken_share (={self._max_share:.2%}){some}. '
-        f'quarantine*.csv in {self._path.parent} list them. Mend or remove '
-        'them, or raise the share.'
+        f'{len(cause_of)} of {self._num_videos} training videos cannot be '
+        f'read, more than data.max_broken_share (={self._max_share:.2%}): '
+        f'{"; ".join(named)}. quarantine*.csv in {self._path.parent} list '
+        'them. Mend or remove them, or raise the share.'
       )
 
 
@@ -82,3 +96,11 @@ def _read(path: pathlib.Path) -> list[tuple[str, str]]:
   with _open(path, 'r') as file:
     rows = [row for row in csv.reader(file) if len(row) == len(_COLUMNS)]
   return [(i, cause) for i, cause in rows[1:]]
+
+
+def _pack(cause_of: Mapping[str, str]) -> bytes:
+  return msgpack.packb([*cause_of.items()], unicode_errors='surrogateescape')
+
+
+def _unpack(part: bytes) -> list[tuple[str, str]]:
+  return msgpack.unpackb(part, unicode_errors='surrogateescape')

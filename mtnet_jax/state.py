@@ -174,14 +174,16 @@ def to_own_devices(variables: optax.Params, mesh: Mesh) -> optax.Params:
     variables: on the devices of all processes, which all must call this.
     mesh: of devices of this process.
   """
-  everywhere = jax.tree.map(
-    lambda leaf: replicated(leaf.sharding.mesh), variables
-  )
-  variables = jax.jit(lambda v: v, out_shardings=everywhere)(variables)
-  return jax.tree.map(
-    lambda leaf: jax.device_put(leaf.addressable_data(0), replicated(mesh)),
-    variables,
-  )
+  leaves = jax.tree.leaves(variables)
+  if leaves and jax.process_count() > 1:
+    variables = _gather_to(leaves[0].sharding.mesh)(variables)
+    variables = jax.tree.map(lambda leaf: leaf.addressable_data(0), variables)
+  return jax.device_put(variables, replicated(mesh))
+
+
+@functools.lru_cache(maxsize=1)  # compiled once for all validations
+def _gather_to(mesh: Mesh):
+  return jax.jit(lambda variables: variables, out_shardings=replicated(mesh))
 
 
 def check_divisible(batch_size: int, mesh: Mesh, key: str) -> None:

@@ -60,12 +60,13 @@ def train(
   run = _build(config, workdir)
   with (
     _catch_sigterm() as stop,
+    Checkpoints(workdir) as checkpoints,
+    # Inside: of an error it tells the others before anything waits for them.
     Watch(
       config.train.stall_timeout,
       distributed.board(),
       index=jax.process_index(),
     ) as watch,
-    Checkpoints(workdir) as checkpoints,
   ):
     current = _first_state(config, run, checkpoints)
     if distributed.is_main():
@@ -87,8 +88,8 @@ class _Run:
   initial_state: Callable[[], TrainState]
   shardings: TrainState
   train_step: train_step.TrainStep
-  # (state) -> (state with precise statistics, figures or None)
-  validate: Callable[[TrainState], tuple[TrainState, dict[str, float] | None]]
+  # (state, what watches batches) -> (state with precise statistics, figures)
+  validate: Callable[..., tuple[TrainState, dict[str, float] | None]]
 
 
 class _Loop:
@@ -116,15 +117,10 @@ class _Loop:
 
   def go(self, current: TrainState) -> None:
     """Trains from `current` to the end, or until SIGTERM."""
-    data, start, end = (
-      self._config.data,
-      int(current.step),
-      len(self._run.dataset),
-    )
+    data, dataset = self._config.data, self._run.dataset
+    start, end = int(current.step), len(dataset)
     main = distributed.is_main()
-    batches = loading.iterate(
-      self._run.dataset, start, data.num_workers, data.prefetch
-    )
+    batches = loading.iterate(dataset, start, data.num_workers, data.prefetch)
     writer = MetricWriter(self._workdir, start) if main else NoWriter()
     with (
       contextlib.closing(batches),
@@ -135,7 +131,8 @@ class _Loop:
     ):
       for step in range(start + 1, end + 1):
         current = self._train(step, current, batches)
-        stopping, last = self._window.agreed('stop') > 0, step == end
+        last = step == end
+        stopping = self._window.agreed('stop') > 0 and not last
         note = ''
         if due(step, self._config.train.log_every) or last:
           figures = self._window.close()
@@ -147,17 +144,20 @@ class _Loop:
         wanted = due(step, self._config.train.eval_every) or last
         if wanted and not stopping:
           with self._window.paused(step, 'validating'):
-            current, scores = self._run.validate(current)
+            watched = functools.partial(self._watch.iterate, step=step)
+            current, scores = self._run.validate(current, watched)
           if scores:
             named = {f'val/{name}': value for name, value in scores.items()}
             self._write(writer, step, named)
 
         wanted = scores or last or stopping
         if wanted or due(step, self._config.train.checkpoint_every):
-          with self._window.paused(step, 'saving'):
+          with self._window.paused(step, 'saving', limited=True):
             self._save(current, scores)
-        if stopping:
+        if stopping or last:
+          self._watch.note('saving', step)
           self._checkpoints.wait()
+        if stopping:
           logging.warning('Stopped by SIGTERM at step %s; run again.', step)
           sys.exit(cli.RESUME)
 
@@ -233,16 +233,7 @@ def _build(config, workdir: pathlib.Path) -> _Run:
     norm_batch_size=config.train.norm_batch_size or batch_size // mesh.size,
     freeze_norm=frozen,
   )
-  multigrid = dataset.multigrid
-  schedule = optim.learning_rate(
-    config.optim,
-    batch_size=batch_size,
-    steps_per_epoch=multigrid.steps_per_epoch,
-    num_steps=len(dataset),
-    factors=[
-      multigrid.learning_rate_factor(step) for step in range(multigrid.period)
-    ],
-  )
+  schedule = _make_schedule(config, dataset)
   tx = optim.sgd(config.optim, schedule)
   initial_state = functools.partial(
     state.create, model, tx, evaluation.clip_shape(config), config.seed
@@ -259,6 +250,19 @@ def _build(config, workdir: pathlib.Path) -> _Run:
       model, schedule, tx, config.seed, shardings, frozen
     ),
     validate=_make_validation(config, model, dataset, mesh, shardings),
+  )
+
+
+def _make_schedule(config, dataset):
+  multigrid = dataset.multigrid
+  return optim.learning_rate(
+    config.optim,
+    batch_size=config.train.batch_size,
+    steps_per_epoch=multigrid.steps_per_epoch,
+    num_steps=len(dataset),
+    factors=[
+      multigrid.learning_rate_factor(step) for step in range(multigrid.period)
+    ],
   )
 
 
@@ -294,15 +298,15 @@ def _make_validation(config, model, dataset, mesh, shardings):
   measure = train_step.make_precise_norm(model, shardings) if steps else None
   score = _make_scoring(config, model, split) if split else None
 
-  def validate(current):
+  def validate(current, watched):
     if measure:
-      batches = loading.iterate(dataset.at_base_shape(steps))
+      batches = watched(loading.iterate(dataset.at_base_shape(steps)))
       clips = (
         state.to_devices({'clips': batch['clips']}, mesh)['clips']
         for batch in batches
       )
       current = measure(current, clips)
-    return current, score(current.variables) if score else None
+    return current, score(current.variables, watched) if score else None
 
   return validate
 
@@ -326,11 +330,11 @@ def _make_scoring(config, model, split):
   few = dataset.num_videos < _FEW_VIDEOS
   num_workers = 0 if few else config.data.num_workers
 
-  def score(variables):
+  def score(variables, watched):
     predictions = evaluation.score_videos(
       eval_step,
       state.to_own_devices(variables, mesh),
-      loading.iterate(dataset, num_workers=num_workers),
+      watched(loading.iterate(dataset, num_workers=num_workers)),
       clips_per_step=config.eval.clips_per_step,
       mesh=mesh,
     )
@@ -385,5 +389,11 @@ def _write_run(config, labels: tuple[str, ...], workdir: pathlib.Path) -> None:
   text = config.to_json_best_effort(indent=2, sort_keys=True)
   if path.exists() and path.read_text() != text:
     logging.warning('%s: going on with another configuration than before', path)
-  path.write_text(text)
-  (workdir / 'labels.txt').write_text('\n'.join(labels) + '\n')
+  for name, content in (
+    (path.name, text),
+    ('labels.txt', '\n'.join(labels) + '\n'),
+  ):
+    # In one go: a run that is killed here must find its labels again.
+    partial = workdir / f'{name}.partial'
+    partial.write_text(content)
+    partial.replace(workdir / name)

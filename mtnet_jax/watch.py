@@ -12,19 +12,28 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+import traceback as traceback_module
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 import jax
+from absl import logging
 
 from mtnet_jax import cli
+from mtnet_jax.errors import UserError
+
+T = TypeVar('T')
+
+# The stage in which a process waits for nobody else.
+LOADER = 'waiting for its loader'
 
 _LOOK_EVERY = 2.0  # seconds
 # A process that has said nothing for so long is gone.
-_SILENCE_SECONDS = 60.0
+_SILENCE_SECONDS = 40.0
 # The same, where the devices say already that somebody is.
 _SILENCE_AFTER_ERROR = 10.0
+_DEFECT = 1
 
 
 class Board(Protocol):
@@ -47,23 +56,24 @@ class Watch:
     *,
     index: int = 0,
     clock: Callable[[], float] = time.monotonic,
-    end: Callable[[str], None] | None = None,
+    end: Callable[[str, int], None] | None = None,
   ):
     """Notes when it began.
 
     Args:
-      stall_seconds: that a stage may take.
+      stall_seconds: that a stage may take. Where others may be to blame, a
+        little more, so that these are the first to say so.
       board: of all processes; None: there is one only.
       index: of this process.
       clock: seconds, rising.
-      end: ends the process with a message; None: at once, with code 75.
+      end: ends the process with a message and a code; None: at once.
     """
     self._stall_seconds, self._board, self._index = stall_seconds, board, index
     self._clock, self._end = clock, end or _end
     self._name = f'process {index} on {socket.gethostname()} ({os.getpid()})'
     self._silence = _SILENCE_SECONDS
     self._beats, self._heard = 0, {}
-    self._over = ''
+    self._over, self._code = '', cli.RESUME
     self._finished = threading.Event()
     self._stage = ('starting', 0, clock(), False)
 
@@ -71,24 +81,36 @@ class Watch:
     """Says what this process does from now on.
 
     Args:
-      stage: for people, such as 'waiting for its loader'.
+      stage: for people, such as `LOADER`.
       step: of the training.
       limited: whether it must not take longer than `stall_seconds`.
     """
     self._stage = (stage, step, self._clock(), limited)
 
-  @contextlib.contextmanager
-  def unlimited(self, stage: str, step: int) -> Iterator[None]:
-    """What happens inside may take long."""
-    self.note(stage, step, limited=False)
-    yield
-    self.note('training', step)
+  def iterate(self, batches: Iterable[T], step: int) -> Iterator[T]:
+    """The batches; waiting for each is a stage, the time between may be long.
+
+    Args:
+      batches: to be scored, for instance.
+      step: of the training.
+    """
+    batches = iter(batches)
+    while True:
+      self.note(LOADER, step)
+      try:
+        batch = next(batches)
+      except StopIteration:
+        self.note('validated', step, limited=False)
+        return
+      self.note('validating', step, limited=False)
+      yield batch
 
   def look(self) -> None:
     """Looks once, and ends the process where something stands still."""
     stage, step, since, limited = self._stage
     now = self._clock()
-    if limited and now - since > self._stall_seconds:
+    patience = self._stall_seconds + (0 if stage == LOADER else 3 * _LOOK_EVERY)
+    if limited and now - since > patience:
       self._give_up(
         f'{self._name} has been {stage} for {now - since:.0f} s at step '
         f'{step}, longer than train.stall_timeout (={self._stall_seconds:g}).'
@@ -101,7 +123,8 @@ class Watch:
     except (jax.errors.JaxRuntimeError, OSError) as error:
       self._end(
         'process 0, through which all others talk, cannot be reached: '
-        f'{str(error).splitlines()[0]}'
+        f'{str(error).splitlines()[0]}.',
+        cli.RESUME,
       )
       return
     for index, line in sorted(lines.items()):
@@ -113,7 +136,7 @@ class Watch:
     if told['over'] == 'finished':
       return
     if told['over']:
-      self._give_up(told['over'])
+      self._give_up(told['over'], told['code'])
     elif told['beats'] != beats:
       self._heard[index] = (told['beats'], now)
     elif now - since > self._silence:
@@ -131,15 +154,16 @@ class Watch:
       'stage': stage,
       'step': step,
       'over': self._over,
+      'code': self._code,
     }
     self._board.put(json.dumps(told))
 
-  def _give_up(self, reason):
-    self._say(reason)
-    self._end(reason)
+  def _give_up(self, reason, code=cli.RESUME):
+    self._say(reason, code)
+    self._end(reason, code)
 
-  def _say(self, over):
-    self._over = over
+  def _say(self, over, code=0):
+    self._over, self._code = over, code
     if self._board is not None:
       with contextlib.suppress(jax.errors.JaxRuntimeError, OSError):
         self._tell()
@@ -150,7 +174,10 @@ class Watch:
 
   def _run(self):
     while not self._finished.wait(_LOOK_EVERY):
-      self.look()
+      try:
+        self.look()
+      except Exception:  # whatever it is, the next look may tell more
+        logging.exception('A look at the other processes failed')
 
   def __exit__(
     self,
@@ -158,25 +185,36 @@ class Watch:
     error: BaseException | None,
     traceback: TracebackType | None,
   ) -> None:
-    if isinstance(error, jax.errors.JaxRuntimeError) and self._board:
-      # Most likely a peer is gone: the thread finds out which, and ends this
-      # process. Else the error is our own, and goes its way.
-      self._silence = _SILENCE_AFTER_ERROR
-      self.note('failing', self._stage[1], limited=False)
-      time.sleep(_SILENCE_AFTER_ERROR + 3 * _LOOK_EVERY)
     if kind is None or issubclass(kind, SystemExit):
       self._say('finished')
-    else:
-      sentence = str(error).splitlines() or [kind.__name__]
-      self._say(f'{self._name} has stopped: {sentence[0]}')
+    elif self._board is not None:
+      self._fail(error)
     self._finished.set()
 
+  def _fail(self, error):
+    """Ends this process for an error of its own, and so the others."""
+    # Perhaps a peer is gone, which comes as any error of devices or files: then
+    # the thread finds out which, and ends this process meanwhile.
+    self._silence = _SILENCE_AFTER_ERROR
+    self.note('failing', self._stage[1], limited=False)
+    time.sleep(_SILENCE_AFTER_ERROR + 3 * _LOOK_EVERY)
+    mistake = isinstance(error, UserError)
+    if not mistake:
+      traceback_module.print_exception(error)
+    sentence = (str(error) or type(error).__name__).splitlines()[0]
+    # At once: leaving in good order would wait for those that wait for this.
+    self._give_up(
+      f'{self._name} has stopped: {sentence}',
+      cli.USER_ERROR if mistake else _DEFECT,
+    )
 
-def _end(reason: str) -> None:
-  # The main thread hangs in a call that nothing interrupts.
+
+def _end(reason: str, code: int) -> None:
+  # At once: the main thread may hang in a call that nothing interrupts.
+  hint = ' The same command goes on from the last checkpoint.'
   print(
-    f'error: {reason} The same command goes on from the last checkpoint.',
+    f'error: {reason}{hint if code == cli.RESUME else ""}',
     file=sys.stderr,
     flush=True,
   )
-  os._exit(cli.RESUME)
+  os._exit(code)

@@ -12,7 +12,7 @@ import numpy as np
 from mtnet_jax.errors import UserError
 from mtnet_jax.train_step import Metrics
 from mtnet_jax.typing import Batch
-from mtnet_jax.watch import Watch
+from mtnet_jax.watch import LOADER, Watch
 
 # Steps that the host may be ahead of the device.
 _IN_FLIGHT = 2
@@ -44,7 +44,7 @@ class Window:
       self._watch.note('waiting for the devices', step)
       oldest = self._recent.popleft()
       self._agreed = {name: float(oldest[name]) for name in _NOTES}
-    self._watch.note('waiting for its loader', step)
+    self._watch.note(LOADER, step)
     before = time.monotonic()
     batch = next(batches)
     self._waited += time.monotonic() - before
@@ -61,12 +61,15 @@ class Window:
     self._clips += clips
 
   @contextlib.contextmanager
-  def paused(self, step: int, stage: str) -> Iterator[None]:
+  def paused(
+    self, step: int, stage: str, limited: bool = False
+  ) -> Iterator[None]:
     """What happens inside does not count as time of training."""
     jax.block_until_ready(self._values)
     before = time.monotonic()
-    with self._watch.unlimited(stage, step):
-      yield
+    self._watch.note(stage, step, limited)
+    yield
+    self._watch.note('training', step)
     self._started += time.monotonic() - before
 
   def check_finite(self) -> None:

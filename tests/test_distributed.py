@@ -31,7 +31,9 @@ _FLAGS = {
 }
 
 
-def _start(root, videos, workdir, count, devices=1, **changes):
+def _start(
+  root, videos, workdir, count, devices=1, program=('train.py',), **changes
+):
   """The processes of one run, with `devices` each."""
   with socket.socket() as probe:
     probe.bind(('localhost', 0))
@@ -49,7 +51,7 @@ def _start(root, videos, workdir, count, devices=1, **changes):
     subprocess.Popen(
       [
         sys.executable,
-        'train.py',
+        *program,
         '--config=configs/quickstart.py',
         f'--workdir={workdir}',
         *arguments,
@@ -163,7 +165,7 @@ def test_a_process_that_dies_is_named_by_the_other(
 
 
 def test_sigterm_to_one_process_stops_all_at_the_same_step(
-  root, blinking_videos, alone, tmp_path
+  root, blinking_videos, tmp_path
 ):
   changes = {'train__checkpoint_every': 0}
   processes = _start(
@@ -175,3 +177,57 @@ def test_sigterm_to_one_process_stops_all_at_the_same_step(
   assert codes == [os.EX_TEMPFAIL] * 2, logs
   (step,) = os.listdir(tmp_path / 'checkpoints')
   assert all(f'Stopped by SIGTERM at step {step};' in log for log in logs), logs
+
+
+def test_a_disk_that_is_full_for_one_process_ends_both(
+  root, blinking_videos, small_disk
+):
+  processes = _start(
+    root, blinking_videos, small_disk, 2, train__num_steps=10**6
+  )
+  _wait_for_step(processes, small_disk, 2)
+  with pytest.raises(OSError), (small_disk / 'filler').open('wb') as file:
+    while True:
+      file.write(bytes(2**12))
+      file.flush()
+  logs, codes = _finish(processes)
+  assert codes == [2, 2], logs
+  assert 'No space left' in ''.join(logs)
+
+
+_STALLS = """
+import sys, time
+from absl import app, flags
+from mtnet_jax.data.batches import TrainingBatches
+
+plain = TrainingBatches.__getitem__
+
+def stall(self, step):
+  if step == 4 and self.process_index == 1:
+    time.sleep(600)
+  return plain(self, step)
+
+TrainingBatches.__getitem__ = stall
+sys.argv[0] = 'train.py'
+import train
+from mtnet_jax import cli
+cli.run(train.main)
+"""
+
+
+def test_a_loader_that_stalls_is_named_by_all(root, blinking_videos, tmp_path):
+  processes = _start(
+    root,
+    blinking_videos,
+    tmp_path,
+    2,
+    program=('-c', _STALLS),
+    train__stall_timeout=5,
+  )
+  logs, codes = _finish(processes)
+  assert codes == [os.EX_TEMPFAIL] * 2, logs
+  reason = (
+    f'process 1 on {socket.gethostname()} ({processes[1].pid}) has been '
+    'waiting for its loader for'
+  )
+  assert all(reason in log and 'at step 5' in log for log in logs), logs

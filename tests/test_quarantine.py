@@ -2,6 +2,7 @@
 
 import pytest
 
+from mtnet_jax import quarantine
 from mtnet_jax.errors import UserError
 from mtnet_jax.quarantine import Quarantine
 
@@ -40,29 +41,38 @@ def test_odd_names_and_causes_come_back(tmp_path, caplog):
   Quarantine(tmp_path, 1, 1.0).add(_ODD.items())
   assert b'b\xff.mp4' in (tmp_path / 'quarantine.csv').read_bytes()
   caplog.clear()
-  again = Quarantine(tmp_path, 1, 1.0)
-  assert len(again) == len(_ODD)
+  written = (tmp_path / 'quarantine.csv').read_bytes()
+  again = Quarantine(tmp_path, 1, 0.0)
   again.add(_ODD.items())
-  assert len(again) == len(_ODD) and not caplog.records
+  assert len(again) == len(_ODD)
+  assert (tmp_path / 'quarantine.csv').read_bytes() == written
   with pytest.raises(UserError) as error:
-    Quarantine(tmp_path, 1, 0.0).check(1)
+    again.check(len(_ODD))
   assert 'a,b.mp4: a comma; a "b".mp4: it says "no", and' in str(error.value)
 
 
-def test_a_resumed_run_goes_on_with_the_list(tmp_path):
-  Quarantine(tmp_path, 10, 0.2).add([('a', 'x'), ('b', 'y')])
-  resumed = Quarantine(tmp_path, 10, 0.2)
+def test_a_resumed_run_goes_on_with_the_list_but_counts_anew(tmp_path):
+  first = Quarantine(tmp_path, 10, 0.2)
+  first.add([('a', 'x'), ('b', 'y'), ('d', 'w')])
+  with pytest.raises(UserError, match=r'^3 of 10'):
+    first.check(3)
+  resumed = Quarantine(tmp_path, 10, 0.2)  # somebody has mended a and d
   resumed.add([('b', 'y'), ('c', 'z')])
-  assert len(resumed) == 3
+  assert len(resumed) == 2
+  resumed.check(2)
   text = (tmp_path / 'quarantine.csv').read_text()
-  assert text.splitlines() == ['id,cause', 'a,x', 'b,y', 'c,z']
+  assert text.splitlines() == [
+    *('id,cause', 'a,x', 'b,y', 'd,w', 'c,z'),
+  ]
 
 
 def test_a_line_that_was_cut_off_is_no_video(tmp_path):
   Quarantine(tmp_path, 10, 0.2).add([('a', 'x'), ('b', 'y')])
   path = tmp_path / 'quarantine.csv'
   path.write_bytes(path.read_bytes()[:-4])  # the disk was full
-  assert len(Quarantine(tmp_path, 10, 0.2)) == 1
+  again = Quarantine(tmp_path, 10, 0.2)
+  again.add([('a', 'x'), ('b', 'y')])  # written once more, not lost
+  assert path.read_text().count('b,y') == 1
   path.write_bytes(b'')
   Quarantine(tmp_path, 10, 0.2).add([('c', 'z')])
   assert path.read_text() == 'id,cause\nc,z\n'
@@ -74,8 +84,9 @@ def test_a_line_that_was_cut_off_is_no_video(tmp_path):
 )
 def test_up_to_the_share_is_allowed(tmp_path, videos, share, allowed):
   quarantine = Quarantine(tmp_path, videos, share)
-  quarantine.check(0)
-  quarantine.check(allowed)
+  for count in range(allowed + 1):
+    quarantine.check(count)
+    quarantine.add([(f'{count}.mp4', 'gone')])
   with pytest.raises(UserError):
     quarantine.check(allowed + 1)
 
@@ -100,8 +111,25 @@ def test_each_process_has_its_own_list(tmp_path):
     'quarantine-1.csv': 'id,cause\n1.mp4,gone\n',
     'quarantine-2.csv': 'id,cause\n2.mp4,gone\n',
   }
-  assert len(Quarantine(tmp_path, 100, 0.1, 2)) == 1
-  # What all of them have is what counts, whoever it is that checks.
-  for index in (2, 3):
-    with pytest.raises(UserError, match=r'^11 of 100 .*quarantine\*\.csv in '):
-      Quarantine(tmp_path, 100, 0.1, index).check(11)
+
+
+def test_a_video_that_two_processes_have_met_is_one_video(
+  tmp_path, monkeypatch
+):
+  processes = [Quarantine(tmp_path, 100, 0.02, index) for index in range(3)]
+  for index, process in enumerate(processes):
+    process.add([('a', 'x'), ('b', 'y')][: index + 1])
+  asked = []
+
+  def gather(own):  # as the three of them would
+    asked.append(own)
+    return [quarantine._pack(process._cause_of) for process in processes]
+
+  monkeypatch.setattr(quarantine.distributed, 'gather', gather)
+  processes[0].check(5)  # 1 + 2 + 2 of two videos
+  processes[0].check(5)
+  assert len(asked) == 1  # they ask again only where there are more
+  processes[1].add([('c', 'z')])
+  with pytest.raises(UserError, match=r'^3 of 100 .*a: x; b: y; c: z') as error:
+    processes[0].check(6)
+  assert 'quarantine*.csv' in str(error.value)

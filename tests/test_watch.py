@@ -9,6 +9,7 @@ import jax
 import pytest
 
 from mtnet_jax import watch
+from mtnet_jax.errors import UserError
 from mtnet_jax.watch import Watch
 
 
@@ -38,6 +39,11 @@ class _Board:
     return dict(self._lines)
 
 
+def _append_to(ended):
+  """An `end` that ends nothing."""
+  return lambda reason, code: ended.append(reason)
+
+
 class _Group:
   """Watches of several processes with one clock, and what ended them."""
 
@@ -51,7 +57,7 @@ class _Group:
         board,
         index=index,
         clock=self.clock,
-        end=self.ended[index].append,
+        end=_append_to(self.ended[index]),
       )
       for index, board in enumerate(self.boards)
     ]
@@ -63,13 +69,19 @@ class _Group:
         self.watches[index].look()
 
 
+@pytest.fixture(autouse=True)
+def no_sleep(monkeypatch):
+  """A process that fails waits whether somebody else is to blame."""
+  monkeypatch.setattr(watch.time, 'sleep', lambda seconds: None)
+
+
 def _name(index):
   return f'process {index} on '
 
 
 def test_a_stage_that_takes_too_long():
   clock, ended = _Clock(), []
-  own = Watch(100.0, index=3, clock=clock, end=ended.append)
+  own = Watch(100.0, index=3, clock=clock, end=_append_to(ended))
   own.note('waiting for its loader', 17)
   clock.now += 100
   own.look()
@@ -86,7 +98,7 @@ def test_a_stage_that_takes_too_long():
 
 def test_each_stage_has_its_own_time():
   clock, ended = _Clock(), []
-  own = Watch(10.0, clock=clock, end=ended.append)
+  own = Watch(10.0, clock=clock, end=_append_to(ended))
   for step in range(5):
     for stage in ('waiting for its loader', 'training'):
       own.note(stage, step)
@@ -97,16 +109,61 @@ def test_each_stage_has_its_own_time():
 
 def test_some_stages_may_take_long():
   clock, ended = _Clock(), []
-  own = Watch(10.0, clock=clock, end=ended.append)
+  own = Watch(10.0, clock=clock, end=_append_to(ended))
   clock.now += 1e6  # from the start on: checkpoints are read
   own.look()
-  with own.unlimited('saving', 4):
-    clock.now += 1e6
-    own.look()
+  own.note('compiling', 4, limited=False)
+  clock.now += 1e6
+  own.look()
   assert not ended
-  clock.now += 11
+  own.note('training', 4)
+  clock.now += 17
   own.look()  # and from here on it is training again
-  assert len(ended) == 1 and 'training for 11 s at step 4' in ended[0]
+  assert len(ended) == 1 and 'training for 17 s at step 4' in ended[0]
+
+
+def test_batches_to_score_are_waited_for_but_scored_at_leisure():
+  clock, ended = _Clock(), []
+  own = Watch(10.0, clock=clock, end=_append_to(ended))
+  batches = own.iterate(iter('abc'), 7)
+  for batch in 'ab':
+    assert next(batches) == batch
+    clock.now += 1e6  # it is scored
+    own.look()
+  own.note(watch.LOADER, 7)
+  assert [*batches] == ['c']
+  clock.now += 1e6  # for the others' scores
+  own.look()
+  assert not ended
+
+  def stalling():
+    clock.now += 11
+    own.look()
+    yield
+
+  next(own.iterate(stalling(), 7))
+  assert len(ended) == 1 and 'waiting for its loader for 11 s' in ended[0]
+
+
+@pytest.mark.parametrize('phases', [(0.0, 1.9), (1.9, 0.0), (1.0, 0.5)])
+def test_who_waits_for_another_s_loader_is_not_to_blame(phases):
+  """Whichever of the two looks first; a step takes 0.2 s."""
+  group = _Group(2, stall_seconds=20)
+  start = group.clock.now
+  group.watches[1].note(watch.LOADER, 6)
+  group.watches[0].note('waiting for the devices', 7)
+  looks = sorted(
+    (start + 0.2 + phase + 2 * i, index)
+    for index, phase in enumerate(phases)
+    for i in range(20)
+  )
+  for now, index in looks:
+    group.clock.now = now
+    if not group.ended[index]:
+      group.watches[index].look()
+  (reason,) = group.ended[1]
+  assert reason.startswith(_name(1)) and watch.LOADER in reason
+  assert group.ended[0] == [reason]
 
 
 def test_processes_that_go_on_leave_each_other_alone():
@@ -122,31 +179,14 @@ def test_a_silent_process_is_named_with_what_it_did():
   group = _Group(3)
   group.watches[1].note('waiting for its loader', 41)
   group.look(1, 0, 2)  # who looks later hears of it
-  group.look(0, 2, times=30)  # a minute
+  group.look(0, 2, times=20)  # forty seconds
   assert group.ended == [[], [], []]
   group.look(0, 2)
   for reasons in (group.ended[0], group.ended[2]):
     assert reasons[0].startswith(_name(1))
-    assert 'is gone: nothing heard of it for 62 s' in reasons[0]
+    assert 'is gone: nothing heard of it for 42 s' in reasons[0]
     assert reasons[0].endswith('it was waiting for its loader at step 41.')
   assert not group.ended[1]
-
-
-def test_what_one_gives_up_for_is_what_the_others_say():
-  group = _Group(3, stall_seconds=20)
-  for own in group.watches:
-    own.note('training', 5)
-  group.watches[2].note('waiting for its loader', 6)
-  group.look(0, 1, 2, times=10)
-  group.watches[0].note('waiting for the devices', 6)  # later than process 2
-  group.watches[1].note('waiting for the devices', 6)
-  group.look(2)
-  (reason,) = group.ended[2]
-  assert reason.startswith(_name(2)) and 'waiting for its loader' in reason
-  group.look(0)
-  group.look(1)
-  assert group.ended[0] == [reason]
-  assert set(group.ended[1]) == {reason}
 
 
 def test_a_process_that_fails_says_why():
@@ -158,6 +198,28 @@ def test_a_process_that_fails_says_why():
   (reason,) = group.ended[0]
   assert reason.startswith(_name(1))
   assert reason.endswith('has stopped: The batch is odd.')
+  assert group.ended[1] == [reason]  # at once, rather than waiting for others
+
+
+@pytest.mark.parametrize(
+  ('error', 'code'), [(UserError('No data.'), 2), (TypeError('A defect.'), 1)]
+)
+def test_all_end_with_the_code_of_who_failed(error, code):
+  lines, codes = {}, [[], []]
+  first, second = (
+    Watch(
+      10.0,
+      _Board(lines, index),
+      index=index,
+      clock=_Clock(),
+      end=lambda reason, code, own=own: own.append(code),
+    )
+    for index, own in enumerate(codes)
+  )
+  second.look()
+  first.__exit__(type(error), error, None)
+  second.look()
+  assert codes == [[code], [code]]
 
 
 def test_an_error_without_a_word_is_told_by_its_kind():
@@ -199,9 +261,9 @@ def test_our_own_failing_device_goes_its_way(monkeypatch):
   monkeypatch.setattr(watch.time, 'sleep', lambda _: group.look(0, 1, times=8))
   error = jax.errors.JaxRuntimeError('Out of memory')
   group.watches[0].__exit__(type(error), error, None)
-  assert group.ended == [[], []]
+  assert group.ended[0][0].endswith('has stopped: Out of memory')
   group.look(1)
-  assert group.ended[1][0].endswith('has stopped: Out of memory')
+  assert group.ended[1] == group.ended[0]
 
 
 @pytest.mark.parametrize('kind', [jax.errors.JaxRuntimeError, OSError])
@@ -211,7 +273,7 @@ def test_no_board_means_that_process_0_is_gone(kind):
   group.look(1)
   assert group.ended[1] == [
     'process 0, through which all others talk, cannot be reached: '
-    'deadline exceeded'
+    'deadline exceeded.'
   ]
 
 
@@ -219,8 +281,8 @@ def test_a_process_is_ended_even_if_it_can_tell_nobody():
   group = _Group(2, stall_seconds=10)
   group.watches[1].note('training', 3)
   group.boards[1].error = OSError('gone')
-  group.look(1, every=11)
-  assert 'training for 11 s at step 3' in group.ended[1][0]
+  group.look(1, every=17)
+  assert 'training for 17 s at step 3' in group.ended[1][0]
 
 
 def test_lines_can_be_read_by_people():

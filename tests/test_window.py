@@ -1,7 +1,5 @@
 """Figures between two lines of the log, by a clock that we turn."""
 
-import contextlib
-
 import numpy as np
 import pytest
 
@@ -24,12 +22,8 @@ class _Watch:
   def __init__(self):
     self.told = []
 
-  def note(self, stage, step):
-    self.told.append((stage, step))
-
-  def unlimited(self, stage, step):
-    self.told.append((stage, step))
-    return contextlib.nullcontext()
+  def note(self, stage, step, limited=True):
+    self.told.append((stage, step, limited))
 
 
 @pytest.fixture
@@ -81,6 +75,7 @@ def test_means_over_the_window(clock):
       'train/gradient_norm': 1,
       'train/parameter_norm': 3,
       'train/broken': 7,  # in all until now
+      'train/seconds': 3,
       'train/clips_per_second': 4,
       'train/host_waiting': 0,
     }
@@ -137,9 +132,11 @@ def test_the_watch_hears_what_is_waited_for(clock):
     pass
   loader, training = 'waiting for its loader', 'training'
   assert watch.told == [
-    *[(loader, 1), (training, 1), (loader, 2), (training, 2)],
-    *[('waiting for the devices', 3), (loader, 3), (training, 3)],
-    ('saving', 3),
+    *[(loader, 1, True), (training, 1, True)],
+    *[(loader, 2, True), (training, 2, True)],
+    ('waiting for the devices', 3, True),
+    *[(loader, 3, True), (training, 3, True)],
+    *[('saving', 3, False), (training, 3, True)],
   ]
 
 

@@ -1,4 +1,4 @@
-"""Makes record files of Moments in Time.
+r"""Makes record files of Moments in Time.
 
   python -m data.moments_in_time.prepare --videos=DIR --annotations=DIR \
     --out=DIR

@@ -103,6 +103,7 @@ def _build_training(
 
 
 def _check_training(config: ml_collections.ConfigDict, process_count: int):
+  _check_run(config.train)
   data, batch_size = config.data, config.train.batch_size
   _check_positive(data, 'data', 'short_side', 'crop_size', 'input_size')
   _check_positive(config.train, 'train', 'batch_size')
@@ -120,11 +121,22 @@ def _check_training(config: ml_collections.ConfigDict, process_count: int):
     raise UserError(
       f'Unknown data.start {data.start!r}; allowed: {", ".join(clips.STARTS)}.'
     )
-  for key in ('augment_share', 'augment_method_share'):
+  for key in ('augment_share', 'augment_method_share', 'max_broken_share'):
     if not 0 <= data[key] <= 1:
       raise UserError(f'data.{key} (={data[key]}) must lie in [0, 1].')
   if config.seed < 0:
     raise UserError(f'seed (={config.seed}) must not be negative.')
+
+
+def _check_run(train: ml_collections.ConfigDict):
+  for key in ('num_steps', 'precise_norm_steps'):
+    if train[key] < 0:
+      raise UserError(f'train.{key} (={train[key]}) must be at least 0.')
+  if not train.num_steps and not 0 < train.num_epochs < math.inf:
+    raise UserError(
+      f'train.num_epochs (={train.num_epochs}) must be a number above '
+      '0, or give train.num_steps.'
+    )
 
 
 def _shared(
@@ -140,6 +152,11 @@ def _shared(
     raise UserError(
       f'data.num_workers (={data.num_workers}) must be at least 0; 0 loads in '
       'the main process.'
+    )
+  if not config.train.stall_timeout > 0:
+    raise UserError(
+      f'train.stall_timeout (={config.train.stall_timeout}) must be above 0 '
+      'seconds.'
     )
   if data.short_videos not in ('repeat', 'error'):
     raise UserError(

@@ -1,10 +1,11 @@
-"""A batch as the model sees it: a row a clip, its frames over time.
+r"""A batch as the model sees it: a row a clip, its frames over time.
 
   python -m mtnet_jax.data.preview --config=configs/quickstart.py \
     --config.data.dir=DIR --out=batch.png [--step=0] [--clips=8] [--split=train]
 
 Clips are cut, resized, augmented and, with multigrid, of the step's shape, as
-training gets them. With another split, the rows are the views of an evaluation.
+training on one device gets them. With another split, the rows are the views of
+an evaluation.
 """
 
 import dataclasses

@@ -10,7 +10,8 @@ import copy
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -21,12 +22,21 @@ from mtnet_jax.data.records import Example
 from mtnet_jax.data.video import VideoError
 from mtnet_jax.errors import UserError
 
+T = TypeVar('T')
+
 PREFIX = 'tfds:'
 
 _INFO, _FEATURES = 'dataset_info.json', 'features.json'
 _SPLITS = {'val': 'validation'}  # TFDS's names, where they are not ours
 # What broken files of TFDS raise when they are read.
-_ERRORS = (LookupError, OSError, RuntimeError, TypeError, ValueError)
+_ERRORS = (
+  AttributeError,
+  LookupError,
+  OSError,
+  RuntimeError,
+  TypeError,
+  ValueError,
+)
 
 
 class FramesReader:
@@ -182,21 +192,21 @@ def open_split(name: str, split: str) -> tuple[tuple[str, ...], Examples]:
     The classes' names, and the videos.
 
   Raises:
-    UserError: the data set is not built, not as ArrayRecord, has no such split,
-      or not one video and one class an example.
+    UserError: the data set is not built, not as ArrayRecord, is damaged, has no
+      such split, or not one video and one class an example.
   """
   folder = _find(name)
-  info, features = (_read_json(folder / file) for file in (_INFO, _FEATURES))
-  shards = {s['name']: len(s['shardLengths']) for s in info['splits']}
+  dataset, shards = _read(folder / _INFO, _name_and_shards)
   own = _SPLITS.get(split, split)
   if own not in shards:
     raise UserError(
       f'{folder} has no videos of split {own!r}; it has: '
       f'{", ".join(sorted(shards))}.'
     )
-  video, label = _video_and_label(features, folder)
+  video, label = _video_and_label(_read(folder / _FEATURES, _kinds), folder)
+  labels = _read(folder / f'{label}.labels.txt', str.splitlines)
   count = shards[own]
-  stem = f'{info["name"]}-{own}.array_record'
+  stem = f'{dataset}-{own}.array_record'
   paths = [folder / f'{stem}-{i:05}-of-{count:05}' for i in range(count)]
   missing = [path for path in paths if not path.exists()]
   if missing:
@@ -204,7 +214,6 @@ def open_split(name: str, split: str) -> tuple[tuple[str, ...], Examples]:
       f'{missing[0]} is missing, of {count} files. Only ArrayRecord can be '
       f'read at random: {_how_to_build(name)}'
     )
-  labels = (folder / f'{label}.labels.txt').read_text('utf-8').splitlines()
   examples = Examples([*map(str, paths)], own, video, label)
   return tuple(line.strip() for line in labels if line.strip()), examples
 
@@ -226,7 +235,7 @@ def _find(name: str) -> pathlib.Path:
     if len(below) == 1:
       folder = below[0]
     elif default.exists():
-      folder /= _read_json(default)['default_config_name']
+      folder /= _read(default, _default_configuration)
     else:
       break
   raise UserError(
@@ -250,21 +259,40 @@ def _how_to_build(name: str) -> str:
   )
 
 
-def _read_json(path: pathlib.Path) -> dict:
+def _read(path: pathlib.Path, parse: Callable[[str], T]) -> T:
+  """Returns what `parse` makes of a text file."""
   try:
-    return json.loads(path.read_text('utf-8'))
-  except (OSError, ValueError) as error:
-    raise UserError(f'{path} cannot be read: {error}.') from None
+    return parse(path.read_text('utf-8'))
+  except _ERRORS as error:
+    raise UserError(
+      f'{path} cannot be read: {error!r}. Where it is missing or damaged, have '
+      'TFDS build the data set again.'
+    ) from error
+
+
+def _default_configuration(text: str) -> str:
+  return json.loads(text)['default_config_name']
+
+
+def _name_and_shards(text: str) -> tuple[str, dict[str, int]]:
+  """Returns a data set's name, and the number of files of each split."""
+  info = json.loads(text)
+  shards = {s['name']: len(s['shardLengths']) for s in info['splits']}
+  return info['name'], shards
+
+
+def _kinds(text: str) -> dict[str, str]:
+  """Returns the kind of each feature, such as 'Video', by its name."""
+  return {
+    name: feature['pythonClassName'].rpartition('.')[2]
+    for name, feature in json.loads(text)['featuresDict']['features'].items()
+  }
 
 
 def _video_and_label(
-  features: Mapping, folder: pathlib.Path
+  kinds: Mapping[str, str], folder: pathlib.Path
 ) -> tuple[str, str]:
   """Returns the names of the features with the frames and with the class."""
-  kinds = {
-    name: feature['pythonClassName'].rpartition('.')[2]
-    for name, feature in features['featuresDict']['features'].items()
-  }
   names = [
     [name for name, found in kinds.items() if found == kind]
     for kind in ('Video', 'ClassLabel')

@@ -151,6 +151,39 @@ def test_mistakes_are_named(lists, tmp_path):
   fails('no list has labels')
 
 
+def test_clips_that_are_named_as_whole_videos(tmp_path):
+  rows = ''.join(
+    f'hug,{name},{start},{start + 1},train\n'
+    for name, start in [('a', 0), ('b', 10), ('c', 20), ('d', 30), ('no', 50)]
+  )
+  lists = official.write(tmp_path / 'lists', {'train.csv': _HEADER + rows})
+  videos = official.touch(tmp_path / 'videos', ['d.mp4'])  # is damaged
+
+  def add(name, num_frames, fps):
+    images = coded_video.frames(num_frames)
+    coded_video.write(videos / f'{name}.mp4', images, 'mpeg4', fps)
+
+  def listed(**values):
+    listing = kinetics.list_videos(videos, lists, **values)
+    return [clip[2:] for clip in official.contents(listing)['train']]
+
+  add('a', 12, 10)  # as listed; so it says nothing
+  cut = [('b.mp4', 10, 11), ('c_000020_000021.mp4', None, None)]
+  add(cut[1][0].removesuffix('.mp4'), 12, 10)
+  whole = [('a.mp4', 0, 1), *cut, ('d.mp4', 30, 31), ('', None, None)]
+  add('b', 22, 2)
+  assert listed() == whole
+  add('b', 12, 10)
+  message = r'b\.mp4 has 1\.2 s, .* begin at 10 s; .* 1 of 1 .* give --trimmed'
+  with pytest.raises(UserError, match=message):
+    listed()
+  used = [(path, None, None) for path, _, _ in whole]
+  assert listed(trimmed=True) == used
+  (videos / cut[1][0]).unlink()
+  add('c', 42, 2)  # one of two may be damaged
+  assert listed()[2] == ('c.mp4', 20, 21)
+
+
 def test_the_command(tmp_path):
   lists = official.write(
     tmp_path / 'lists',
@@ -182,3 +215,22 @@ def test_the_command(tmp_path):
     with VideoReader(example.video, example.start, example.end) as video:
       clip = video.read(range(video.num_frames))
       assert coded_video.numbers(clip) == frames
+
+
+def test_the_command_with_clips_of_plain_names(tmp_path):
+  row = 'hug,a,100,110,train\n'
+  lists = official.write(tmp_path / 'lists', {'train.csv': _HEADER + row})
+  (tmp_path / 'videos').mkdir()
+  coded_video.write(tmp_path / 'videos/a.mp4', coded_video.frames(60), 'mpeg4')
+  values = {
+    'videos': tmp_path / 'videos',
+    'annotations': lists,
+    'out': tmp_path / 'out',
+  }
+  done = official.prepare('kinetics', **values)
+  assert done.returncode == 2
+  assert 'a.mp4 has 2.4 s' in done.stderr and '--trimmed' in done.stderr
+  done = official.prepare('kinetics', **values, trimmed=True)
+  assert done.returncode == 0, done.stderr
+  example = sources.open_source(tmp_path / 'out', 'train')[0]
+  assert example.video == (tmp_path / 'videos/a.mp4').read_bytes()

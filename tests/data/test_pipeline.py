@@ -350,6 +350,22 @@ def test_training_videos_can_be_evaluated(videos):
     ({'data__num_frames': 0}, r'data\.num_frames \(=0\) must be at least 1'),
     ({'data__frame_stride': 0}, r'data\.frame_stride \(=0\)'),
     ({'train__batch_size': 3}, r'=3\) must be divisible by .*processes \(=2'),
+    ({'data__read_attempts': 0}, r'data\.read_attempts \(=0\) .* at least 1'),
+    ({'data__max_broken_share': 2.0}, r'max_broken_share \(=2\.0\) .*\[0, 1\]'),
+    ({'train__num_steps': -5}, r'train\.num_steps \(=-5\) must be at least 0'),
+    (
+      {'train__num_steps': 0, 'train__num_epochs': -1.0},
+      r'train\.num_epochs \(=-1\.0\) must be .* above 0, or give train\.num_st',
+    ),
+    (
+      {'train__num_steps': 0, 'train__num_epochs': float('inf')},
+      r'train\.num_epochs \(=inf\) must be a number above 0',
+    ),
+    ({'train__stall_timeout': 0}, r'stall_timeout \(=0\) must be above 0 sec'),
+    (
+      {'train__precise_norm_steps': -1},
+      r'precise_norm_steps \(=-1\) .* least 0',
+    ),
     ({'data__dir': '/nowhere'}, 'no such file or directory'),
   ],
 )
@@ -361,6 +377,8 @@ def test_mistakes_are_named(videos, changes, message):
 def test_mistakes_in_the_views_are_named(videos):
   with pytest.raises(UserError, match=r'eval\.num_crops \(=0\)'):
     pipeline.build(_config(videos, eval__num_crops=0), 'test')
+  with pytest.raises(UserError, match=r'stall_timeout \(=-1\) must be above 0'):
+    pipeline.build(_config(videos, train__stall_timeout=-1), 'test')
   config = _config(videos)
   config.seed = -1
   with pytest.raises(UserError, match='must not be negative'):

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import math
+import os
 import subprocess
 import sys
 
@@ -74,6 +75,24 @@ def test_classes_are_counted(clips, tmp_path):
   assert found == (none | {'bright': 1}, False)
 
 
+@pytest.mark.parametrize(
+  'text',
+  [
+    '{',
+    '[]',
+    '{"splits": {"val": {}}}',
+    '{"splits": {"train": {"classes": 1}}}',
+  ],
+)
+def test_a_damaged_manifest(clips, tmp_path, text):
+  out = tmp_path / 'records'
+  preparation.write(sources.list_videos(clips), out)
+  (out / 'manifest.json').write_text(text)
+  source = sources.open_source(out, 'train')
+  with pytest.raises(UserError, match=r'manifest\.json is damaged.* Delete it'):
+    report.class_counts(source, out, 'train', [])
+
+
 def test_what_there_is_in_words():
   probes = [
     Probe(i, f'{i}', 0, frames, frames / 25, 240, 320)
@@ -97,7 +116,8 @@ def test_what_there_is_in_words():
   assert nothing['width × height'] == '–'
 
 
-def test_whether_a_step_would_wait():
+def test_whether_a_step_would_wait(monkeypatch):
+  monkeypatch.setattr(os, 'cpu_count', lambda: 16)
   speed = Speed(loaded=20.0, decoded=25.0, clips=40)
   assert report.judge(speed, 64, 0, 2) == [
     ('one thread, decoding alone', '25.00 clips/s'),
@@ -108,8 +128,12 @@ def test_whether_a_step_would_wait():
   for workers, verdict in ((7, 'would not wait'), (6, 'would wait for input')):
     lines = report.judge(speed, 64, 0.5, workers)[3:]
     assert lines[0] == ('a step of 64 clips in 0.5 s', '128.0 clips/s')
-    assert lines[1][1].startswith('7; this machine has ')
+    assert lines[1][1] == '7; this machine has 16 cores'
     assert lines[2] == (f'training with data.num_workers={workers}', verdict)
+  # Sixteen processes on two cores are no faster than two.
+  monkeypatch.setattr(os, 'cpu_count', lambda: 2)
+  assert report.judge(speed, 64, 0.5, 16)[-1][1] == 'would wait for input'
+  assert report.judge(speed, 20, 0.5, 16)[-1][1] == 'would not wait'
 
 
 def test_speed_is_of_the_videos_that_can_be_read(clips):

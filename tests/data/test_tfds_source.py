@@ -196,6 +196,40 @@ def test_other_features(built):
     sources.open_source('tfds:ucf101', 'train')
 
 
+@pytest.mark.parametrize(
+  ('name', 'text'),
+  [
+    ('features.json', '{}'),
+    ('features.json', '{"featuresDict": {"features": ["video", "label"]}}'),
+    ('features.json', '{"featuresDict": {"features": {"video": {}}}}'),
+    ('dataset_info.json', '[]'),
+    ('dataset_info.json', '{"name": "ucf101"}'),
+    ('dataset_info.json', '{"name": "ucf101", "splits": [{"name": "train"}]}'),
+    ('label.labels.txt', ''),
+    ('label.labels.txt', None),
+  ],
+)
+def test_files_that_are_not_as_tfds_writes_them(built, name, text):
+  path = built / name
+  if text:
+    path.write_text(text)
+  elif text is None:
+    path.unlink()
+  else:
+    path.write_bytes(b'\xff')
+  message = rf'{name} cannot be read: .*, have TFDS build the data set again'
+  with pytest.raises(UserError, match=message):
+    sources.open_source('tfds:ucf101', 'train')
+
+
+def test_a_default_configuration_without_a_name(built, tmp_path):
+  (tmp_path / 'ucf101/ucf101_2').mkdir()
+  (tmp_path / 'ucf101/.config').mkdir()
+  (tmp_path / 'ucf101/.config/metadata.json').write_text('{}')
+  with pytest.raises(UserError, match=r'metadata\.json cannot be read: KeyErr'):
+    sources.open_source('tfds:ucf101', 'train')
+
+
 def test_the_message_format():
   record = _example(
     text=['ä'.encode()], numbers=[0, 1, 300, 2**40], other=[0.5, 1.5]
@@ -215,6 +249,12 @@ def test_damaged_records_are_told_apart(built):
     _write_shards(built, 'test', [[contents[:cut]]])
     with pytest.raises(VideoError, match='test/0: damaged'):
       sources.open_source('tfds:ucf101', 'test')[0]
+  # A feature's name is an integer.
+  feature = _field(2, _field(1, _field(1, b'')))
+  strange = _field(1, _field(1, b'\x08\x01' + feature))
+  _write_shards(built, 'test', [[strange]])
+  with pytest.raises(VideoError, match='test/0: damaged'):
+    sources.open_source('tfds:ucf101', 'test')[0]
   _write_shards(built, 'test', [[_example(label=[1])]])
   with pytest.raises(VideoError, match=r"damaged: KeyError\('video'\)"):
     sources.open_source('tfds:ucf101', 'test')[0]
