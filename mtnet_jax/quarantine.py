@@ -2,7 +2,7 @@
 
 import csv
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TextIO
 
 import msgpack
@@ -48,7 +48,8 @@ class Quarantine:
 
   def add(self, broken: Iterable[tuple[str, str]]) -> None:
     """Records what is new of `(id, cause)`, and names it in the log."""
-    new = {i: cause for i, cause in broken if i not in self._cause_of}
+    rows = [(_printable(i), _printable(cause)) for i, cause in broken]
+    new = {i: cause for i, cause in rows if i not in self._cause_of}
     self._cause_of |= new
     for name, cause in new.items():
       logging.warning('Left out of training: %s: %s', name, cause)
@@ -73,8 +74,8 @@ class Quarantine:
     if total <= max(limit, self._checked):
       return
     self._checked = total
-    parts = distributed.gather(_pack(self._cause_of))
-    cause_of = dict(row for part in parts for row in _unpack(part))
+    parts = distributed.gather(msgpack.packb([*self._cause_of.items()]))
+    cause_of = dict(row for part in parts for row in msgpack.unpackb(part))
     if len(cause_of) > limit:
       named = [f'{i}: {cause}' for i, cause in cause_of.items()][:3]
       raise UserError(
@@ -85,9 +86,13 @@ class Quarantine:
       )
 
 
+def _printable(text: str) -> str:
+  """Names of files need not be UTF-8: such bytes are written out."""
+  return text.encode('utf-8', 'backslashreplace').decode('utf-8')
+
+
 def _open(path: pathlib.Path, mode: str) -> TextIO:
-  # Names of files need not be UTF-8: their bytes are kept as they are.
-  return path.open(mode, newline='', encoding='utf-8', errors='surrogateescape')
+  return path.open(mode, newline='', encoding='utf-8')
 
 
 def _read(path: pathlib.Path) -> list[tuple[str, str]]:
@@ -96,11 +101,3 @@ def _read(path: pathlib.Path) -> list[tuple[str, str]]:
   with _open(path, 'r') as file:
     rows = [row for row in csv.reader(file) if len(row) == len(_COLUMNS)]
   return [(i, cause) for i, cause in rows[1:]]
-
-
-def _pack(cause_of: Mapping[str, str]) -> bytes:
-  return msgpack.packb([*cause_of.items()], unicode_errors='surrogateescape')
-
-
-def _unpack(part: bytes) -> list[tuple[str, str]]:
-  return msgpack.unpackb(part, unicode_errors='surrogateescape')
