@@ -17,7 +17,7 @@ from mtnet_jax.errors import UserError
 
 # Of JAX's own watch, which aborts all processes where one is gone; ours names
 # it before.
-_HEARTBEAT_SECONDS = 120
+_HEARTBEAT_SECONDS = 360
 
 
 def join(processes: Processes | None, timeout: int = 300) -> None:

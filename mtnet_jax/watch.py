@@ -30,8 +30,10 @@ LOADER = 'waiting for its loader'
 
 _LOOK_EVERY = 2.0  # seconds
 # A process that has said nothing for so long is gone.
-_SILENCE_SECONDS = 40.0
-# The same, where the devices say already that somebody is.
+_SILENCE_SECONDS = 60.0
+# In a stage that may take long: a library may hold the interpreter.
+_LONG_SILENCE_SECONDS = 300.0
+# Where the devices say already that somebody is gone.
 _SILENCE_AFTER_ERROR = 10.0
 _DEFECT = 1
 
@@ -61,8 +63,8 @@ class Watch:
     """Notes when it began.
 
     Args:
-      stall_seconds: that a stage may take. Where others may be to blame, a
-        little more, so that these are the first to say so.
+      stall_seconds: that a stage may take. Where others may be to blame,
+        twice as long, so that these are the first to say so.
       board: of all processes; None: there is one only.
       index: of this process.
       clock: seconds, rising.
@@ -71,7 +73,7 @@ class Watch:
     self._stall_seconds, self._board, self._index = stall_seconds, board, index
     self._clock, self._end = clock, end or _end
     self._name = f'process {index} on {socket.gethostname()} ({os.getpid()})'
-    self._silence = _SILENCE_SECONDS
+    self._failing = False
     self._beats, self._heard = 0, {}
     self._over, self._code = '', cli.RESUME
     self._finished = threading.Event()
@@ -109,7 +111,7 @@ class Watch:
     """Looks once, and ends the process where something stands still."""
     stage, step, since, limited = self._stage
     now = self._clock()
-    patience = self._stall_seconds + (0 if stage == LOADER else 3 * _LOOK_EVERY)
+    patience = self._stall_seconds * (1 if stage == LOADER else 2)
     if limited and now - since > patience:
       self._give_up(
         f'{self._name} has been {stage} for {now - since:.0f} s at step '
@@ -127,32 +129,45 @@ class Watch:
         cli.RESUME,
       )
       return
-    for index, line in sorted(lines.items()):
-      if index != self._index:
-        self._look_at(json.loads(line), index, now)
+    silent = [
+      self._look_at(json.loads(line), index, now)
+      for index, line in sorted(lines.items())
+      if index != self._index
+    ]
+    seconds, told = max(filter(None, silent), default=(0, None), key=_first)
+    if told:
+      self._give_up(
+        f'{told["name"]} is gone: nothing heard of it for {seconds:.0f} s; it '
+        f'was {told["stage"]} at step {told["step"]}.'
+      )
 
   def _look_at(self, told, index, now):
+    """Ends with a process that has; (seconds, its line) of a silent one."""
     beats, since = self._heard.get(index, (None, now))
     if told['over'] == 'finished':
-      return
+      return None
     if told['over']:
       self._give_up(told['over'], told['code'])
     elif told['beats'] != beats:
       self._heard[index] = (told['beats'], now)
-    elif now - since > self._silence:
-      self._give_up(
-        f'{told["name"]} is gone: nothing heard of it for {now - since:.0f} s; '
-        f'it was {told["stage"]} at step {told["step"]}.'
-      )
+    elif now - since > self._patience_with(told):
+      return now - since, told
+    return None
+
+  def _patience_with(self, told):
+    if self._failing:
+      return _SILENCE_AFTER_ERROR
+    return _SILENCE_SECONDS if told['limited'] else _LONG_SILENCE_SECONDS
 
   def _tell(self):
     self._beats += 1
-    stage, step, *_ = self._stage
+    stage, step, _, limited = self._stage
     told = {
       'name': self._name,
       'beats': self._beats,
       'stage': stage,
       'step': step,
+      'limited': limited,
       'over': self._over,
       'code': self._code,
     }
@@ -160,6 +175,9 @@ class Watch:
 
   def _give_up(self, reason, code=cli.RESUME):
     self._say(reason, code)
+    if self._board is not None and self._index == 0:
+      # The board goes with process 0: the others must have read it.
+      time.sleep(3 * _LOOK_EVERY)
     self._end(reason, code)
 
   def _say(self, over, code=0):
@@ -195,7 +213,7 @@ class Watch:
     """Ends this process for an error of its own, and so the others."""
     # Perhaps a peer is gone, which comes as any error of devices or files: then
     # the thread finds out which, and ends this process meanwhile.
-    self._silence = _SILENCE_AFTER_ERROR
+    self._failing = True
     self.note('failing', self._stage[1], limited=False)
     time.sleep(_SILENCE_AFTER_ERROR + 3 * _LOOK_EVERY)
     mistake = isinstance(error, UserError)
@@ -207,6 +225,10 @@ class Watch:
       f'{self._name} has stopped: {sentence}',
       cli.USER_ERROR if mistake else _DEFECT,
     )
+
+
+def _first(pair):
+  return pair[0]
 
 
 def _end(reason: str, code: int) -> None:

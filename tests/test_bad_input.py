@@ -198,7 +198,7 @@ def test_batch_that_does_not_divide_by_the_devices(
     ('data__num_workers', -1, r'data\.num_workers \(=-1\)'),
     ('data__prefetch', 0, r'data\.prefetch \(=0\)'),
     ('optim__milestones', ('abc',), r"optim\.milestones \(=\('abc',\)\)"),
-    ('model__dtype', 'float16', r'float16.*float32.*bfloat16'),
+    ('model__dtype', 'float8', r'float8.*float32.*bfloat16'),
     ('model__pooling', 'max+cos', r"'max\+cos'.*'avg', .*'softpool\+cos'"),
     ('model__cell', 'elman', r"'elman'.*'gru', .*'rnn'"),
     ('train__validation_split', 'vall', r"'vall'.*validation_split="),
