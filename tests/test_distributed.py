@@ -235,7 +235,8 @@ def test_a_loader_that_stalls_is_named_by_all(root, blinking_videos, tmp_path):
     tmp_path,
     2,
     program=('-c', _STALLS),
-    train__stall_timeout=5,
+    # Also what one waits while the other compiles, twice as long.
+    train__stall_timeout=30,
   )
   logs, codes = _finish(processes)
   assert codes == [os.EX_TEMPFAIL] * 2, logs
