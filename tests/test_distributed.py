@@ -69,7 +69,8 @@ def _start(
         *([*several, f'--process_id={index}'] if count > 1 else []),
       ],
       cwd=root,
-      env=environment,
+      # Process 0 alone writes the cache; what it has does not fit the others.
+      env=environment | {'JAX_ENABLE_COMPILATION_CACHE': str(index == 0)},
       stderr=subprocess.PIPE,
       text=True,
     )
