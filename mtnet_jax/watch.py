@@ -123,6 +123,8 @@ class Watch:
       self._tell()
       lines = self._board.read()
     except (jax.errors.JaxRuntimeError, OSError) as error:
+      if self._finished.is_set():
+        return  # JAX's own end has cut the look off.
       self._end(
         'process 0, through which all others talk, cannot be reached: '
         f'{str(error).splitlines()[0]}.',

@@ -283,6 +283,15 @@ def test_no_board_means_that_process_0_is_gone(kind):
   ]
 
 
+def test_a_look_that_the_end_of_a_run_cuts_off_ends_nothing():
+  group = _Group(2)
+  with group.watches[1] as watching:
+    pass
+  group.boards[1].error = jax.errors.JaxRuntimeError('CANCELLED')
+  watching.look()  # JAX shuts down while the thread still asks for the lines
+  assert group.ended[1] == []
+
+
 def test_a_process_is_ended_even_if_it_can_tell_nobody():
   group = _Group(2, stall_seconds=10)
   group.watches[1].note('training', 3)
