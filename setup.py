@@ -9,12 +9,14 @@ setuptools.setup(
   license='Apache-2.0',
   python_requires='>=3.11',
   packages=setuptools.find_packages(include=['mtnet_jax', 'mtnet_jax.*']),
+  package_data={'mtnet_jax.explain': ['*.css', '*.html', '*.js']},
   # From the versions that the tests pass with on Python 3.11 (jax 0.10.2) to
   # those on 3.12 (jax 0.11.2). PyAV 19 renames `metadata_errors`.
   install_requires=[
     'absl-py>=2.5',
     'array_record>=0.8.6,<0.9',
     'av>=18,<19',
+    'flatbuffers>=25',  # jax.export asks for it
     'flax>=0.12.8,<0.13',
     'grain>=0.2.18,<0.3',
     'jax>=0.10.2,<0.12',
@@ -26,7 +28,9 @@ setuptools.setup(
     'opencv-python-headless>=5.0',
     'optax>=0.2.8,<0.3',
     'orbax-checkpoint>=0.12.8,<0.13',
+    'pillow>=12',
     'rich>=15',
+    'scipy>=1.17',
     'tensorboardX>=2.6.5',
   ],
   extras_require={
@@ -35,6 +39,7 @@ setuptools.setup(
     'dev': [
       'apache-beam>=2.77,<3',
       'chex>=0.1.92',
+      'playwright>=1.65',  # drives the Chromium that is installed
       'pytest>=9',
       'pytest-xdist>=3.8',
       'ruff>=0.17,<0.18',

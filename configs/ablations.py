@@ -24,6 +24,15 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
+# Files of this folder that have nothing of their own to vary.
+_NO_RECIPES = {
+  '__init__',
+  'ablations',
+  'base',
+  'class_regularization',
+  'transfer',
+}
+
 # Overrides of `config.model` by the name of the run.
 Runs = dict[str, dict[str, Any]]
 
@@ -115,7 +124,7 @@ def load(recipe: str) -> ml_collections.ConfigDict:
 def recipes() -> list[str]:
   """Returns the files of this folder that `load` takes."""
   names = {path.stem for path in pathlib.Path(__file__).parent.glob('*.py')}
-  return sorted(names - {'__init__', 'ablations', 'base', 'transfer'})
+  return sorted(names - _NO_RECIPES)
 
 
 def _placements(model: str) -> Runs:

@@ -41,6 +41,9 @@ def get_config() -> ml_collections.ConfigDict:
     # GPU has no bfloat16; parameters are float32
     dtype='float32',
     # Overrides of the named model; unset means the model's own default.
+    class_regularization=config_dict.placeholder(bool),  # after every stage
+    # Its strength for each stage, from 1 (without effect) to 0
+    affection_rates=config_dict.placeholder(tuple),
     dropout=config_dict.placeholder(float),
     local_ratio=config_dict.placeholder(float),  # MTConv's delta, in (0, 1]
     # MTConv's prolonged branch: 'avg', 'max', 'stochastic', 'softpool',
@@ -67,9 +70,10 @@ def get_config() -> ml_collections.ConfigDict:
     decay=0.1,
     momentum=0.9,
     weight_decay=5e-5,  # not on BN scales and biases
-    # Of everything but the classifier, as a share of the learning rate; 0: the
-    # classifier alone is trained, and BN keeps its statistics
-    backbone_rate=1.0,
+    backbone_rate=1.0,  # of all but the classifier, over the learning rate
+    # 'all', or on the weights of `train.init_from` only the 'classifier' or the
+    # maps of 'class_regularization'; BN then keeps its statistics
+    trained='all',
   )
 
   config.train = _section(

@@ -51,7 +51,8 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   config.optim.milestones = (40, 60)  # epochs
   config.optim.decay = 0.1
   config.optim.momentum = 0.9
-  config.optim.backbone_rate = 0.1 if finetune else 0.0
+  config.optim.backbone_rate = 0.1 if finetune else 1.0
+  config.optim.trained = 'all' if finetune else 'classifier'
 
   config.train.num_epochs = 80.0
   config.train.num_steps = 0

@@ -41,8 +41,8 @@ def make_workdir(path: str | pathlib.Path) -> pathlib.Path:
       pass
   except OSError as error:
     raise UserError(
-      f'{path} cannot be written: {error.strerror}. Give a --workdir that you '
-      'may write to.'
+      f'{path} cannot be written: {error.strerror}. Name a folder that you may '
+      'write to.'
     ) from error
   return path
 

@@ -23,19 +23,22 @@ _PACKAGE = pathlib.Path(__file__).resolve().parent
 _INTERRUPTED = 128 + signal.SIGINT
 
 
-def run(main: Callable[[Sequence[str]], None]) -> None:
+def run(
+  main: Callable[[Sequence[str]], None], *, takes_arguments: bool = False
+) -> None:
   """Parses the flags and calls `main(argv)`, then exits.
 
   Args:
     main: the command. What it raises as `UserError`, and every mistake in the
       flags, is printed to stderr as one sentence and ends the process with
       code 2. Any other exception is a defect of ours and keeps its traceback.
+    takes_arguments: that are no flags, such as files; else they are a mistake.
   """
 
   def guarded(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().addFilter(_worth_reading)
-    if len(argv) > 1:
+    if len(argv) > 1 and not takes_arguments:
       _fail(f'{argv[1]!r} is not a flag: flags begin with `--`.')
     try:
       main(argv)

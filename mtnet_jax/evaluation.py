@@ -20,10 +20,10 @@ from mtnet_jax.checkpoints import Checkpoints, make_workdir
 from mtnet_jax.data import loading, pipeline
 from mtnet_jax.errors import UserError
 from mtnet_jax.progress import Progress
-from mtnet_jax.typing import Array, Batch, Float, Int, UInt8
+from mtnet_jax.typing import Array, Batch, Float, Int
 from mtnet_jax.watch import Watch
 
-EvalStep = Callable[[dict, UInt8[Array, 'n t h w c']], Float[Array, 'n k']]
+EvalStep = Callable[[dict, Array], tuple[Array, dict[str, Array]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +35,16 @@ class Predictions:
     labels: `(n,)` their true classes, 0 to k - 1.
     probabilities: `(n, k)` float32, averaged over the views; rows sum to 1.
     broken: the videos that could not be scored and why, by id.
+    early: by stage the `(n,)` classes that Class Regularisation picks, if any.
   """
 
   ids: np.ndarray
   labels: Int[np.ndarray, ' n']
   probabilities: Float[np.ndarray, 'n k']
   broken: dict[str, str]
+  early: dict[str, Int[np.ndarray, ' n']] = dataclasses.field(
+    default_factory=dict
+  )
 
   @property
   def predicted(self) -> Int[np.ndarray, ' n']:
@@ -49,27 +53,34 @@ class Predictions:
 
   def accuracy(self, k: int = 1) -> float:
     """The share of videos whose class is among the k most probable ones."""
-    return float(
-      metrics.top_k_correct(self.probabilities, self.labels, k).mean()
-    )
+    correct = metrics.top_k_correct(self.probabilities, self.labels, k)
+    return float(correct.mean())
+
+  def early_accuracy(self) -> dict[str, float]:
+    """By stage, the share of videos whose class is its early prediction."""
+    return {
+      stage: float((chosen == self.labels).mean())
+      for stage, chosen in self.early.items()
+    }
 
 
 @functools.lru_cache(maxsize=1)  # evaluated twice, compiled once
 def make_eval_step(model: nn.Module) -> EvalStep:
-  """A jitted `(variables, clips uint8) -> probabilities`, BN in inference mode.
+  """A jitted `(variables, clips uint8) -> probabilities, early predictions`.
 
   Args:
-    model: from `mtnet_jax.models.build`.
+    model: from `mtnet_jax.models.build`; its BN in inference mode.
 
   Returns:
-    The function; probabilities are float32 `(n, k)`.
+    The function; probabilities are float32 `(n, k)`, early predictions int32
+    `(n,)` by stage, of networks with Class Regularisation.
   """
 
   @jax.jit
   def eval_step(variables, clips):
     clips = preprocessing.normalize(clips, model.dtype or jnp.float32)
-    logits, _ = model.apply(variables, clips, train=False)
-    return jax.nn.softmax(logits)
+    logits, endpoints = model.apply(variables, clips, train=False)
+    return jax.nn.softmax(logits), endpoints['early_predictions']
 
   return eval_step
 
@@ -101,70 +112,75 @@ def score_videos(
     other, where there are several. Each must call it.
   """
   clips_per_step = -(-clips_per_step // mesh.size) * mesh.size
-  ids, labels, rows, broken = [], [], [], {}
+  found, broken = [], {}
   for batch in batches:
     good = batch['mask']
     if good.any():
       clips = batch['clips'][good]
       videos, views = clips.shape[:2]
-      scores = _score_clips(
+      scores, chosen = _score_clips(
         functools.partial(eval_step, variables),
         clips.reshape(videos * views, *clips.shape[2:]),
         clips_per_step,
         mesh,
       )
-      rows.append(scores.reshape(videos, views, -1).mean(axis=1))
-    ids.extend(batch['ids'][good])
-    labels.extend(batch['labels'][good])
-    bad = batch['broken'] != ''
-    broken |= dict(
-      zip(
-        batch['ids'][bad].tolist(), batch['broken'][bad].tolist(), strict=True
+      scores = scores.reshape(videos, views, -1).mean(axis=1)
+      found += zip(
+        batch['ids'][good].tolist(),
+        batch['labels'][good].tolist(),
+        [row.astype(np.float32).tobytes() for row in scores],
+        _vote(chosen, videos),
+        strict=True,
       )
-    )
+    bad = batch['broken'] != ''
+    names, causes = (batch[key][bad].tolist() for key in ('ids', 'broken'))
+    broken |= zip(names, causes, strict=True)
     if progress:
       progress.advance(int(good.sum() + bad.sum()))
-  return _of_all_processes(ids, labels, rows, broken)
+  return _of_all_processes(found, broken)
 
 
-def _of_all_processes(ids, labels, rows, broken) -> Predictions:
-  own = {
-    'ids': [str(name) for name in ids],
-    'labels': [int(label) for label in labels],
-    'rows': [row.astype(np.float32).tobytes() for row in rows],
-    'broken': broken,
-  }
-  parts = [
-    msgpack.unpackb(part) for part in distributed.gather(msgpack.packb(own))
+def _vote(chosen: dict[str, np.ndarray], videos: int) -> list[dict[str, int]]:
+  """Of each video, by stage, what most views have; the lowest of equals."""
+  rows = {stage: views.reshape(videos, -1) for stage, views in chosen.items()}
+  return [
+    {stage: int(np.bincount(row[i]).argmax()) for stage, row in rows.items()}
+    for i in range(videos)
   ]
-  ids, labels, rows = (
-    [value for part in parts for value in part[name]]
-    for name in ('ids', 'labels', 'rows')
-  )
+
+
+def _of_all_processes(found: list[tuple], broken: dict) -> Predictions:
+  own = msgpack.packb({'found': found, 'broken': broken})
+  parts = [msgpack.unpackb(part) for part in distributed.gather(own)]
+  found = [video for part in parts for video in part['found']]
   broken = {name: why for part in parts for name, why in part['broken'].items()}
-  if not ids:
-    first = next(iter(broken.items()), ('', 'there are none'))
-    raise UserError(f'No video could be scored. {first[0]}: {first[1]}.')
-  probabilities = np.frombuffer(b''.join(rows), np.float32)
+  if not found:
+    name, why = next(iter(broken.items()), ('', 'there are none'))
+    raise UserError(f'No video could be scored. {name}: {why}.')
+  ids, labels, rows, early = zip(*found, strict=True)
   return Predictions(
     np.array(ids),
     np.array(labels),
-    probabilities.reshape(len(ids), -1),
+    np.frombuffer(b''.join(rows), np.float32).reshape(len(ids), -1),
     broken,
+    {stage: np.array([video[stage] for video in early]) for stage in early[0]},
   )
 
 
 def _score_clips(
   eval_step: Callable, clips: np.ndarray, clips_per_step: int, mesh
-) -> np.ndarray:
-  """Probabilities of n clips, in steps of one shape: the last is padded."""
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+  """What is said of n clips, in steps of one shape: the last is padded."""
   pad = -len(clips) % clips_per_step
   clips = np.pad(clips, [(0, pad)] + [(0, 0)] * 4)
   scores = [
     eval_step(state.to_devices({'clips': part}, mesh)['clips'])
     for part in np.split(clips, len(clips) // clips_per_step)
   ]
-  return np.concatenate(jax.device_get(scores))[: len(clips) - pad]
+  return jax.tree.map(
+    lambda *steps: np.concatenate(steps)[: len(clips) - pad],
+    *jax.device_get(scores),
+  )
 
 
 def build_model(
@@ -294,9 +310,8 @@ def restore_variables(
     lambda leaf: leaf.update(sharding=state.replicated(mesh)), dict(like)
   )
   with Checkpoints(workdir, read_only=True) as checkpoints:
-    step = {'best': checkpoints.best_step, 'last': checkpoints.last_step}[
-      checkpoint
-    ]
+    steps = {'best': checkpoints.best_step, 'last': checkpoints.last_step}
+    step = steps[checkpoint]
     if step is None:
       raise UserError(
         f'{workdir}/checkpoints holds no finished checkpoint yet: run the same '
@@ -353,10 +368,10 @@ def write(
     ids=predictions.ids,
     labels=predictions.labels,
     probabilities=predictions.probabilities,
+    **{f'early_{stage}': chosen for stage, chosen in predictions.early.items()},
   )
-  with (directory / 'per_class.csv').open(
-    'w', newline='', encoding='utf-8'
-  ) as file:
+  path = directory / 'per_class.csv'
+  with path.open('w', newline='', encoding='utf-8') as file:
     writer = csv.writer(file)
     writer.writerow(['class', 'videos', 'top1', 'top5'])
     for name, videos, top1, top5 in per_class(predictions, names):
@@ -364,6 +379,7 @@ def write(
   summary = {
     'top1': predictions.accuracy(1),
     'top5': predictions.accuracy(5),
+    'early_top1': predictions.early_accuracy(),
     'videos': len(predictions.ids),
     'not_scored': predictions.broken,
   }

@@ -1,6 +1,6 @@
 """The thesis's optimiser and learning rates (its sections 4.4.1 and 5.4.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,9 @@ from mtnet_jax.errors import UserError
 SCHEDULES = ('cosine', 'step')
 # The layer of every network whose outputs are the classes.
 CLASSIFIER = 'classifier'
+# Parts of a network that can be trained; but for the first they are what the
+# names of its modules begin with.
+TRAINED = ('all', CLASSIFIER, 'class_regularization')
 
 
 def learning_rate(
@@ -95,37 +98,64 @@ def sgd(
 
   Weight decay is for kernels alone: BN's scales and biases and every other
   bias are left out, since shrinking them does not regularise. Everything but
-  the classifier learns at `backbone_rate` times the rate.
+  the classifier learns at `backbone_rate` times the rate. What `trained` leaves
+  out stays as it is: it does not decay either.
 
   Raises:
-    UserError: `backbone_rate` is negative.
+    UserError: `backbone_rate` is not above zero, or `trained` is unknown.
   """
-  rate = optim.backbone_rate
-  if rate < 0:
+  rate, trained = optim.backbone_rate, optim.trained
+  if rate <= 0:
     raise UserError(
-      f'optim.backbone_rate (={rate}) must be at least 0: 1 for one learning '
-      'rate, 0 to train the classifier alone.'
+      f'optim.backbone_rate (={rate}) must be above 0: 1 for one learning '
+      "rate. To train the classifier alone, set optim.trained='classifier'."
+    )
+  if trained not in TRAINED:
+    raise UserError(
+      f'optim.trained (={trained!r}) must be one of {", ".join(TRAINED)}.'
     )
   chain = [
     optax.add_decayed_weights(optim.weight_decay, mask=_is_kernel),
     optax.sgd(schedule, momentum=optim.momentum),
   ]
   if rate != 1:
-    chain.append(optax.masked(optax.scale(rate), _is_backbone))
+    backbone = _mask(lambda module: module != CLASSIFIER)
+    chain.append(optax.masked(optax.scale(rate), backbone))
+  if trained != 'all':
+    frozen = _mask(lambda module: not is_trained(module, trained))
+    chain.append(optax.masked(optax.set_to_zero(), frozen))
   return optax.chain(*chain)
 
 
-def stop_backbone_gradient(params: optax.Params) -> optax.Params:
-  """The parameters, of which only the classifier's get gradients."""
+def is_trained(module: str, trained: str) -> bool:
+  """Whether a module is in the part of the network that is trained.
+
+  Args:
+    module: its name, one of the network's own modules.
+    trained: one of `TRAINED`.
+  """
+  return trained == 'all' or module.startswith(trained)
+
+
+def freeze(params: optax.Params, trained: str) -> optax.Params:
+  """The parameters, of which only the trained ones get gradients.
+
+  Args:
+    params: of a network.
+    trained: one of `TRAINED`.
+  """
   return {
-    name: below if name == CLASSIFIER else jax.lax.stop_gradient(below)
+    name: below if is_trained(name, trained) else jax.lax.stop_gradient(below)
     for name, below in params.items()
   }
 
 
-def _is_backbone(params: optax.Params) -> optax.Params:
-  return jax.tree_util.tree_map_with_path(
-    lambda path, _: path[0].key != CLASSIFIER, params
+def _mask(
+  wanted: Callable[[str], bool],
+) -> Callable[[optax.Params], optax.Params]:
+  """A function from parameters to where their module's name is wanted."""
+  return lambda params: jax.tree_util.tree_map_with_path(
+    lambda path, _: wanted(path[0].key), params
   )
 
 

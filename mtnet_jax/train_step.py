@@ -22,7 +22,7 @@ def make_train_step(
   tx: optax.GradientTransformation,
   seed: int,
   shardings: TrainState | None = None,
-  frozen: bool = False,
+  trained: str = 'all',
 ) -> TrainStep:
   """A jitted, pure `(state, batch) -> (state, metrics)` that donates the state.
 
@@ -35,7 +35,7 @@ def make_train_step(
     seed: of dropout and of stochastic pooling; a step's randomness is a
       function of (seed, step).
     shardings: of the state, from `state.shardings`; None: as the arguments lie.
-    frozen: no gradient beyond the classifier is needed, or computed.
+    trained: one of `optim.TRAINED`; gradients of nothing else are computed.
 
   Returns:
     The function. `batch` holds `clips` uint8 `(n, t, h, w, c)` and `labels`
@@ -54,8 +54,7 @@ def make_train_step(
     clips = preprocessing.normalize(batch['clips'], model.dtype or jnp.float32)
 
     def loss_fn(params):
-      if frozen:
-        params = optim.stop_backbone_gradient(params)
+      params = optim.freeze(params, trained)
       (logits, endpoints), updated = model.apply(
         {'params': params, 'batch_stats': current.batch_stats},
         clips,

@@ -213,12 +213,7 @@ def _build(config, workdir: pathlib.Path) -> _Run:
     raise UserError(
       f'train.log_every (={config.train.log_every}) must be at least 1.'
     )
-  frozen = config.optim.backbone_rate == 0
-  if frozen and not config.train.init_from:
-    raise UserError(
-      'optim.backbone_rate=0 trains the classifier alone, on the weights of '
-      'another run: name it with --config.train.init_from=WORKDIR.'
-    )
+  transfer.check(config)
   dataset = pipeline.build(
     config,
     'train',
@@ -231,7 +226,7 @@ def _build(config, workdir: pathlib.Path) -> _Run:
     config,
     len(dataset.labels),
     norm_batch_size=config.train.norm_batch_size or batch_size // mesh.size,
-    freeze_norm=frozen,
+    freeze_norm=config.optim.trained != 'all',
   )
   schedule = _make_schedule(config, dataset)
   tx = optim.sgd(config.optim, schedule)
@@ -247,7 +242,7 @@ def _build(config, workdir: pathlib.Path) -> _Run:
     initial_state=initial_state,
     shardings=shardings,
     train_step=train_step.make_train_step(
-      model, schedule, tx, config.seed, shardings, frozen
+      model, schedule, tx, config.seed, shardings, config.optim.trained
     ),
     validate=_make_validation(config, model, dataset, mesh, shardings),
   )
@@ -363,7 +358,9 @@ def _first_state(config, run, checkpoints) -> TrainState:
   )()
   init_from = config.train.init_from
   return (
-    transfer.start_from(init_from, new, run.dataset.labels)
+    transfer.start_from(
+      init_from, new, run.dataset.labels, config.optim.trained
+    )
     if init_from
     else new
   )

@@ -6,18 +6,45 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import ml_collections
 from absl import logging
 
 from mtnet_jax.checkpoints import Checkpoints, leaf_paths
 from mtnet_jax.errors import UserError
-from mtnet_jax.optim import CLASSIFIER
+from mtnet_jax.optim import CLASSIFIER, is_trained
 from mtnet_jax.state import TrainState
 
 _HEAD = f'params/{CLASSIFIER}/'
 
 
+def check(config: ml_collections.ConfigDict) -> None:
+  """Sees that there is something to train a part of a network on.
+
+  Args:
+    config: of a run.
+
+  Raises:
+    UserError: without weights of another run, or without the part.
+  """
+  trained = config.optim.trained
+  if trained != 'all' and not config.train.init_from:
+    raise UserError(
+      f'optim.trained={trained!r} trains a part of the network on the weights '
+      'of another run: name it with --config.train.init_from=WORKDIR.'
+    )
+  regularized = config.model.class_regularization
+  if trained == 'class_regularization' and not regularized:
+    raise UserError(
+      f'optim.trained={trained!r} has nothing to train in a network without '
+      'Class Regularisation: set --config.model.class_regularization=True.'
+    )
+
+
 def start_from(
-  path: str | pathlib.Path, current: TrainState, names: tuple[str, ...]
+  path: str | pathlib.Path,
+  current: TrainState,
+  names: tuple[str, ...],
+  trained: str = 'all',
 ) -> TrainState:
   """Takes over the weights and BN statistics that fit.
 
@@ -31,12 +58,15 @@ def start_from(
       taken; or WORKDIR/checkpoints/STEP.
     current: a new state, as `state.create` makes it.
     names: of the new run's classes.
+    trained: the part of the network that will be trained, one of
+      `optim.TRAINED`; the others must fit.
 
   Returns:
     The state at step 0, placed as `current` is.
 
   Raises:
-    UserError: there is no such checkpoint, or nothing of it fits.
+    UserError: there is no such checkpoint, nothing of it fits, or something
+      does not fit that will not be trained.
   """
   # The step is whole on every device, as no larger array surely is.
   workdir, variables = _read(pathlib.Path(path), current.step.sharding)
@@ -56,6 +86,7 @@ def start_from(
       f'weights are {", ".join(list(stored)[:3])}. Start from a run of the '
       'same or a similar model.'
     )
+  _check_untrained(path, set(new) - set(fitting), trained, same_classes)
   # Less than half is hardly what was meant.
   level = logging.INFO if 2 * len(fitting) > len(new) else logging.WARNING
   left = {name: leaf for name, leaf in stored.items() if name not in fitting}
@@ -73,6 +104,24 @@ def start_from(
   leaves = [taken.get(name, leaf) for name, leaf in new.items()]
   variables = jax.tree.unflatten(jax.tree.structure(current.variables), leaves)
   return current.replace(**variables)
+
+
+def _check_untrained(path, fresh, trained, same_classes):
+  """Raises a UserError if something would stay as random as it began."""
+  random = sorted(
+    name
+    for name in fresh
+    if name.startswith('params/')
+    and not is_trained(name.split('/')[1], trained)
+  )
+  if random:
+    why = '' if same_classes else ', whose classes have other names'
+    raise UserError(
+      f'optim.trained={trained!r} would leave {len(random)} arrays as random '
+      f'as they begin: {", ".join(random[:3])} cannot be taken over from '
+      f'{path}{why} (train.init_from). Start from a run of the same network '
+      'and classes, or first train one with --config.optim.trained=all.'
+    )
 
 
 def _read(path: pathlib.Path, sharding) -> tuple[pathlib.Path, dict[str, Any]]:

@@ -116,6 +116,30 @@ def test_a_defect_of_ours_keeps_its_traceback(root):
   assert done.returncode == 1 and 'RuntimeError: ours' in done.stderr
 
 
+def test_arguments_that_are_no_flags_reach_a_command_that_takes_them(root):
+  command = """
+from absl import flags
+from mtnet_jax import cli
+flags.DEFINE_bool('loud', False, '')
+cli.run(lambda argv: print(argv[1:], flags.FLAGS.loud), takes_arguments=True)
+"""
+
+  def run(*arguments):
+    return subprocess.run(
+      [sys.executable, '-c', command, *arguments],
+      cwd=root,
+      env=os.environ | {'PYTHONPATH': str(root)},
+      capture_output=True,
+      text=True,
+    )
+
+  # Flags may come last, and behind `--` nothing is one.
+  done = run('a.mp4', '--loud', '--', '-b.mp4')
+  assert done.stdout == "['a.mp4', '-b.mp4'] True\n"
+  done = run('a.mp4', '--lowd')
+  assert done.returncode == 2 and 'Did you mean: loud' in done.stderr
+
+
 def test_ctrl_c_says_how_to_go_on(root):
   done = _run(root, '--config=configs/base.py', '--config.seed=16')
   assert done.returncode == 130

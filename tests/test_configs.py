@@ -48,6 +48,7 @@ _SRTG = {
   'optim.momentum': 0.9,
   'optim.weight_decay': 1e-5,
   'optim.backbone_rate': 1.0,
+  'optim.trained': 'all',
   'train.batch_size': 32,
   'train.num_epochs': 150.0,
   'train.num_steps': 0,
@@ -85,13 +86,37 @@ _TRANSFER = {
   'optim.milestones': (40, 60),
   'optim.decay': 0.1,
   'optim.momentum': 0.9,
-  'optim.backbone_rate': 0.0,
+  'optim.trained': 'classifier',
   'train.num_epochs': 80.0,
   'train.long_cycle': False,
   'train.short_cycle': False,
   'train.precise_norm_steps': 0,
 }
-_FINETUNE = _TRANSFER | {'optim.backbone_rate': 0.1}
+_FINETUNE = _TRANSFER | {'optim.backbone_rate': 0.1, 'optim.trained': 'all'}
+# Section 6.4.2, on whatever recipe.
+_MAPS = {
+  'model.class_regularization': True,
+  'optim.schedule': 'step',
+  'optim.learning_rate': 0.1,
+  'optim.reference_batch': 16,
+  'optim.warmup_steps': 0,
+  'optim.milestones': (50, 100),
+  'optim.decay': 0.1,
+  'optim.momentum': 0.9,
+  'optim.weight_decay': 1e-5,
+  'optim.backbone_rate': 1.0,
+  'optim.trained': 'class_regularization',
+  'train.batch_size': 16,
+  'train.num_epochs': 120.0,
+  'train.num_steps': 0,
+  'train.long_cycle': False,
+  'train.short_cycle': False,
+  'train.precise_norm_steps': 0,
+}
+_MAPS_FINETUNE = _MAPS | {
+  'optim.learning_rate': 1e-3,
+  'optim.milestones': (70,),
+}
 _RECIPES = {
   'srtg': _SRTG,
   'srtg:r2plus1d_50': _SRTG,
@@ -108,6 +133,11 @@ _RECIPES = {
   'transfer:ut_interaction/finetune': (
     _FINETUNE | {'optim.reference_batch': 16, 'train.num_steps': 0}
   ),
+  'class_regularization:mtnet_m': _MTNET | _MAPS,
+  'class_regularization:srtg:r3d_50': _SRTG | _MAPS,
+  'class_regularization:mtnet_s/finetune': _MTNET_S | _MAPS_FINETUNE,
+  'class_regularization:quickstart': _MAPS,
+  'class_regularization:ut_interaction/finetune': _MAPS_FINETUNE,
 }
 
 
@@ -133,26 +163,48 @@ def test_what_a_transfer_takes_from_its_recipe():
       assert given[section] == own[section]
     assert config.is_locked and _keys(config) == _keys(base.get_config())
     alone = _config('transfer', name)
-    assert alone.optim.backbone_rate == 0
-    alone.optim.backbone_rate = 0.1
+    assert alone.optim.trained == 'classifier'
+    alone.optim.update(trained='all', backbone_rate=0.1)
     assert alone.to_dict() == given
 
 
+def test_what_class_regularization_takes_from_its_recipe():
+  for name in ('mtnet_m', 'srtg:r2plus1d_34', 'quickstart'):
+    own = _config(*name.split(':', 1))
+    config = _config('class_regularization', name)
+    assert config.is_locked and _keys(config) == _keys(base.get_config())
+    own.model.class_regularization = True
+    own, given = own.to_dict(), config.to_dict()
+    for section in ('data', 'model', 'eval', 'mesh', 'seed'):
+      assert given[section] == own[section]
+
+
+@pytest.mark.parametrize('file', ['transfer', 'class_regularization'])
 @pytest.mark.parametrize(
   ('argument', 'message'),
   [
-    ('', r"nothing to transfer in ''.*CONFIG one of mtnet_l.*, srtg, "),
-    ('/finetune', "nothing to transfer in '/finetune'"),
-    ('mtnet_m/fintune', "nothing to transfer in 'mtnet_m/fintune'"),
+    ('', r"There is no.* in ''.*CONFIG one of mtnet_l.*, srtg, "),
+    ('/finetune', "There is no.* in '/finetune'"),
+    ('mtnet_m/fintune', "There is no.* in 'mtnet_m/fintune'"),
     ('mtnet_x', r'no configs/mtnet_x\.py'),
     ('transfer:mtnet_m', r'no configs/transfer\.py to vary'),
+    ('class_regularization:mtnet_m', r'no configs/class_regularization\.py'),
     ('base', r'no configs/base\.py'),
   ],
 )
-def test_arguments_that_name_nothing_to_transfer(argument, message):
+def test_arguments_that_name_no_recipe(file, argument, message):
   with pytest.raises(ValueError, match=message) as error:
-    _config('transfer', argument)
+    _config(file, argument)
   assert '\n' not in str(error.value)
+
+
+def test_rates_reach_the_network():
+  config = _config('quickstart')
+  config.model.class_regularization = True
+  config.model.affection_rates = (0.5, 0.4, 0.3, 0.2)
+  model = evaluation.build_model(config, num_classes=7)
+  assert model.affection_rates == (0.5, 0.4, 0.3, 0.2)
+  assert hash(model)  # programs are compiled once for a model
 
 
 def test_the_control_is_blind_to_direction():
@@ -164,7 +216,8 @@ def test_the_control_is_blind_to_direction():
 
 def test_every_file_is_listed(root):
   names = {path.stem for path in (root / 'configs').glob('*.py')}
-  assert names == {*_FILES, 'ablations', 'base', 'transfer', '__init__'}
+  others = {'ablations', 'base', 'class_regularization', 'transfer', '__init__'}
+  assert names == {*_FILES, *others}
 
 
 @pytest.mark.parametrize('name', _FILES)

@@ -50,9 +50,17 @@ def _batches(videos, per_batch, broken=()):
 
 
 def _fake_step(variables, clips):
-  """Class 0 gets the brightness, class 1 the rest, class 2 nothing."""
-  share = np.asarray(clips).reshape(len(clips), -1).mean(axis=1) / 255
-  return np.stack([share, 1 - share, 0 * share], axis=1)
+  """Class 0 gets the brightness, class 1 the rest, class 2 nothing.
+
+  The early predictions are digits of the brightness.
+  """
+  brightness = np.asarray(clips).reshape(len(clips), -1).mean(axis=1)
+  share = brightness / 255
+  early = {
+    'stage_1': np.int32(brightness) % 3,
+    'stage_2': np.int32(brightness) // 10 % 3,
+  }
+  return np.stack([share, 1 - share, 0 * share], axis=1), early
 
 
 def _expected(index):
@@ -79,6 +87,15 @@ def test_every_video_counts_once_by_the_mean_of_its_views(
   np.testing.assert_allclose(
     predictions.probabilities, [_expected(i) for i in scored], atol=1e-6
   )
+  # Brightnesses of the four views: 0 5 10 15, 17 22 27 32, 51 56 61 66,
+  # 68 73 78 83, 85 90 95 100; where no class leads, the lowest one does.
+  votes = {'stage_1': [0, 2, 0, 2, 1], 'stage_2': [0, 2, 0, 1, 0]}
+  assert {k: v.tolist() for k, v in predictions.early.items()} == votes
+  labels = [i % _CLASSES for i in scored]
+  assert predictions.early_accuracy() == {
+    stage: sum(v == k for v, k in zip(vote, labels, strict=True)) / 5
+    for stage, vote in votes.items()
+  }
 
 
 def test_accuracy_is_over_the_scored_videos():
@@ -116,7 +133,10 @@ def test_written_files(tmp_path):
   )
   evaluation.write(predictions, ('hug', 'kick', 'push'), tmp_path / 'out')
   with np.load(tmp_path / 'out/predictions.npz') as stored:  # allows no pickle
-    assert sorted(stored) == ['ids', 'labels', 'probabilities']
+    assert sorted(stored) == [
+      'early_stage_1', 'early_stage_2', 'ids', 'labels', 'probabilities'
+    ]  # fmt: skip
+    assert stored['early_stage_1'].tolist() == [0, 2, 1, 0]
     assert stored['probabilities'].shape == (4, 3)
     assert stored['ids'].tolist() == ['v0', 'v1', 'v2', 'v3']
   text = (tmp_path / 'out/per_class.csv').read_text()
@@ -126,6 +146,7 @@ def test_written_files(tmp_path):
   summary = json.loads((tmp_path / 'out/summary.json').read_text())
   assert summary['videos'] == 4 and summary['not_scored'] == {'v4': 'no frames'}
   assert summary['top1'] == predictions.accuracy(1)
+  assert summary['early_top1'] == predictions.early_accuracy()
 
 
 def test_other_classes_than_the_run_knows(tmp_path):
@@ -150,7 +171,8 @@ class Model(nn.Module):
   @nn.compact
   def __call__(self, x, *, train=False):
     x = x.mean(axis=(1, 2, 3))
-    return nn.Dense(3, name='head')(x), {}
+    early = {'stage_1': jnp.int32(x[:, 0] > 0)}
+    return nn.Dense(3, name='head')(x), {'early_predictions': early}
 
 mesh = state.make_mesh()
 model = Model()
@@ -160,7 +182,8 @@ predictions = evaluation.score_videos(
   evaluation.make_eval_step(model), variables,
   helpers._batches(7, 2, broken=(3,)), clips_per_step=6, mesh=mesh)
 print(mesh.size, file=sys.stderr)
-print(predictions.ids.tolist(), np.round(predictions.probabilities, 6).tolist())
+print(predictions.ids.tolist(), np.round(predictions.probabilities, 6).tolist(),
+      predictions.early['stage_1'].tolist())
 """
 
 

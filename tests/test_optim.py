@@ -107,10 +107,18 @@ def _by_hand(value, gradients, rate, decay, share):
   return value
 
 
-@pytest.mark.parametrize('share', [1.0, 0.1, 0.0])
-def test_the_backbone_learns_at_a_rate_of_its_own(share):
+@pytest.mark.parametrize(
+  ('trained', 'share'),
+  [
+    ('all', 1.0),
+    ('all', 0.1),
+    ('classifier', 1.0),
+    ('class_regularization', 1.0),
+  ],
+)
+def test_what_is_trained_and_at_which_rate(trained, share):
   config = base.get_config()
-  config.optim.update(weight_decay=0.02, backbone_rate=share)
+  config.optim.update(weight_decay=0.02, backbone_rate=share, trained=trained)
   tx = optim.sgd(config.optim, lambda step: 0.3)
   rng = np.random.default_rng(0)
 
@@ -119,6 +127,7 @@ def test_the_backbone_learns_at_a_rate_of_its_own(share):
       'block': {'conv': {'kernel': rng.normal(size=(2, 3)).astype('f')}},
       'linear': {'kernel': rng.normal(size=(3, 3)).astype('f')},
       'norm': {'scale': rng.normal(size=3).astype('f')},
+      'class_regularization_2': {'kernel': rng.normal(size=(3, 2)).astype('f')},
       'classifier': {
         'kernel': rng.normal(size=(3, 2)).astype('f'),
         'bias': rng.normal(size=2).astype('f'),
@@ -136,6 +145,9 @@ def test_the_backbone_learns_at_a_rate_of_its_own(share):
     seen = [start, *gradients]
     for name in names:
       seen = [tree[name] for tree in seen]
+    if trained != 'all' and not names[0].startswith(trained):
+      np.testing.assert_array_equal(leaf, seen[0])  # to the last bit
+      continue
     expected = _by_hand(
       np.float64(seen[0]),
       seen[1:],
@@ -144,14 +156,23 @@ def test_the_backbone_learns_at_a_rate_of_its_own(share):
       share=1.0 if names[0] == 'classifier' else share,
     )
     np.testing.assert_allclose(leaf, expected, rtol=1e-5, err_msg=names)
-    if share == 0 and names[0] != 'classifier':
-      np.testing.assert_array_equal(leaf, seen[0])  # to the last bit
 
 
-def test_a_backbone_that_would_unlearn():
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'backbone_rate': -0.1}, r'backbone_rate \(=-0\.1\) must be above 0'),
+    ({'backbone_rate': 0.0}, r"\(=0\.0\).*optim\.trained='classifier'"),
+    (
+      {'trained': 'head'},
+      r"\(='head'\) must be one of all, classifier, class_",
+    ),
+  ],
+)
+def test_a_part_that_cannot_be_trained(changes, message):
   config = base.get_config()
-  config.optim.backbone_rate = -0.1
-  with pytest.raises(UserError, match=r'backbone_rate \(=-0\.1\)'):
+  config.optim.update(changes)
+  with pytest.raises(UserError, match=message):
     optim.sgd(config.optim, lambda step: 0.1)
 
 

@@ -214,7 +214,7 @@ def _convolutions(jaxpr):
 
 def test_only_the_classifier_is_trained():
   model = _Tiny(freeze_norm=True)
-  tx = _sgd(backbone_rate=0.0, weight_decay=0.01)
+  tx = _sgd(trained='classifier', weight_decay=0.01)
   start = _start(model, tx)
   noise = np.random.default_rng(0)
   start = start.replace(
@@ -224,7 +224,7 @@ def test_only_the_classifier_is_trained():
     )
   )
   batch = _batch()
-  step = make_train_step(model, lambda _: 0.1, tx, seed=0, frozen=True)
+  step = make_train_step(model, lambda _: 0.1, tx, seed=0, trained='classifier')
   following, values = step(_copy(start), batch)
   for one, other in (
     (following.batch_stats, start.batch_stats),
@@ -262,11 +262,13 @@ def _features(current, clips):
   return x.mean((1, 2, 3))
 
 
-@pytest.mark.parametrize(('frozen', 'convolutions'), [(False, 5), (True, 2)])
-def test_no_gradient_is_computed_that_nobody_needs(frozen, convolutions):
+@pytest.mark.parametrize(
+  ('trained', 'convolutions'), [('all', 5), ('classifier', 2)]
+)
+def test_no_gradient_is_computed_that_nobody_needs(trained, convolutions):
   """Two forward; backward two for the kernels and one between the layers."""
-  model, tx = _Tiny(freeze_norm=True), _sgd(backbone_rate=0.0)
-  step = make_train_step(model, lambda _: 0.1, tx, seed=0, frozen=frozen)
+  model, tx = _Tiny(freeze_norm=True), _sgd(trained=trained)
+  step = make_train_step(model, lambda _: 0.1, tx, seed=0, trained=trained)
   abstract = jax.eval_shape(lambda: state.create(model, tx, _SHAPE, 0))
   assert _convolutions(jax.make_jaxpr(step)(abstract, _batch())) == convolutions
 
@@ -274,10 +276,18 @@ def test_no_gradient_is_computed_that_nobody_needs(frozen, convolutions):
 @pytest.mark.parametrize('name', ['mtnet_xs', 'r3d_18'])
 def test_what_is_trained_alone_is_there(name):
   """The classes of both kinds of networks come out of this layer."""
-  model = models.build(name, 7)
+  model = models.build(name, 7, class_regularization=True)
   clips = jax.ShapeDtypeStruct((1, 4, 32, 32, 3), jnp.float32)
   shapes = jax.eval_shape(model.init, jax.random.key(0), clips)
-  assert shapes['params'][optim.CLASSIFIER]['kernel'].shape[1] == 7
+  params = shapes['params']
+  assert params[optim.CLASSIFIER]['kernel'].shape[1] == 7
+  counts = {
+    trained: sum(optim.is_trained(module, trained) for module in params)
+    for trained in optim.TRAINED
+  }
+  assert counts == {
+    'all': len(params), 'classifier': 1, 'class_regularization': 4
+  }  # fmt: skip
 
 
 def test_notes_are_summed_and_gates_are_passed_on():

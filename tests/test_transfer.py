@@ -168,7 +168,7 @@ def test_the_classifier_alone_on_features_that_stay(other, renamed, tmp_path):
     renamed,
     train__init_from=str(other),
     train__num_steps=3,
-    optim__backbone_rate=0.0,
+    optim__trained='classifier',
   )
   training.train(config, tmp_path)
   got, expected = _weights(tmp_path, 3), _weights(other, 3)
@@ -178,9 +178,56 @@ def test_the_classifier_alone_on_features_that_stay(other, renamed, tmp_path):
       np.testing.assert_array_equal(leaf, expected[path], err_msg=path)
   assert got['params/classifier/bias'].any()  # it began at zero
 
+
+def _maps_alone(directory, other):
+  """Class Regularisation of what `other` is, which has none."""
+  return _config(
+    directory,
+    train__init_from=str(other),
+    train__num_steps=3,
+    model__class_regularization=True,
+    optim__trained='class_regularization',
+    optim__weight_decay=0.1,
+    seed=1,
+  )
+
+
+def test_the_maps_of_class_regularization_alone(
+  other, blinking_videos, tmp_path
+):
+  config = _maps_alone(blinking_videos, other)
+  training.train(config, tmp_path)
+  got, expected = _weights(tmp_path, 3), _weights(other, 3)
+  maps = {f'params/class_regularization_{i}/kernel' for i in range(1, 5)}
+  assert got.keys() == expected.keys() | maps
+  for path in expected:
+    np.testing.assert_array_equal(got[path], expected[path], err_msg=path)
+  # What they began with, and what they have become.
+  _, start = _new_state(config, ('bright', 'dark'), other)
+  start = leaf_paths(start.variables)
+  for path in maps:
+    assert 1e-4 < np.abs(got[path] - start[path]).max() < 1, path
+  for path in expected:
+    np.testing.assert_array_equal(start[path], expected[path], err_msg=path)
+
+
+def test_a_part_that_cannot_be_trained(
+  other, renamed, blinking_videos, tmp_path
+):
+  config = _maps_alone(renamed, other)
+  with pytest.raises(
+    UserError,
+    match=r'2 arrays.*classifier/bias.*whose classes have other names',
+  ):
+    training.train(config, tmp_path)
+  config = _maps_alone(blinking_videos, other)
+  config.model.class_regularization = False
+  with pytest.raises(UserError, match=r'model\.class_regularization=True'):
+    training.train(config, tmp_path)
+  config.optim.trained = 'classifier'
   config.train.init_from = ''
-  with pytest.raises(UserError, match=r'classifier alone.*init_from=WORKDIR'):
-    training.train(config, tmp_path / 'new')
+  with pytest.raises(UserError, match=r"'classifier'.*init_from=WORKDIR"):
+    training.train(config, tmp_path)
 
 
 @pytest.fixture(scope='module')

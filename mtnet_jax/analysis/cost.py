@@ -4,11 +4,12 @@ Both come from abstract evaluation: no parameter and no activation is allocated,
 so that the largest network takes seconds on any machine.
 
 Multiply-adds follow from each layer's mathematical shape, kernel elements times
-output positions, whatever formulation computes it. Convolutions, linear layers
-and the matmuls of recurrent layers count; BN, activations, pooling,
-interpolation, biases and the element-wise products of gates do not. Figures of
-the X3D paper and PyTorchVideo count alike; some papers print FLOPs of twice as
-much.
+output positions, whatever formulation computes it. Convolutions, linear layers,
+the matmuls of recurrent layers and both matmuls of Class Regularisation count;
+BN, activations, pooling, interpolation, biases and the element-wise products of
+gates do not. Class Regularisation maps the classifier's weights once a batch:
+the figure is that of a batch of one clip. Figures of the X3D paper and
+PyTorchVideo count alike; some papers print FLOPs of twice as much.
 """
 
 import math
@@ -17,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mtnet_jax.layers.class_regularization import ClassRegularization
+from mtnet_jax.layers.classifier import Classifier
 from mtnet_jax.layers.conv import Conv3D
 from mtnet_jax.layers.recurrent import RecurrentLayer
 
@@ -52,12 +55,19 @@ def macs(model: nn.Module, clip_shape: ClipShape) -> int:
   def count(next_fun, args, kwargs, context):
     nonlocal total
     out = next_fun(*args, **kwargs)
-    is_layer = isinstance(context.module, (Conv3D, nn.Dense, RecurrentLayer))
-    if is_layer and context.method_name == '__call__':
+    module = context.module
+    if context.method_name != '__call__':
+      return out
+    if isinstance(module, (Classifier, Conv3D, nn.Dense, RecurrentLayer)):
       positions = math.prod(out.shape[:-1])
-      params = context.module.variables['params']
+      params = module.variables['params']
       kernels = [v for k, v in params.items() if k.startswith('kernel')]
       total += positions * sum(math.prod(k.shape) for k in kernels)
+    elif isinstance(module, ClassRegularization):
+      activations, class_weights = args
+      classes, channels = class_weights.shape
+      # To maps, a class at a time, and from them to scores.
+      total += classes * activations.shape[-1] * (channels + 1)
     return out
 
   with nn.intercept_methods(count):

@@ -44,7 +44,10 @@ def show(
   workdir: pathlib.Path,
   console: rich.console.Console | None = None,
 ) -> None:
-  """Prints accuracies by class, what could not be scored, and the files."""
+  """Prints accuracies by class, what could not be scored, and the files.
+
+  Of networks with Class Regularisation also how often each stage is right.
+  """
   console = console or rich.console.Console(emoji=False)
   table = rich.table.Table('class', 'videos', 'top-1', 'top-5')
   for name, videos, *shares in evaluation.per_class(predictions, names):
@@ -55,6 +58,14 @@ def show(
   table.add_section()
   table.add_row('all', str(len(predictions.ids)), *overall, style='bold')
   console.print(table)
+  if predictions.early:
+    by_layer = predictions.early_accuracy() | {
+      'network': predictions.accuracy()
+    }
+    table = rich.table.Table('layer', 'top-1')
+    for layer, share in by_layer.items():
+      table.add_row(layer, f'{share:.1%}')
+    console.print(table)
   if predictions.broken:
     console.print(f'Not scored, {len(predictions.broken)} videos:')
     for video, cause in predictions.broken.items():

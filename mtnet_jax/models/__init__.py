@@ -41,17 +41,19 @@ def build(name: str, num_classes: int, **overrides) -> nn.Module:
 
   `model.apply(variables, clips, train=False)` returns `(logits, endpoints)`:
   float32 `(n, num_classes)`, and a dict with `stem`, `stage_1` … `stage_4`,
-  `features` and `gate_open`, the share of open gates by block.
+  `last`, `features`; `early_predictions`, the int32 class that Class
+  Regularisation picks for each clip by stage; and `gate_open`, the share of
+  open gates by block.
 
   Args:
     name: one of `NAMES`.
     num_classes: classes, at least 1.
     **overrides: fields of the network other than its variant's. All have
-      `dropout`, `dtype`, `norm_batch_size`, `freeze_norm`; MTNet, X3D and
-      mt_r3d_50 also `local_ratio`, `pooling`, `shared_selection`; MTNet and X3D
-      besides these `temporal_kernels`, `repeat_edges`, `recurrence`, `cell`,
-      `gate`; SRTG networks `placement`, `cell`, `gate`; all 3-D ResNets
-      `stem_frames`.
+      `class_regularization`, `affection_rates`, `dropout`, `dtype`,
+      `norm_batch_size`, `freeze_norm`; MTNet, X3D and mt_r3d_50 also
+      `local_ratio`, `pooling`, `shared_selection`; MTNet and X3D besides these
+      `temporal_kernels`, `repeat_edges`, `recurrence`, `cell`, `gate`; SRTG
+      networks `placement`, `cell`, `gate`; all 3-D ResNets `stem_frames`.
 
   Raises:
     UserError: an unknown name, an override that the network does not have, or
@@ -87,7 +89,14 @@ def build(name: str, num_classes: int, **overrides) -> nn.Module:
 
 
 def _overrides(name):
-  common = ('dropout', 'dtype', 'norm_batch_size', 'freeze_norm')
+  common = (
+    'class_regularization',
+    'affection_rates',
+    'dropout',
+    'dtype',
+    'norm_batch_size',
+    'freeze_norm',
+  )
   mtconv = ('local_ratio', 'pooling', 'shared_selection')
   if name in mtnet.VARIANTS:
     frames = ('temporal_kernels', 'repeat_edges')

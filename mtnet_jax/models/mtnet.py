@@ -18,6 +18,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mtnet_jax.layers import precision, recurrent
+from mtnet_jax.layers.class_regularization import (
+  ClassRegularization,
+  check_affection_rates,
+)
+from mtnet_jax.layers.classifier import Classifier
 from mtnet_jax.layers.conv import Conv3D
 from mtnet_jax.layers.mtconv import MTConv, branch_features
 from mtnet_jax.layers.norm import BatchNorm
@@ -64,7 +69,7 @@ class MTNet(nn.Module):
 
   Submodules: `stem_spatial`, `stem_temporal`, `stem_norm`, then
   `stage_{i}_block_{j}` counted from 1, `head`, `head_norm`, `linear`,
-  `classifier`.
+  `classifier`; with Class Regularisation `class_regularization_{i}`.
 
   Attributes:
     num_classes: classes.
@@ -91,6 +96,8 @@ class MTNet(nn.Module):
     separated_activation: after the channel-separated convolution.
     norm_all_shortcuts: BN on every projected residual connection, not only on
       those that change the width.
+    class_regularization: after every stage (the thesis, chapter 6).
+    affection_rates: its λ for each stage, in [0, 1].
     dropout: before the classifier, in [0, 1).
     dtype: of the computation; parameters, statistics and logits are float32.
     norm_batch_size: clips that share BN statistics; 0: the whole batch.
@@ -113,6 +120,8 @@ class MTNet(nn.Module):
   squeeze_excitation: bool = False
   separated_activation: Callable[[Array], Array] = nn.relu
   norm_all_shortcuts: bool = False
+  class_regularization: bool = False
+  affection_rates: tuple[float, ...] = (0.9, 0.8, 0.7, 0.6)
   dropout: float = 0.5
   dtype: jax.typing.DTypeLike = jnp.float32
   norm_batch_size: int = 0
@@ -123,6 +132,8 @@ class MTNet(nn.Module):
     split_pooling(self.pooling)
     for widths in self.stages:
       branch_features(min(widths), self.local_ratio)
+    if self.class_regularization:
+      check_affection_rates(self.affection_rates, len(self.stages))
     super().__post_init__()
 
   @nn.compact
@@ -131,9 +142,11 @@ class MTNet(nn.Module):
   ) -> tuple[Float[Array, 'n k'], dict[str, Any]]:
     """Returns float32 logits, and the activations by name.
 
-    The names: `stem`, `stage_1` … `stage_4`, `features` (the pooled input of
-    the head's linear layers, float32), and `gate_open`, the share of open gates
-    by block, without the blocks that have no gate or a single frame.
+    The names: `stem`; `stage_1` … `stage_4`, as the next stage sees them;
+    `last`, of which the head pools the mean; `features` (that mean, float32);
+    `early_predictions`, the class that Class Regularisation picks for each clip
+    by stage; and `gate_open`, the share of open gates by block, without the
+    blocks that have no gate or a single frame.
 
     Args:
       clips: normalised pixels.
@@ -142,20 +155,16 @@ class MTNet(nn.Module):
     """
     parts = self._parts(train)
     conv, norm = parts['conv'], parts['norm']
+    classifier = Classifier(
+      self.head_features[1], self.num_classes, name='classifier'
+    )
     x = self._stem(clips, conv, norm)
-    endpoints, gate_open = {'stem': x}, {}
-    for i, widths in enumerate(self.stages, start=1):
-      for j in range(1, self.blocks[i - 1] + 1):
-        name = f'stage_{i}_block_{j}'
-        x, share = self._block(*widths, j, parts, name)(x)
-        if share is not None:
-          gate_open[name] = share
-      endpoints[f'stage_{i}'] = x
+    x, endpoints = self._stages(x, parts, classifier)
     x = conv(self.head_features[0], (1, 1, 1), name='head')(x)
     x = nn.relu(norm(name='head_norm')(x))
-    x = jnp.mean(precision.widen(x), axis=(1, 2, 3))  # n c
-    endpoints |= {'features': x, 'gate_open': gate_open}
-    return self._classify(x, train), endpoints
+    features = jnp.mean(precision.widen(x), axis=(1, 2, 3))  # n c
+    endpoints |= {'last': x, 'features': features}
+    return classifier(self._embed(features, train)), endpoints
 
   def _parts(self, train):
     """What makes layers, with dtype and mode bound."""
@@ -187,8 +196,25 @@ class MTNet(nn.Module):
     x = conv(c, (frames, 1, 1), groups=c, name='stem_temporal')(x)
     return nn.relu(norm(name='stem_norm')(x))
 
-  def _classify(self, x, train):
-    """A linear layer without bias, ReLU, dropout, the classifier; float32."""
+  def _stages(self, x, parts, classifier):
+    """The last stage's activations, and what `__call__` tells of all."""
+    endpoints, early, gate_open = {'stem': x}, {}, {}
+    for i, widths in enumerate(self.stages, start=1):
+      for j in range(1, self.blocks[i - 1] + 1):
+        name = f'stage_{i}_block_{j}'
+        x, share = self._block(*widths, j, parts, name)(x)
+        if share is not None:
+          gate_open[name] = share
+      if self.class_regularization:
+        regularization = ClassRegularization(
+          self.affection_rates[i - 1], name=f'class_regularization_{i}'
+        )
+        x, early[f'stage_{i}'] = regularization(x, classifier.kernel.T)
+      endpoints[f'stage_{i}'] = x
+    return x, endpoints | {'early_predictions': early, 'gate_open': gate_open}
+
+  def _embed(self, x, train):
+    """A linear layer without bias, ReLU, dropout; float32."""
     linear = nn.Dense(
       self.head_features[1],
       use_bias=False,
@@ -196,9 +222,7 @@ class MTNet(nn.Module):
       name='linear',
     )
     dropout = nn.Dropout(self.dropout, deterministic=not train, name='dropout')
-    return nn.Dense(self.num_classes, name='classifier')(
-      dropout(nn.relu(linear(x)))
-    )
+    return dropout(nn.relu(linear(x)))
 
   def _block(self, inner, outer, j, parts, name):
     """The j-th block of a stage; the first halves height and width."""

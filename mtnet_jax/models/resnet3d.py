@@ -19,6 +19,11 @@ from flax import linen as nn
 
 from mtnet_jax.errors import UserError
 from mtnet_jax.layers import mtconv, precision, recurrent
+from mtnet_jax.layers.class_regularization import (
+  ClassRegularization,
+  check_affection_rates,
+)
+from mtnet_jax.layers.classifier import Classifier
 from mtnet_jax.layers.conv import Conv3D
 from mtnet_jax.layers.norm import BatchNorm
 from mtnet_jax.layers.pooling import split_pooling
@@ -64,7 +69,8 @@ VARIANTS = _variants()
 class ResNet3D(nn.Module):
   """A 3-D residual network.
 
-  Submodules: `stem`, `stage_{i}_block_{j}` counted from 1, `classifier`.
+  Submodules: `stem`, `stage_{i}_block_{j}` counted from 1, `classifier`; with
+  Class Regularisation `class_regularization_{i}`.
 
   Attributes:
     num_classes: classes.
@@ -80,6 +86,8 @@ class ResNet3D(nn.Module):
     pooling: of MTConv's prolonged branch, one of `pooling.POOLINGS`.
     shared_selection: its two inputs keep the same frames.
     stem_frames: temporal extent of the stem's kernel.
+    class_regularization: after every stage (the thesis, chapter 6).
+    affection_rates: its λ for each stage, in [0, 1].
     dropout: before the classifier, in [0, 1).
     dtype: of the computation; parameters, statistics and logits are float32.
     norm_batch_size: clips that share BN statistics; 0: the whole batch.
@@ -97,6 +105,8 @@ class ResNet3D(nn.Module):
   pooling: str = 'softpool+cos'
   shared_selection: bool = True
   stem_frames: int = 3
+  class_regularization: bool = False
+  affection_rates: tuple[float, ...] = (0.9, 0.8, 0.7, 0.6)
   dropout: float = 0.0
   dtype: jax.typing.DTypeLike = jnp.float32
   norm_batch_size: int = 0
@@ -116,6 +126,8 @@ class ResNet3D(nn.Module):
         f'{"Bottleneck" if bottleneck else "Simple"} blocks of depth '
         f'{self.depth}. Choose one of {", ".join(map(repr, allowed))}.'
       )
+    if self.class_regularization:
+      check_affection_rates(self.affection_rates, len(_STAGE_FEATURES))
     super().__post_init__()
 
   @nn.compact
@@ -124,9 +136,11 @@ class ResNet3D(nn.Module):
   ) -> tuple[Float[Array, 'n k'], dict[str, Any]]:
     """Returns float32 logits, and the activations by name.
 
-    The names: `stem` (after the max-pool), `stage_1` … `stage_4`, `features`
-    (the classifier's input, float32), and `gate_open`, the share of open gates
-    by block, without the blocks that have no gate or a single frame.
+    The names: `stem` (after the max-pool); `stage_1` … `stage_4`, as the next
+    stage sees them; `last`, which is `stage_4`; `features` (its mean, float32,
+    the classifier's input); `early_predictions`, the class that Class
+    Regularisation picks for each clip by stage; and `gate_open`, the share of
+    open gates by block, without the blocks that have no gate or a single frame.
 
     Args:
       clips: normalised pixels.
@@ -134,10 +148,21 @@ class ResNet3D(nn.Module):
         `mutable=['batch_stats']` and rngs `dropout` and `pooling`.
     """
     units = self.make_units(train)
+    classifier = Classifier(
+      _STAGE_FEATURES[-1], self.num_classes, name='classifier'
+    )
     kernel_size = (self.stem_frames, 7, 7)
     x = units.stem(64, kernel_size, strides=(1, 2, 2), name='stem')(clips)
     x = nn.max_pool(x, (3, 3, 3), (2, 2, 2), [(1, 1)] * 3)
-    endpoints, gate_open = {'stem': x}, {}
+    x, endpoints = self._stages(x, units, classifier)
+    features = jnp.mean(precision.widen(x), axis=(1, 2, 3))  # n c
+    endpoints |= {'last': x, 'features': features}
+    dropout = nn.Dropout(self.dropout, deterministic=not train, name='dropout')
+    return classifier(dropout(features)), endpoints
+
+  def _stages(self, x, units, classifier):
+    """The last stage's activations, and what `__call__` tells of all."""
+    endpoints, early, gate_open = {'stem': x}, {}, {}
     stages = zip(_STAGE_FEATURES, _DEPTHS[self.depth], strict=True)
     for i, (features, blocks) in enumerate(stages, start=1):
       for j in range(1, blocks + 1):
@@ -149,11 +174,13 @@ class ResNet3D(nn.Module):
         x, share = block(x)
         if share is not None:
           gate_open[name] = share
+      if self.class_regularization:
+        regularization = ClassRegularization(
+          self.affection_rates[i - 1], name=f'class_regularization_{i}'
+        )
+        x, early[f'stage_{i}'] = regularization(x, classifier.kernel.T)
       endpoints[f'stage_{i}'] = x
-    x = jnp.mean(precision.widen(x), axis=(1, 2, 3))  # n c
-    endpoints |= {'features': x, 'gate_open': gate_open}
-    x = nn.Dropout(self.dropout, deterministic=not train, name='dropout')(x)
-    return nn.Dense(self.num_classes, name='classifier')(x), endpoints
+    return x, endpoints | {'early_predictions': early, 'gate_open': gate_open}
 
   @nn.nowrap
   def make_units(self, train: bool) -> 'Units':

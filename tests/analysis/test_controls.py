@@ -213,7 +213,7 @@ def test_order_decides_and_shuffling_hides_it(directions, monkeypatch):
     def eval_step(variables, clips):
       means = np.asarray(clips).astype(float).mean(axis=(2, 3, 4))  # n t
       brighter = (means[:, -1] > means[:, 0]).astype(float)
-      return np.stack([brighter, 1 - brighter], axis=1)
+      return np.stack([brighter, 1 - brighter], axis=1), {}
 
     return eval_step
 

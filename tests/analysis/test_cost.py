@@ -6,6 +6,8 @@ from flax import linen as nn
 from mtnet_jax import models
 from mtnet_jax.analysis import cost
 from mtnet_jax.layers import recurrent
+from mtnet_jax.layers.class_regularization import ClassRegularization
+from mtnet_jax.layers.classifier import Classifier
 from mtnet_jax.layers.conv import Conv3D
 from mtnet_jax.layers.norm import BatchNorm
 
@@ -22,6 +24,17 @@ class EveryKindOfLayer(nn.Module):
     return nn.Dense(7)(x.mean(axis=1))
 
 
+class Regularized(nn.Module):
+  """Class Regularisation of a convolution by a classifier."""
+
+  @nn.compact
+  def __call__(self, x):
+    classifier = Classifier(4, 7)
+    x = Conv3D(5, (1, 1, 1))(x)
+    x, _ = ClassRegularization(0.5)(x, classifier.kernel.T)
+    return classifier(Conv3D(4, (1, 1, 1))(x).mean(axis=(1, 2, 3)))
+
+
 CLIP = (6, 9, 8, 3)  # after the stride 6 × 5 × 4
 
 
@@ -35,6 +48,17 @@ def test_macs_by_hand():
   )
   got = cost.macs(EveryKindOfLayer(), CLIP)
   assert got == expected and isinstance(got, int)
+
+
+def test_macs_of_class_regularization():
+  positions = 6 * 9 * 8
+  expected = (
+    positions * (3 * 5 + 5 * 4)
+    + 7 * 4 * 5  # the maps of seven classes
+    + 7 * 5  # their scores
+    + 4 * 7  # the classifier, once
+  )
+  assert cost.macs(Regularized(), CLIP) == expected
 
 
 def test_parameters_by_hand():

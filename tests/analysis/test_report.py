@@ -1,5 +1,6 @@
 """What a person sees after an evaluation."""
 
+import dataclasses
 import io
 import json
 
@@ -31,6 +32,17 @@ def test_table_names_every_class_and_what_was_not_scored(tmp_path):
   assert '  d/[red].mp4: no video stream' in lines
   assert any(str(tmp_path / 'evaluation') in line for line in lines)
   assert 'gates' not in text.getvalue()  # this network has none
+
+
+def test_early_predictions_by_layer(tmp_path):
+  early = {'stage_1': np.array([1, 0, 0]), 'stage_2': np.array([0, 0, 1])}
+  text = io.StringIO()
+  console = rich.console.Console(file=text, width=200)
+  predictions = dataclasses.replace(_PREDICTIONS, early=early)
+  report.show(predictions, _NAMES, tmp_path, console)
+  rows = [line.strip('│ ').split('│') for line in text.getvalue().splitlines()]
+  shares = dict([cell.strip() for cell in row] for row in rows if len(row) == 2)
+  assert shares == {'stage_1': '0.0%', 'stage_2': '66.7%', 'network': '66.7%'}
 
 
 def test_files(tmp_path):

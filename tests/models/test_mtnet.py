@@ -180,7 +180,7 @@ def test_endpoints_and_half_precision():
   )
   assert logits.shape == (2, 400) and logits.dtype == jnp.float32
   assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
-  assert endpoints.pop('gate_open') == {}
+  assert endpoints.pop('gate_open') == endpoints.pop('early_predictions') == {}
   features = endpoints.pop('features')
   assert features.shape == (2, 432) and features.dtype == jnp.float32
   assert {k: v.shape[1:] for k, v in endpoints.items()} == {
@@ -189,6 +189,7 @@ def test_endpoints_and_half_precision():
     'stage_2': (16, 32, 32, 48),
     'stage_3': (16, 16, 16, 96),
     'stage_4': (16, 8, 8, 192),
+    'last': (16, 8, 8, 432),
   }
   assert {v.dtype for v in endpoints.values()} == {jnp.dtype('bfloat16')}
 

@@ -6,6 +6,10 @@ wide_r3d without SRTG are the thesis's Tables 5.1 and 6.3 in millions (63.7,
 36.7, 69.1, 61.8, 34.8, 67.2 and 140.9).
 """
 
+import math
+
+import jax
+import numpy as np
 import pytest
 
 from mtnet_jax import models
@@ -195,6 +199,35 @@ def test_cells_of_table_5_7(cell):
   model = models.build('mtnet_xs', 400, cell=cell)
   expected = mtnet(*MTNETS['mtnet_xs'], cell=cell)
   assert cost.parameter_count(model, (2, 16, 16, 3)) == expected
+
+
+# Class Regularisation: from the classifier's input to the stages' widths.
+REGULARIZATION = {
+  'mtnet_xs': 128 * (16 + 24 + 48 + 64),
+  **dict.fromkeys(('mtnet_s', 'mtnet_m', 'mtnet_l', 'x3d_s'), 737_280),
+  **dict.fromkeys(('r3d_18', 'r2plus1d_18', 'srtg_r3d_18'), 491_520),
+  **dict.fromkeys(('wide_r3d_50', 'mt_r3d_50'), 491_520),
+}
+
+
+def test_widths_of_class_regularization():
+  assert 2048 * (24 + 48 + 96 + 192) == REGULARIZATION['mtnet_m']
+  assert 512 * sum(STAGES) == REGULARIZATION['r3d_18']
+
+
+@pytest.mark.parametrize('name', REGULARIZATION)
+def test_parameters_of_class_regularization(name):
+  model = models.build(name, 400, class_regularization=True)
+  if name in MTNETS or name == 'x3d_s':
+    model = model.copy(blocks=(1, 1, 1, 1))  # of each width, one tells all
+  shapes = jax.eval_shape(
+    model.init, jax.random.key(0), np.zeros((1, 2, 16, 16, 3), np.float32)
+  )['params']
+  added = [
+    shapes.pop(f'class_regularization_{i}')['kernel'].shape for i in range(1, 5)
+  ]
+  assert sum(math.prod(shape) for shape in added) == REGULARIZATION[name]
+  assert not any('regularization' in module for module in shapes)
 
 
 def test_kernels_without_time():

@@ -249,13 +249,14 @@ def trace(name, frames, size, **overrides):
 def test_endpoints(name):
   _, (logits, endpoints) = trace(name, 16, 224)
   assert logits.shape == (2, 400) and logits.dtype == jnp.float32
-  assert endpoints.pop('gate_open') == {}
+  assert endpoints.pop('gate_open') == endpoints.pop('early_predictions') == {}
   assert {k: v.shape[1:] for k, v in endpoints.items()} == {
     'stem': (8, 56, 56, 64),
     'stage_1': (8, 56, 56, 64),
     'stage_2': (4, 28, 28, 128),
     'stage_3': (2, 14, 14, 256),
     'stage_4': (1, 7, 7, 512),
+    'last': (1, 7, 7, 512),
     'features': (512,),
   }
 

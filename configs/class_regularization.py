@@ -1,0 +1,71 @@
+"""Class Regularisation of a trained network: the thesis's section 6.4.2.
+
+  python train.py --config=configs/class_regularization.py:mtnet_m \
+    --config.train.init_from=runs/mtnet_m --config.data.dir=DIR \
+    --workdir=runs/mtnet_m_cr
+
+The argument is CONFIG, a file of this folder with its argument, that the
+network and everything that is not here are taken from: mtnet_m, srtg:r3d_50,
+quickstart. The network of `init_from` gets Class Regularisation after each of
+its stages, and the maps that it needs are all that is trained: the classes must
+be those of that run. CONFIG/finetune trains them on from such a run, at a
+hundredth of the rate ("every 70 steps" in the thesis must mean epochs).
+
+Backbones without SRTG, as the thesis has them, and MTNets alike:
+  --config=configs/class_regularization.py:srtg:r3d_50 \
+  --config.model.name=r3d_50
+
+To train a whole network with Class Regularisation from the start, take its own
+recipe: --config=configs/mtnet_m.py --config.model.class_regularization=True.
+
+No multigrid: what small clips look like early in the network is not what the
+evaluation sees, and the maps cost little to train.
+"""
+
+import ml_collections
+
+from configs import ablations
+
+_FINETUNE = '/finetune'
+
+
+def get_config(argument: str = '') -> ml_collections.ConfigDict:
+  """Returns the configuration, locked.
+
+  Args:
+    argument: CONFIG or CONFIG/finetune, as above.
+
+  Raises:
+    ValueError: an unknown CONFIG; the message lists them.
+  """
+  recipe = argument.removesuffix(_FINETUNE)
+  if not recipe or '/' in recipe:
+    raise ValueError(
+      f'There is no network to regularise in {argument!r}. Give '
+      'configs/class_regularization.py:CONFIG or '
+      'configs/class_regularization.py:CONFIG/finetune with CONFIG one of '
+      f'{", ".join(ablations.recipes())}.'
+    )
+  config = ablations.load(recipe)
+  finetune = argument != recipe
+
+  config.model.class_regularization = True
+
+  config.optim.schedule = 'step'
+  config.optim.learning_rate = 1e-3 if finetune else 0.1
+  config.optim.reference_batch = 16
+  config.optim.warmup_steps = 0
+  config.optim.milestones = (70,) if finetune else (50, 100)  # epochs
+  config.optim.decay = 0.1
+  config.optim.momentum = 0.9
+  config.optim.weight_decay = 1e-5
+  config.optim.backbone_rate = 1.0
+  config.optim.trained = 'class_regularization'
+
+  config.train.batch_size = 16
+  config.train.num_epochs = 120.0
+  config.train.num_steps = 0
+  config.train.long_cycle = False
+  config.train.short_cycle = False
+  config.train.precise_norm_steps = 0  # the statistics stay as they are
+  return config
