@@ -10,7 +10,7 @@ import functools
 
 import numpy as np
 
-from mtnet_jax.data import augmentations, clips, sources, transforms
+from mtnet_jax.data import augmentations, clips, sources, transforms, views
 from mtnet_jax.data.multigrid import Multigrid
 from mtnet_jax.data.records import Example
 from mtnet_jax.data.tfds_source import FramesReader
@@ -222,9 +222,8 @@ class EvaluationBatches(_Videos):
   def __getitem__(self, step: int) -> Batch:
     self._check_step(step)
     positions = self._share(step * self.batch_size, self.batch_size)
-    views = self.num_clips * self.num_crops
-    size = self.input_size
-    shape = (len(positions), views, self.num_frames, size, size, 3)
+    num_views, size = self.num_clips * self.num_crops, self.input_size
+    shape = (len(positions), num_views, self.num_frames, size, size, 3)
     batch = {
       'clips': np.zeros(shape, np.uint8),
       'labels': np.zeros(len(positions), np.int32),
@@ -248,23 +247,18 @@ class EvaluationBatches(_Videos):
     return batch | {'ids': np.array(ids), 'broken': np.array(broken)}
 
   def _views(self, example: Example) -> np.ndarray:
-    """Returns uint8 (v, t, s, s, 3); each frame is decoded once."""
     with open_clip(example) as video:
       self._check_length(example, video.num_frames)
       indices = clips.view_indices(
         video.num_frames, self.num_frames, self.frame_stride, self.num_clips
       )
-      wanted = np.unique(indices)
-      frames = video.read(wanted, self.crop_size)
-    crops = np.stack(
-      [
-        transforms.resize_square(crop, self.input_size)
-        for crop in transforms.crops_along_long_side(frames, self.num_crops)
-      ],
-      axis=1,
-    )  # u j s s c, u the frames that are in any view
-    views = crops[np.searchsorted(wanted, indices)]  # i t j s s c
-    return views.swapaxes(1, 2).reshape(-1, self.num_frames, *crops.shape[2:])
+      return views.read(
+        video,
+        indices,
+        num_crops=self.num_crops,
+        crop_size=self.crop_size,
+        input_size=self.input_size,
+      )
 
 
 @functools.lru_cache(maxsize=2)  # a batch may lie in two epochs

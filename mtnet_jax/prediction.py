@@ -1,0 +1,396 @@
+"""What a trained network says of any video.
+
+Example:
+  predictor = Predictor('runs/demo')
+  prediction = predictor('wave.mp4')
+  prediction.top(3)  # [('wave', 0.93), ('raise_arms', 0.04), ('jump', 0.01)]
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from mtnet_jax import evaluation, export, state
+from mtnet_jax.data import views
+from mtnet_jax.data.clips import view_indices
+from mtnet_jax.data.video import VideoError, VideoReader
+from mtnet_jax.data.views import ArrayReader, Frames
+from mtnet_jax.errors import UserError
+from mtnet_jax.inputs import InputError, Video, open_video, unreadable
+from mtnet_jax.typing import Float, UInt8
+
+# So many times longer than a clip, a video is more than one verdict can tell.
+LONG = 10
+_POSITIVE = {
+  'data': ('num_frames', 'frame_stride'),
+  'eval': (
+    *('num_clips', 'num_crops', 'crop_size', 'input_size'),
+    'clips_per_step',
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+  """What a model says of one video.
+
+  Attributes:
+    title: the video's name.
+    class_names: of the k classes.
+    probabilities: `(k,)` float32, averaged over the views; they sum to 1.
+    note: what is special about the video, or ''.
+  """
+
+  title: str
+  class_names: tuple[str, ...]
+  probabilities: Float[np.ndarray, ' k']
+  note: str = ''
+
+  def top(self, k: int = 5) -> list[tuple[str, float]]:
+    """The k most probable classes, the first among equals first."""
+    order = np.argsort(-self.probabilities, kind='stable')[:k]
+    return [
+      (self.class_names[index], float(self.probabilities[index]))
+      for index in order
+    ]
+
+
+class Predictor:
+  """Judges videos as `eval.py` does.
+
+  Attributes:
+    config: of the run; of an exported model, what is known of its sections
+      `data` and `eval`.
+    class_names: of the k classes.
+    model: the network; None for an exported model.
+    variables: its `params` and `batch_stats`, on all devices of this process;
+      None for an exported model.
+    source: where the weights come from, in words.
+  """
+
+  def __init__(
+    self,
+    workdir: str | os.PathLike,
+    checkpoint: str = 'best',
+    *,
+    num_clips: int | None = None,
+    num_crops: int | None = None,
+  ):
+    """Loads a model.
+
+    Args:
+      workdir: of a run. Where it has no checkpoints, an exported model in
+        WORKDIR/export or in WORKDIR itself is used the same way.
+      checkpoint: 'best' (on validation) or 'last'.
+      num_clips: clips that a video is judged by; None: as in the run.
+      num_crops: crops of each clip; None: as in the run.
+
+    Raises:
+      UserError: there is no model, or its files are damaged.
+    """
+    if checkpoint not in ('best', 'last'):
+      raise UserError(f"checkpoint (={checkpoint!r}) must be 'best' or 'last'.")
+    workdir = pathlib.Path(workdir)
+    if not workdir.is_dir():
+      raise UserError(
+        f'There is no folder {workdir}. Give the --workdir of a run that was '
+        'trained, or of an exported model.'
+      )
+    self.model = self.variables = None
+    exported = _find_export(workdir)
+    if exported is None:
+      self._load_run(workdir, checkpoint)
+    else:
+      self._load_export(exported)
+    for key, value in (('num_clips', num_clips), ('num_crops', num_crops)):
+      if value is not None:
+        self.config.eval[key] = value
+    _check_config(self.config, self.source)
+
+  def _load_run(self, workdir: pathlib.Path, checkpoint: str) -> None:
+    self.config = _read_config(workdir / 'config.json')
+    self.source = f'the {checkpoint} checkpoint of {workdir}'
+    _check_config(self.config, workdir / 'config.json')
+    self.class_names = _read_names(workdir / 'labels.txt')
+    self.model = evaluation.build_model(self.config, len(self.class_names))
+    self._mesh = state.make_mesh(devices=jax.local_devices())
+    self.variables = evaluation.restore_variables(
+      self.config, workdir, checkpoint, self.model, self._mesh
+    )
+    eval_step = evaluation.make_eval_step(self.model)
+    self._classify = lambda clips: eval_step(self.variables, clips)[0]
+
+  def _load_export(self, directory: pathlib.Path) -> None:
+    self._classify, metadata = export.load(directory)
+    self.config = _as_config(
+      {name: metadata[name] for name in ('data', 'eval')}
+    )
+    self.source = f'the exported model in {directory}'
+    self.class_names = tuple(metadata['class_names'])
+    # A program is exported for one device.
+    self._mesh = state.make_mesh(devices=jax.local_devices()[:1])
+
+  def __call__(self, video: Video) -> Prediction:
+    """Judges one video.
+
+    Args:
+      video: a video file, an `.npy` file, or an array: uint8 `(t, h, w, 3)`,
+        RGB frames from 0 to 255 at the video's own rate.
+
+    Returns:
+      The mean of its views' probabilities.
+
+    Raises:
+      InputError: the video cannot be read, or it is too short for the run.
+      UserError: the network's output is not finite.
+    """
+    with self.open(video) as reader:
+      clips, note, title = self._views(reader), self._note(reader), reader.name
+    probabilities = self.probabilities(clips).mean(axis=0)
+    return Prediction(title, self.class_names, probabilities, note)
+
+  def views(self, video: Video) -> UInt8[np.ndarray, 'v t s s 3']:
+    """The views that a video is judged by, as evaluation cuts them.
+
+    Args:
+      video: as for a call.
+
+    Returns:
+      uint8, RGB; view `i·num_crops + j` is crop j of clip i.
+
+    Raises:
+      InputError: the video cannot be read, or it is too short for the run.
+    """
+    with self.open(video) as reader:
+      return self._views(reader)
+
+  def central_clip(
+    self, video: Video, at: float | None = None
+  ) -> tuple[UInt8[np.ndarray, 't s s 3'], Float[np.ndarray, ' t']]:
+    """One clip, and when its frames are.
+
+    Args:
+      video: as for a call.
+      at: seconds from the video's start that the clip is about; None: its
+        middle, where evaluation's single view is.
+
+    Returns:
+      The middle crop, uint8 RGB; and its frames' seconds from the video's
+      start, for which the video's average frame rate is taken.
+
+    Raises:
+      InputError: the video cannot be read, is too short for the run, or does
+        not last until `at`.
+    """
+    data = self.config.data
+    with self.open(video) as reader:
+      count, fps = reader.num_frames, reader.fps
+      indices = view_indices(count, data.num_frames, data.frame_stride, 1)
+      if at is not None:
+        if not 0 <= at <= count / fps:
+          raise InputError(
+            f'{reader.name} lasts {count / fps:.2f} s, {at} s is not in it. '
+            'Give a time from its start, in seconds.'
+          )
+        indices = indices - indices[0, 0]
+        slack = count - 1 - indices[0, -1]
+        indices += np.clip(round(at * fps - indices[0, -1] / 2), 0, slack)
+      clip = self.read(reader, indices, num_crops=1)[0]
+    return clip, indices[0] / fps
+
+  def open(self, video: Video) -> VideoReader | ArrayReader:
+    """Opens a video: a context manager, whose errors are `InputError`s.
+
+    Args:
+      video: as for a call.
+    """
+    reader = open_video(video)
+    shortest = self.config.data.num_frames
+    if self.config.data.short_videos == 'error' and (
+      reader.num_frames < shortest
+    ):
+      reader.close()
+      raise InputError(
+        f'{reader.name} has {reader.num_frames} frames, a clip has {shortest}, '
+        "and the run refuses such videos (data.short_videos='error'). Give a "
+        'longer one.'
+      )
+    return reader
+
+  def read(
+    self,
+    reader: Frames,
+    indices: np.ndarray,
+    num_crops: int | None = None,
+  ) -> UInt8[np.ndarray, 'v t s s 3']:
+    """Cuts clips out of an open video, as evaluation does.
+
+    Args:
+      reader: from `open`.
+      indices: `(i, t)`, of the frames of i clips.
+      num_crops: of each; None: as in the run.
+
+    Returns:
+      uint8; view `i·num_crops + j` is crop j of clip i.
+
+    Raises:
+      InputError: a frame cannot be read.
+    """
+    try:
+      return views.read(
+        reader,
+        indices,
+        num_crops=num_crops or self.config.eval.num_crops,
+        crop_size=self.config.eval.crop_size,
+        input_size=self.config.eval.input_size,
+      )
+    except VideoError as error:
+      raise unreadable(error) from error
+
+  def probabilities(
+    self, clips: UInt8[np.ndarray, 'n t s s 3']
+  ) -> Float[np.ndarray, 'n k']:
+    """Probabilities of single clips, float32; rows sum to 1.
+
+    Args:
+      clips: RGB, 0 to 255. They go through the network in steps of at most
+        `config.eval.clips_per_step`.
+
+    Raises:
+      UserError: the network's output is not finite.
+    """
+    step = min(self.config.eval.clips_per_step, len(clips))
+    step = -(-step // self._mesh.size) * self._mesh.size
+    padded = np.pad(clips, [(0, -len(clips) % step)] + [(0, 0)] * 4)
+    parts = [
+      self._classify(state.to_devices({'clips': part}, self._mesh)['clips'])
+      for part in np.split(padded, len(padded) // step)
+    ]
+    found = np.concatenate(jax.device_get(parts))[: len(clips)]
+    if not np.isfinite(found).all():
+      raise UserError(self._not_finite())
+    return found
+
+  def _views(self, reader: VideoReader | ArrayReader) -> np.ndarray:
+    data = self.config.data
+    indices = view_indices(
+      reader.num_frames,
+      data.num_frames,
+      data.frame_stride,
+      self.config.eval.num_clips,
+    )
+    return self.read(reader, indices)
+
+  def _note(self, reader: VideoReader | ArrayReader) -> str:
+    data, count = self.config.data, reader.num_frames
+    if count < data.num_frames:
+      return (
+        f'shorter than a clip: its {count} frames are repeated to '
+        f'{data.num_frames}'
+      )
+    span = (data.num_frames - 1) * data.frame_stride + 1
+    if count > LONG * span:
+      return (
+        f'{count / reader.fps:.0f} s long, and a clip is '
+        f'{span / reader.fps:.1f} s: a timeline tells what happens when'
+      )
+    return ''
+
+  def _not_finite(self) -> str:
+    finite = self.variables is None or all(
+      np.isfinite(leaf).all()
+      for leaf in jax.tree.leaves(jax.device_get(self.variables))
+    )
+    why = (
+      'its numbers overflow; compute in float32 (model.dtype in config.json)'
+      if finite
+      else 'its weights hold NaN or infinity: take another checkpoint, or '
+      'train again from an earlier one at a lower learning rate'
+    )
+    return f'The output of {self.source} is not finite: {why}.'
+
+
+def _find_export(workdir: pathlib.Path) -> pathlib.Path | None:
+  """Where the exported model is that stands in for absent checkpoints."""
+  if (workdir / 'checkpoints').is_dir():
+    return None
+  places = (workdir / 'export', workdir)
+  found = [place for place in places if (place / export.METADATA).is_file()]
+  if not found:
+    raise UserError(
+      f'There is neither a checkpoint nor an exported model in {workdir}. '
+      'Train first: python train.py --config=... --workdir=DIR.'
+    )
+  return found[0]
+
+
+def _read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
+  try:
+    sections = json.loads(path.read_text('utf-8'))
+  except OSError as error:
+    raise UserError(
+      f'{path} cannot be read: {error.strerror}. It is written when training '
+      'starts: run train.py again, or copy the whole folder of the run.'
+    ) from error
+  except ValueError as error:
+    raise UserError(
+      f'{path} is damaged: {error}. Run train.py again, or copy it again.'
+    ) from error
+  for name in ('data', 'eval', 'model'):
+    if not isinstance(sections, dict) or not isinstance(
+      sections.get(name), dict
+    ):
+      raise UserError(
+        f'{path} is no configuration of a run: it has no section {name!r}. '
+        'Copy the whole folder of the run again.'
+      )
+  # Runs from before this key did so.
+  sections['data'].setdefault('short_videos', 'repeat')
+  sections['model'].setdefault('name', '')  # told where networks are built
+  return _as_config(sections)
+
+
+def _as_config(sections: dict[str, Any]) -> ml_collections.ConfigDict:
+  return ml_collections.ConfigDict(_tuples_for_lists(sections)).lock()
+
+
+def _tuples_for_lists(value: Any) -> Any:
+  """JSON has no tuples, and networks are made of nothing that can change."""
+  if isinstance(value, dict):
+    return {key: _tuples_for_lists(item) for key, item in value.items()}
+  if isinstance(value, list):
+    return tuple(map(_tuples_for_lists, value))
+  return value
+
+
+def _check_config(
+  config: ml_collections.ConfigDict, where: str | pathlib.Path
+) -> None:
+  for section, keys in _POSITIVE.items():
+    for key in keys:
+      value = config.get(section, {}).get(key)
+      if not isinstance(value, int) or value < 1:
+        raise UserError(
+          f'{section}.{key} (={value}) of {where} must be a whole number of at '
+          'least 1.'
+        )
+
+
+def _read_names(path: pathlib.Path) -> tuple[str, ...]:
+  try:
+    names = tuple(path.read_text('utf-8').splitlines())
+  except (OSError, UnicodeDecodeError) as error:
+    cause = getattr(error, 'strerror', None) or str(error)
+    raise UserError(
+      f'{path} cannot be read: {cause}. It names the classes and is written '
+      'when training starts: copy the whole folder of the run.'
+    ) from error
+  if not names:
+    raise UserError(f'{path} names no class. Copy it again.')
+  return names
