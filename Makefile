@@ -16,6 +16,8 @@ demo: .venv/installed
 	  --config.data.dir=$(RUNS)/data --workdir=$(RUNS)
 	$(BIN)/python eval.py --config=configs/quickstart.py --controls \
 	  --config.data.dir=$(RUNS)/data --workdir=$(RUNS)
+	$(BIN)/python explain.py --workdir=$(RUNS) \
+	  --video=$(RUNS)/data/test/high_five/0000.mp4 --out=$(RUNS)/explanation
 ifdef STATIC
 	$(BIN)/python train.py --config=configs/quickstart.py:static \
 	  --config.data.dir=$(RUNS)/data --workdir=$(RUNS)/static

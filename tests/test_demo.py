@@ -32,7 +32,7 @@ def test_the_control_runs_by_a_flag(root):
     return [' '.join(line.split()) for line in lines if '.py' in line]
 
   plain, with_control = commands(), commands('STATIC=1')
-  train, evaluate = plain[-2:]
+  train, evaluate, _ = plain[-3:]
   assert with_control == [
     *plain,
     *(
@@ -46,15 +46,17 @@ def test_the_control_runs_by_a_flag(root):
 
 def test_demo_in_miniature(root, tmp_path):
   runs = tmp_path / 'runs'
-  prepare, train, evaluate = _demo_commands(root, runs)
+  prepare, train, evaluate, explain = _demo_commands(root, runs)
   more = {
     'prepare': ['--train=2', '--val=1', '--test=1'],
     'train': ['--config.train.num_steps=3', '--config.optim.warmup_steps=1'],
     'evaluate': ['--config.data.num_workers=0'],
+    'explain': ['--faithfulness_steps=1'],
   }
   outputs = {}
   for name, command in [
-    ('prepare', prepare), ('train', train), ('evaluate', evaluate)
+    ('prepare', prepare), ('train', train), ('evaluate', evaluate),
+    ('explain', explain),
   ]:  # fmt: skip
     done = subprocess.run(
       [*command, *more[name]], cwd=root, capture_output=True, text=True
@@ -96,3 +98,6 @@ def test_demo_in_miniature(root, tmp_path):
   for name in ('evaluation/confusion.png', 'evaluation/per_class.csv',
                'curves.png', 'metrics.jsonl', 'tensorboard'):  # fmt: skip
     assert (runs / name).exists(), name
+  report = runs / 'explanation/report.html'
+  assert outputs['explain'].split() == [str(report)]
+  assert 'high_five' in report.read_text()

@@ -1,0 +1,126 @@
+"""What explaining a clip costs: python -m benchmarks.explanations [NAME ...].
+
+The rows of Table 7.1 of the thesis for every network: multiply-adds of a clip,
+and milliseconds of a forward pass, of a Saliency Tube of the clip's size, and
+of a layer-wise Class Feature Pyramid three layers deep with its levels' tubes,
+forward pass included in both; of them, as the table counts, the back step
+without the forward pass and the tubes. Compilation is apart. Parameters and
+statistics are random, as are the clips, of `models.DEFAULT_CLIPS`;
+`--clip=small` takes 4 frames of 32². The kept features are those of all levels.
+
+A. Stergiou, *Efficient Modelling Across Time of Human Actions and
+Interactions*, Utrecht University, 2021.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from flax import linen as nn
+
+from mtnet_jax import models
+from mtnet_jax.analysis import cost
+from mtnet_jax.explain import class_feature_pyramids as pyramids
+from mtnet_jax.explain import class_rows, recording, saliency_tubes
+from mtnet_jax.progress import Progress
+
+_CLIP = flags.DEFINE_enum(
+  'clip', 'own', ['own', 'small'], "Each network's own clip, or a small one."
+)
+_CLASSES = 400
+_REPEATS = 5
+_SMALL = (4, 32)
+
+
+def main(argv: list[str]) -> None:
+  """Prints a line a network."""
+  names = argv[1:] or models.NAMES
+  print(
+    '| network | clip | GMACs | forward, ms | tube, ms | × forward '
+    '| pyramid, ms | × forward | back step, ms | layers | kept | θ |'
+  )
+  print('|' + ' --- |' * 12, flush=True)
+  with Progress('explaining', len(names), 'networks') as progress:
+    for name in names:
+      print(_row(name), flush=True)
+      progress.advance()
+
+
+def _row(name: str) -> str:
+  frames, size = models.DEFAULT_CLIPS[name] if _CLIP.value == 'own' else _SMALL
+  shape = (frames, size, size, 3)
+  model = models.build(name, _CLASSES)
+  variables = random_variables(model, shape)
+  clip = jax.random.normal(jax.random.key(1), (1, *shape))
+  forward = jax.jit(lambda v, x: model.apply(v, x, train=False)[0])
+  threshold = pyramids.default_threshold(model)
+  observation = pyramids.observe(model, variables, clip)
+  pyramid, _ = pyramids.class_feature_pyramid(model, variables, clip)
+
+  times = race(
+    lambda: jax.block_until_ready(forward(variables, clip)),
+    lambda: _tube(model, variables, clip),
+    lambda: pyramids.class_feature_pyramid(model, variables, clip),
+    lambda: pyramids.build(
+      observation, variables['params'], pyramid.label, 'layer', threshold
+    ),
+  )
+  passing, tube, whole, back = (1e3 * seconds for seconds in times)
+  kept = sum(len(level.importance) for level in pyramid.levels)
+  channels = sum(level.num_channels for level in pyramid.levels)
+  return (
+    f'| {name} | {frames}×{size}² | {cost.macs(model, shape) / 1e9:.2f} | '
+    f'{passing:.1f} | {tube:.1f} | {tube / passing:.2f} | {whole:.1f} | '
+    f'{whole / passing:.2f} | {back:.1f} | {len(pyramid.levels) - 1} | '
+    f'{kept} of {channels} | {threshold} |'
+  )
+
+
+def _tube(model, variables, clip):
+  """A Saliency Tube of the predicted class, as large as the clip."""
+  logits, endpoints, _ = recording.record(model, variables, clip)
+  features = np.asarray(endpoints['features'][0])
+  label = int(np.argmax(logits[0]))
+  row = class_rows.class_row(variables['params'], features, label)
+  return saliency_tubes.saliency_tube(
+    np.asarray(endpoints['last'][0]), row, clip.shape[1:4]
+  )
+
+
+def random_variables(model: nn.Module, clip_shape: tuple[int, ...]) -> dict:
+  """Returns variables whose activations keep their size through the layers.
+
+  Kernels as He draws them; scales and variances about 1, biases and means
+  about 0.
+  """
+  clips = jax.ShapeDtypeStruct((1, *clip_shape), jnp.float32)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), clips)
+  rng = np.random.default_rng(0)
+
+  def draw(path, leaf):
+    values = rng.standard_normal(leaf.shape, np.float32)
+    if path[-1].key in ('scale', 'var'):
+      return jnp.asarray(np.exp(0.1 * values))
+    fan_in = np.prod(leaf.shape[:-1])
+    return jnp.asarray(values * (0.1 if leaf.ndim == 1 else fan_in**-0.5))
+
+  return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def race(*runs: Callable[[], object]) -> list[float]:
+  """Returns the median seconds of each, taken in turns after one of all."""
+  times = [[] for _ in runs]
+  for _ in range(_REPEATS + 1):
+    for run, kept in zip(runs, times, strict=True):
+      start = time.perf_counter()
+      run()
+      kept.append(time.perf_counter() - start)
+  return [statistics.median(kept[1:]) for kept in times]
+
+
+if __name__ == '__main__':
+  app.run(main)

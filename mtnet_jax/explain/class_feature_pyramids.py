@@ -1,0 +1,396 @@
+"""Class Feature Pyramids: the features behind a class, layer below layer.
+
+From the last activations the channels that matter for a class are found, and
+from those, layer by layer, the channels that matter for them: the back step
+(7.2–7.5). Everything that is compared is first normalised to [0, 1] by its
+minimum and maximum, and kept where its sigmoid exceeds the threshold θ. (7.3 as
+printed is always true.)
+
+Layer-wise, the kept kernels of a layer are averaged and make one set below.
+Feature-wise, every kept kernel finds its own: a tree whose nodes are channels.
+
+The thesis is A. Stergiou, *Efficient Modelling Across Time of Human Actions
+and Interactions*, 2021, chapter 7.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from mtnet_jax.errors import UserError
+from mtnet_jax.explain.class_rows import class_row
+from mtnet_jax.explain.network_layers import (
+  Importance,
+  Step,
+  count_steps,
+  find_kernels,
+  inflate,
+  inflate_branches,
+  keep,
+  layer_chain,
+  multiply,
+  normalize,
+  score_inputs,
+  sort_importance,
+)
+from mtnet_jax.explain.recording import record
+from mtnet_jax.explain.saliency_tubes import saliency_tube
+from mtnet_jax.layers import precision
+from mtnet_jax.models.mtnet import MTNet
+from mtnet_jax.typing import Array, Float
+
+MODES = ('layer', 'feature')
+WHOLE_SET = -1  # The source of what a layer's kernels found together.
+# σ of [0, 1] lies in [0.5, 0.731]: other thresholds keep all or nothing.
+_LOWEST, _HIGHEST = 0.5, 0.731
+_THRESHOLD = 0.6
+_R3D_50 = 0.55
+_MTNET = 0.67
+
+
+@dataclasses.dataclass(frozen=True)
+class Edge:
+  """From a channel to one below it.
+
+  Attributes:
+    level: of the source, 0 for the last activations.
+    source: its channel, or `WHOLE_SET`.
+    target: channel of level `level + span`.
+    importance: of the target to the source, in [0, 1].
+    via: `'kernel'`, or `'residual'` where it is a residual connection's.
+    span: levels that it goes down: 1, or the layers of a residual block.
+  """
+
+  level: int
+  source: int
+  target: int
+  importance: float
+  via: str = 'kernel'
+  span: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+  """The kept channels of one layer's activations.
+
+  Attributes:
+    layer: path of the layer that made them.
+    num_channels: kept or not.
+    importance: of each kept channel, in (0, 1], the largest first.
+  """
+
+  layer: str
+  num_channels: int
+  importance: Importance
+
+
+@dataclasses.dataclass(frozen=True)
+class Pyramid:
+  """The dependencies of a class, from the last activations down.
+
+  Attributes:
+    label: the class.
+    threshold: θ.
+    mode: one of `MODES`.
+    levels: the last activations first.
+    edges: between channels of two levels; of a residual connection whose block
+      begins below the last level there are none.
+  """
+
+  label: int
+  threshold: float
+  mode: str
+  levels: tuple[Level, ...]
+  edges: tuple[Edge, ...]
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns the same in dicts and lists; channels as keys become strings."""
+    graph = dataclasses.asdict(self)
+    for level in graph['levels']:
+      level['importance'] = {str(c): v for c, v in level['importance'].items()}
+    return graph
+
+
+@dataclasses.dataclass(frozen=True)
+class Observation:
+  """One forward pass, for pyramids of any class, mode and threshold.
+
+  Attributes:
+    logits: float32 `(k,)`.
+    features: means of the last activations, `(C',)`.
+    steps: from the last layer down.
+    activations: by the path of the layer that made them, `(t, h, w, c)` on the
+      device; of every level.
+  """
+
+  logits: Float[np.ndarray, ' k']
+  features: Float[np.ndarray, " C'"]
+  steps: tuple[Step, ...]
+  activations: Mapping[str, Float[Array, 't h w c']]
+
+
+def class_feature_pyramid(
+  model: nn.Module,
+  variables: dict,
+  clip: Float[Array, '1 t h w 3'],
+  label: int | None = None,
+  layers: int | str = 3,
+  mode: str = 'layer',
+  threshold: float | None = None,
+) -> tuple[Pyramid, list[Float[np.ndarray, 't h w']]]:
+  """Returns a class's pyramid and a tube for each of its levels.
+
+  Args:
+    model: from `mtnet_jax.models.build`.
+    variables: the model's.
+    clip: one clip, normalised.
+    label: the class; None: the predicted one.
+    layers: steps back, so that there are `layers + 1` levels, or fewer where
+      the network begins; or the path of the layer to step back to.
+    mode: one of `MODES`. Feature-wise there may be as many edges between two
+      levels as the product of their kept channels.
+    threshold: θ in [0.5, 0.731); None: `default_threshold`.
+
+  Returns:
+    The pyramid, and for each level a saliency tube over its kept channels in
+    [0, 1], as small as the layer's activations.
+
+  Raises:
+    UserError: an argument outside its range, a layer that does not exist, or
+      activations that are not finite.
+  """
+  if threshold is None:
+    threshold = default_threshold(model)
+  observation = observe(model, variables, clip, layers)
+  if label is None:
+    label = int(np.argmax(observation.logits))
+  pyramid = build(observation, variables['params'], label, mode, threshold)
+  return pyramid, level_tubes(pyramid, observation)
+
+
+def default_threshold(model: nn.Module) -> float:
+  """Returns θ as Table 7.1 has it for the model's family, else 0.6."""
+  if isinstance(model, MTNet):
+    return _MTNET if model.local_ratio < 1 else _THRESHOLD
+  plain = model.convolution == 'r3d' and model.width == 1
+  return _R3D_50 if plain and model.depth == 50 else _THRESHOLD
+
+
+def check_threshold(threshold: float) -> None:
+  """Raises a `UserError` for a θ that keeps nothing or everything."""
+  if not _LOWEST <= threshold < _HIGHEST:
+    raise UserError(
+      f'`threshold` (={threshold}) must lie in [{_LOWEST}, {_HIGHEST}): it is '
+      'compared with the sigmoid of an importance in [0, 1], and another one '
+      f'keeps every channel or none. Defaults are {_R3D_50} to {_MTNET}.'
+    )
+
+
+def observe(
+  model: nn.Module,
+  variables: dict,
+  clip: Float[Array, '1 t h w 3'],
+  layers: int | str = 3,
+) -> Observation:
+  """Runs the network once; see `class_feature_pyramid`."""
+  if clip.ndim != 5 or len(clip) != 1:
+    raise UserError(
+      f'`clip` (of shape {clip.shape}) must be one clip, (1, t, h, w, 3).'
+    )
+  params = variables['params']
+  chain = layer_chain(params)[::-1]  # from the last layer down
+  depth = count_steps(chain, layers)
+  paths = [layer.path for layer in chain[:depth]]
+  logits, endpoints, recorded = record(model, variables, clip, whole=paths)
+  shortcuts = [
+    layer.shortcut
+    for k, layer in enumerate(chain[:depth])
+    if layer.shortcut and k + layer.block <= depth
+  ]
+  kernels = {path: find_kernels(params, path) for path in (*paths, *shortcuts)}
+  # Only means leave the device; activations stay until a tube is drawn.
+  logits, features, kernels, means = jax.device_get(
+    (logits[0], endpoints['features'][0], *_pool(kernels, recorded))
+  )
+  _check_finite(logits, features, means)
+  activations = {chain[0].path: endpoints['last'][0]}
+  for k, path in enumerate(paths):
+    activations[chain[k + 1].path] = recorded[path]['input'][0]
+  return Observation(
+    logits, features, _steps(chain[:depth], kernels, means), activations
+  )
+
+
+@jax.jit
+def _pool(kernels, recorded):
+  """Means over frames, height and width, of one clip's activations."""
+  kernels = jax.tree.map(lambda k: jnp.mean(k, axis=(0, 1, 2)), kernels)
+  means = jax.tree.map(
+    lambda a: jnp.mean(precision.widen(a[0]), axis=(0, 1, 2)), recorded
+  )
+  return kernels, means
+
+
+def _check_finite(*values):
+  if not all(np.isfinite(a).all() for a in jax.tree.leaves(values)):
+    raise UserError(
+      'The network gives activations that are not finite, so that nothing can '
+      'be explained. Its weights or the clip hold NaN or infinite values.'
+    )
+
+
+def _steps(chain, kernels, means):
+  steps = []
+  for k, layer in enumerate(chain):
+    inputs = means[layer.path]['input']
+    shortcut = None
+    if layer.shortcut in kernels:
+      block_inputs = means[chain[k + layer.block - 1].path]['input']
+      shortcut = inflate(kernels[layer.shortcut]['local'], len(block_inputs))
+    outputs = means[layer.path]['output']
+    branches = inflate_branches(kernels[layer.path], len(inputs))
+    steps.append(Step(layer, branches, inputs, outputs, shortcut))
+  return tuple(steps)
+
+
+def build(
+  observation: Observation,
+  params: Mapping[str, Any],
+  label: int,
+  mode: str,
+  threshold: float,
+) -> Pyramid:
+  """Returns the pyramid of a class; see `class_feature_pyramid`.
+
+  It starts from the importance of the last activations' channels, the class's
+  row times their means, normalised (7.2).
+  """
+  if mode not in MODES:
+    raise UserError(f'`mode` (={mode!r}) must be one of {MODES}.')
+  check_threshold(threshold)
+  row = np.float64(class_row(params, observation.features, label))
+  _check_finite(row)
+  start = keep(normalize(row * observation.features), threshold)
+  kept, edges = step_back(start, observation.steps, mode, threshold)
+  levels = [
+    Level(path, activations.shape[-1], importance)
+    for (path, activations), importance in zip(
+      observation.activations.items(), kept, strict=True
+    )
+  ]
+  return Pyramid(
+    int(label), float(threshold), mode, tuple(levels), tuple(edges)
+  )
+
+
+def step_back(
+  start: Importance, steps: Sequence[Step], mode: str, threshold: float
+) -> tuple[list[Importance], list[Edge]]:
+  """Steps back through the layers and the residual connections around them.
+
+  A residual connection hands what is kept at a block's output to the block's
+  input (7.5.4): unchanged where it is the identity, through its kernels where
+  it is a projection. There both branches meet, and a channel that both keep has
+  the larger importance. A channel that several features keep likewise.
+
+  Args:
+    start: the kept channels of level 0.
+    steps: from the last layer down.
+    mode: one of `MODES`.
+    threshold: θ.
+
+  Returns:
+    The kept channels of each level, `len(steps) + 1`, and all edges.
+  """
+  levels = [dict(start)] + [{} for _ in steps]
+  edges = []
+  for k, step in enumerate(steps):
+    levels[k] = sort_importance(levels[k])
+    found = []
+    for source, chosen in _groups(levels[k], mode):
+      scores = score_inputs(step, chosen, threshold)
+      found += _edges(k, source, scores, threshold)
+    if step.layer.block and k + step.layer.block <= len(steps):
+      found += _residual_edges(k, levels[k], steps, mode, threshold)
+    for edge in found:
+      below = levels[k + edge.span]
+      old = below.get(edge.target, 0.0)
+      below[edge.target] = max(old, edge.importance)
+    edges += found
+  return [*levels[:-1], sort_importance(levels[-1])], edges
+
+
+def _groups(kept, mode):
+  """The kernels that step back together, and the source of their edges."""
+  if mode == 'feature':
+    return [(j, np.array([j])) for j in kept]
+  return [(WHOLE_SET, np.array(sorted(kept)))] if kept else []
+
+
+def _edges(level, source, scores, threshold, via='kernel', span=1):
+  return [
+    Edge(level, source, target, importance, via, span)
+    for target, importance in keep(scores, threshold).items()
+  ]
+
+
+def _residual_edges(level, kept, steps, mode, threshold):
+  span, shortcut = steps[level].layer.block, steps[level].shortcut
+  if shortcut is None:
+    return [Edge(level, j, j, a, 'residual', span) for j, a in kept.items()]
+  inputs = steps[level + span - 1].inputs
+  edges = []
+  for source, chosen in _groups(kept, mode):
+    scores = normalize(multiply(shortcut, inputs, chosen))
+    edges += _edges(level, source, scores, threshold, 'residual', span)
+  return edges
+
+
+def level_tubes(
+  pyramid: Pyramid, observation: Observation
+) -> list[Float[np.ndarray, 't h w']]:
+  """Returns a saliency tube of each level's kept channels, in [0, 1].
+
+  As small as the level's activations; zeros where no channel is kept.
+  """
+  tubes = []
+  for level in pyramid.levels:
+    kept = _kept_activations(level, observation)
+    if level.importance:
+      weights = np.array(list(level.importance.values()))
+      tubes.append(saliency_tube(kept, weights))
+    else:
+      tubes.append(np.zeros(kept.shape[:3], np.float32))
+  return tubes
+
+
+def channel_tubes(
+  pyramid: Pyramid, observation: Observation, most: int = 8
+) -> dict[tuple[str, int], Float[np.ndarray, 't h w']]:
+  """Returns a tube of each of a level's `most` important channels.
+
+  By layer and channel: the channel's activations normalised to [0, 1] by their
+  minimum and maximum, float32; zeros where they are constant.
+  """
+  tubes = {}
+  for level in pyramid.levels:
+    kept = _kept_activations(level, observation)
+    channels = list(level.importance)[:most]
+    for channel, values in zip(
+      channels, np.moveaxis(kept, -1, 0), strict=False
+    ):
+      low, extent = values.min(), np.ptp(values)
+      tube = (values - low) / extent if extent else np.zeros_like(values)
+      tubes[level.layer, channel] = tube
+  return tubes
+
+
+def _kept_activations(level, observation):
+  """In the order of their importance, float32."""
+  activations = np.asarray(observation.activations[level.layer])
+  return activations[..., list(level.importance)].astype(np.float32)

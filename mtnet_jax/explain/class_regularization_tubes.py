@@ -1,0 +1,63 @@
+"""What each Class Regularisation layer saw: the thesis, 6.3.3, Fig. 6.4.
+
+The thesis is A. Stergiou, *Efficient Modelling Across Time of Human Actions
+and Interactions*, 2021.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mtnet_jax.errors import UserError
+from mtnet_jax.explain.saliency_tubes import Shape, saliency_tube
+from mtnet_jax.layers.class_regularization import class_maps
+from mtnet_jax.typing import Float
+
+
+def class_regularization_tubes(
+  params: Mapping[str, Any],
+  endpoints: Mapping[str, Any],
+  label: int | None = None,
+  shape: Shape | None = None,
+) -> dict[str, tuple[int, Float[np.ndarray, 't h w']]]:
+  """Returns a Saliency Tube of each stage that is regularised.
+
+  The weights of a stage's channels are the layer's own map of the class, `V[n]`
+  of Algorithm 1.
+
+  Args:
+    params: of the network.
+    endpoints: what the network returned for one clip, `n` = 1.
+    label: the class, 0 to k - 1; None: of each stage the one it picked itself,
+      its early prediction.
+    shape: frames, rows and columns of the result; None: of the stage.
+
+  Returns:
+    By stage the class, and float32 saliency in [0, 1].
+
+  Raises:
+    UserError: the network has no Class Regularisation or no such class, or its
+      activations or weights are not finite.
+  """
+  picked = endpoints['early_predictions']
+  if not picked:
+    raise UserError(
+      'This network has no Class Regularisation. Train one with '
+      '--config.model.class_regularization=True, or choose another method.'
+    )
+  class_weights = params['classifier']['kernel'].T  # k d
+  if label is not None and not 0 <= label < len(class_weights):
+    raise UserError(
+      f'`label` (={label}) must be one of the {len(class_weights)} classes, '
+      'counted from 0.'
+    )
+  tubes = {}
+  for stage, early in picked.items():
+    number = stage.removeprefix('stage_')
+    projection = params[f'class_regularization_{number}']['kernel']
+    chosen = int(early[0]) if label is None else label
+    row = class_maps(class_weights[chosen][None], projection)[0]
+    activations = np.asarray(endpoints[stage][0])
+    tubes[stage] = chosen, saliency_tube(activations, row, shape)
+  return tubes

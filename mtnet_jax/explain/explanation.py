@@ -1,0 +1,102 @@
+"""What an explanation of one clip consists of."""
+
+import dataclasses
+import types
+from collections.abc import Mapping
+
+import numpy as np
+
+from mtnet_jax.typing import Float, UInt8
+
+# What people call the methods, by the name that flags and files have.
+METHODS: Mapping[str, str] = types.MappingProxyType(
+  {
+    'saliency_tubes': 'Saliency Tubes',
+    'class_feature_pyramids': 'Class Feature Pyramids',
+    'class_regularization': 'Class Regularisation',
+    'grad_cam': 'Grad-CAM',
+  }
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Faithfulness:
+  """How the class's probability follows the most salient voxels.
+
+  Attributes:
+    shares: `(k,)` of the voxels that were changed, from 0 to 1.
+    deletion: `(k,)` probabilities while the most salient voxels go first.
+    insertion: `(k,)` probabilities while they come first.
+    random_deletion: `(k,)` the same in an order that knows nothing.
+    random_insertion: `(k,)` likewise.
+  """
+
+  shares: Float[np.ndarray, ' k']
+  deletion: Float[np.ndarray, ' k']
+  insertion: Float[np.ndarray, ' k']
+  random_deletion: Float[np.ndarray, ' k']
+  random_insertion: Float[np.ndarray, ' k']
+
+  @property
+  def score(self) -> float:
+    """The area under insertion minus that under deletion, in [-1, 1]."""
+    return self._area(self.insertion) - self._area(self.deletion)
+
+  @property
+  def random_score(self) -> float:
+    """The same of the order that knows nothing: about what chance gives."""
+    return self._area(self.random_insertion) - self._area(self.random_deletion)
+
+  def _area(self, curve: np.ndarray) -> float:
+    return float(np.trapezoid(curve, self.shares))
+
+
+@dataclasses.dataclass(frozen=True)
+class Tube:
+  """Where one method saw one class in one layer.
+
+  Attributes:
+    method: a key of `METHODS`.
+    layer: name of the layer.
+    saliency: `(t, h, w)` float32 in [0, 1], of the clip's frames and pixels.
+    class_name: the class that it speaks for.
+    note: a few words on what is special, or ''.
+    faithfulness: or None where it was not measured.
+  """
+
+  method: str
+  layer: str
+  saliency: Float[np.ndarray, 't h w']
+  class_name: str
+  note: str = ''
+  faithfulness: Faithfulness | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+  """All that is shown of one clip.
+
+  Attributes:
+    title: the video's name.
+    clip: uint8 `(t, h, w, 3)`, as the model saw it.
+    seconds: `(t,)` of the frames in the video.
+    class_names: of all k classes.
+    probabilities: `(k,)` float32, of this clip.
+    label: the class that is explained, 0 to k - 1.
+    tubes: by method, and by layer from the first to the last.
+    pyramid: `class_feature_pyramids.Pyramid`, or None.
+    node_tubes: low-resolution saliency `(t', h', w')` in [0, 1] of the
+      pyramid's most important channels, by layer and channel.
+  """
+
+  title: str
+  clip: UInt8[np.ndarray, 't h w 3']
+  seconds: Float[np.ndarray, ' t']
+  class_names: tuple[str, ...]
+  probabilities: Float[np.ndarray, ' k']
+  label: int
+  tubes: tuple[Tube, ...]
+  pyramid: 'object | None' = None
+  node_tubes: Mapping[tuple[str, int], np.ndarray] = dataclasses.field(
+    default_factory=dict
+  )

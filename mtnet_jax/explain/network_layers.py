@@ -1,0 +1,292 @@
+"""The layers of a network as a chain, and the step back through one of them.
+
+A layer is one convolution with the BN, the activation and the gates after it,
+which all keep the channels' identity, or one MTConv; the two convolutions of a
+(2+1)D unit are two layers. Names are those of the parameters, so that the chain
+of any checkpoint follows from its parameters alone.
+
+The step back is the thesis's 7.5.2: A. Stergiou, *Efficient Modelling Across
+Time of Human Actions and Interactions*, 2021.
+"""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mtnet_jax.errors import UserError
+from mtnet_jax.typing import Array, Bool, Float, Int
+
+_STEMS = ('stem', 'stem_spatial', 'stem_temporal')
+_BLOCK = re.compile(r'stage_(\d+)_block_(\d+)')
+_IN_BLOCK = ('expand', 'separated', 'project', 'conv_1', 'conv_2', 'conv_3')
+_MTCONV = ('local', 'prolonged', 'pointwise')
+
+Importance = Mapping[int, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+  """A layer, and the residual connection that ends with it.
+
+  Attributes:
+    path: of its module, `stage_4_block_7/project` for instance.
+    block: layers of the residual block whose last it is; 0: it is none's last.
+    shortcut: path of the projection of that block's residual connection; None:
+      the connection is the identity.
+  """
+
+  path: str
+  block: int = 0
+  shortcut: str | None = None
+
+
+def layer_chain(params: Mapping[str, Any]) -> tuple[Layer, ...]:
+  """Returns the layers from the stem to the last activations.
+
+  The projections of residual connections are not among them; they are the
+  `shortcut` of the layer that ends their block.
+
+  Args:
+    params: of a network of `mtnet_jax.models`, or their shapes.
+  """
+  blocks = sorted(
+    (name for name in params if _BLOCK.fullmatch(name)),
+    key=lambda name: [int(n) for n in _BLOCK.fullmatch(name).groups()],
+  )
+  chain = []
+  for name in (*_STEMS, *blocks, 'head'):
+    if name in blocks:
+      chain += _block_layers(name, params[name])
+    elif name in params:
+      chain += _split(name, params[name])
+  return tuple(chain)
+
+
+def _block_layers(name, params):
+  parts = [part for part in _IN_BLOCK if part in params]
+  layers = [
+    layer for part in parts for layer in _split(f'{name}/{part}', params[part])
+  ]
+  shortcut = f'{name}/shortcut' if 'shortcut' in params else None
+  last = Layer(layers[-1].path, len(layers), shortcut)
+  return [*layers[:-1], last]
+
+
+def _split(path, params):
+  """One layer, or the two of a (2+1)D unit."""
+  if 'spatial' in params:
+    return [Layer(f'{path}/spatial'), Layer(f'{path}/temporal')]
+  return [Layer(path)]
+
+
+def count_steps(chain: Sequence[Layer], layers: int | str) -> int:
+  """Returns how many steps back are meant, at most one less than layers.
+
+  Args:
+    chain: the layers from the last to the first.
+    layers: that many steps, or the path of the layer that they lead to.
+
+  Raises:
+    UserError: less than one step, or no such layer.
+  """
+  paths = [layer.path for layer in chain]
+  if isinstance(layers, str):
+    if layers in paths:
+      return paths.index(layers)
+    near = difflib.get_close_matches(layers, paths, n=3)
+    hint = f' Did you mean {" or ".join(map(repr, near))}?' if near else ''
+    raise UserError(
+      f'The network has no layer {layers!r}.{hint} From the last to the first '
+      f'they are {", ".join(paths)}.'
+    )
+  if layers < 1:
+    raise UserError(
+      f'`layers` (={layers}) must be at least 1 step back; this network has up '
+      f'to {len(chain) - 1}.'
+    )
+  return min(layers, len(chain) - 1)
+
+
+def find_kernels(params: Mapping[str, Any], path: str) -> dict[str, Array]:
+  """Returns the kernels `(kt, kh, kw, c, f)` of a layer by their branch.
+
+  A plain convolution has `local` alone, as an MTConv without a prolonged branch
+  has; the others are `prolonged` and `pointwise`.
+
+  Args:
+    params: of the network.
+    path: of the layer, or of a shortcut.
+  """
+  for name in path.split('/'):
+    params = params[name]
+  params = params.get('conv', params)
+  if 'kernel' in params:
+    return {'local': params['kernel']}
+  return {name: params[name]['kernel'] for name in _MTCONV if name in params}
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernels:
+  """The kernels of one convolution, pooled over space and time (7.5).
+
+  Attributes:
+    weights: means of the kernels; zeros where they do not read (7.5.4).
+    reads: the input channels that each kernel has.
+  """
+
+  weights: Float[np.ndarray, 'c f']
+  reads: Bool[np.ndarray, 'c f']
+
+
+def inflate(
+  means: Float[np.ndarray, 'r f'], num_inputs: int, first: int = 0
+) -> Kernels:
+  """Returns kernels of the full width of their input.
+
+  Args:
+    means: of the kernels over space and time; r is 1 where the convolution is
+      channel-separated, else all inputs.
+    num_inputs: channels of the layer's input.
+    first: the input channel that the first of channel-separated kernels reads.
+  """
+  if len(means) == num_inputs:
+    return Kernels(means, np.ones(means.shape, bool))
+  assert len(means) == 1, means.shape
+  count = means.shape[1]
+  reads = np.eye(num_inputs, count, -first, dtype=bool)
+  assert reads.any(axis=0).all(), (num_inputs, first, count)
+  return Kernels(np.where(reads, means, 0), reads)
+
+
+def inflate_branches(
+  means: Mapping[str, Float[np.ndarray, 'r f']], num_inputs: int
+) -> dict[str, Kernels]:
+  """Returns the full-width kernels of a layer's branches.
+
+  Args:
+    means: of its kernels over space and time, by `find_kernels`'s names.
+    num_inputs: channels of the layer's input.
+  """
+  num_local = means['local'].shape[-1]
+  branches = {'local': inflate(means['local'], num_inputs)}
+  if 'prolonged' in means:
+    # Channel-separated, it reads the channels that the local branch leaves.
+    branches['prolonged'] = inflate(means['prolonged'], num_inputs, num_local)
+    branches['pointwise'] = inflate(means['pointwise'], num_local)
+  return branches
+
+
+class Step(NamedTuple):
+  """What a step back through one layer needs, all pooled over space and time.
+
+  Attributes:
+    layer: the layer.
+    kernels: by branch, see `find_kernels`.
+    inputs: means of what it reads, `(c,)`.
+    outputs: means of what it makes, before any gate or residual sum, `(f,)`.
+    shortcut: of the residual block that ends with it, or None.
+  """
+
+  layer: Layer
+  kernels: Mapping[str, Kernels]
+  inputs: Float[np.ndarray, ' c']
+  outputs: Float[np.ndarray, ' f']
+  shortcut: Kernels | None = None
+
+
+def score_inputs(
+  step: Step, chosen: Int[np.ndarray, ' k'], threshold: float
+) -> Float[np.ndarray, ' c']:
+  """Returns the importance of a layer's inputs to the mean of some kernels.
+
+  The product of the pooled inputs and kernels (7.4), normalised. In an MTConv
+  the chosen channels of the local and of the prolonged branch are two groups,
+  averaged by their sizes; the prolonged group is the average of two routes:
+  through its own kernels, and through the point-wise term, the channels of the
+  local branch that this keeps, and their kernels. A route that keeps nothing
+  adds nothing. Pooled inputs stand for what the prolonged branch reads, which
+  is the same at half the size.
+
+  Args:
+    step: the layer.
+    chosen: output channels, at least one.
+    threshold: θ, of the channels kept within the layer.
+
+  Returns:
+    In [0, 1]; NaN where no chosen kernel reads the input.
+  """
+  num_local = step.kernels['local'].weights.shape[1]
+  local, prolonged = chosen[chosen < num_local], chosen[chosen >= num_local]
+  routes = []  # weight, scores
+  if local.size:
+    scores = multiply(step.kernels['local'], step.inputs, local)
+    routes.append((local.size, normalize(scores)))
+  if prolonged.size:
+    for scores in _prolonged_routes(step, prolonged - num_local, threshold):
+      routes.append((prolonged.size / 2, normalize(scores)))
+  weights = np.array([weight for weight, _ in routes])
+  scores = np.stack([scores for _, scores in routes])
+  mean = weights @ np.nan_to_num(scores) / weights.sum()
+  return normalize(np.where(np.isnan(scores).all(axis=0), np.nan, mean))
+
+
+def _prolonged_routes(step, chosen, threshold):
+  kernels, inputs = step.kernels, step.inputs
+  direct = multiply(kernels['prolonged'], inputs, chosen)
+  num_local = kernels['local'].weights.shape[1]
+  found = multiply(kernels['pointwise'], step.outputs[:num_local], chosen)
+  via = np.array(sorted(keep(normalize(found), threshold)), int)
+  if not via.size:
+    return direct, np.full_like(direct, np.nan)
+  return direct, multiply(kernels['local'], inputs, via)
+
+
+def multiply(
+  kernels: Kernels,
+  means: Float[np.ndarray, ' c'],
+  chosen: Int[np.ndarray, ' k'],
+) -> Float[np.ndarray, ' c']:
+  """Returns pooled inputs times the mean of the chosen pooled kernels (7.4).
+
+  float64; NaN where none of the chosen kernels reads the input.
+  """
+  weights = kernels.weights[:, chosen].astype(np.float64).mean(axis=1)
+  reads = kernels.reads[:, chosen].any(axis=1)
+  return np.where(reads, weights * means, np.nan)
+
+
+def normalize(scores: Float[np.ndarray, ' c']) -> Float[np.ndarray, ' c']:
+  """Returns scores in [0, 1] by their minimum and maximum.
+
+  Args:
+    scores: float64; NaN where a channel is no candidate, which stays so. A
+      single candidate gets 1: there is no choice. Several equal ones get 0:
+      none stands out.
+  """
+  candidates = scores[~np.isnan(scores)]
+  if candidates.size == 0:
+    return scores
+  low, high = candidates.min(), candidates.max()
+  if low < high:
+    return (scores - low) / (high - low)
+  return np.where(np.isnan(scores), np.nan, float(candidates.size == 1))
+
+
+def keep(scores: Float[np.ndarray, ' c'], threshold: float) -> Importance:
+  """Returns the channels whose sigmoid exceeds θ, the most important first.
+
+  Args:
+    scores: importances in [0, 1]; NaN: no candidate.
+    threshold: θ.
+  """
+  kept = np.flatnonzero(1 / (1 + np.exp(-scores)) > threshold)
+  return sort_importance({int(j): float(scores[j]) for j in kept})
+
+
+def sort_importance(importance: Importance) -> dict[int, float]:
+  """Returns it with the largest first, of equals the lower channel."""
+  return dict(sorted(importance.items(), key=lambda item: (-item[1], item[0])))

@@ -1,0 +1,272 @@
+import functools
+
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from mtnet_jax import models
+from mtnet_jax.errors import UserError
+from mtnet_jax.explain import network_layers
+from mtnet_jax.explain.network_layers import Kernels, Layer, Step
+from mtnet_jax.layers.conv import Conv3D
+from mtnet_jax.layers.mtconv import MTConv
+
+NAN = np.nan
+
+
+@functools.cache
+def shapes_and_order(model):
+  """The parameters' shapes, and the convolutions in the order they run."""
+  order = []
+
+  def note(run, args, kwargs, context):
+    path = '/'.join(context.module.path)
+    is_layer = isinstance(context.module, (Conv3D, MTConv))
+    if is_layer and context.method_name == '__call__':
+      order.append(path)
+    return run(*args, **kwargs)
+
+  clips = jax.ShapeDtypeStruct((1, 4, 32, 32, 3), np.float32)
+  with nn.intercept_methods(note):
+    shapes = jax.eval_shape(model.init, jax.random.key(0), clips)['params']
+  inside = [p for p in order if p.rpartition('/')[0] in order]
+  return shapes, [p for p in order if p not in inside]
+
+
+@pytest.mark.parametrize('name', models.NAMES)
+def test_the_chain_has_every_convolution_once_in_the_order_they_run(name):
+  params, order = shapes_and_order(models.build(name, 5))
+  chain = network_layers.layer_chain(params)
+  shortcuts = [layer.shortcut for layer in chain if layer.shortcut]
+  plain = [path.removesuffix('/conv') for path in order]
+  assert [layer.path for layer in chain] == [
+    path for path in plain if not path.endswith('/shortcut')
+  ]
+  assert shortcuts == [path for path in plain if path.endswith('/shortcut')]
+
+  found = [
+    kernel.shape
+    for path in plain
+    for kernel in network_layers.find_kernels(params, path).values()
+  ]
+  leaves = [leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim == 5]
+  assert sorted(found) == sorted(leaves)
+
+
+@pytest.mark.parametrize('name', ['mtnet_xs', 'mt_r3d_50', 'r2plus1d_18'])
+def test_layers_read_what_the_ones_before_them_make(name):
+  params, _ = shapes_and_order(models.build(name, 5))
+  chain = network_layers.layer_chain(params)
+  widths = [3]
+  for layer in chain:
+    means = {
+      branch: np.zeros(kernel.shape[3:])
+      for branch, kernel in network_layers.find_kernels(
+        params, layer.path
+      ).items()
+    }
+    branches = network_layers.inflate_branches(means, widths[-1])
+    assert branches['local'].weights.shape[0] == widths[-1]
+    made = [b for name, b in branches.items() if name != 'pointwise']
+    widths.append(sum(b.weights.shape[1] for b in made))
+    if layer.block and not layer.shortcut:
+      assert widths[-1] == widths[-1 - layer.block]
+
+
+def test_blocks_and_their_shortcuts():
+  unit = {'conv': {'kernel': 0}, 'norm': {}}
+  factorized = {'spatial': {'kernel': 0}, 'temporal': {'kernel': 0}}
+  params = {
+    'stage_1_block_10': {'conv_1': factorized, 'conv_2': unit},
+    'stage_1_block_2': {'conv_1': unit, 'conv_2': unit, 'shortcut': unit},
+    'classifier': {'kernel': 0},
+    'stem': unit,
+  }
+  assert network_layers.layer_chain(params) == (
+    Layer('stem'),
+    Layer('stage_1_block_2/conv_1'),
+    Layer('stage_1_block_2/conv_2', 2, 'stage_1_block_2/shortcut'),
+    Layer('stage_1_block_10/conv_1/spatial'),
+    Layer('stage_1_block_10/conv_1/temporal'),
+    Layer('stage_1_block_10/conv_2', 3),
+  )
+
+
+def test_steps_are_counted_or_lead_to_a_layer():
+  chain = (Layer('head'), Layer('stage_1_block_1/expand'), Layer('stem'))
+  steps = [network_layers.count_steps(chain, n) for n in (1, 2, 3, 99)]
+  assert steps == [1, 2, 2, 2]
+  assert network_layers.count_steps(chain, 'head') == 0
+  assert network_layers.count_steps(chain, 'stem') == 2
+
+
+@pytest.mark.parametrize(
+  ('layers', 'message'),
+  [
+    ('stam', "no layer 'stam'. Did you mean 'stem'"),
+    ('', 'to the first they are head, stage_1_block_1/expand, stem'),
+    (0, r'`layers` \(=0\) must be at least 1 .* up to 2'),
+  ],
+)
+def test_steps_that_there_are_not(layers, message):
+  chain = (Layer('head'), Layer('stage_1_block_1/expand'), Layer('stem'))
+  with pytest.raises(UserError, match=message):
+    network_layers.count_steps(chain, layers)
+
+
+def test_inflation_places_each_kernel_at_the_channel_it_reads():
+  kernels = network_layers.inflate(np.array([[7.0, 0.0]]), 4, first=1)
+  np.testing.assert_array_equal(
+    kernels.weights, [[0, 0], [7, 0], [0, 0], [0, 0]]
+  )
+  # A kernel that is zero still reads.
+  np.testing.assert_array_equal(kernels.reads, [[0, 0], [1, 0], [0, 1], [0, 0]])
+  dense = network_layers.inflate(np.array([[7.0, 1.0], [2.0, 3.0]]), 2)
+  assert dense.reads.all()
+
+
+@pytest.mark.parametrize(
+  ('scores', 'expected'),
+  [
+    ([1, 3, 2], [0, 1, 0.5]),
+    ([-4, NAN, -2, -3], [0, NAN, 1, 0.5]),  # a 0 would have been the largest
+    ([NAN, -4], [NAN, 1]),  # no choice
+    ([2, NAN, 2], [0, NAN, 0]),  # nothing stands out
+    ([NAN, NAN], [NAN, NAN]),
+  ],
+)
+def test_normalize(scores, expected):
+  scores = np.array(scores, float)
+  np.testing.assert_array_equal(network_layers.normalize(scores), expected)
+
+
+def test_keep():
+  scores = np.array([0.5, 1, 0.4, NAN, 0.5, 0])
+  # σ(0.4) = 0.5987, σ(0.5) = 0.6225
+  assert list(network_layers.keep(scores, 0.6).items()) == [
+    (1, 1), (0, 0.5), (4, 0.5),
+  ]  # fmt: skip
+  assert 5 not in network_layers.keep(scores, 0.5)  # σ(0) is not above 0.5
+
+
+def make_step(inputs, outputs=(), **kernels):
+  kernels = network_layers.inflate_branches(
+    {name: np.array(means, float) for name, means in kernels.items()},
+    len(inputs),
+  )
+  return Step(Layer('layer'), kernels, np.array(inputs), np.array(outputs))
+
+
+@pytest.mark.parametrize(
+  ('chosen', 'expected'),
+  [
+    ([0], [0, 0, 1]),  # 1, 1, 6
+    ([1], [0, 0.5, 1]),  # 0, 2, 4
+    ([0, 1], [0, 1 / 4.5, 1]),  # mean kernel 0.5, 3, 2.5: 0.5, 1.5, 5
+  ],
+)
+def test_a_dense_layer(chosen, expected):
+  step = make_step([1, 0.5, 2], local=[[1, 0], [2, 4], [3, 2]])
+  scores = network_layers.score_inputs(step, np.array(chosen), 0.6)
+  np.testing.assert_allclose(scores, expected)
+
+
+@pytest.mark.parametrize(
+  ('chosen', 'expected'),
+  [
+    ([0], [1, NAN, NAN]),
+    ([0, 1], [0, 1, NAN]),  # −6, −1 over 2; the third is not read, not 0
+    ([0, 1, 2], [0, 5 / 12, 1]),  # −6, −1, 6 over 3
+  ],
+)
+def test_a_channel_separated_layer(chosen, expected):
+  step = make_step([-2, 1, 3], local=[[3, -1, 2]])
+  scores = network_layers.score_inputs(step, np.array(chosen), 0.6)
+  np.testing.assert_allclose(scores, expected)
+
+
+@pytest.mark.parametrize(
+  ('chosen', 'expected'),
+  [
+    ([0, 1], [0, 1, NAN, NAN]),  # local: 1, 4 over 2
+    # Directly channel 3 alone, 1. Point-wise 4, 6, 0: keeps 0 and 1 of the
+    # local branch, whose kernels give 0 and 1. The mean is 0, 0.5, -, 0.5.
+    ([3], [0, 1, NAN, 1]),
+    # One local kernel, channel 1 alone; one prolonged: 0, 1 + 0.5, -, 0.5.
+    ([1, 3], [0, 1, NAN, 1 / 3]),
+  ],
+)
+def test_a_channel_separated_mtconv(chosen, expected):
+  step = make_step(
+    [1, 2, 3, 4],
+    [4, 3, 9, 7],
+    local=[[1, 2, -1]],
+    prolonged=[[5]],
+    pointwise=[[1], [2], [0]],
+  )
+  scores = network_layers.score_inputs(step, np.array(chosen), 0.6)
+  np.testing.assert_allclose(scores, expected)
+
+
+def test_a_point_wise_term_that_keeps_nothing_leaves_the_other_route():
+  step = make_step(
+    [1, 2],
+    [1, 1, 7],
+    local=[[3, 4], [5, 6]],
+    prolonged=[[1], [3]],
+    pointwise=[[2], [2]],  # equal: none stands out
+  )
+  scores = network_layers.score_inputs(step, np.array([2]), 0.6)
+  np.testing.assert_allclose(scores, [0, 1])
+
+
+@pytest.mark.parametrize('threshold', [0.5, 0.6, 0.7])
+@pytest.mark.parametrize('chosen', [[0, 3], [4], [1, 2, 4, 5], [4, 5]])
+def test_a_dense_mtconv_against_loops(chosen, threshold):
+  rng = np.random.default_rng(3)
+  inputs, outputs = rng.normal(size=5), rng.normal(size=6)
+  local, prolonged = rng.normal(size=(5, 4)), rng.normal(size=(5, 2))
+  pointwise = rng.normal(size=(4, 2))
+
+  def importance(values):
+    low, high = min(values), max(values)
+    return [(v - low) / (high - low) for v in values]
+
+  def through(kernel, kept, means):
+    return importance(
+      [
+        sum(kernel[c][j] for j in kept) / len(kept) * means[c]
+        for c in range(len(means))
+      ]
+    )
+
+  first = [j for j in chosen if j < 4]
+  second = [j - 4 for j in chosen if j >= 4]
+  total = np.zeros(5)
+  if first:
+    total += len(first) * np.array(through(local, first, inputs))
+  if second:
+    found = through(pointwise, second, outputs[:4])
+    via = [j for j in range(4) if 1 / (1 + np.exp(-found[j])) > threshold]
+    routes = through(prolonged, second, inputs), through(local, via, inputs)
+    total += len(second) * np.mean(routes, axis=0)
+  expected = importance(list(total / len(chosen)))
+
+  step = make_step(
+    inputs, outputs, local=local, prolonged=prolonged, pointwise=pointwise
+  )
+  scores = network_layers.score_inputs(step, np.array(chosen), threshold)
+  np.testing.assert_allclose(scores, expected)
+
+
+def test_products_are_of_the_averaged_kernels():
+  kernels = Kernels(
+    np.array([[1, 3], [2, 0]], np.float32), np.array([[1, 1], [1, 0]], bool)
+  )
+  products = network_layers.multiply(
+    kernels, np.array([2, 5]), np.array([0, 1])
+  )
+  np.testing.assert_array_equal(products, [4, 5])
+  alone = network_layers.multiply(kernels, np.array([2, 5]), np.array([1]))
+  np.testing.assert_array_equal(alone, [6, NAN])

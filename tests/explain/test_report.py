@@ -1,0 +1,239 @@
+"""The report is one file that holds everything and trusts no name."""
+
+import base64
+import dataclasses
+import hashlib
+import html.parser
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from mtnet_jax.errors import UserError
+from mtnet_jax.explain import report
+from mtnet_jax.explain.explanation import Faithfulness
+from tests.explain import example
+
+
+class _Page(html.parser.HTMLParser):
+  """Elements of a page: attributes by tag, and text of scripts and styles."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.tags, self.texts, self._inside = [], [], None
+    self.feed(text)
+    self.close()
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append((tag, dict(attrs)))
+    self._inside = tag
+
+  def handle_endtag(self, tag):
+    self._inside = None
+
+  def handle_data(self, data):
+    if self._inside in ('script', 'style'):
+      self.texts.append(data)
+
+  def all(self, tag):
+    return [attributes for name, attributes in self.tags if name == tag]
+
+
+def _write(tmp_path, explanation, files=None):
+  path = report.write(explanation, tmp_path, files or {})
+  text = path.read_text(encoding='utf-8')
+  page = _Page(text)
+  style, data, script = page.texts
+  return text, page, style, json.loads(data), script
+
+
+def _decode(map_, num_frames):
+  data = np.frombuffer(base64.b64decode(map_['data']), np.uint8)
+  return data.reshape(num_frames, map_['height'], map_['width'])
+
+
+def test_the_policy_admits_our_own_script_and_style_only(tmp_path):
+  _, page, style, _, script = _write(tmp_path, example.make())
+  (policy,) = [m['content'] for m in page.all('meta') if 'http-equiv' in m]
+
+  def digest(text):
+    code = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{code}'"
+
+  rules = dict(rule.strip().split(' ', 1) for rule in policy.split(';'))
+  assert rules == {
+    'default-src': "'none'",
+    'img-src': 'data:',
+    'style-src': digest(style),
+    'script-src': digest(script),
+    'base-uri': "'none'",
+    'form-action': "'none'",
+  }
+
+
+def test_nothing_is_loaded_from_elsewhere(tmp_path):
+  text, page, *_ = _write(tmp_path, example.make())
+  for _, attributes in page.tags:
+    assert not {'src', 'href', 'srcset'} & set(attributes)
+  assert '@import' not in text and 'url(' not in text
+  assert '{{' not in text
+
+
+def test_names_cannot_break_out(tmp_path):
+  explanation = dataclasses.replace(
+    example.make(example.HOSTILE), title=example.HOSTILE + '{{data}}'
+  )
+  text, page, _, data, _ = _write(tmp_path, explanation)
+  assert len(page.all('script')) == text.count('</script>') == 2
+  assert '<!--' not in text
+  assert data['className'] == example.HOSTILE
+  assert data['title'] == example.HOSTILE + '{{data}}'
+
+
+def test_names_of_any_letters(tmp_path):
+  name = 'größe 波\u2028\udcff'  # the last from a file name that is no UTF-8
+  *_, data, _ = _write(tmp_path, example.make(name))
+  assert data['className'] == name
+
+
+def test_frames_and_saliency_come_back(tmp_path):
+  explanation = example.make()
+  *_, data, _ = _write(tmp_path, explanation)
+  assert len(data['frames']) == 8 and data['rate'] == pytest.approx(10)
+  for url, frame in zip(data['frames'], explanation.clip, strict=True):
+    kind, content = url.split(',')
+    assert kind == 'data:image/png;base64'  # flat colors: smaller than a JPEG
+    content = np.frombuffer(base64.b64decode(content), np.uint8)
+    got = cv2.imdecode(content, cv2.IMREAD_COLOR)[..., ::-1]
+    np.testing.assert_array_equal(got, frame)
+  for shown, tube in zip(data['tubes'], explanation.tubes, strict=True):
+    got = _decode(shown['map'], 8)
+    np.testing.assert_allclose(got / 255, tube.saliency, atol=0.5 / 255 + 1e-6)
+
+
+def test_saliency_is_embedded_small(tmp_path):
+  clip = np.zeros((2, 96, 192, 3), np.uint8)
+  explanation = example.make(clip=clip)
+  *_, data, _ = _write(tmp_path, explanation)
+  got = _decode(data['tubes'][0]['map'], 2)
+  assert got.shape == (2, 32, 64)
+  want = explanation.tubes[0].saliency.reshape(2, 32, 3, 64, 3).mean((2, 4))
+  np.testing.assert_allclose(got / 255, want, atol=1 / 255)
+
+
+def test_a_channel_s_tube_is_stretched_over_time(tmp_path):
+  explanation = example.make()
+  low = np.array([0.0, 1.0], np.float32)[:, None, None] * np.ones((2, 3, 3))
+  first = next(iter(explanation.node_tubes))
+  explanation = dataclasses.replace(explanation, node_tubes={first: low})
+  *_, data, _ = _write(tmp_path, explanation)
+  nodes = [n for c in data['graph']['columns'] for n in c['nodes']]
+  (shown,) = [node['map'] for node in nodes if node['map']]
+  # Frame i of 8 covers [i/8, (i+1)/8]; the two maps are centered at 1/4, 3/4.
+  centers = (np.arange(8) + 0.5) / 8
+  want = np.interp(centers, [0.25, 0.75], [0, 255])
+  np.testing.assert_allclose(_decode(shown, 8)[:, 1, 1], want, atol=0.51)
+
+
+def test_bars_are_the_five_likeliest_and_the_explained_class(tmp_path):
+  explanation = dataclasses.replace(example.make(), label=5)
+  *_, data, _ = _write(tmp_path, explanation)
+  shown = [(b['name'], b['rank'], b['percent']) for b in data['bars']]
+  assert shown == [
+    ('wave', 1, '75\u00a0%'),
+    ('push', 2, '10\u00a0%'),
+    ('jump', 3, '5\u00a0%'),
+    ('hug', 4, '4\u00a0%'),
+    ('sit_down', 5, '3\u00a0%'),
+    ('stand_up', 7, '1\u00a0%'),
+  ]
+  assert [b['isExplained'] for b in data['bars']] == 5 * [False] + [True]
+
+
+def test_headings_know_their_level_s_tube(tmp_path):
+  *_, data, _ = _write(tmp_path, example.make())
+  for column in data['graph']['columns']:
+    tube = data['tubes'][column['tube']]
+    assert tube['method'] == 'class_feature_pyramids'
+    assert tube['layer'] == column['layer']
+
+
+def test_without_pyramid_tubes_and_tests(tmp_path):
+  explanation = dataclasses.replace(
+    example.make(), pyramid=None, tubes=(), node_tubes={}
+  )
+  *_, data, _ = _write(tmp_path, explanation)
+  assert data['graph'] is None and data['tubes'] == []
+
+
+def test_links_are_quoted(tmp_path):
+  files = {'The <overlay>': 'a b/ü#1?.mp4', 'x': 'javascript:alert(1)'}
+  *_, data, _ = _write(tmp_path, example.make(), files)
+  assert data['files'] == [
+    {'name': 'The <overlay>', 'href': './a%20b/%C3%BC%231%3F.mp4'},
+    {'name': 'x', 'href': './javascript%3Aalert%281%29'},
+  ]
+
+
+def test_a_large_clip_makes_a_small_file(tmp_path):
+  rng = np.random.default_rng(0)
+  coarse = rng.integers(0, 256, (16, 16, 16, 3), np.uint8)
+  clip = np.stack([cv2.resize(frame, (256, 256)) for frame in coarse])
+  clip = np.clip(clip + rng.normal(0, 6, clip.shape), 0, 255).astype(np.uint8)
+  explanation = example.make(clip=clip, num_nodes=11)
+  tubes = (explanation.tubes * 2)[:14]
+  explanation = dataclasses.replace(explanation, tubes=tubes)
+  path = report.write(explanation, tmp_path)
+  assert path.stat().st_size < 3_000_000
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+  (tmp_path / 'file').write_text('not a folder')
+  with pytest.raises(UserError, match=r'report\.html cannot be written'):
+    report.write(example.make(), tmp_path / 'file')
+
+
+def _curves(deletion, insertion, start=0.8):
+  """Straight random curves from and to `start`; the others are powers."""
+  shares = np.linspace(0, 1, 21)
+  return Faithfulness(
+    shares=shares,
+    deletion=start * (1 - shares) ** deletion,
+    insertion=start * (1 - (1 - shares) ** insertion),
+    random_deletion=start * (1 - shares),
+    random_insertion=start * shares,
+  )
+
+
+@pytest.mark.parametrize(
+  'deletion, insertion, kind, words',
+  [
+    (3, 3, 'believe', 'Believe it: '),
+    (3, 1, 'doubt', 'only one of the two tests'),
+    (1, 3, 'doubt', 'only one of the two tests'),
+    (1, 1, 'chance', 'No better than chance'),
+    (0.5, 0.5, 'chance', 'No better than chance'),
+  ],
+)
+def test_verdict(deletion, insertion, kind, words):
+  got, sentence = report.verdict(_curves(deletion, insertion), 'wave')
+  assert got == kind and words in sentence
+  # The mean of 0.8 · x ** power is 0.8 / (power + 1).
+  removed = f'{80 / (deletion + 1):.0f} %'
+  shown = f'{80 - 80 / (insertion + 1):.0f} %'
+  sentence = sentence.replace('\u00a0', ' ')
+  assert f'of “wave” is {removed} on average (40 % at random;' in sentence
+  assert f'it is {shown} (40 % at random; higher is better)' in sentence
+
+
+def test_verdict_of_a_class_without_probability():
+  kind, sentence = report.verdict(_curves(3, 3, start=0.03), 'wave')
+  assert kind == 'unclear' and 'hardly believes in “wave”' in sentence
+
+
+def test_percent():
+  got = [report.percent(p) for p in (0, 0.004, 0.01, 0.456, 1)]
+  assert [g.replace('\u00a0', ' ') for g in got] == [
+    '0 %', '< 1 %', '1 %', '46 %', '100 %',
+  ]  # fmt: skip
