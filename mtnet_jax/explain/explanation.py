@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mtnet_jax.explain.class_feature_pyramids import Pyramid
 from mtnet_jax.typing import Float, UInt8
 
 # What people call the methods, by the name that flags and files have.
@@ -17,6 +18,11 @@ METHODS: Mapping[str, str] = types.MappingProxyType(
     'grad_cam': 'Grad-CAM',
   }
 )
+
+
+def layer_name(layer: str) -> str:
+  """Returns what people read in place of an endpoint's name."""
+  return 'last activations' if layer == 'last' else layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +90,7 @@ class Explanation:
     probabilities: `(k,)` float32, of this clip.
     label: the class that is explained, 0 to k - 1.
     tubes: by method, and by layer from the first to the last.
-    pyramid: `class_feature_pyramids.Pyramid`, or None.
+    pyramid: of the class, or None.
     node_tubes: low-resolution saliency `(t', h', w')` in [0, 1] of the
       pyramid's most important channels, by layer and channel.
   """
@@ -96,7 +102,7 @@ class Explanation:
   probabilities: Float[np.ndarray, ' k']
   label: int
   tubes: tuple[Tube, ...]
-  pyramid: 'object | None' = None
+  pyramid: Pyramid | None = None
   node_tubes: Mapping[tuple[str, int], np.ndarray] = dataclasses.field(
     default_factory=dict
   )

@@ -8,15 +8,15 @@ import re
 import numpy as np
 
 from mtnet_jax.explain import graph_drawing, overlay, report
-from mtnet_jax.explain.explanation import METHODS, Explanation, Tube
+from mtnet_jax.explain.explanation import METHODS, Explanation, Tube, layer_name
 
 
 def write(found: Explanation, directory: pathlib.Path) -> pathlib.Path:
   """Writes an explanation's files, and the report that links them.
 
   Of each method a PNG of its tubes over time, layer below layer; an MP4 of each
-  tube, and a GIF of the method's last; `tubes.npz` with the saliency under
-  METHOD/LAYER; `explanation.json`; of a pyramid `pyramid.json` and
+  tube, and a GIF of the method's last; `tubes.npz` with the saliency, float16,
+  under METHOD/LAYER; `explanation.json`; of a pyramid `pyramid.json` and
   `pyramid.png`.
 
   Args:
@@ -42,7 +42,11 @@ def write(found: Explanation, directory: pathlib.Path) -> pathlib.Path:
     _write_json(found.pyramid.to_json(), directory / 'pyramid.json')
   _write_json(_summary(found), directory / 'explanation.json')
   files['Probabilities and scores, JSON'] = 'explanation.json'
-  arrays = {f'{t.method}/{t.layer}': t.saliency for t in found.tubes}
+  # Half precision: saliency is smooth, and nobody sees more than 256 levels.
+  arrays = {
+    f'{tube.method}/{tube.layer}': tube.saliency.astype(np.float16)
+    for tube in found.tubes
+  }
   with overlay.writing(directory / 'tubes.npz'):
     np.savez_compressed(directory / 'tubes.npz', **arrays)
   files['Saliency, NumPy'] = 'tubes.npz'
@@ -55,7 +59,7 @@ def _write_method(found, method, title, tubes, directory) -> dict[str, str]:
   rows = {}
   for tube in tubes:
     frames = overlay.blend(found.clip, tube.saliency)
-    rows[f'{tube.layer}: {tube.class_name}'] = frames
+    rows[f'{layer_name(tube.layer)}: {tube.class_name}'] = frames
     name = f'{method}-{re.sub("[^a-z0-9_]", "-", tube.layer)}'
     overlay.write_mp4(frames, found.seconds, directory / f'{name}.mp4')
     files[f'{title}, {tube.layer}, MP4'] = f'{name}.mp4'

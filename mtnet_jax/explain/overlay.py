@@ -18,6 +18,8 @@ from mtnet_jax.errors import UserError
 from mtnet_jax.typing import Float, UInt8
 
 _LARGE = 256  # pixels: smaller frames are magnified, by whole numbers, up to it
+# Smoothly: edges of large pixels would hide the figures.
+_MAGNIFIES = cv2.INTER_CUBIC
 _SLOWEST = 4.0  # frames a second: below, a clip is a row of pictures
 _SHORTEST = 4.0  # seconds: shorter clips are repeated
 
@@ -138,11 +140,15 @@ def write_gif(
   """
   # A GIF counts in 10 ms, and browsers slow down what is quicker than 20.
   milliseconds = max(10 * round(100 / frame_rate(seconds)), 20)
+  frames = _magnify(frames)
   _, _, width, _ = frames.shape
   palette = PIL.Image.fromarray(frames.reshape(-1, width, 3)).quantize(256)
+  # Dots of other colors would be taken for saliency.
   images = [
-    PIL.Image.fromarray(frame).quantize(palette=palette)
-    for frame in _magnify(frames)
+    PIL.Image.fromarray(frame).quantize(
+      palette=palette, dither=PIL.Image.Dither.NONE
+    )
+    for frame in frames
   ]
   with writing(path):
     images[0].save(
@@ -228,14 +234,18 @@ def writing(path: str | pathlib.Path) -> Iterator[None]:
 
 
 def _magnify(frames: np.ndarray) -> np.ndarray:
-  factor = max(1, _LARGE // max(frames.shape[1:3]))
-  return frames.repeat(factor, axis=1).repeat(factor, axis=2)
+  _, height, width, _ = frames.shape
+  factor = max(1, _LARGE // max(height, width))
+  size = factor * width, factor * height
+  return np.stack(
+    [cv2.resize(frame, size, interpolation=_MAGNIFIES) for frame in frames]
+  )
 
 
 def _fit(image: np.ndarray, height: int) -> np.ndarray:
   """Returns a frame as wide as a strip's cell."""
   shrinks = image.shape[1] > _CELL
-  method = cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST
+  method = cv2.INTER_AREA if shrinks else _MAGNIFIES
   return cv2.resize(image, (_CELL, height), interpolation=method)
 
 

@@ -3,7 +3,8 @@ const data = JSON.parse(document.getElementById('data').textContent);
 const colors = bytes(data.colors);
 const $ = (id) => document.getElementById(id);
 const PLAIN = 'plain';
-const SHORTEST_SIDE = 480; // canvas pixels: tiny clips are magnified
+const SHORTEST_SIDE = 480; // canvas pixels: small clips are magnified
+const NEUTRAL = '#808080'; // the picture that the color scale lies over
 
 // What is shown: `map` is the saliency or null, `tube` an index or null, `node`
 // a node of the graph or null.
@@ -39,15 +40,16 @@ function draw(parent, name, attributes, text = null) {
 // ---- The player.
 
 const canvas = $('canvas');
-const scale = Math.max(1, Math.floor(SHORTEST_SIDE / data.height));
+const scale = Math.max(1, Math.ceil(SHORTEST_SIDE / data.height));
 canvas.width = data.width * scale;
 canvas.height = data.height * scale;
 const screen = canvas.getContext('2d');
 const veil = make('canvas');
 let images = [];
 
+// Both are magnified smoothly: edges of large pixels would hide the figures.
 function paint() {
-  screen.imageSmoothingEnabled = false;
+  screen.imageSmoothingQuality = 'high';
   screen.drawImage(images[frame], 0, 0, canvas.width, canvas.height);
   if (!shown.map) return;
   const {width, height} = shown.map;
@@ -63,8 +65,6 @@ function paint() {
     picture.data[4 * i + 3] = strength * level;
   }
   context.putImageData(picture, 0, 0);
-  screen.imageSmoothingEnabled = true;
-  screen.imageSmoothingQuality = 'high';
   screen.drawImage(veil, 0, 0, canvas.width, canvas.height);
 }
 
@@ -101,18 +101,40 @@ function step(by) {
   goTo(frame + by);
 }
 
-// How bright each moment is.
-function drawMoments() {
-  const sums = data.seconds.map((_, i) => {
-    if (!shown.map) return 0;
-    const size = shown.map.width * shown.map.height;
+// How bright the picture is at each moment.
+function brightness() {
+  if (!shown.map) return data.seconds.map(() => 0);
+  const size = shown.map.width * shown.map.height;
+  return data.seconds.map((_, i) => {
     const part = values(shown.map).subarray(i * size, (i + 1) * size);
     return part.reduce((sum, level) => sum + level, 0);
   });
+}
+
+function brightestFrame() {
+  const sums = brightness();
+  return sums.indexOf(Math.max(...sums));
+}
+
+function drawMoments() {
+  const sums = brightness();
   const most = Math.max(...sums, 1);
   for (const [i, bar] of [...$('moments').children].entries()) {
     bar.style.height = `${(100 * sums[i]) / most}%`;
   }
+}
+
+// The colors as they are seen: at their opacity, over a neutral picture.
+function drawScale() {
+  const stops = [...Array(17).keys()].map((i) => {
+    const share = i / 16;
+    const level = Math.round(255 * share);
+    const opacity = (share * $('strength').value) / 100;
+    const color = colors.subarray(3 * level, 3 * level + 3);
+    return `rgba(${color.join()},${opacity})`;
+  });
+  $('scale').style.background =
+    `linear-gradient(90deg, ${stops.join()}) ${NEUTRAL}`;
 }
 
 // ---- What is shown.
@@ -161,7 +183,7 @@ function caption() {
   }
   if (shown.tube === null) return 'The plain clip, as the network sees it.';
   const {method, layer, className, note} = data.tubes[shown.tube];
-  const words = `${data.methods[method]} in ${layer}, for “${className}”`;
+  const words = `${data.methods[method]}, ${layer}, for “${className}”`;
   return note ? `${words}: ${note}.` : `${words}.`;
 }
 
@@ -183,6 +205,7 @@ function drawTrust() {
   const tested = shown.node ? null : data.tubes[shown.tube]?.faithfulness;
   $('verdict').className = tested?.kind ?? '';
   $('charts').replaceChildren();
+  $('curves').hidden = !tested;
   if (!tested) {
     $('verdict').textContent = shown.map
       ? 'This picture was not tested.'
@@ -190,39 +213,39 @@ function drawTrust() {
     return;
   }
   $('verdict').textContent = tested.sentence;
-  drawChart(tested, 'deletion', 'Brightest removed first');
-  drawChart(tested, 'insertion', 'Brightest shown first');
+  $('curves-of').textContent =
+    `Probability of “${data.tubes[shown.tube].className}” as more of the ` +
+    'clip is removed or shown:';
+  drawChart(tested, 'deletion', 'Removed: lower is better');
+  drawChart(tested, 'insertion', 'Shown: higher is better');
 }
 
 function drawChart(tested, name, heading) {
-  const chart = draw($('charts'), 'svg', {viewBox: '0 0 200 160', role: 'img'});
-  const [left, top, right, bottom] = [30, 24, 194, 126];
+  const chart = draw($('charts'), 'svg', {viewBox: '0 0 280 150', role: 'img'});
+  const [left, top, right, bottom] = [40, 26, 274, 130];
   const x = (share) => left + share * (right - left);
   const y = (probability) => bottom - probability * (bottom - top);
   const change = name === 'deletion' ? 'removed' : 'shown';
   chart.setAttribute(
     'aria-label',
-    `${heading}: the probability over the share of the clip that is ${change}`,
+    `${heading}. Probability over the share of the clip that is ${change}.`,
   );
   draw(chart, 'text', {x: 0, y: 12, class: 'heading'}, heading);
   for (const share of [0, 0.5, 1]) {
     const line = `M${left} ${y(share)}H${right}`;
     draw(chart, 'path', {d: line, class: 'axis'});
     const label = {x: left - 5, y: y(share) + 4, 'text-anchor': 'end'};
-    draw(chart, 'text', label, share);
+    draw(chart, 'text', label, `${100 * share} %`);
     const anchor = share === 1 ? 'end' : share ? 'middle' : 'start';
-    const below = {x: x(share), y: bottom + 15, 'text-anchor': anchor};
-    draw(chart, 'text', below, `${100 * share} %`);
+    const below = {x: x(share), y: bottom + 16, 'text-anchor': anchor};
+    const words = share === 1 ? `100 % ${change}` : `${100 * share} %`;
+    draw(chart, 'text', below, words);
   }
   const points = (curve) =>
     curve.map((p, i) => `${x(tested.shares[i])},${y(p)}`).join(' ');
   const random = points(tested[`random_${name}`]);
   draw(chart, 'polyline', {points: random, class: 'random'});
   draw(chart, 'polyline', {points: points(tested[name]), class: 'curve'});
-  const below = {y: bottom + 31};
-  draw(chart, 'text', {...below, x: left}, '- - at random');
-  const end = {...below, x: right, 'text-anchor': 'end', class: 'this'};
-  draw(chart, 'text', end, '— this picture');
 }
 
 // ---- The page.
@@ -236,7 +259,7 @@ function drawBars() {
     filled.style.width = `${100 * bar.probability}%`;
     track.append(filled);
     const name = bar.rank > 5 ? `${bar.name} (rank ${bar.rank})` : bar.name;
-    item.append(make('span', {}, name), make('b', {}, bar.percent), track);
+    item.append(make('span', {}, name), track, make('b', {}, bar.percent));
     $('bars').append(item);
   }
 }
@@ -252,10 +275,32 @@ function drawMethods() {
   }
 }
 
+// A row a method; what there is of each layer stands behind its kind.
+function drawFiles() {
+  for (const {name, links} of data.files) {
+    const row = make('dd');
+    let kind = null;
+    for (const link of links) {
+      if (link.layer && link.kind !== kind) {
+        row.append(make('span', {}, `${link.kind}:`));
+      }
+      kind = link.kind;
+      const anchor = make('a', {href: link.href}, link.layer || kind);
+      anchor.setAttribute('aria-label', link.words);
+      row.append(anchor);
+    }
+    $('links').append(make('dt', {}, name), row);
+  }
+  $('files').hidden = !data.files.length;
+}
+
 function fill() {
   const explained = data.bars.find((bar) => bar.isExplained);
   document.title = `${data.className}: ${data.title}`;
-  $('title').textContent = data.title;
+  const [first, last] = [clock(0), clock(data.seconds.length - 1)];
+  $('title').textContent =
+    `${data.title}: ${data.seconds.length} frames of ` +
+    `${data.width} × ${data.height} pixels, ${first} to ${last}`;
   $('headline').textContent =
     explained.rank === 1
       ? `Why “${data.className}”? The network gives it ${explained.percent}.`
@@ -263,20 +308,10 @@ function fill() {
         `The network answers “${data.bars[0].name}” (${data.bars[0].percent}).`;
   $('moments').append(...data.seconds.map(() => make('i')));
   $('time').max = data.seconds.length - 1;
-  const stops = [0, 64, 128, 192, 255].map(
-    (level) => `rgb(${colors.subarray(3 * level, 3 * level + 3).join()})`,
-  );
-  $('scale').style.background = `linear-gradient(90deg, ${stops.join()})`;
-  $('links').append(
-    ...data.files.map((file) => {
-      const item = make('li');
-      item.append(make('a', {href: file.href}, file.name));
-      return item;
-    }),
-  );
-  $('files').hidden = !data.files.length;
+  drawScale();
   drawBars();
   drawMethods();
+  drawFiles();
   if (data.graph) drawGraph();
 }
 
@@ -286,7 +321,10 @@ function listen() {
     play(false);
     goTo(Number(event.target.value));
   });
-  $('strength').addEventListener('input', paint);
+  $('strength').addEventListener('input', () => {
+    drawScale();
+    paint();
+  });
   $('layer').addEventListener('change', (event) => {
     showTube(Number(event.target.value));
   });
@@ -320,6 +358,6 @@ images = await Promise.all(
 fill();
 listen();
 showMethod(data.tubes[0]?.method ?? PLAIN);
-goTo(0);
+goTo(brightestFrame());
 play(!matchMedia('(prefers-reduced-motion: reduce)').matches);
 document.documentElement.dataset.ready = 'yes';

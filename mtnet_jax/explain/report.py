@@ -22,6 +22,7 @@ from mtnet_jax.explain.explanation import (
   Explanation,
   Faithfulness,
   Tube,
+  layer_name,
 )
 
 _HERE = pathlib.Path(__file__).parent
@@ -42,8 +43,8 @@ def write(
     explanation: what is shown. Names may hold anything: they are never read as
       HTML.
     directory: where the file goes; it is made where it is not there.
-    files: paths relative to `directory` of what lies beside the report, by the
-      words of the link.
+    files: paths relative to `directory` of what lies beside the report, by
+      'METHOD, KIND' or 'METHOD, LAYER, KIND', such as 'Grad-CAM, last, MP4'.
 
   Returns:
     The file's path.
@@ -62,7 +63,8 @@ def verdict(faithfulness: Faithfulness, class_name: str) -> tuple[str, str]:
   """Says in plain words whether a tube is to be believed.
 
   A tube is good at a test where the area between its curve and the random one
-  is more than 0.02.
+  is more than 0.02. There is nothing to test where the whole clip does not
+  give the class at least 0.04 more than an empty one.
 
   Args:
     faithfulness: the curves.
@@ -73,19 +75,20 @@ def verdict(faithfulness: Faithfulness, class_name: str) -> tuple[str, str]:
   """
   f = faithfulness
   curves = (f.deletion, f.insertion, f.random_deletion, f.random_insertion)
-  if max(map(np.max, curves)) < 2 * _MARGIN:
+  whole, nothing = float(f.deletion[0]), float(f.deletion[-1])
+  if whole - nothing < 2 * _MARGIN:
     return 'unclear', (
-      f'The network hardly believes in “{class_name}” whatever it is shown, so '
-      'this test cannot tell whether the picture is right.'
+      f'This test cannot tell: the network gives “{class_name}” '
+      f'{percent(whole)} for the whole clip, and {percent(nothing)} for one '
+      'from which everything is removed.'
     )
   # The area under a curve is its mean, for shares go from 0 to 1.
   means = [float(np.trapezoid(curve, f.shares)) for curve in curves]
   removed, shown, random_removed, random_shown = map(percent, means)
   facts = (
-    'Where its brightest parts are removed first, the probability of '
-    f'“{class_name}” is {removed} on average ({random_removed} at random; '
-    f'lower is better). Where they are shown first, it is {shown} '
-    f'({random_shown} at random; higher is better).'
+    f'Removing the brightest parts first leaves “{class_name}” {removed} on '
+    f'average, removing parts at random {random_removed}. Showing the '
+    f'brightest first gives {shown}, showing parts at random {random_shown}.'
   )
   deletes = means[2] - means[0] > _MARGIN
   inserts = means[1] - means[3] > _MARGIN
@@ -153,11 +156,27 @@ def _content(explanation: Explanation, files: Mapping[str, str]) -> dict:
     'methods': dict(METHODS),
     'tubes': [_tube(tube) for tube in explanation.tubes],
     'graph': _graph(explanation),
-    'files': [
-      {'name': name, 'href': './' + urllib.parse.quote(path)}
-      for name, path in files.items()
-    ],
+    'files': _files(files),
   }
+
+
+def _files(files: Mapping[str, str]) -> list[dict]:
+  """Groups links by what is before their first comma, layers' at the end."""
+  groups = {}
+  for words, path in files.items():
+    name, *layer, kind = words.split(', ')
+    layer = layer_name(', '.join(layer))
+    link = {
+      'kind': kind,
+      'layer': layer,
+      'words': ', '.join(filter(None, (name, layer, kind))),
+      'href': './' + urllib.parse.quote(path),
+    }
+    groups.setdefault(name, []).append(link)
+  return [
+    {'name': name, 'links': sorted(links, key=lambda link: link['layer'] != '')}
+    for name, links in groups.items()
+  ]
 
 
 def _bars(explanation: Explanation) -> list[dict]:
@@ -192,7 +211,7 @@ def _image(frame: np.ndarray) -> str:
 def _tube(tube: Tube) -> dict:
   return {
     'method': tube.method,
-    'layer': tube.layer,
+    'layer': layer_name(tube.layer),
     'className': tube.class_name,
     'note': tube.note,
     'map': _map(tube.saliency, len(tube.saliency)),
@@ -267,7 +286,7 @@ def _graph(explanation: Explanation) -> dict | None:
 
   columns = [
     {
-      'layer': column.layer,
+      'layer': layer_name(column.layer),
       'numChannels': column.num_channels,
       'numKept': column.num_kept,
       'moreRow': column.more_row,

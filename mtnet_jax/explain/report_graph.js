@@ -1,7 +1,8 @@
 
 // The graph of the pyramid: a part of report.js, which follows it.
 
-const COLUMN = 150;
+const NARROWEST = 84; // pixels of a column in which its numbers can be read
+const WIDEST = 150;
 const ROW = 26;
 const nodes = []; // those whose tube can be shown, with their elements
 
@@ -14,13 +15,14 @@ function drawGraph() {
     `from the class ${how} (θ = ${threshold}). Larger is more important; ` +
     'dashed lines are residual connections. Choose a filled node, or the ' +
     'name of a layer, to see its picture in the player.';
-  const width = COLUMN * (columns.length + 1);
-  $('graph').style.minWidth = `${width}px`;
+  const column = columnWidth(columns.length + 1);
+  const width = column * (columns.length + 1);
+  $('graph').style.width = `${width}px`;
   const box = `0 0 ${width} ${ROW * (numRows + 1)}`;
   const svg = draw($('graph'), 'svg', {viewBox: box, id: 'drawing'});
   svg.setAttribute('role', 'group');
   svg.setAttribute('aria-label', 'Channels and how they depend on each other');
-  const x = (level) => COLUMN * (columns.length - level - 0.5);
+  const x = (level) => column * (columns.length - level - 0.5);
   const y = (row) => ROW * (row + 1);
   for (const line of lines) drawLine(svg, line, x, y);
   for (const level of [...columns.keys()].reverse()) {
@@ -30,6 +32,16 @@ function drawGraph() {
   drawHeading(null, data.className, 'class');
   $('scroller').scrollLeft = $('scroller').scrollWidth;
   svg.addEventListener('keydown', moveInGraph);
+  new ResizeObserver(([{target}]) => {
+    $('sideways').hidden = target.scrollWidth <= target.clientWidth;
+  }).observe($('scroller'));
+}
+
+// The graph stands beside the clip where it can, else across the page.
+function columnWidth(number) {
+  const room = () => $('scroller').clientWidth / number;
+  if (room() < NARROWEST) $('pyramid').classList.add('wide');
+  return Math.min(Math.max(Math.floor(room()), NARROWEST), WIDEST);
 }
 
 function drawLine(svg, line, x, y) {
@@ -37,7 +49,8 @@ function drawLine(svg, line, x, y) {
   const start = x(line.level) - (isSet ? 22 : 0);
   const end = x(line.level + line.span);
   const bend = (start + end) / 2;
-  const bow = ROW * (line.span - 1); // past the nodes between
+  // Past the nodes between: it is off by 3/4 of this, half a row a column.
+  const bow = (2 / 3) * ROW * (line.span - 1);
   const [from, to] = [y(line.start), y(line.end)];
   const path = draw(svg, 'path', {
     d: `M${start} ${from}C${bend} ${from - bow} ${bend} ${to - bow} ${end} ${to}`,
@@ -112,9 +125,9 @@ function reveal() {
 function drawHeading(tube, name, text) {
   const heading = make('div');
   if (tube === null) {
-    heading.append(make('strong', {}, name));
+    heading.append(breakable(make('strong'), name));
   } else {
-    const button = make('button', {type: 'button'}, name);
+    const button = breakable(make('button', {type: 'button'}), name);
     button.dataset.tube = tube;
     button.addEventListener('click', () => {
       showTube(tube);
@@ -124,6 +137,14 @@ function drawHeading(tube, name, text) {
   }
   heading.append(make('small', {}, text));
   $('levels').append(heading);
+}
+
+// Names break after their parts, as in stage_4_|block_1/|expand.
+function breakable(element, name) {
+  for (const part of name.split(/(?<=_\d+_|\/)/)) {
+    element.append(part, make('wbr'));
+  }
+  return element;
 }
 
 function markGraph() {

@@ -86,6 +86,19 @@ def test_mp4_plays_at_the_clip_s_rate_and_repeats(tmp_path):
     assert np.abs(got[i, :171, :247] - want).mean() < 4
 
 
+def test_small_frames_are_magnified_smoothly(tmp_path):
+  clip = np.zeros((2, 8, 8, 3), np.uint8)
+  clip[:, :, 4:] = 200
+  overlay.write_gif(clip, [0, 1], tmp_path / 'a.gif')
+  overlay.write_strip(clip, {'a': clip}, [0, 1], tmp_path / 'a.png')
+  strip = _read(tmp_path / 'a.png')[16 + 20 :, 16:]
+  for row in (_read(tmp_path / 'a.gif')[128, :, 0], strip[96, :192, 0]):
+    # Between the centers of two pixels it goes up step by step.
+    edge = np.count_nonzero((row > 20) & (row < 180))
+    assert 0.4 < edge / (len(row) / 8) < 1
+    assert (row[: len(row) // 4] < 20).all() and row[-1] > 180
+
+
 def test_large_frames_are_not_magnified(tmp_path):
   overlay.write_mp4(_frames(2, 64, 200), [0, 1], tmp_path / 'a.mp4')
   with VideoReader(tmp_path / 'a.mp4') as video:

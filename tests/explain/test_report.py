@@ -168,12 +168,56 @@ def test_without_pyramid_tubes_and_tests(tmp_path):
 
 
 def test_links_are_quoted(tmp_path):
-  files = {'The <overlay>': 'a b/ü#1?.mp4', 'x': 'javascript:alert(1)'}
+  files = {'<a>, GIF': 'a b/ü#1?.gif', 'x, PNG': 'javascript:alert(1)'}
   *_, data, _ = _write(tmp_path, example.make(), files)
-  assert data['files'] == [
-    {'name': 'The <overlay>', 'href': './a%20b/%C3%BC%231%3F.mp4'},
-    {'name': 'x', 'href': './javascript%3Aalert%281%29'},
+  links = [link for group in data['files'] for link in group['links']]
+  assert [link['href'] for link in links] == [
+    './a%20b/%C3%BC%231%3F.gif',
+    './javascript%3Aalert%281%29',
   ]
+
+
+def test_links_are_grouped_by_method_and_layers_come_last(tmp_path):
+  files = {
+    'Grad-CAM, PNG': 'a.png',
+    'Grad-CAM, stage_1, MP4': 'b.mp4',
+    'Grad-CAM, last, MP4': 'c.mp4',
+    'Grad-CAM, GIF': 'd.gif',
+    'Saliency, NumPy': 'e.npz',
+  }
+  *_, data, _ = _write(tmp_path, example.make(), files)
+  got = {
+    group['name']: [
+      (link['kind'], link['layer'], link['href']) for link in group['links']
+    ]
+    for group in data['files']
+  }
+  assert got == {
+    'Grad-CAM': [
+      ('PNG', '', './a.png'),
+      ('GIF', '', './d.gif'),
+      ('MP4', 'stage_1', './b.mp4'),
+      ('MP4', 'last activations', './c.mp4'),
+    ],
+    'Saliency': [('NumPy', '', './e.npz')],
+  }
+  assert data['files'][0]['links'][3]['words'] == (
+    'Grad-CAM, last activations, MP4'
+  )
+
+
+def test_the_last_activations_are_called_so(tmp_path):
+  explanation = example.make()
+  tubes = [
+    dataclasses.replace(tube, layer=layer)
+    for tube, layer in zip(
+      explanation.tubes, ('stage_4_block_1/project', 'last'), strict=False
+    )
+  ]
+  explanation = dataclasses.replace(explanation, tubes=tuple(tubes))
+  *_, data, _ = _write(tmp_path, explanation)
+  layers = [tube['layer'] for tube in data['tubes']]
+  assert layers == ['stage_4_block_1/project', 'last activations']
 
 
 def test_a_large_clip_makes_a_small_file(tmp_path):
@@ -223,13 +267,26 @@ def test_verdict(deletion, insertion, kind, words):
   removed = f'{80 / (deletion + 1):.0f} %'
   shown = f'{80 - 80 / (insertion + 1):.0f} %'
   sentence = sentence.replace('\u00a0', ' ')
-  assert f'of “wave” is {removed} on average (40 % at random;' in sentence
-  assert f'it is {shown} (40 % at random; higher is better)' in sentence
+  assert (
+    f'leaves “wave” {removed} on average, removing parts at random 40 %.'
+  ) in sentence
+  assert f'first gives {shown}, showing parts at random 40 %.' in sentence
 
 
 def test_verdict_of_a_class_without_probability():
   kind, sentence = report.verdict(_curves(3, 3, start=0.03), 'wave')
-  assert kind == 'unclear' and 'hardly believes in “wave”' in sentence
+  assert kind == 'unclear' and 'cannot tell' in sentence
+
+
+def test_verdict_of_a_class_that_an_empty_clip_has():
+  curves = _curves(3, 3)
+  curves = dataclasses.replace(
+    curves, deletion=curves.deletion[::-1], insertion=curves.insertion[::-1]
+  )
+  kind, sentence = report.verdict(curves, 'wave')
+  assert kind == 'unclear'
+  sentence = sentence.replace('\u00a0', ' ')
+  assert 'gives “wave” 0 % for the whole clip, and 80 % for' in sentence
 
 
 def test_percent():
