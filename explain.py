@@ -23,8 +23,8 @@ _METHOD = flags.DEFINE_list('method', 'all', 'Some of docs/explain.md, or all.')
 _LAYERS = flags.DEFINE_string(
   'layers', '3', "The pyramid's: steps back, or the name of the lowest layer."
 )
-_MODE = flags.DEFINE_string(
-  'mode', 'layer', "The pyramid's: 'layer', or 'feature': each channel apart."
+_MODE = flags.DEFINE_enum(
+  'mode', 'layer', ['layer', 'feature'], "The pyramid's; feature: each apart."
 )
 _THRESHOLD = flags.DEFINE_float(
   'threshold', None, "The pyramid's, from 0.5 to 0.731; unset: the network's."
@@ -43,7 +43,7 @@ def main(_) -> None:
   settings = Settings(
     label=_LABEL.value,
     methods=_METHOD.value,
-    layers=int(_LAYERS.value) if _LAYERS.value.isdigit() else _LAYERS.value,
+    layers=int(_LAYERS.value) if _LAYERS.value.isdecimal() else _LAYERS.value,
     mode=_MODE.value,
     threshold=_THRESHOLD.value,
     at=_AT.value,

@@ -24,4 +24,4 @@ def main(_) -> None:
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  cli.run(main, goes_on=True)

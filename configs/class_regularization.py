@@ -8,8 +8,9 @@ The argument is CONFIG, a file of this folder with its argument, that the
 network and everything that is not here are taken from: mtnet_m, srtg:r3d_50,
 quickstart. The network of `init_from` gets Class Regularisation after each of
 its stages, and the maps that it needs are all that is trained: the classes must
-be those of that run. CONFIG/finetune trains them on from such a run, at a
-hundredth of the rate ("every 70 steps" in the thesis must mean epochs).
+be those of that run. CONFIG/finetune trains them on, from a run that has such
+maps (of one without, the log says that they are new), at a hundredth of the
+rate ("every 70 steps" in the thesis must mean epochs).
 
 Backbones without SRTG, as the thesis has them, and MTNets alike:
   --config=configs/class_regularization.py:srtg:r3d_50 \

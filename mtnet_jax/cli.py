@@ -6,6 +6,7 @@ import logging as std_logging
 import os
 import pathlib
 import re
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -21,10 +22,14 @@ USER_ERROR = 2
 RESUME = os.EX_TEMPFAIL
 _PACKAGE = pathlib.Path(__file__).resolve().parent
 _INTERRUPTED = 128 + signal.SIGINT
+_BROKEN_PIPE = 128 + signal.SIGPIPE
 
 
 def run(
-  main: Callable[[Sequence[str]], None], *, takes_arguments: bool = False
+  main: Callable[[Sequence[str]], None],
+  *,
+  takes_arguments: bool = False,
+  goes_on: bool = False,
 ) -> None:
   """Parses the flags and calls `main(argv)`, then exits.
 
@@ -32,7 +37,10 @@ def run(
     main: the command. What it raises as `UserError`, and every mistake in the
       flags, is printed to stderr as one sentence and ends the process with
       code 2. Any other exception is a defect of ours and keeps its traceback.
+      Where nobody reads stdout any more, it ends as other programs do, with
+      code 141 and without a word.
     takes_arguments: that are no flags, such as files; else they are a mistake.
+    goes_on: the command, interrupted and given again, goes on where it stopped.
   """
 
   def guarded(argv: Sequence[str]) -> None:
@@ -49,10 +57,28 @@ def run(
         raise
       _fail(f'{error}. Free some space and give the same command again.')
     except KeyboardInterrupt:
-      print('Interrupted; the same command goes on.', file=sys.stderr)
+      hint = '; the same command goes on' if goes_on else ''
+      print(f'Interrupted{hint}.', file=sys.stderr)
       sys.exit(_INTERRUPTED)
 
-  app.run(guarded, flags_parser=_parse_flags)
+  try:
+    try:
+      app.run(guarded, flags_parser=_parse_flags)
+    finally:
+      sys.stdout.flush()
+  except BrokenPipeError:
+    if not _nobody_reads(sys.stdout.fileno()):
+      raise  # another pipe's, a loader process's for instance
+    # What is still to be written would raise again when Python ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(_BROKEN_PIPE)
+
+
+def _nobody_reads(pipe: int) -> bool:
+  """Whether the reader of a pipe, `head` perhaps, is gone."""
+  poll = select.poll()
+  poll.register(pipe, 0)
+  return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def define_config() -> flags.FlagHolder:
@@ -166,6 +192,8 @@ def _no_such_config(error: OSError) -> str:
 def _parse_flags(argv: Sequence[str]) -> list[str]:
   try:
     return flags.FLAGS(argv)
+  except BrokenPipeError:
+    raise  # of --help, which is printed here
   except OSError as error:  # an override of a configuration that is not there
     _fail(_no_such_config(error))
   # ml_collections raises the last four for an unknown key or an ill value.

@@ -20,6 +20,7 @@ from mtnet_jax.checkpoints import Checkpoints, make_workdir
 from mtnet_jax.data import loading, pipeline
 from mtnet_jax.errors import UserError
 from mtnet_jax.progress import Progress
+from mtnet_jax.stepwise import in_steps
 from mtnet_jax.typing import Array, Batch, Float, Int
 from mtnet_jax.watch import Watch
 
@@ -110,15 +111,17 @@ def score_videos(
   Returns:
     The predictions, in the order of `batches`; of all processes, one after the
     other, where there are several. Each must call it.
+
+  Raises:
+    UserError: no video could be scored, or the network's output is not finite.
   """
-  clips_per_step = -(-clips_per_step // mesh.size) * mesh.size
   found, broken = [], {}
   for batch in batches:
     good = batch['mask']
     if good.any():
       clips = batch['clips'][good]
       videos, views = clips.shape[:2]
-      scores, chosen = _score_clips(
+      scores, chosen = in_steps(
         functools.partial(eval_step, variables),
         clips.reshape(videos * views, *clips.shape[2:]),
         clips_per_step,
@@ -158,28 +161,22 @@ def _of_all_processes(found: list[tuple], broken: dict) -> Predictions:
     name, why = next(iter(broken.items()), ('', 'there are none'))
     raise UserError(f'No video could be scored. {name}: {why}.')
   ids, labels, rows, early = zip(*found, strict=True)
+  scores = np.frombuffer(b''.join(rows), np.float32).reshape(len(ids), -1)
+  # Here and not above: all processes learn of it, and none waits for another.
+  wrong = ~np.isfinite(scores).all(axis=1)
+  if wrong.any():
+    raise UserError(
+      f'The output of the network is not finite for {wrong.sum()} of '
+      f'{len(ids)} videos, {ids[wrong.argmax()]} for instance: its weights '
+      'hold NaN or infinity, or its numbers overflow. Take another checkpoint, '
+      'compute in float32 (model.dtype), or train at a lower learning rate.'
+    )
   return Predictions(
     np.array(ids),
     np.array(labels),
-    np.frombuffer(b''.join(rows), np.float32).reshape(len(ids), -1),
+    scores,
     broken,
     {stage: np.array([video[stage] for video in early]) for stage in early[0]},
-  )
-
-
-def _score_clips(
-  eval_step: Callable, clips: np.ndarray, clips_per_step: int, mesh
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-  """What is said of n clips, in steps of one shape: the last is padded."""
-  pad = -len(clips) % clips_per_step
-  clips = np.pad(clips, [(0, pad)] + [(0, 0)] * 4)
-  scores = [
-    eval_step(state.to_devices({'clips': part}, mesh)['clips'])
-    for part in np.split(clips, len(clips) // clips_per_step)
-  ]
-  return jax.tree.map(
-    lambda *steps: np.concatenate(steps)[: len(clips) - pad],
-    *jax.device_get(scores),
   )
 
 

@@ -18,12 +18,14 @@ from flax import linen as nn
 
 from mtnet_jax import evaluation
 from mtnet_jax.checkpoints import make_workdir
+from mtnet_jax.data.sources import number_labels
 from mtnet_jax.errors import UserError
 from mtnet_jax.typing import Array, UInt8
 
 PROGRAM = 'model.stablehlo'
 METADATA = 'model.json'
 PLATFORMS = ('cpu', 'cuda', 'tpu')
+_AGAIN = 'Copy its folder again, or write it with mtnet_jax.export.write.'
 _FORMAT, _VERSION = 'mtnet_jax', 1
 # Of the configuration: how a video becomes the program's input.
 _DATA_KEYS = ('num_frames', 'frame_stride', 'short_videos')
@@ -114,32 +116,56 @@ def load(
   """
   directory = pathlib.Path(directory)
   metadata = _read_metadata(directory / METADATA)
+  number_labels(metadata['class_names'], directory / METADATA)
   path = directory / PROGRAM
   try:
     contents = path.read_bytes()
   except OSError as error:
     raise UserError(
-      f'{path} cannot be read: {error.strerror}. Export the model again.'
+      f'{path} cannot be read: {error.strerror}. {_AGAIN}'
     ) from error
   if hashlib.sha256(contents).hexdigest() != metadata['program']['sha256']:
     raise UserError(
       f'{path} is not the program that {METADATA} beside it describes: it is '
-      'damaged or of another export. Copy both files again, or export the '
-      'model again.'
+      f'damaged or of another export. {_AGAIN}'
     )
   try:
     exported = jax.export.deserialize(bytearray(contents))
   except Exception as error:  # whatever JAX says of a format that it has left
     raise UserError(
-      f'{path} cannot be loaded by JAX {jax.__version__}: {error}. Export the '
-      'model again with this version.'
+      f'{path} cannot be loaded by JAX {jax.__version__}: {error}. {_AGAIN}'
     ) from error
+  _check_program(exported, metadata, directory)
   if jax.default_backend() not in _platforms(exported):
     raise UserError(
       f'{path} runs on {", ".join(exported.platforms)}, this machine has '
       f'{jax.default_backend()}. Set JAX_PLATFORMS=cpu.'
     )
   return jax.jit(exported.call), metadata
+
+
+def _check_program(
+  exported: jax.export.Exported,
+  metadata: dict[str, Any],
+  directory: pathlib.Path,
+) -> None:
+  """Raises a UserError where the program is not of the clips described."""
+  frames, size = metadata['data']['num_frames'], metadata['eval']['input_size']
+  expected = [
+    ((frames, size, size, 3), jnp.uint8),
+    ((len(metadata['class_names']),), jnp.float32),
+  ]
+  # The first axis is that of the clips.
+  found = [
+    (aval.shape[1:], aval.dtype)
+    for aval in (*exported.in_avals, *exported.out_avals)
+  ]
+  if found != expected:
+    raise UserError(
+      f'{directory / METADATA} does not describe {PROGRAM} beside it: it tells '
+      f'of clips {expected[0][0]} and {expected[1][0][0]} classes, the program '
+      f'has {", ".join(f"{dtype} {shape}" for shape, dtype in found)}. {_AGAIN}'
+    )
 
 
 def _platforms(exported: jax.export.Exported) -> set[str]:
@@ -153,6 +179,8 @@ def _read_metadata(path: pathlib.Path) -> dict[str, Any]:
     if metadata['format'] != _FORMAT:
       raise ValueError(f'its format is {metadata["format"]!r}')
     version = metadata['version']
+    if type(version) is not int or version < 1:
+      raise ValueError(f'its version is {version!r}')
     if version <= _VERSION:
       _check(metadata)
   except OSError as error:
@@ -163,22 +191,25 @@ def _read_metadata(path: pathlib.Path) -> dict[str, Any]:
   except (ValueError, KeyError, TypeError) as error:
     raise UserError(
       f'{path} does not describe an exported model of mtnet_jax: {error!r}. '
-      'Export the model again.'
+      f'{_AGAIN}'
     ) from error
   if version > _VERSION:
     raise UserError(
       f'{path} has version {version}, this mtnet_jax reads up to {_VERSION}. '
-      'Update mtnet_jax, or export the model again with this one.'
+      f'Update mtnet_jax. {_AGAIN}'
     )
   return metadata
 
 
 def _check(metadata: dict[str, Any]) -> None:
   names = metadata['class_names']
-  if not names or not all(isinstance(name, str) for name in names):
-    raise ValueError('class_names')
-  if metadata['program']['output'][1] != len(names):
-    raise ValueError('class_names are not as many as the outputs')
+  if (
+    not names
+    or not isinstance(names, list)
+    or not all(isinstance(name, str) for name in names)
+  ):
+    raise ValueError('its class_names are not a list of names')
+  metadata['program']['sha256']
   for section, keys in (('data', _DATA_KEYS), ('eval', _EVAL_KEYS)):
     for key in keys:
       metadata[section][key]  # a KeyError names what is missing

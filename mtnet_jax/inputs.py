@@ -27,9 +27,9 @@ def find_videos(
   """Finds the files that a command's arguments name.
 
   Args:
-    names: of files, of folders (all videos below, by their suffixes), or
-      patterns with `*`, `?`, `[…]` and `**`, each match of which counts as if
-      it had been given itself.
+    names: of files, of folders (all videos below, by their suffixes; nothing
+      hidden), or patterns with `*`, `?`, `[…]` and `**`, each match of which
+      counts as if it had been given itself.
 
   Returns:
     The files, each once, as given and within folders by name; and the names
@@ -41,7 +41,8 @@ def find_videos(
     if not os.path.lexists(name) and glob.has_magic(name):
       matches = sorted(glob.glob(name, recursive=True))
     if not matches:
-      missing.append((name, 'no file matches this pattern'))
+      hint = '; a bracket of a name is written [[]' if '[' in name else ''
+      missing.append((name, f'no file matches this pattern{hint}'))
     for match in matches:
       files = _in_folder(match) if os.path.isdir(match) else [match]
       if not files:
@@ -63,12 +64,11 @@ def open_video(video: Video) -> VideoReader | ArrayReader:
   """
   if isinstance(video, np.ndarray):
     return _array_reader(video, 'the array')
-  try:
-    name = os.fspath(video)
-  except TypeError:
+  if not isinstance(video, str | os.PathLike):
     raise InputError(
       f'A video is a path or a numpy array, given {type(video).__name__}.'
-    ) from None
+    )
+  name = os.fsdecode(video)
   if name.lower().endswith(ARRAY_SUFFIX):
     return _array_reader(_load_array(name), name)
   try:
@@ -93,10 +93,13 @@ def unreadable(error: VideoError) -> InputError:
 
 
 def _in_folder(folder: str) -> list[str]:
+  root = pathlib.Path(folder)
   return [
     str(path)
-    for path in sorted(pathlib.Path(folder).rglob('*'))
-    if path.suffix.lower() in VIDEO_SUFFIXES and path.name[0] != '.'
+    for path in sorted(root.rglob('*'))
+    if path.suffix.lower() in VIDEO_SUFFIXES
+    and not any(part[0] == '.' for part in path.relative_to(root).parts)
+    and not path.is_dir()  # what is broken is told, and not left out
   ]
 
 
@@ -111,8 +114,8 @@ def _load_array(path: str) -> np.ndarray:
   """The array of a file, of which only what is needed is read."""
   try:
     array = np.load(path, mmap_mode='r', allow_pickle=False)
-  except (OSError, ValueError, EOFError, SyntaxError) as error:
-    cause = getattr(error, 'strerror', None) or str(error)
+  except Exception as error:  # numpy raises anything of a damaged header
+    cause = getattr(error, 'strerror', None) or str(error) or repr(error)
     raise InputError(f'{path} cannot be read: {cause.rstrip(".")}.') from error
   if not isinstance(array, np.ndarray):
     raise InputError(

@@ -61,14 +61,23 @@ class TimelineWriter:
     self._taken = set()
 
   def write(self, predictor: Predictor, video: str) -> str:
-    """Writes a video's `timeline.csv` and `.png`; returns their folder."""
+    """Writes a video's `timeline.csv` and `.png`; returns their folder.
+
+    Raises:
+      InputError: as the predictor's, or they cannot be written.
+      UserError: as the predictor's.
+    """
     judged = timeline.judge(predictor, video, self._window, self._hop)
     folder = self._directory / self._folder(video)
-    timeline.write(judged, folder)
+    try:
+      timeline.write(judged, folder)
+    except UserError as error:  # others have folders of their own
+      raise InputError(f'{video}: {error}') from error
     return str(folder)
 
   def _folder(self, video: str) -> str:
-    stem = name = pathlib.Path(video).stem
+    # Without dots at its start: `...mp4` would name the folder above.
+    stem = name = pathlib.Path(video).stem.lstrip('.') or 'video'
     count = 1
     while name in self._taken:  # of another folder's video
       count += 1
@@ -98,7 +107,7 @@ def predict(
     The exit code: 0, or 1 where some could not be judged, 2 where none could.
 
   Raises:
-    UserError: nothing that concerns a single video.
+    UserError: what concerns every video, and never a single one.
   """
   top = top or len(predictor.class_names)
   videos, missing = find_videos(names)
@@ -111,13 +120,16 @@ def predict(
       _print_json(verdict, top, stdout)
   # On a terminal, lines and a bar would run into each other.
   silent = as_json and stdout.isatty()
-  for verdict in _judge(predictor, videos, timelines, silent):
-    if as_json:
-      _print_json(verdict, top, stdout)
-    verdicts.append(verdict)
-  if not as_json:
-    _print_table(verdicts, top)
-  return _tell_failures(verdicts)
+  try:
+    for verdict in _judge(predictor, videos, timelines, silent):
+      verdicts.append(verdict)
+      if as_json:
+        _print_json(verdict, top, stdout)
+  finally:  # what is known is told, whatever ends it
+    if not as_json:
+      _print_table(verdicts, top)
+    code = _tell_failures(verdicts)
+  return code
 
 
 def _judge(
@@ -197,3 +209,4 @@ def check_arguments(
     raise UserError(
       '--window and --hop are of the timeline: give --timeline=DIR too.'
     )
+  timeline.check_times(window, hop)

@@ -7,33 +7,24 @@ Example:
 """
 
 import dataclasses
-import json
 import os
 import pathlib
-from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
-from mtnet_jax import evaluation, export, state
+from mtnet_jax import evaluation, export, run_folder, state
 from mtnet_jax.data import views
 from mtnet_jax.data.clips import view_indices
 from mtnet_jax.data.video import VideoError, VideoReader
 from mtnet_jax.data.views import ArrayReader, Frames
 from mtnet_jax.errors import UserError
 from mtnet_jax.inputs import InputError, Video, open_video, unreadable
+from mtnet_jax.stepwise import in_steps
 from mtnet_jax.typing import Float, UInt8
 
 # So many times longer than a clip, a video is more than one verdict can tell.
 LONG = 10
-_POSITIVE = {
-  'data': ('num_frames', 'frame_stride'),
-  'eval': (
-    *('num_clips', 'num_crops', 'crop_size', 'input_size'),
-    'clips_per_step',
-  ),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,30 +102,43 @@ class Predictor:
     for key, value in (('num_clips', num_clips), ('num_crops', num_crops)):
       if value is not None:
         self.config.eval[key] = value
-    _check_config(self.config, self.source)
+    run_folder.check_config(self.config, self.source)
 
   def _load_run(self, workdir: pathlib.Path, checkpoint: str) -> None:
-    self.config = _read_config(workdir / 'config.json')
+    path = workdir / 'config.json'
+    self.config = run_folder.read_config(path)
     self.source = f'the {checkpoint} checkpoint of {workdir}'
-    _check_config(self.config, workdir / 'config.json')
-    self.class_names = _read_names(workdir / 'labels.txt')
-    self.model = evaluation.build_model(self.config, len(self.class_names))
+    self.class_names = run_folder.read_class_names(workdir / 'labels.txt')
     self._mesh = state.make_mesh(devices=jax.local_devices())
-    self.variables = evaluation.restore_variables(
-      self.config, workdir, checkpoint, self.model, self._mesh
-    )
+    try:
+      self.model = evaluation.build_model(self.config, len(self.class_names))
+      self.variables = evaluation.restore_variables(
+        self.config, workdir, checkpoint, self.model, self._mesh
+      )
+    except UserError:
+      raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+      raise UserError(
+        f'{path} makes no network: {error!r}. {run_folder.AGAIN}'
+      ) from error
     eval_step = evaluation.make_eval_step(self.model)
     self._classify = lambda clips: eval_step(self.variables, clips)[0]
 
   def _load_export(self, directory: pathlib.Path) -> None:
     self._classify, metadata = export.load(directory)
-    self.config = _as_config(
+    self.config = run_folder.as_config(
       {name: metadata[name] for name in ('data', 'eval')}
     )
     self.source = f'the exported model in {directory}'
     self.class_names = tuple(metadata['class_names'])
     # A program is exported for one device.
     self._mesh = state.make_mesh(devices=jax.local_devices()[:1])
+
+  @property
+  def clips_per_step(self) -> int:
+    """How many clips go through the network at once: a video's, at most."""
+    at = self.config.eval
+    return min(at.clips_per_step, at.num_clips * at.num_crops)
 
   def __call__(self, video: Video) -> Prediction:
     """Judges one video.
@@ -147,8 +151,9 @@ class Predictor:
       The mean of its views' probabilities.
 
     Raises:
-      InputError: the video cannot be read, or it is too short for the run.
-      UserError: the network's output is not finite.
+      InputError: the video cannot be read, it is too short for the run, or the
+        network's numbers overflow on it.
+      UserError: the network's weights are not finite.
     """
     with self.open(video) as reader:
       clips, note, title = self._views(reader), self._note(reader), reader.name
@@ -259,22 +264,18 @@ class Predictor:
     """Probabilities of single clips, float32; rows sum to 1.
 
     Args:
-      clips: RGB, 0 to 255. They go through the network in steps of at most
-        `config.eval.clips_per_step`.
+      clips: RGB, 0 to 255. They go through the network in steps of
+        `clips_per_step`, a single one alone.
 
     Raises:
-      UserError: the network's output is not finite.
+      InputError: the network's numbers overflow on these clips.
+      UserError: its weights are not finite.
     """
-    step = min(self.config.eval.clips_per_step, len(clips))
-    step = -(-step // self._mesh.size) * self._mesh.size
-    padded = np.pad(clips, [(0, -len(clips) % step)] + [(0, 0)] * 4)
-    parts = [
-      self._classify(state.to_devices({'clips': part}, self._mesh)['clips'])
-      for part in np.split(padded, len(padded) // step)
-    ]
-    found = np.concatenate(jax.device_get(parts))[: len(clips)]
+    # Of two shapes at most: each takes its time to compile.
+    step = 1 if len(clips) == 1 else self.clips_per_step
+    found = in_steps(self._classify, clips, step, self._mesh)
     if not np.isfinite(found).all():
-      raise UserError(self._not_finite())
+      raise self._not_finite()
     return found
 
   def _views(self, reader: VideoReader | ArrayReader) -> np.ndarray:
@@ -302,7 +303,7 @@ class Predictor:
       )
     return ''
 
-  def _not_finite(self) -> str:
+  def _not_finite(self) -> UserError:
     finite = self.variables is None or all(
       np.isfinite(leaf).all()
       for leaf in jax.tree.leaves(jax.device_get(self.variables))
@@ -313,84 +314,24 @@ class Predictor:
       else 'its weights hold NaN or infinity: take another checkpoint, or '
       'train again from an earlier one at a lower learning rate'
     )
-    return f'The output of {self.source} is not finite: {why}.'
+    # Numbers may overflow on one video and not on others.
+    kind = InputError if finite else UserError
+    return kind(f'The output of {self.source} is not finite: {why}.')
 
 
 def _find_export(workdir: pathlib.Path) -> pathlib.Path | None:
   """Where the exported model is that stands in for absent checkpoints."""
-  if (workdir / 'checkpoints').is_dir():
+  checkpoints = workdir / 'checkpoints'
+  # Finished ones are named by their step.
+  if any(path.name.isdecimal() for path in checkpoints.glob('*')):
     return None
   places = (workdir / 'export', workdir)
   found = [place for place in places if (place / export.METADATA).is_file()]
+  if not found and checkpoints.is_dir():
+    return None  # where its messages are
   if not found:
     raise UserError(
       f'There is neither a checkpoint nor an exported model in {workdir}. '
       'Train first: python train.py --config=... --workdir=DIR.'
     )
   return found[0]
-
-
-def _read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
-  try:
-    sections = json.loads(path.read_text('utf-8'))
-  except OSError as error:
-    raise UserError(
-      f'{path} cannot be read: {error.strerror}. It is written when training '
-      'starts: run train.py again, or copy the whole folder of the run.'
-    ) from error
-  except ValueError as error:
-    raise UserError(
-      f'{path} is damaged: {error}. Run train.py again, or copy it again.'
-    ) from error
-  for name in ('data', 'eval', 'model'):
-    if not isinstance(sections, dict) or not isinstance(
-      sections.get(name), dict
-    ):
-      raise UserError(
-        f'{path} is no configuration of a run: it has no section {name!r}. '
-        'Copy the whole folder of the run again.'
-      )
-  # Runs from before this key did so.
-  sections['data'].setdefault('short_videos', 'repeat')
-  sections['model'].setdefault('name', '')  # told where networks are built
-  return _as_config(sections)
-
-
-def _as_config(sections: dict[str, Any]) -> ml_collections.ConfigDict:
-  return ml_collections.ConfigDict(_tuples_for_lists(sections)).lock()
-
-
-def _tuples_for_lists(value: Any) -> Any:
-  """JSON has no tuples, and networks are made of nothing that can change."""
-  if isinstance(value, dict):
-    return {key: _tuples_for_lists(item) for key, item in value.items()}
-  if isinstance(value, list):
-    return tuple(map(_tuples_for_lists, value))
-  return value
-
-
-def _check_config(
-  config: ml_collections.ConfigDict, where: str | pathlib.Path
-) -> None:
-  for section, keys in _POSITIVE.items():
-    for key in keys:
-      value = config.get(section, {}).get(key)
-      if not isinstance(value, int) or value < 1:
-        raise UserError(
-          f'{section}.{key} (={value}) of {where} must be a whole number of at '
-          'least 1.'
-        )
-
-
-def _read_names(path: pathlib.Path) -> tuple[str, ...]:
-  try:
-    names = tuple(path.read_text('utf-8').splitlines())
-  except (OSError, UnicodeDecodeError) as error:
-    cause = getattr(error, 'strerror', None) or str(error)
-    raise UserError(
-      f'{path} cannot be read: {cause}. It names the classes and is written '
-      'when training starts: copy the whole folder of the run.'
-    ) from error
-  if not names:
-    raise UserError(f'{path} names no class. Copy it again.')
-  return names

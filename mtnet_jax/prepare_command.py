@@ -48,7 +48,7 @@ def run(
     )
     preparation.show(manifest, values.out)
 
-  cli.run(main)
+  cli.run(main, goes_on=True)
 
 
 def _define_flags(videos: str, annotations: str):

@@ -43,6 +43,7 @@ class Progress:
     self._first = self._done = done
     self._clock, self._silent = clock, silent
     self._start = self._last_line = clock()
+    self._told = None  # units, in the last line
     self._bar = None
     console = rich.console.Console(stderr=True)
     if console.is_terminal and not silent:
@@ -72,7 +73,7 @@ class Progress:
   ) -> None:
     if self._bar:
       self._bar.stop()
-    elif error is None:
+    elif error is None and self._told != self._done:
       self._print_line('')
 
   def advance(self, units: int = 1, note: str = '') -> None:
@@ -98,7 +99,7 @@ class Progress:
   def _print_line(self, note: str) -> None:
     if self._silent:
       return
-    self._last_line = self._clock()
+    self._last_line, self._told = self._clock(), self._done
     rate = self._rate()
     left = (self._total - self._done) / rate if rate else float('nan')
     line = (

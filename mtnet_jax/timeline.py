@@ -14,10 +14,11 @@ import numpy as np
 
 from mtnet_jax.checkpoints import make_workdir
 from mtnet_jax.data.clips import view_indices
+from mtnet_jax.data.views import Frames
 from mtnet_jax.errors import UserError
 from mtnet_jax.inputs import Video, printable
 from mtnet_jax.prediction import Predictor
-from mtnet_jax.typing import Float
+from mtnet_jax.typing import Float, Int
 
 _MAX_DRAWN = 6  # classes: as many as colors that the eye tells apart
 _MAX_MARKED = 100  # windows: beyond, markers hide the lines
@@ -67,9 +68,7 @@ def judge(
   Raises:
     UserError: as the predictor's, or a time is not above 0.
   """
-  for name, seconds in (('window', window), ('hop', hop)):
-    if seconds is not None and not 0 < seconds < math.inf:
-      raise UserError(f'{name} (={seconds}) must be above 0 seconds.')
+  check_times(window, hop)
   data = predictor.config.data
   span = (data.num_frames - 1) * data.frame_stride + 1
   with predictor.open(video) as reader:
@@ -81,8 +80,7 @@ def judge(
     clips = view_indices(
       length, data.num_frames, data.frame_stride, -(-length // span)
     )
-    indices = starts[:, None, None] + clips  # n i t
-    rows = list(_judge_windows(predictor, reader, indices))
+    rows = list(_judge_windows(predictor, reader, starts, clips))
     title = reader.name
   return Timeline(
     title,
@@ -93,6 +91,16 @@ def judge(
   )
 
 
+def check_times(window: float | None, hop: float | None) -> None:
+  """Raises a UserError unless each is None or seconds above 0, finite."""
+  for name, seconds in (('window', window), ('hop', hop)):
+    if seconds is not None and not 0 < seconds < math.inf:
+      raise UserError(
+        f'{name} (={seconds}) must be a finite number of seconds above 0, for '
+        'instance 2.5; leave it out for the length that suits the model.'
+      )
+
+
 def _starts(count: int, length: int, step: int) -> np.ndarray:
   """First frames of windows, the last of which ends with the video."""
   last = count - length
@@ -100,20 +108,25 @@ def _starts(count: int, length: int, step: int) -> np.ndarray:
 
 
 def _judge_windows(
-  predictor: Predictor, reader, indices: np.ndarray
-) -> Iterator[np.ndarray]:
-  """Probabilities `(b, k)` of b windows at a time."""
-  _, i, t = indices.shape
-  views = i * predictor.config.eval.num_crops
-  batch = max(1, predictor.config.eval.clips_per_step // views)
-  for first in range(0, len(indices), batch):
-    part = indices[first : first + batch]
-    clips = predictor.read(reader, part.reshape(-1, t))
-    # One shape for all, so that the network is compiled once.
-    missing = (min(batch, len(indices)) - len(part)) * views
-    padded = np.pad(clips, [(0, missing)] + [(0, 0)] * 4)
-    scores = predictor.probabilities(padded)[: len(clips)]
-    yield scores.reshape(len(part), views, -1).mean(axis=1)
+  predictor: Predictor,
+  reader: Frames,
+  starts: Int[np.ndarray, ' n'],
+  clips: Int[np.ndarray, 'i t'],
+) -> Iterator[Float[np.ndarray, 'b k']]:
+  """Judges b windows at a time, of as many clips as fill a step, or one."""
+  i, t = clips.shape
+  most = max(1, predictor.clips_per_step // predictor.config.eval.num_crops)
+  batch = max(1, most // i)
+  for first in range(0, len(starts), batch):
+    own = starts[first : first + batch]
+    indices = (own[:, None, None] + clips).reshape(-1, t)
+    # In pieces: a window may be as long as the video.
+    scores = [
+      predictor.probabilities(predictor.read(reader, indices[k : k + most]))
+      for k in range(0, len(indices), most)
+    ]
+    rows = np.concatenate(scores)
+    yield rows.reshape(len(own), -1, rows.shape[1]).mean(axis=1)
 
 
 def write(timeline: Timeline, directory: str | pathlib.Path) -> None:
@@ -130,9 +143,18 @@ def write(timeline: Timeline, directory: str | pathlib.Path) -> None:
     UserError: it cannot be written.
   """
   directory = make_workdir(directory)
-  with (directory / 'timeline.csv').open(
-    'w', newline='', encoding='utf-8'
-  ) as file:
+  try:
+    _write_table(timeline, directory / 'timeline.csv')
+    _draw(timeline, directory / 'timeline.png')
+  except (PermissionError, IsADirectoryError) as error:
+    raise UserError(
+      f'{error.filename} cannot be written: {error.strerror}. Remove it, or '
+      'name another folder.'
+    ) from error
+
+
+def _write_table(timeline: Timeline, path: pathlib.Path) -> None:
+  with path.open('w', newline='', encoding='utf-8') as file:
     writer = csv.writer(file)
     writer.writerow(
       ['start_seconds', 'end_seconds', 'top_class', *timeline.class_names]
@@ -143,7 +165,6 @@ def write(timeline: Timeline, directory: str | pathlib.Path) -> None:
       top = timeline.class_names[row.argmax()]
       shares = [f'{share:.4f}' for share in row]
       writer.writerow([f'{start:.3f}', f'{end:.3f}', top, *shares])
-  _draw(timeline, directory / 'timeline.png')
 
 
 def _draw(timeline: Timeline, path: pathlib.Path) -> None:

@@ -59,7 +59,9 @@ def start_from(
     current: a new state, as `state.create` makes it.
     names: of the new run's classes.
     trained: the part of the network that will be trained, one of
-      `optim.TRAINED`; the others must fit.
+      `optim.TRAINED`; the others must fit. It itself begins anew where it does
+      not, as Class Regularisation's maps do on a run without any: the log alone
+      tells whether there were some to train on.
 
   Returns:
     The state at step 0, placed as `current` is.

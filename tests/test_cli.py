@@ -29,12 +29,13 @@ cli.run(main)
 """
 
 
-def _run(root, *arguments):
+def _run(root, *arguments, command=_COMMAND, stdout=subprocess.PIPE):
   return subprocess.run(
-    [sys.executable, '-c', _COMMAND, *arguments],
+    [sys.executable, '-c', command, *arguments],
     cwd=root,
     env=os.environ | {'PYTHONPATH': str(root)},
-    capture_output=True,
+    stdout=stdout,
+    stderr=subprocess.PIPE,
     text=True,
   )
 
@@ -140,7 +141,43 @@ cli.run(lambda argv: print(argv[1:], flags.FLAGS.loud), takes_arguments=True)
   assert done.returncode == 2 and 'Did you mean: loud' in done.stderr
 
 
-def test_ctrl_c_says_how_to_go_on(root):
-  done = _run(root, '--config=configs/base.py', '--config.seed=16')
-  assert done.returncode == 130
-  assert done.stderr == 'Interrupted; the same command goes on.\n'
+@pytest.mark.parametrize(
+  ('given', 'sentence'),
+  [
+    ('', 'Interrupted.\n'),
+    ('goes_on=True', 'Interrupted; the same command goes on.\n'),
+  ],
+)
+def test_ctrl_c_says_whether_it_goes_on(root, given, sentence):
+  command = _COMMAND.replace('cli.run(main)', f'cli.run(main, {given})')
+  arguments = '--config=configs/base.py', '--config.seed=16'
+  done = _run(root, *arguments, command=command)
+  assert done.returncode == 130 and done.stderr == sentence
+
+
+_WRITING = """
+import os
+from mtnet_jax import cli
+
+def main(argv):
+  if argv[1:] == ['elsewhere']:
+    raise BrokenPipeError('ours')
+  for _ in range(2):
+    print('x' * 100_000, flush=argv[1:] == ['flush'])
+
+cli.run(main, takes_arguments=True)
+"""
+
+
+@pytest.mark.parametrize('argument', ['', 'flush', '--help'])
+def test_nobody_reads_any_more(root, argument):
+  read, write = os.pipe()
+  os.close(read)
+  done = _run(root, argument, command=_WRITING, stdout=write)
+  os.close(write)
+  assert (done.returncode, done.stderr) == (141, '')
+
+
+def test_a_pipe_that_is_not_stdout_is_a_defect(root):
+  done = _run(root, 'elsewhere', command=_WRITING)
+  assert done.returncode == 1 and 'BrokenPipeError: ours' in done.stderr

@@ -123,6 +123,19 @@ def test_nothing_scored_is_an_error_that_says_why():
     )
 
 
+def test_outputs_that_are_not_finite_count_for_no_class():
+  def step(variables, clips):
+    scores, early = _fake_step(variables, clips)
+    scores[clips.reshape(len(clips), -1).max(axis=1) > 80] = np.nan
+    return scores, early
+
+  # Of the videos 4, 5 and 6 a view is that bright.
+  with pytest.raises(UserError, match='not finite for 3 of 7 videos, v4 for'):
+    evaluation.score_videos(
+      step, {}, _batches(7, 2), clips_per_step=3, mesh=state.make_mesh()
+    )
+
+
 def test_written_files(tmp_path):
   predictions = evaluation.score_videos(
     _fake_step,

@@ -114,6 +114,8 @@ def test_a_newer_version(directory):
     '{}',
     '{"format": "onnx", "version": 1}',
     '{"format": "mtnet_jax", "version": "1"}',
+    '{"format": "mtnet_jax", "version": true}',
+    '{"format": "mtnet_jax", "version": 0}',
     '{"format": "mtnet_jax", "version": 1, "class_names": ["a"]}',
     '{"format": "mtnet_jax", "version": 1, "class_names": "a"}',
   ],
@@ -121,6 +123,37 @@ def test_a_newer_version(directory):
 def test_a_description_that_is_none(directory, text):
   (directory / 'model.json').write_text(text)
   with pytest.raises(UserError, match='does not describe an exported model'):
+    export.load(directory)
+
+
+@pytest.mark.parametrize(
+  ('keys', 'value', 'message'),
+  [
+    (
+      ['class_names'],
+      ['a', 'b'],
+      r'clips \(2, 4, 4, 3\) and 2 classes, the pro',
+    ),
+    (['class_names'], 'abc', 'class_names are not a list'),
+    (['class_names'], ['a', 1, 'b'], 'class_names are not a list'),
+    (['class_names'], ['a', 'b', 'a'], "json names the class 'a' twice: rem"),
+    (['class_names'], ['a', 'b', ''], "names the class ''"),
+    (['data', 'num_frames'], 3, r'of clips \(3, 4, 4, 3\)'),
+    (['eval', 'input_size'], '4', r"of clips \(2, '4', '4', 3\)"),
+    (['eval'], None, 'does not describe an exported model'),
+    (['program'], {}, "does not describe .*'sha256'"),
+    (['program'], [], 'does not describe an exported model'),
+  ],
+)
+def test_a_description_of_another_program(directory, keys, value, message):
+  path = directory / 'model.json'
+  metadata = json.loads(path.read_text())
+  place = metadata
+  for key in keys[:-1]:
+    place = place[key]
+  place[keys[-1]] = value
+  path.write_text(json.dumps(metadata))
+  with pytest.raises(UserError, match=message):
     export.load(directory)
 
 

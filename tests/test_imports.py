@@ -18,7 +18,10 @@ _ORDER = [
   ('preprocessing',),
   ('losses', 'metrics', 'optim'),
   ('state', 'distributed', 'metric_writer'),
-  ('checkpoints', 'train_step', 'quarantine', 'watch'),
+  (
+    *('checkpoints', 'train_step', 'quarantine', 'watch'),
+    *('run_folder', 'stepwise'),
+  ),
   ('window',),
   ('evaluation', 'transfer'),
   ('inputs', 'export'),

@@ -114,6 +114,37 @@ def test_timelines_have_a_folder_each(videos, tmp_path, capsys):
   ]
 
 
+def test_a_timeline_stays_in_its_folder(tmp_path, capsys):
+  names = [tmp_path / name for name in ('...npy', 'a.npy')]
+  for name in names:
+    np.save(name, np.zeros((30, 32, 32, 3), np.uint8))
+  out = tmp_path / 'out'
+  (out / 'a/timeline.csv').mkdir(parents=True)
+  code, lines, told = _predict(
+    names, capsys, as_json=True, timelines=TimelineWriter(out)
+  )
+  # One that cannot be written does not stop the others.
+  first, second = map(json.loads, lines)
+  assert code == 1 and '1 of 2 not judged:' in told
+  assert first['timeline'] == str(out / 'video')
+  assert f'{names[1]}: {out}/a/timeline.csv cannot be wri' in second['error']
+
+
+@pytest.mark.parametrize('ends', [KeyboardInterrupt, UserError])
+def test_what_is_judged_is_told_whatever_ends_it(videos, capsys, ends):
+  class Ending(BrightnessPredictor):
+    def __call__(self, video):
+      if 'dark' in video:
+        raise ends
+      return super().__call__(video)
+
+  with pytest.raises(ends):
+    predict_command.predict(Ending(), [str(videos)])
+  captured = capsys.readouterr()
+  assert captured.out.count('bright') > 1
+  assert '1 of 2 not judged:' in captured.err
+
+
 def test_a_note_stands_with_the_video(tmp_path, capsys, monkeypatch):
   monkeypatch.setenv('COLUMNS', '200')
   path = tmp_path / 'a.npy'
@@ -129,6 +160,9 @@ def test_arguments_that_make_no_sense(tmp_path):
     predict_command.check_arguments([], None, None, None)
   with pytest.raises(UserError, match='give --timeline=DIR too'):
     predict_command.check_arguments(['x.mp4'], None, None, 1.0)
+  for seconds in (-1.0, float('inf')):
+    with pytest.raises(UserError, match=r'window \(=.*\) must be a finite num'):
+      predict_command.check_arguments(['x.mp4'], 'out', seconds, None)
   predict_command.check_arguments(['x.mp4'], 'out', 2.0, None)
   (tmp_path / 'file').touch()
   with pytest.raises(UserError, match='cannot be written'):

@@ -1,6 +1,7 @@
 """Predictions are evaluation's, of whatever holds the frames."""
 
 import json
+import re
 import shutil
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtnet_jax import evaluation, export
+from mtnet_jax import evaluation, export, timeline
 from mtnet_jax.data import pipeline
 from mtnet_jax.data.video import VideoReader
 from mtnet_jax.errors import UserError
@@ -82,6 +83,7 @@ def test_an_exported_model_says_the_same(run, predictor, video, tmp_path):
     step=7,
   )
   expected = predictor(video).probabilities
+  (tmp_path / 'checkpoints').mkdir()  # where none was finished
   for place in (tmp_path, tmp_path / 'export'):
     exported = Predictor(place)
     assert exported.model is None and exported.variables is None
@@ -97,6 +99,34 @@ def test_the_top_classes():
   )
   assert prediction.top(2) == [('b', 0.5), ('a', 0.25)]
   assert len(prediction.top()) == 3
+
+
+def test_the_network_sees_two_shapes_whatever_the_videos(run, monkeypatch):
+  predictor = Predictor(run[0], num_clips=1)  # by three crops, of four allowed
+  shapes = []
+
+  def classify(clips):
+    shapes.append(clips.shape[0])
+    return jnp.full((len(clips), 2), 0.5)
+
+  monkeypatch.setattr(predictor, '_classify', classify)
+  for count in (9, 20, 33):
+    video = np.zeros((count, 32, 48, 3), np.uint8)
+    predictor(video)
+    for window in (None, 0.6):
+      timeline.judge(predictor, video, window)
+  assert set(shapes) == {3}
+  one = predictor.probabilities(predictor.central_clip(video)[0][None])
+  none = predictor.probabilities(np.zeros((0, 4, 32, 32, 3), np.uint8))
+  assert (one.shape, none.shape) == ((1, 2), (0, 2)) and set(shapes) == {1, 3}
+
+
+def test_numbers_that_overflow_on_one_video(predictor, video, monkeypatch):
+  monkeypatch.setattr(
+    predictor, '_classify', lambda clips: jnp.full((len(clips), 2), jnp.nan)
+  )
+  with pytest.raises(InputError, match='not finite: its numbers overflow'):
+    predictor(video)
 
 
 # What takes no network.
@@ -193,6 +223,7 @@ def test_weights_that_are_not_finite(run, video):
     (np.zeros((8, 8, 3), np.uint8), r'uint8 \(8, 8, 3\); allowed'),
     (np.zeros((0, 8, 8, 3), np.uint8), r'is empty, of shape \(0, 8, 8, 3\)'),
     ([[1, 2]], 'a path or a numpy array, given list'),
+    (b'x.mp4', 'a path or a numpy array, given bytes'),
   ],
 )
 def test_arrays_that_are_no_video(array, message):
@@ -219,6 +250,11 @@ def test_an_array_in_a_file(tmp_path, video):
   path.write_bytes(b'')
   with pytest.raises(InputError, match=r'a\.npy cannot be read'):
     predictor(path)
+  for header in (b"{'descr': '|u1', (", b"{'shape': (9" + b'9' * 40 + b',)}'):
+    size = len(header).to_bytes(2, 'little')
+    path.write_bytes(b'\x93NUMPY\x01\x00' + size + header)
+    with pytest.raises(InputError, match=r'a\.npy cannot be read'):
+      predictor(path)
   np.savez(tmp_path / 'b.npz', _frames(video))
   shutil.move(tmp_path / 'b.npz', path)
   with pytest.raises(InputError, match='is an archive of arrays'):
@@ -240,17 +276,20 @@ def test_files_that_are_no_video(tmp_path):
 def test_how_videos_are_named(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'a/b').mkdir(parents=True)
-  (tmp_path / 'empty').mkdir()
+  for folder in ('empty/folder.mp4', 'a/.hidden'):
+    (tmp_path / folder).mkdir(parents=True)
   for name in ('a/2.MP4', 'a/b/1.avi', 'a/.h.mp4', 'a/n.txt', 'c[1].mp4'):
     (tmp_path / name).touch()
+  (tmp_path / 'a/.hidden/3.mp4').touch()
   found, missing = find_videos(
-    ['a', 'c[1].mp4', 'a/*', '*/**/*.avi', 'no.mp4', 'no*', 'empty']
+    ['a', 'c[1].mp4', 'a/*', '*/**/*.avi', 'no.mp4', 'no*', 'empty', 'd[1].*']
   )
   # A folder's files by suffix; all that a pattern matches; nothing twice.
   assert found == ['a/2.MP4', 'a/b/1.avi', 'c[1].mp4', 'a/n.txt', 'no.mp4']
-  assert [name for name, _ in missing] == ['no*', 'empty']
+  assert [name for name, _ in missing] == ['no*', 'empty', 'd[1].*']
   assert missing[0][1] == 'no file matches this pattern'
   assert 'no video in this folder' in missing[1][1]
+  assert missing[2][1].endswith('a bracket of a name is written [[]')
 
 
 def test_names_that_a_terminal_can_take():
@@ -295,6 +334,8 @@ def test_folders_without_a_model(copied, tmp_path):
     ('labels.txt', None, r'labels\.txt cannot be read: No such file'),
     ('labels.txt', b'h\xfcg\n', r'labels\.txt cannot be read'),
     ('labels.txt', b'', 'names no class'),
+    ('labels.txt', b'dark\ndark\n', "names the class 'dark' twice"),
+    ('labels.txt', b'dark\n\n', "names the class ''"),
     ('labels.txt', b'a\nb\nc\n', 'another model or number of classes'),
   ],
 )
@@ -303,6 +344,37 @@ def test_damaged_runs(copied, name, content, message):
   if content is not None:
     (copied / name).write_bytes(content)
   _fails(copied, message)
+
+
+@pytest.mark.parametrize(
+  ('key', 'value', 'message'),
+  [
+    (
+      'data.num_frames',
+      '4',
+      r"data\.num_frames \(='4'\) of .*config\.json must",
+    ),
+    ('eval.num_crops', True, r'eval\.num_crops \(=True\)'),
+    ('data.short_videos', 'loop', r"short_videos \(='loop'\) .* one of \('rep"),
+    ('data.input_size', None, r'config\.json makes no network: .*input_size'),
+    ('data.input_size', '32', r'config\.json makes no network'),
+    ('model.name', None, "Unknown model (='')"),
+    ('model.name', 3, r'config\.json makes no network'),
+    ('model.dropout', 'x', r'config\.json makes no network'),
+    ('model.local_ratio', 'x', r'config\.json makes no network'),
+  ],
+)
+def test_a_configuration_with_a_wrong_value(copied, key, value, message):
+  path = copied / 'config.json'
+  config = json.loads(path.read_text())
+  section, name = key.split('.')
+  config[section][name] = value
+  if value is None and section == 'data':
+    del config[section][name]
+  path.write_text(json.dumps(config))
+  with pytest.raises(UserError) as caught:
+    Predictor(copied)
+  assert re.search(message, str(caught.value)) or message in str(caught.value)
 
 
 def test_a_configuration_of_earlier_days(copied):

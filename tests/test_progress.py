@@ -20,6 +20,18 @@ def test_lines_hold_rate_and_time_left(capsys):
   assert lines[-1] == 'training: 1000/1000 steps, 9/s, 0:00:00 left'
 
 
+def test_the_last_line_stands_once(capsys):
+  now = [0.0]
+  with Progress('judging', 2, 'videos', clock=lambda: now[0]) as progress:
+    for _ in range(2):
+      now[0] += 20.0
+      progress.advance()
+  lines = capsys.readouterr().err.splitlines()
+  assert [line.split(' videos')[0] for line in lines] == [
+    'judging: 1/2', 'judging: 2/2'
+  ]  # fmt: skip
+
+
 def test_no_rate_yet_is_said(capsys):
   now = [0.0]
   with Progress('evaluating', 3, 'videos', clock=lambda: now[0]):

@@ -1,6 +1,7 @@
 """Windows of a long video: which frames, which seconds, what is written."""
 
 import csv
+import math
 
 import cv2
 import numpy as np
@@ -66,14 +67,22 @@ def test_memory_does_not_grow_with_the_video(monkeypatch):
   monkeypatch.setattr(ArrayReader, 'read', counting)
   predictor = BrightnessPredictor(eval__clips_per_step=6, eval__num_crops=3)
   timeline.judge(predictor, _video(120))
-  # Two windows of three crops at a time, and one shape for the network.
+  # Two windows of three crops at a time.
   assert len(asked) == 20 and max(asked) <= 8
-  assert set(predictor.asked) == {6}
+  assert set(predictor.asked) == {3, 6}
+  # A window as long as the video is read piece by piece too.
+  asked.clear()
+  judged = timeline.judge(predictor, _video(120), window=4.8)
+  assert len(judged.starts) == 1 and len(asked) == 9 and max(asked) <= 8
 
 
-@pytest.mark.parametrize('times', [{'window': 0}, {'hop': -1.0}])
+@pytest.mark.parametrize(
+  'times', [{'window': 0}, {'hop': -1.0}, {'hop': math.inf}]
+)
 def test_times_that_are_none(times):
-  with pytest.raises(UserError, match='must be above 0 seconds'):
+  with pytest.raises(
+    UserError, match='must be a finite number of seconds abov'
+  ):
     timeline.judge(BrightnessPredictor(), _video(9), **times)
 
 
@@ -119,3 +128,9 @@ def test_a_folder_that_cannot_be_written(judged, tmp_path):
   (tmp_path / 'file').touch()
   with pytest.raises(UserError, match='cannot be written'):
     timeline.write(judged, tmp_path / 'file/x')
+
+
+def test_a_table_that_cannot_be_written(judged, tmp_path):
+  (tmp_path / 'timeline.csv').mkdir()
+  with pytest.raises(UserError, match=r'timeline\.csv cannot be written: Is a'):
+    timeline.write(judged, tmp_path)

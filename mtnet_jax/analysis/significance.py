@@ -9,7 +9,6 @@ right but on how many they disagree (the thesis, section 6.5 and equation 6.1).
 
 import dataclasses
 import pathlib
-import zipfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,9 +18,6 @@ from scipy import stats
 
 from mtnet_jax import cli
 from mtnet_jax.errors import UserError
-
-# What numpy raises of files that are missing or not of its own making.
-_UNREADABLE = OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,17 +109,27 @@ def _read(path: str | pathlib.Path) -> dict[str, tuple[int, bool]]:
   """Class by video, and whether it was predicted."""
   try:
     with pathlib.Path(path).open('rb') as file, np.load(file) as stored:
-      names, labels = stored['ids'].tolist(), stored['labels'].tolist()
-      predicted = stored['probabilities'].argmax(axis=1).tolist()
-  except (*_UNREADABLE, KeyError) as error:
+      names, labels = stored['ids'].tolist(), stored['labels']
+      probabilities = stored['probabilities']
+    count, classes = probabilities.shape
+    if not (
+      labels.dtype.kind in 'iu' and np.isin(labels, range(classes)).all()
+    ):
+      raise ValueError(f'its labels are not numbers from 0 to {classes - 1}')
+    if not np.isfinite(probabilities).all():
+      raise ValueError('its probabilities are not all finite')
+    right = labels == probabilities.argmax(axis=1)
+    found = dict(
+      zip(names, zip(labels.tolist(), right, strict=True), strict=True)
+    )
+    if not len(found) == count > 0:
+      raise ValueError(f'it names {len(found)} videos in {count} rows')
+  except Exception as error:  # numpy raises anything of damaged files
     raise UserError(
       f'{path} is not what eval.py writes: {error}. Give the '
-      'evaluation/predictions.npz of a workdir.'
+      'evaluation/predictions.npz of a workdir, or evaluate again.'
     ) from error
-  return {
-    name: (label, label == guess)
-    for name, label, guess in zip(names, labels, predicted, strict=True)
-  }
+  return found
 
 
 def show(

@@ -150,7 +150,7 @@ def list_videos(directory: str | os.PathLike) -> Listing:
       f'{path} holds no videos: expected are record files, a {CSV_NAME}, or '
       'folders CLASS/VIDEO or SPLIT/CLASS/VIDEO (docs/data.md).'
     )
-  numbers = _number(labels, path)
+  numbers = number_labels(labels, path)
   splits = {
     split: tuple(
       Example(_printable(video), numbers[name], str(path / video))
@@ -163,8 +163,14 @@ def list_videos(directory: str | os.PathLike) -> Listing:
   return Listing(labels, {k: v for k, v in splits.items() if v}, str(path))
 
 
-def _number(labels: Sequence[str], path: pathlib.Path) -> dict[str, int]:
-  """Returns the classes' numbers; `path` names them.
+def number_labels(
+  labels: Sequence[str], path: str | os.PathLike
+) -> dict[str, int]:
+  """Returns the classes' numbers.
+
+  Args:
+    labels: the classes' names.
+    path: of the file or folder that names them, for messages.
 
   Raises:
     UserError: a name cannot stand in a line of labels.txt, or stands twice.
@@ -301,7 +307,7 @@ def _list_csv(path: pathlib.Path) -> Listing:
   else:
     labels = tuple(sorted({row['label'] for _, row in rows}))
     labels_path = path
-  numbers = _number(labels, labels_path)
+  numbers = number_labels(labels, labels_path)
   clips_of = collections.Counter(row['path'] for _, row in rows)
   splits = {split: [] for split in SPLITS}
   line_of = {}

@@ -126,12 +126,14 @@ class Observation:
     steps: from the last layer down.
     activations: by the path of the layer that made them, `(t, h, w, c)` on the
       device; of every level.
+    endpoints: what the network returned besides, of `n` = 1.
   """
 
   logits: Float[np.ndarray, ' k']
   features: Float[np.ndarray, " C'"]
   steps: tuple[Step, ...]
   activations: Mapping[str, Float[Array, 't h w c']]
+  endpoints: Mapping[str, Any]
 
 
 def class_feature_pyramid(
@@ -221,9 +223,8 @@ def observe(
   activations = {chain[0].path: endpoints['last'][0]}
   for k, path in enumerate(paths):
     activations[chain[k + 1].path] = recorded[path]['input'][0]
-  return Observation(
-    logits, features, _steps(chain[:depth], kernels, means), activations
-  )
+  steps = _steps(chain[:depth], kernels, means)
+  return Observation(logits, features, steps, activations, endpoints)
 
 
 @jax.jit
@@ -362,8 +363,8 @@ def level_tubes(
   for level in pyramid.levels:
     kept = _kept_activations(level, observation)
     if level.importance:
-      weights = np.array(list(level.importance.values()))
-      tubes.append(saliency_tube(kept, weights))
+      # A tube stretches each channel for itself: weights would have no effect.
+      tubes.append(saliency_tube(kept, np.ones(len(level.importance))))
     else:
       tubes.append(np.zeros(kept.shape[:3], np.float32))
   return tubes

@@ -5,16 +5,12 @@ import difflib
 import pathlib
 from collections.abc import Iterator, Sequence
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from mtnet_jax import preprocessing
 from mtnet_jax.errors import UserError
-from mtnet_jax.explain import (
-  class_feature_pyramids,
-  graph_drawing,
-  recording,
-)
+from mtnet_jax.explain import class_feature_pyramids, graph_drawing
 from mtnet_jax.explain.class_regularization_tubes import (
   class_regularization_tubes,
 )
@@ -22,11 +18,12 @@ from mtnet_jax.explain.class_rows import class_row
 from mtnet_jax.explain.explanation import METHODS, Explanation, Tube
 from mtnet_jax.explain.faithfulness import faithfulness
 from mtnet_jax.explain.grad_cam import grad_cams
+from mtnet_jax.explain.network_layers import layer_chain
 from mtnet_jax.explain.saliency_tubes import interpolate, saliency_tube
 from mtnet_jax.inputs import Video, printable
 from mtnet_jax.prediction import Predictor
 from mtnet_jax.progress import Progress
-from mtnet_jax.typing import Array, Float
+from mtnet_jax.typing import Float, UInt8
 
 ALL = 'all'
 # The stem, which is as near to the pixels, says little of any class.
@@ -78,27 +75,29 @@ def explain(
       'Give the --workdir of the run that it was made from.'
     )
   methods = _methods(settings.methods, predictor.model.class_regularization)
+  chain = layer_chain(predictor.variables['params'])[::-1]
+  class_feature_pyramids.count_steps(chain, settings.layers)
   if settings.threshold is not None:
     class_feature_pyramids.check_threshold(settings.threshold)
   label = None
   if settings.label is not None:
     label = find_label(settings.label, predictor.class_names)
   clip, seconds = predictor.central_clip(video, settings.at)
-  probabilities = predictor.probabilities(clip[None])[0]
-  found = Explanation(
+  looking = _Looking(predictor, clip, label, settings)
+  tubes = [tube for method in methods for tube in looking.look(method)]
+  if settings.faithfulness_steps:
+    tubes = list(_measure(predictor, clip, tubes, settings))
+  return Explanation(
     title=_title(video),
     clip=clip,
     seconds=seconds,
     class_names=predictor.class_names,
-    probabilities=probabilities,
-    label=int(np.argmax(probabilities)) if label is None else label,
-    tubes=(),
+    probabilities=looking.probabilities,
+    label=looking.label,
+    tubes=tuple(tubes),
+    pyramid=looking.pyramid,
+    node_tubes=looking.node_tubes,
   )
-  found = _Looking(predictor, found, settings).look(methods)
-  if not settings.faithfulness_steps:
-    return found
-  measured = tuple(_measure(predictor, found, settings))
-  return dataclasses.replace(found, tubes=measured)
 
 
 def find_label(name: str, class_names: Sequence[str]) -> int:
@@ -144,79 +143,73 @@ def _methods(names: Sequence[str], regularized: bool) -> list[str]:
 
 
 class _Looking:
-  """The methods, on one clip."""
+  """The methods, on one clip; all but Grad-CAM from one forward pass."""
 
   def __init__(
-    self, predictor: Predictor, found: Explanation, settings: Settings
+    self,
+    predictor: Predictor,
+    clip: UInt8[np.ndarray, 't h w 3'],
+    label: int | None,
+    settings: Settings,
   ):
     self._model, self._variables = predictor.model, predictor.variables
-    self._found, self._settings = found, settings
-    self._shape = found.clip.shape[:3]
+    self._names, self._settings = predictor.class_names, settings
+    self._shape = clip.shape[:3]
+    self._clip = preprocessing.normalize(clip[None], self._model.dtype)
+    self._seen = class_feature_pyramids.observe(
+      self._model, self._variables, self._clip, settings.layers
+    )
+    self.probabilities = np.asarray(jax.nn.softmax(self._seen.logits))
+    self.label = int(self.probabilities.argmax()) if label is None else label
+    self.pyramid, self.node_tubes = None, {}
 
-  def look(self, methods: Sequence[str]) -> Explanation:
-    """Adds the tubes of each method, and the pyramid."""
-    tubes, changes = [], {}
-    for method in methods:
-      if method == 'class_feature_pyramids':
-        own, changes = self._pyramid()
-      else:
-        own = getattr(self, f'_{method}')()
-      tubes += own
-    return dataclasses.replace(self._found, tubes=tuple(tubes), **changes)
+  def look(self, method: str) -> list[Tube]:
+    """Returns a method's tubes, from the first layer to the last."""
+    return {
+      'saliency_tubes': self._saliency_tubes,
+      'class_feature_pyramids': self._pyramid,
+      'class_regularization': self._class_regularization,
+      'grad_cam': self._grad_cam,
+    }[method]()
 
   def _saliency_tubes(self) -> list[Tube]:
-    _, endpoints, _ = recording.record(
-      self._model, self._variables, self._normalized()
-    )
-    features = np.asarray(endpoints['features'][0])
-    row = class_row(self._variables['params'], features, self._found.label)
-    last = np.asarray(endpoints['last'][0])
+    params, last = self._variables['params'], self._seen.endpoints['last'][0]
+    row = class_row(params, self._seen.features, self.label)
     return [self._tube('saliency_tubes', 'last', saliency_tube(last, row))]
 
   def _grad_cam(self) -> list[Tube]:
-    maps = grad_cams(
-      self._model,
-      self._variables,
-      self._normalized()[0],
-      self._found.label,
-      _GRAD_CAM_LAYERS,
-    )
-    return [
-      self._tube('grad_cam', layer, maps[layer]) for layer in _GRAD_CAM_LAYERS
+    # Where there is no head, the last stage's activations are the last.
+    has_head = 'head' in self._variables['params']
+    layers = [
+      layer for layer in _GRAD_CAM_LAYERS if layer != 'stage_4' or has_head
     ]
+    maps = grad_cams(
+      self._model, self._variables, self._clip[0], self.label, layers
+    )
+    return [self._tube('grad_cam', layer, maps[layer]) for layer in layers]
 
   def _class_regularization(self) -> list[Tube]:
-    _, endpoints, _ = recording.record(
-      self._model, self._variables, self._normalized()
+    tubes = class_regularization_tubes(
+      self._variables['params'], self._seen.endpoints
     )
-    tubes = class_regularization_tubes(self._variables['params'], endpoints)
+    note = 'what this layer takes the clip for, whatever is asked'
     return [
-      self._tube(
-        'class_regularization',
-        layer,
-        saliency,
-        label=early,
-        note='what this layer takes the clip for, whatever is asked',
-      )
+      self._tube('class_regularization', layer, saliency, early, note)
       for layer, (early, saliency) in tubes.items()
     ]
 
-  def _pyramid(self) -> tuple[list[Tube], dict]:
-    model, settings = self._model, self._settings
+  def _pyramid(self) -> list[Tube]:
+    settings, params = self._settings, self._variables['params']
     threshold = settings.threshold
     if threshold is None:
-      threshold = class_feature_pyramids.default_threshold(model)
-    seen = class_feature_pyramids.observe(
-      model, self._variables, self._normalized(), settings.layers
+      threshold = class_feature_pyramids.default_threshold(self._model)
+    self.pyramid = class_feature_pyramids.build(
+      self._seen, params, self.label, settings.mode, threshold
     )
-    pyramid = class_feature_pyramids.build(
-      seen,
-      self._variables['params'],
-      self._found.label,
-      settings.mode,
-      threshold,
+    self.node_tubes = class_feature_pyramids.channel_tubes(
+      self.pyramid, self._seen, graph_drawing.MOST_NODES
     )
-    levels = class_feature_pyramids.level_tubes(pyramid, seen)
+    levels = class_feature_pyramids.level_tubes(self.pyramid, self._seen)
     tubes = [
       self._tube(
         'class_feature_pyramids',
@@ -224,46 +217,45 @@ class _Looking:
         saliency,
         note=f'{len(level.importance)} of {level.num_channels} channels kept',
       )
-      for level, saliency in zip(pyramid.levels, levels, strict=True)
+      for level, saliency in zip(self.pyramid.levels, levels, strict=True)
     ]
-    nodes = class_feature_pyramids.channel_tubes(
-      pyramid, seen, graph_drawing.MOST_NODES
-    )
-    # From the first layer to the last, as the other methods.
-    return tubes[::-1], {'pyramid': pyramid, 'node_tubes': nodes}
-
-  def _normalized(self) -> Float[Array, '1 t h w 3']:
-    clip = jnp.asarray(self._found.clip)[None]
-    return preprocessing.normalize(clip, self._model.dtype or jnp.float32)
+    return tubes[::-1]
 
   def _tube(
     self,
     method: str,
     layer: str,
-    saliency: np.ndarray,
+    saliency: Float[np.ndarray, 't h w'],
     label: int | None = None,
     note: str = '',
   ) -> Tube:
-    label = self._found.label if label is None else label
-    name = self._found.class_names[label]
+    name = self._names[self.label if label is None else label]
     return Tube(method, layer, interpolate(saliency, self._shape), name, note)
 
 
 def _measure(
-  predictor: Predictor, found: Explanation, settings: Settings
+  predictor: Predictor,
+  clip: UInt8[np.ndarray, 't h w 3'],
+  tubes: Sequence[Tube],
+  settings: Settings,
 ) -> Iterator[Tube]:
-  """The tubes with their faithfulness."""
-  with Progress('measuring', len(found.tubes), 'tubes') as progress:
-    for tube in found.tubes:
-      label = found.class_names.index(tube.class_name)
-      measured = faithfulness(
-        lambda clips, label=label: predictor.probabilities(clips)[:, label],
-        found.clip,
-        tube.saliency,
-        settings.faithfulness_steps,
-        settings.seed,
-      )
-      yield dataclasses.replace(tube, faithfulness=measured)
+  """The tubes with their faithfulness; of a pyramid, of its two ends only."""
+  levels = [t.layer for t in tubes if t.method == 'class_feature_pyramids']
+  between = levels[1:-1]
+  with Progress('measuring', len(tubes), 'tubes') as progress:
+    for tube in tubes:
+      if tube.method != 'class_feature_pyramids' or tube.layer not in between:
+        label = predictor.class_names.index(tube.class_name)
+        measured = faithfulness(
+          lambda clips, label=label: predictor.probabilities(clips)[:, label],
+          clip,
+          tube.saliency,
+          settings.faithfulness_steps,
+          settings.seed,
+          predictor.clips_per_step,
+        )
+        tube = dataclasses.replace(tube, faithfulness=measured)
+      yield tube
       progress.advance()
 
 

@@ -30,6 +30,7 @@ def write(found: Explanation, directory: pathlib.Path) -> pathlib.Path:
     UserError: the directory cannot be written.
   """
   files = {}
+  _remove_old(directory)
   for method, title in METHODS.items():
     tubes = [tube for tube in found.tubes if tube.method == method]
     if tubes:
@@ -51,6 +52,16 @@ def write(found: Explanation, directory: pathlib.Path) -> pathlib.Path:
     np.savez_compressed(directory / 'tubes.npz', **arrays)
   files['Saliency, NumPy'] = 'tubes.npz'
   return report.write(found, directory, files)
+
+
+def _remove_old(directory) -> None:
+  """Removes an earlier explanation's pictures, which would look current."""
+  for name in ('pyramid.png', 'pyramid.json'):
+    (directory / name).unlink(missing_ok=True)
+  for method in METHODS:
+    for pattern in (f'{method}.png', f'{method}.gif', f'{method}-*.mp4'):
+      for path in directory.glob(pattern):
+        path.unlink()
 
 
 def _write_method(found, method, title, tubes, directory) -> dict[str, str]:
@@ -106,4 +117,4 @@ def _tube_summary(tube: Tube) -> dict:
 
 def _write_json(content: dict, path: pathlib.Path) -> None:
   with overlay.writing(path):
-    path.write_text(json.dumps(content, indent=2), encoding='utf-8')
+    path.write_text(json.dumps(content), encoding='utf-8')

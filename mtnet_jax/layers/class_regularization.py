@@ -30,7 +30,14 @@ def class_maps(
     class_weights: W, the classifier's, a row a class.
     projection: 𝒲, from the classifier's channels to the stage's.
   """
-  return nn.relu(class_weights @ projection)
+  return nn.relu(_product(class_weights, projection))
+
+
+def _product(
+  x: Float[Array, 'm d'], y: Float[Array, 'd n']
+) -> Float[Array, 'm n']:
+  # GPUs and TPUs else round float32 to fewer digits, and near classes change.
+  return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
 
 def regularize(
@@ -60,7 +67,7 @@ def regularize(
   """
   maps = class_maps(jax.lax.stop_gradient(class_weights), projection)
   pooled = jnp.mean(precision.widen(a), axis=(1, 2, 3))  # n c
-  chosen = jnp.argmax(pooled @ maps.T, axis=1).astype(jnp.int32)
+  chosen = jnp.argmax(_product(pooled, maps.T), axis=1).astype(jnp.int32)
   own = maps[chosen]  # n c
   least = own.min(axis=1, keepdims=True)
   span = own.max(axis=1, keepdims=True) - least

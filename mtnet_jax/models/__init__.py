@@ -79,6 +79,14 @@ def build(name: str, num_classes: int, **overrides) -> nn.Module:
   if 'norm_batch_size' in overrides:
     size = overrides['norm_batch_size']
     _check_range('norm_batch_size', size, size >= 0, '0 or more clips')
+  if 'affection_rates' in overrides and not overrides.get(
+    'class_regularization'
+  ):
+    raise UserError(
+      f'`affection_rates` (={overrides["affection_rates"]}) are those of Class '
+      'Regularisation, which this network has not: set '
+      'class_regularization=True, or leave them out.'
+    )
   if 'dtype' in overrides:
     overrides['dtype'] = _float_dtype(overrides['dtype'])
   if name in mtnet.VARIANTS:

@@ -119,7 +119,23 @@ def test_arrays_that_are_no_predictions(tmp_path, files):
   np.save(tmp_path / 'one.npy', np.zeros(3))
   np.savez(tmp_path / 'others.npz', ids=['a'])
   np.savez(tmp_path / 'pickled.npz', ids=np.array([{}], object))
-  for name in ('one.npy', 'others.npz', 'pickled.npz'):
+  names, labels = ['a', 'b'], np.array([0, 1])
+  scores = np.eye(2)
+  wrong = {
+    'nan': (names, labels, np.where(scores, np.nan, 0)),
+    'short': (names, labels[:1], scores),
+    'flat': (names, labels, np.zeros(2)),
+    'none': ([], labels[:0], scores[:0]),
+    'twice': (['a', 'a'], labels, scores),
+    'words': (names, ['0', '1'], scores),
+    'beyond': (names, labels + 1, scores),
+    'nested': ([['a'], ['b']], labels, scores),
+  }
+  for name, arrays in wrong.items():
+    arrays = dict(zip(('ids', 'labels', 'probabilities'), arrays, strict=True))
+    np.savez(tmp_path / f'{name}.npz', **arrays)
+  wrong = [f'{name}.npz' for name in wrong]
+  for name in ('one.npy', 'others.npz', 'pickled.npz', *wrong):
     with pytest.raises(UserError, match=r'is not what eval\.py writes'):
       significance.compare(files[0], tmp_path / name)
 

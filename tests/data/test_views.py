@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mtnet_jax.data import views
-from mtnet_jax.data.video import VideoReader
+from mtnet_jax.data.video import VideoError, VideoReader
 from mtnet_jax.data.views import ArrayReader
 from mtnet_jax.errors import UserError
 from tests.data import coded_video
@@ -97,3 +97,9 @@ def test_an_array_as_it_is():
 def test_arrays_that_are_no_video(array, message):
   with pytest.raises(UserError, match=message):
     ArrayReader(array, 'mine')
+
+
+@pytest.mark.parametrize('side', [0, 10**6])
+def test_a_size_that_cannot_be_made(side):
+  with pytest.raises(VideoError, match='mine: '):
+    ArrayReader(np.zeros((1, 4, 6, 3), np.uint8), 'mine').read([0], side)

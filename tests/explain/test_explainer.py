@@ -84,7 +84,10 @@ def test_every_method_and_layer(found):
   for tube in found.tubes:
     assert tube.saliency.shape == found.clip.shape[:3]
     assert 0 <= tube.saliency.min() <= tube.saliency.max() <= 1
-    assert tube.faithfulness.shares.tolist() == [0, 0.5, 1]
+    if tube.layer in (f'{block}/separated', f'{block}/project'):
+      assert tube.faithfulness is None  # between the pyramid's ends
+    else:
+      assert tube.faithfulness.shares.tolist() == [0, 0.5, 1]
 
 
 def test_a_tube_speaks_for_the_class_that_was_asked_for(found):
@@ -113,6 +116,8 @@ def test_the_saliency_tube_is_that_of_the_last_activations(found, predictor):
 
 def test_faithfulness_begins_with_the_clip_s_own_probability(found):
   for tube in found.tubes:
+    if tube.faithfulness is None:
+      continue
     label = found.class_names.index(tube.class_name)
     curves = tube.faithfulness
     own = found.probabilities[label]
@@ -129,10 +134,14 @@ def test_the_predicted_class_unless_another_is_named(predictor, video):
 
 
 def test_what_is_written(found, tmp_path):
+  # What an earlier explanation left would look like a part of this one.
+  (tmp_path / 'grad_cam-stage_9.mp4').write_text('old')
+  (tmp_path / 'grad_cam-notes.txt').write_text('mine')
   path = files.write(found, tmp_path)
   names = {file.name for file in tmp_path.iterdir()}
   for method in METHODS:
     assert {f'{method}.png', f'{method}.gif'} <= names
+  assert 'grad_cam-notes.txt' in names
   videos = [name for name in names if name.endswith('.mp4')]
   assert len(videos) == len(found.tubes)
   with VideoReader(tmp_path / 'grad_cam-stage_2.mp4') as reader:
@@ -211,8 +220,7 @@ def test_weights_that_are_not_finite(predictor, video):
   broken.variables = jax.tree.map(
     lambda leaf: jnp.full_like(leaf, jnp.nan), predictor.variables
   )
-  broken._classify = lambda clips: np.full((len(clips), 2), np.nan)
-  with pytest.raises(UserError, match='its weights hold NaN'):
+  with pytest.raises(UserError, match=r'not finite.*weights or the clip hold'):
     explain(broken, video, _UNMEASURED)
 
 

@@ -158,3 +158,10 @@ def test_rates_outside_their_range(rates):
   check = functools.partial(class_regularization.check_affection_rates, rates)
   with pytest.raises(UserError, match=r'`affection_rates` \(=.*4 numbers in'):
     check(4)
+
+
+def test_products_are_in_full_float32():
+  """Else accelerators round them to fewer digits."""
+  program = str(jax.make_jaxpr(regularize)(*_arrays(), 0.5))
+  assert program.count('dot_general') == 2
+  assert program.count('Precision.HIGHEST') == 4  # of both operands

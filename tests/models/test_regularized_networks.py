@@ -171,3 +171,9 @@ def test_every_network_can_have_it(name):
     UserError, match=r'affection_rates.*\(0\.5, 0\.5\).*4 num'
   ):
     models.build(name, 5, **rates)
+
+
+@pytest.mark.parametrize('given', [{}, {'class_regularization': False}])
+def test_rates_of_what_the_network_has_not(given):
+  with pytest.raises(UserError, match=r'`affection_rates` \(=\(0\.9, 0\.8'):
+    models.build('r3d_18', 5, affection_rates=(0.9, 0.8, 0.7, 0.6), **given)
