@@ -30,7 +30,7 @@ _THRESHOLD = flags.DEFINE_float(
   'threshold', None, "The pyramid's, from 0.5 to 0.731; unset: the network's."
 )
 _STEPS = flags.DEFINE_integer(
-  'faithfulness_steps', 10, 'Points of the curves; 0: measure nothing.', 0
+  'faithfulness_steps', 5, 'Points of the curves; 0: measure nothing.', 0
 )
 
 

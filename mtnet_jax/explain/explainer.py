@@ -51,7 +51,7 @@ class Settings:
   mode: str = class_feature_pyramids.MODES[0]
   threshold: float | None = None
   at: float | None = None
-  faithfulness_steps: int = 10
+  faithfulness_steps: int = 5
   seed: int = 0
 
 

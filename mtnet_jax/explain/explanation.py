@@ -33,8 +33,11 @@ class Faithfulness:
     shares: `(k,)` of the voxels that were changed, from 0 to 1.
     deletion: `(k,)` probabilities while the most salient voxels go first.
     insertion: `(k,)` probabilities while they come first.
-    random_deletion: `(k,)` the same in an order that knows nothing.
+    random_deletion: `(k,)` the same where the saliency is moved to random
+      places, the mean over m of them.
     random_insertion: `(k,)` likewise.
+    random_areas: `(m, 2)` under deletion and insertion, of each place.
+    spot_areas: `(2,)` the same of a plain spot in the middle of every frame.
   """
 
   shares: Float[np.ndarray, ' k']
@@ -42,19 +45,24 @@ class Faithfulness:
   insertion: Float[np.ndarray, ' k']
   random_deletion: Float[np.ndarray, ' k']
   random_insertion: Float[np.ndarray, ' k']
+  random_areas: Float[np.ndarray, 'm 2']
+  spot_areas: Float[np.ndarray, ' 2']
+
+  @property
+  def areas(self) -> Float[np.ndarray, ' 2']:
+    """Those under deletion and insertion, in [0, 1]."""
+    return np.trapezoid([self.deletion, self.insertion], self.shares)
 
   @property
   def score(self) -> float:
     """The area under insertion minus that under deletion, in [-1, 1]."""
-    return self._area(self.insertion) - self._area(self.deletion)
+    return float(self.areas[1] - self.areas[0])
 
   @property
   def random_score(self) -> float:
-    """The same of the order that knows nothing: about what chance gives."""
-    return self._area(self.random_insertion) - self._area(self.random_deletion)
-
-  def _area(self, curve: np.ndarray) -> float:
-    return float(np.trapezoid(curve, self.shares))
+    """The same of random places, their mean: about what chance gives."""
+    removed, shown = self.random_areas.mean(axis=0)
+    return float(shown - removed)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,9 +16,12 @@ import numpy as np
 
 from mtnet_jax.explain import overlay
 from mtnet_jax.explain.class_feature_pyramids import WHOLE_SET, Level, Pyramid
+from mtnet_jax.inputs import printable
 
 MOST_NODES = 16  # of a level: more are named by their number only
 
+# Of all levels: lines grow with the square, and so does the file.
+_MOST_DRAWN = 128
 _COLUMN, _ROW = 2.4, 0.3  # inches
 _EDGE_COLORS = {'kernel': '#2b6cb0', 'residual': '#b45309'}
 _SET_OFFSET = 0.16  # of a column: where the bracket of a whole set stands
@@ -187,20 +190,19 @@ def draw(
   pyramid: Pyramid,
   class_name: str,
   path: str | pathlib.Path,
-  most_nodes: int = MOST_NODES,
 ) -> None:
-  """Draws a pyramid's graph.
+  """Draws a pyramid's graph: up to 16 nodes a level, and 128 in all.
 
   Args:
     pyramid: levels, and the edges between them.
     class_name: of the class that it explains.
     path: of the PNG.
-    most_nodes: of a level, ≥ 1.
 
   Raises:
     UserError: the file cannot be written.
   """
-  placed = layout(pyramid, most_nodes)
+  share = _MOST_DRAWN // max(len(pyramid.levels), 1)
+  placed = layout(pyramid, min(MOST_NODES, max(share, 1)))
   num_columns = len(placed.columns) + 1
   size = _COLUMN * num_columns, _ROW * (placed.num_rows + 5)
   figure = matplotlib.figure.Figure(size, layout='constrained')
@@ -222,8 +224,7 @@ def draw(
     color='0.35',
     parse_math=False,
   )
-  with overlay.writing(path):
-    figure.savefig(path, format='png', dpi=150)
+  overlay.save_figure(figure, path, dpi=150)
 
 
 def _draw_lines(axes, placed: Layout) -> None:
@@ -286,7 +287,7 @@ def _draw_column(axes, column: Column, x: int) -> None:
 
 def _draw_heading(axes, name: str, x: int) -> None:
   """Writes a name; one too long for its column loses its middle."""
-  room = 26
+  name, room = printable(name), 26
   if len(name) > room:
     name = name[: room // 2] + '…' + name[-(room // 2) :]
   style = {'ha': 'center', 'fontsize': 9, 'weight': 'bold'}

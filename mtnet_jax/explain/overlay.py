@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import warnings
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
@@ -15,6 +16,7 @@ import numpy as np
 import PIL.Image  # matplotlib brings it
 
 from mtnet_jax.errors import UserError
+from mtnet_jax.inputs import printable
 from mtnet_jax.typing import Float, UInt8
 
 _LARGE = 256  # pixels: smaller frames are magnified, by whole numbers, up to it
@@ -233,6 +235,21 @@ def writing(path: str | pathlib.Path) -> Iterator[None]:
     ) from error
 
 
+def save_figure(
+  figure: matplotlib.figure.Figure, path: str | pathlib.Path, dpi: float
+) -> None:
+  """Writes a figure as PNG; letters that the font lacks become boxes.
+
+  Raises:
+    UserError: the file cannot be written.
+  """
+  with writing(path), warnings.catch_warnings():
+    # Whoever chose the names can do nothing about our font.
+    warnings.filterwarnings('ignore', 'Glyph .* missing', UserWarning)
+    warnings.filterwarnings('ignore', 'Matplotlib currently', UserWarning)
+    figure.savefig(path, format='png', dpi=dpi)
+
+
 def _magnify(frames: np.ndarray) -> np.ndarray:
   _, height, width, _ = frames.shape
   factor = max(1, _LARGE // max(height, width))
@@ -261,10 +278,13 @@ def _save_labeled(
   # A name may hold a dollar sign, and is no formula.
   style = {'va': 'top', 'parse_math': False}
   figure.text(
-    _MARGIN / width, 1 - _MARGIN / height, title, fontsize=11, **style
+    _MARGIN / width,
+    1 - _MARGIN / height,
+    printable(title),
+    fontsize=11,
+    **style,
   )
   for x, y, label in labels:
     place = x / width, 1 - y / height
-    figure.text(*place, label, fontsize=9, color='0.3', **style)
-  with writing(path):
-    figure.savefig(path, format='png', dpi=_DPI)
+    figure.text(*place, printable(label), fontsize=9, color='0.3', **style)
+  save_figure(figure, path, _DPI)

@@ -259,7 +259,8 @@ function drawBars() {
     filled.style.width = `${100 * bar.probability}%`;
     track.append(filled);
     const name = bar.rank > 5 ? `${bar.name} (rank ${bar.rank})` : bar.name;
-    item.append(make('span', {}, name), track, make('b', {}, bar.percent));
+    const label = make('span', {title: bar.wholeName}, name);
+    item.append(label, track, make('b', {}, bar.percent));
     $('bars').append(item);
   }
 }
@@ -296,6 +297,7 @@ function drawFiles() {
 
 function fill() {
   const explained = data.bars.find((bar) => bar.isExplained);
+  $('headline').title = explained.wholeName; // the line may hold a part of it
   document.title = `${data.className}: ${data.title}`;
   const [first, last] = [clock(0), clock(data.seconds.length - 1)];
   $('title').textContent =
@@ -357,7 +359,8 @@ images = await Promise.all(
 );
 fill();
 listen();
-showMethod(data.tubes[0]?.method ?? PLAIN);
+if (data.opensOn === null) showMethod(data.tubes[0]?.method ?? PLAIN);
+else showTube(data.opensOn);
 goTo(brightestFrame());
 play(!matchMedia('(prefers-reduced-motion: reduce)').matches);
 document.documentElement.dataset.ready = 'yes';

@@ -11,7 +11,7 @@ import json
 import pathlib
 import types
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -24,11 +24,16 @@ from mtnet_jax.explain.explanation import (
   Tube,
   layer_name,
 )
+from mtnet_jax.explain.saliency_tubes import interpolate
+from mtnet_jax.inputs import printable
 
 _HERE = pathlib.Path(__file__).parent
 _MOST_POINTS = 64  # of a tube's side: saliency is smooth
+_LONGEST_NAME = 80  # letters of a class
 _JPEG_QUALITY = 88
-_MARGIN = 0.02  # of probability: a smaller area between curves says nothing
+# Of probability. A spot that is moved by half a pixel may gain 0.046.
+_MARGIN = 0.05
+_ROUNDING = 0.001
 _NO_FILES = types.MappingProxyType({})
 
 
@@ -62,47 +67,57 @@ def write(
 def verdict(faithfulness: Faithfulness, class_name: str) -> tuple[str, str]:
   """Says in plain words whether a tube is to be believed.
 
-  A tube is good at a test where the area between its curve and the random one
-  is more than 0.02. There is nothing to test where the whole clip does not
-  give the class at least 0.04 more than an empty one.
+  A tube passes a test where it is better than every one of the same picture's
+  random places; one that knows nothing passes with a chance of one in their
+  number plus one. To be believed it must pass both tests, and its score must be
+  more than 0.05 above that of a plain spot in the middle. There is nothing to
+  test where the whole clip does not give the class at least 0.05 more than an
+  empty one.
 
   Args:
-    faithfulness: the curves.
+    faithfulness: the curves and areas.
     class_name: that they are probabilities of.
 
   Returns:
     'believe', 'doubt', 'chance' or 'unclear'; and the sentences.
   """
   f = faithfulness
-  curves = (f.deletion, f.insertion, f.random_deletion, f.random_insertion)
   whole, nothing = float(f.deletion[0]), float(f.deletion[-1])
-  if whole - nothing < 2 * _MARGIN:
+  if whole - nothing < _MARGIN:
     return 'unclear', (
       f'This test cannot tell: the network gives “{class_name}” '
       f'{percent(whole)} for the whole clip, and {percent(nothing)} for one '
       'from which everything is removed.'
     )
   # The area under a curve is its mean, for shares go from 0 to 1.
-  means = [float(np.trapezoid(curve, f.shares)) for curve in curves]
-  removed, shown, random_removed, random_shown = map(percent, means)
+  removed, shown = map(percent, f.areas)
+  # The range and not the mean: it is the best of them that is to be beaten.
+  random_removed, random_shown = (
+    f'{percent(areas.min())} to {percent(areas.max())}'
+    for areas in f.random_areas.T
+  )
   facts = (
     f'Removing the brightest parts first leaves “{class_name}” {removed} on '
-    f'average, removing parts at random {random_removed}. Showing the '
-    f'brightest first gives {shown}, showing parts at random {random_shown}.'
+    f'average; with the picture moved to {len(f.random_areas)} random places, '
+    f'{random_removed}. Showing the brightest parts first gives {shown}; with '
+    f'the picture moved, {random_shown}.'
   )
-  deletes = means[2] - means[0] > _MARGIN
-  inserts = means[1] - means[3] > _MARGIN
-  if deletes and inserts:
-    return 'believe', (
-      f'Believe it: what is bright here is what the network uses. {facts}'
+  better = np.array([-1, 1])  # below at deletion, above at insertion
+  gains = (better * (f.areas - f.random_areas)).min(axis=0)
+  passed = np.count_nonzero(gains > _ROUNDING)
+  if not passed:
+    return 'chance', (
+      f'No better than chance: do not rely on this picture. {facts}'
     )
-  if deletes or inserts:
-    return 'doubt', (
-      'Believe it with care: only one of the two tests finds it better than '
-      f'chance. {facts}'
-    )
-  return 'chance', (
-    f'No better than chance: do not rely on this picture. {facts}'
+  faults = []
+  if passed < 2:
+    faults.append('only one of the two tests finds it better than chance')
+  if better @ (f.areas - f.spot_areas) <= _MARGIN:
+    faults.append('a plain spot in the middle of the picture does as well')
+  if faults:
+    return 'doubt', f'Take it with care: {", and ".join(faults)}. {facts}'
+  return 'believe', (
+    f'Believe it: what is bright here is what the network uses. {facts}'
   )
 
 
@@ -144,8 +159,8 @@ def _hash(text: str) -> str:
 def _content(explanation: Explanation, files: Mapping[str, str]) -> dict:
   _, height, width, _ = explanation.clip.shape
   return {
-    'title': explanation.title,
-    'className': explanation.class_names[explanation.label],
+    'title': printable(explanation.title),
+    'className': _short(explanation.class_names[explanation.label]),
     'bars': _bars(explanation),
     'width': width,
     'height': height,
@@ -155,6 +170,7 @@ def _content(explanation: Explanation, files: Mapping[str, str]) -> dict:
     'colors': _base64(overlay.colors().tobytes()),
     'methods': dict(METHODS),
     'tubes': [_tube(tube) for tube in explanation.tubes],
+    'opensOn': _best(explanation.tubes),
     'graph': _graph(explanation),
     'files': _files(files),
   }
@@ -187,7 +203,8 @@ def _bars(explanation: Explanation) -> list[dict]:
     shown.append(explanation.label)
   return [
     {
-      'name': explanation.class_names[i],
+      'name': _short(explanation.class_names[i]),
+      'wholeName': printable(explanation.class_names[i]),
       'rank': order.index(i) + 1,
       'probability': float(explanation.probabilities[i]),
       'percent': percent(explanation.probabilities[i]),
@@ -212,17 +229,28 @@ def _tube(tube: Tube) -> dict:
   return {
     'method': tube.method,
     'layer': layer_name(tube.layer),
-    'className': tube.class_name,
+    'className': _short(tube.class_name),
     'note': tube.note,
-    'map': _map(tube.saliency, len(tube.saliency)),
+    'map': _map(tube.saliency, _MOST_POINTS),
     'faithfulness': _faithfulness(tube),
   }
+
+
+def _best(tubes: Sequence[Tube]) -> int | None:
+  """Returns the picture that is believed with the best score, if one is."""
+  scores = {
+    index: tube.faithfulness.score
+    for index, tube in enumerate(tubes)
+    if tube.faithfulness is not None
+    and verdict(tube.faithfulness, tube.class_name)[0] == 'believe'
+  }
+  return max(scores, key=scores.get, default=None)
 
 
 def _faithfulness(tube: Tube) -> dict | None:
   if tube.faithfulness is None:
     return None
-  kind, sentence = verdict(tube.faithfulness, tube.class_name)
+  kind, sentence = verdict(tube.faithfulness, _short(tube.class_name))
   names = (
     'shares',
     'deletion',
@@ -237,36 +265,34 @@ def _faithfulness(tube: Tube) -> dict | None:
   return {'kind': kind, 'sentence': sentence, **curves}
 
 
-def _map(saliency: np.ndarray, num_frames: int) -> dict:
+def _map(saliency: np.ndarray, most_points: int) -> dict:
   """Returns saliency as bytes, a map a frame.
 
   Args:
-    saliency: `(t', h', w')` in [0, 1].
-    num_frames: t of the clip; maps between are linear in time.
+    saliency: `(t, h, w)` in [0, 1], of the clip's frames.
+    most_points: of a side of the map.
   """
-  t, h, w = saliency.shape
-  shrink = min(1, _MOST_POINTS / max(h, w))
-  size = max(round(w * shrink), 1), max(round(h * shrink), 1)
-  maps = np.stack(
-    [
-      cv2.resize(one.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-      for one in saliency
-    ]
-  )
-  # Both cover the same time, so the centers of their steps are aligned.
-  times = (np.arange(num_frames) + 0.5) * t / num_frames - 0.5
-  times = np.clip(times, 0, t - 1)
-  before = times.astype(int)
-  after = np.minimum(before + 1, t - 1)
-  share = (times - before)[:, None, None]
-  maps = (1 - share) * maps[before] + share * maps[after]
+  _, h, w = saliency.shape
+  shrink = min(1, most_points / max(h, w))
+  width, height = max(round(w * shrink), 1), max(round(h * shrink), 1)
+  maps = [
+    cv2.resize(
+      one.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA
+    )
+    for one in saliency
+  ]
   levels = np.round(255 * np.clip(maps, 0, 1)).astype(np.uint8)
-  width, height = size
   return {
     'width': width,
     'height': height,
     'data': _base64(levels.tobytes()),
   }
+
+
+def _short(name: str) -> str:
+  """Returns a name that can be shown; one too long loses its middle."""
+  name, half = printable(name), _LONGEST_NAME // 2
+  return name if len(name) <= 2 * half else f'{name[:half]}…{name[-half:]}'
 
 
 def _graph(explanation: Explanation) -> dict | None:
@@ -278,11 +304,17 @@ def _graph(explanation: Explanation) -> dict | None:
     for index, tube in enumerate(explanation.tubes)
     if tube.method == 'class_feature_pyramids'
   }
-  num_frames = len(explanation.clip)
 
   def node_map(layer: str, channel: int) -> dict | None:
     saliency = explanation.node_tubes.get((layer, channel))
-    return None if saliency is None else _map(saliency, num_frames)
+    if saliency is None:
+      return None
+    # Placed as the tubes of whole layers are, at no more pixels than it takes.
+    t, *sides = explanation.clip.shape[:3]
+    h, w = (min(side, 2 * _MOST_POINTS) for side in sides)
+    points = 2 * max(saliency.shape[1:])
+    fine = interpolate(saliency, (t, h, w))
+    return _map(fine, min(points, _MOST_POINTS))
 
   columns = [
     {

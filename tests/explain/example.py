@@ -80,15 +80,39 @@ def blob(t: int, h: int, w: int, start: float, height: float) -> np.ndarray:
 
 def faithfulness(strong: bool) -> explanation.Faithfulness:
   """Returns curves that fall faster than the random ones, or just like them."""
-  shares = np.linspace(0, 1, 11)
-  random = 0.75 * (1 - shares)
   power = 4 if strong else 1
+  return powers(power, power, 0.75)
+
+
+def powers(
+  deletion: float,
+  insertion: float,
+  whole: float = 0.8,
+  spot: tuple[float, float] = (1, 1),
+) -> explanation.Faithfulness:
+  """Returns curves of which every area is known.
+
+  Args:
+    deletion: power p of `whole · (1 - share) ** p`, below the line for p > 1.
+      The area is `whole / (p + 1)`.
+    insertion: power p of `whole · (1 - (1 - share) ** p)`, above it likewise.
+      The random places have powers from 0.5 to 1.5 in both.
+    whole: probability of the whole clip; without all it is 0.
+    spot: the two powers of the plain spot.
+  """
+  shares = np.linspace(0, 1, 201)
+
+  def curves(p, q):
+    left = 1 - shares
+    return np.array([whole * left**p, whole * (1 - left**q)])
+
+  random = [curves(p, p) for p in (0.5, 1, 1.5)]
   return explanation.Faithfulness(
-    shares=shares,
-    deletion=0.75 * (1 - shares) ** power,
-    insertion=0.75 * (1 - (1 - shares) ** power),
-    random_deletion=random,
-    random_insertion=random[::-1],
+    shares,
+    *curves(deletion, insertion),
+    *np.mean(random, axis=0),
+    random_areas=np.trapezoid(random, shares),
+    spot_areas=np.trapezoid(curves(*spot), shares),
   )
 
 

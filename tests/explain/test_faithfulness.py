@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from mtnet_jax.errors import UserError
+from mtnet_jax.explain import report
 from mtnet_jax.explain.faithfulness import blur, faithfulness
+from mtnet_jax.explain.saliency_tubes import interpolate
 
 SHAPE = (4, 8, 8)
 
@@ -61,6 +63,87 @@ def test_a_random_order_scores_zero_on_average(clip):
   assert abs(np.mean(scores)) < 0.12
 
 
+class _Looker:
+  """A network that sees some voxels of a clip, each as much as its weight."""
+
+  def __init__(self, clip, weights):
+    self._clip, self._weights = clip, weights / weights.sum()
+
+  def __call__(self, clips):
+    kept = (clips == self._clip).all(axis=-1)
+    seen = (kept * self._weights).sum(axis=(1, 2, 3))
+    return 1 / (1 + np.exp(-8 * (seen - 0.5)))
+
+
+def _spot(shape, y, x, width=0.2):
+  """A Gaussian at a place in shares of the frame's sides."""
+  _, h, w = shape
+  rows, columns = (np.arange(h) + 0.5) / h - y, (np.arange(w) + 0.5) / w - x
+  distance = rows[:, None] ** 2 + columns**2
+  return np.broadcast_to(np.exp(-distance / (2 * width**2)), shape)
+
+
+def _verdict(predict, clip, saliency, seed=0):
+  return report.verdict(
+    faithfulness(predict, clip, saliency, seed=seed, batch_size=90), 'wave'
+  )
+
+
+def test_pictures_that_know_nothing_are_seldom_believed():
+  shape, rng = (4, 12, 12), np.random.default_rng(0)
+  clip = noise(*shape, 3)
+  kinds, beaten = [], []
+  for seed in range(120):
+    # What the network looks at may stand anywhere.
+    weights = interpolate(rng.random((2, 4, 4)), shape) ** 4
+    offsets = [rng.integers(size) for size in shape]
+    looker = _Looker(clip, np.roll(weights, offsets, axis=(0, 1, 2)))
+    saliency = interpolate(rng.random((2, 4, 4)), shape)
+    found = faithfulness(looker, clip, saliency, seed=seed, batch_size=90)
+    kinds.append(report.verdict(found, 'wave')[0])
+    below = found.areas[0] < found.random_areas[:, 0].min()
+    above = found.areas[1] > found.random_areas[:, 1].max()
+    beaten.append((below, above))
+  # One in ten passes either test; 120 draws are off by 3 percent.
+  np.testing.assert_allclose(np.mean(beaten, axis=0), 0.1, atol=0.06)
+  assert kinds.count('believe') / len(kinds) < 0.1 + 0.06
+
+
+def test_a_picture_of_what_the_network_looks_at_is_believed():
+  shape = (4, 12, 12)
+  clip, place = noise(*shape, 3), _spot(shape, 0.3, 0.7)
+  kinds = [
+    _verdict(_Looker(clip, place), clip, place, seed)[0] for seed in range(8)
+  ]
+  assert kinds.count('believe') >= 7
+
+
+def test_a_spot_in_the_middle_is_not_believed():
+  shape = (4, 12, 12)
+  clip, place = noise(*shape, 3), _spot(shape, 0.5, 0.5)
+  for width in (0.1, 0.2, 0.4):
+    kind, sentence = _verdict(
+      _Looker(clip, place), clip, _spot(shape, 0.5, 0.5, width)
+    )
+    assert kind == 'doubt' and 'a plain spot in the middle' in sentence
+
+
+def test_competitors_are_known_one_by_one(clip):
+  # Of a frame's middle 4 × 4, the spot is a quarter of the voxels.
+  middle = np.s_[:, 2:6, 2:6]
+  saliency = np.zeros(SHAPE)
+  saliency[0] = 1
+  found = faithfulness(kept(clip, middle), clip, saliency, steps=4)
+  assert found.random_areas.shape == (9, 2) and found.spot_areas.shape == (2,)
+  np.testing.assert_allclose(
+    found.random_areas.mean(axis=0),
+    np.trapezoid([found.random_deletion, found.random_insertion], found.shares),
+  )
+  # The first step takes almost all: 12 voxels of 16 and the nearest others.
+  np.testing.assert_allclose(found.spot_areas, [0.125, 0.875], atol=0.06)
+  np.testing.assert_allclose(found.areas, 0.5, atol=0.05)
+
+
 def test_equally_salient_voxels_come_in_a_random_order(clip):
   found = faithfulness(kept(clip, 0), clip, np.ones(SHAPE), steps=4)
   np.testing.assert_allclose(found.deletion, [1, 0.75, 0.5, 0.25, 0], atol=0.15)
@@ -86,8 +169,8 @@ def test_batches_have_one_size(clip, batch_size):
   saliency = np.random.default_rng(1).random(SHAPE)
   found = faithfulness(predict, clip, saliency, 3, batch_size=batch_size)
   assert set(sizes) == {batch_size}
-  # Both ends, and two inner points of two curves of four orders.
-  assert len(sizes) == -(-(2 + 2 * 2 * 4) // batch_size)
+  # Both ends, and two inner points of two curves of eleven orders.
+  assert len(sizes) == -(-(2 + 2 * 2 * 11) // batch_size)
   same = faithfulness(predict, clip, saliency, 3)
   np.testing.assert_array_equal(found.deletion, same.deletion)
 

@@ -97,11 +97,28 @@ def test_importance_makes_nodes_larger(tmp_path):
   assert inks[1] > 2 * inks[0] > 0
 
 
-@pytest.mark.parametrize('name', [HOSTILE, 'a' * 300, '$\\frac$', ''])
+@pytest.mark.parametrize(
+  'name', [HOSTILE, 'a' * 300, '$\\frac$', '', '波\u202e\n']
+)
 def test_any_name_can_be_drawn(tmp_path, name):
   pyramid = Pyramid(0, 0.6, 'layer', (Level(name, 4, {3: 0.5}),), ())
   graph_drawing.draw(pyramid, name, tmp_path / 'a.png')
   assert (tmp_path / 'a.png').stat().st_size > 1000
+
+
+def test_many_levels_make_a_small_file(tmp_path):
+  # Every kept channel depends on every other: 16 a level would be 7 MB.
+  importance = {c: 1 - 0.01 * c for c in range(20)}
+  levels = tuple(Level(f'layer_{i}', 64, importance) for i in range(20))
+  edges = tuple(
+    Edge(level, source, target, 0.9)
+    for level in range(19)
+    for source in importance
+    for target in importance
+  )
+  path = tmp_path / 'a.png'
+  graph_drawing.draw(Pyramid(20, 0.6, 'feature', levels, edges), 'wave', path)
+  assert path.stat().st_size < 2_500_000
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

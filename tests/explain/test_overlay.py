@@ -145,6 +145,16 @@ def test_strip_shows_overlays_below_frames(tmp_path):
   assert (picture[:40] < 100).any()  # title
 
 
+def test_letters_without_a_glyph_or_a_place_are_no_trouble(tmp_path):
+  clip = _frames(2, 48, 48)
+  words = '波 \u202e\udcff\n'
+  # A warning would be an error here.
+  overlay.write_strip(
+    clip, {words: clip}, _SECONDS[:2], tmp_path / 'a.png', words
+  )
+  assert _read(tmp_path / 'a.png').shape[0] == 16 + 24 + 2 * 216 + 4 + 16
+
+
 def test_strip_draws_sixteen_frames_at_most(tmp_path):
   clip = np.zeros((31, 6, 8, 3), np.uint8)
   clip[:, ..., 0] = 8 * np.arange(31)[:, None, None]

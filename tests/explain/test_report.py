@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import html.parser
 import json
+import re
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from mtnet_jax.errors import UserError
 from mtnet_jax.explain import report
-from mtnet_jax.explain.explanation import Faithfulness
+from mtnet_jax.explain.saliency_tubes import interpolate
 from tests.explain import example
 
 
@@ -92,9 +93,24 @@ def test_names_cannot_break_out(tmp_path):
 
 
 def test_names_of_any_letters(tmp_path):
-  name = 'größe 波\u2028\udcff'  # the last from a file name that is no UTF-8
+  # Letters that turn lines around or end them, and a byte that is no UTF-8,
+  # are written out.
+  name = 'größe 波\u202e\u2028\udcff'
+  explanation = dataclasses.replace(example.make(name), title=name)
+  *_, data, _ = _write(tmp_path, explanation)
+  want = 'größe 波\\u202e\\u2028\\udcff'
+  assert data['className'] == data['title'] == data['bars'][0]['name'] == want
+  assert f'“{want}”' in data['tubes'][0]['faithfulness']['sentence']
+
+
+def test_a_long_name_loses_its_middle(tmp_path):
+  name = 'a' * 150 + 'b' * 150
   *_, data, _ = _write(tmp_path, example.make(name))
-  assert data['className'] == name
+  short = 'a' * 40 + '…' + 'b' * 40
+  assert data['className'] == data['tubes'][0]['className'] == short
+  assert data['bars'][0]['name'] == short
+  assert data['bars'][0]['wholeName'] == name
+  assert short in data['tubes'][0]['faithfulness']['sentence']
 
 
 def test_frames_and_saliency_come_back(tmp_path):
@@ -122,18 +138,18 @@ def test_saliency_is_embedded_small(tmp_path):
   np.testing.assert_allclose(got / 255, want, atol=1 / 255)
 
 
-def test_a_channel_s_tube_is_stretched_over_time(tmp_path):
+def test_a_channel_s_tube_is_placed_as_those_of_layers(tmp_path):
   explanation = example.make()
-  low = np.array([0.0, 1.0], np.float32)[:, None, None] * np.ones((2, 3, 3))
+  low = np.random.default_rng(0).random((2, 4, 6))
   first = next(iter(explanation.node_tubes))
   explanation = dataclasses.replace(explanation, node_tubes={first: low})
   *_, data, _ = _write(tmp_path, explanation)
   nodes = [n for c in data['graph']['columns'] for n in c['nodes']]
   (shown,) = [node['map'] for node in nodes if node['map']]
-  # Frame i of 8 covers [i/8, (i+1)/8]; the two maps are centered at 1/4, 3/4.
-  centers = (np.arange(8) + 0.5) / 8
-  want = np.interp(centers, [0.25, 0.75], [0, 255])
-  np.testing.assert_allclose(_decode(shown, 8)[:, 1, 1], want, atol=0.51)
+  # 12 points of 48 pixels, each the mean of 4 × 4 of them.
+  fine = interpolate(low, (8, 48, 48))
+  want = fine.reshape(8, 12, 4, 12, 4).mean((2, 4))
+  np.testing.assert_allclose(_decode(shown, 8) / 255, want, atol=0.01)
 
 
 def test_bars_are_the_five_likeliest_and_the_explained_class(tmp_path):
@@ -238,48 +254,86 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     report.write(example.make(), tmp_path / 'file')
 
 
-def _curves(deletion, insertion, start=0.8):
-  """Straight random curves from and to `start`; the others are powers."""
-  shares = np.linspace(0, 1, 21)
-  return Faithfulness(
-    shares=shares,
-    deletion=start * (1 - shares) ** deletion,
-    insertion=start * (1 - (1 - shares) ** insertion),
-    random_deletion=start * (1 - shares),
-    random_insertion=start * shares,
-  )
-
-
 @pytest.mark.parametrize(
   'deletion, insertion, kind, words',
   [
     (3, 3, 'believe', 'Believe it: '),
-    (3, 1, 'doubt', 'only one of the two tests'),
-    (1, 3, 'doubt', 'only one of the two tests'),
+    (3, 1, 'doubt', 'Take it with care: only one of the two tests'),
+    (1, 3, 'doubt', 'Take it with care: only one of the two tests'),
     (1, 1, 'chance', 'No better than chance'),
-    (0.5, 0.5, 'chance', 'No better than chance'),
+    # Better than the mean of the random places, and not than their best.
+    (1.4, 1.4, 'chance', 'No better than chance'),
+    (0.2, 0.2, 'chance', 'No better than chance'),
   ],
 )
 def test_verdict(deletion, insertion, kind, words):
-  got, sentence = report.verdict(_curves(deletion, insertion), 'wave')
-  assert got == kind and words in sentence
+  curves = example.powers(deletion, insertion)
+  got, sentence = report.verdict(curves, 'wave')
+  assert got == kind and sentence.startswith(words)
+  assert 'plain spot' not in sentence
   # The mean of 0.8 · x ** power is 0.8 / (power + 1).
   removed = f'{80 / (deletion + 1):.0f} %'
   shown = f'{80 - 80 / (insertion + 1):.0f} %'
   sentence = sentence.replace('\u00a0', ' ')
+  # The three places have powers from 1/2 to 3/2.
   assert (
-    f'leaves “wave” {removed} on average, removing parts at random 40 %.'
+    f'leaves “wave” {removed} on average; with the picture moved to 3 random '
+    'places, 32 % to 53 %.'
   ) in sentence
-  assert f'first gives {shown}, showing parts at random 40 %.' in sentence
+  assert f'{shown}; with the picture moved, 27 % to 48 %.' in sentence
+
+
+def test_it_opens_on_the_best_picture_that_is_believed(tmp_path):
+  made = example.make()
+  untested, *others = (
+    dataclasses.replace(tube, faithfulness=None) for tube in made.tubes
+  )
+
+  def opens_on(*powers):
+    tested = [
+      dataclasses.replace(tube, faithfulness=example.powers(*power))
+      for tube, power in zip(others, powers, strict=False)
+    ]
+    tubes = (untested, *tested)
+    path = report.write(dataclasses.replace(made, tubes=tubes), tmp_path)
+    return json.loads(
+      re.search(r'"opensOn": (\w+)', path.read_text(encoding='utf-8'))[1]
+    )
+
+  assert opens_on((3, 3), (4, 4), (5, 1)) == 2  # the last is not believed
+  assert opens_on((3, 1), (1, 1)) is None
+
+
+@pytest.mark.parametrize(
+  'spot, is_beaten',
+  [
+    ((3, 3), False),
+    ((9, 9), False),
+    ((9, 1), True),  # 0.08 and 0.4 make less than 0.2 and 0.6
+    # 0.02 less at each is little, 0.03 is more.
+    ((0.8 / 0.22 - 1, 0.8 / 0.22 - 1), False),
+    ((0.8 / 0.23 - 1, 0.8 / 0.23 - 1), True),
+  ],
+)
+def test_a_plain_spot_in_the_middle_is_to_be_beaten(spot, is_beaten):
+  kind, sentence = report.verdict(example.powers(3, 3, spot=spot), 'wave')
+  assert kind == ('believe' if is_beaten else 'doubt')
+  assert ('care: a plain spot in the middle' in sentence) != is_beaten
+
+
+def test_one_test_and_no_more_than_a_plain_spot():
+  kind, sentence = report.verdict(example.powers(3, 1, spot=(3, 1)), 'wave')
+  assert kind == 'doubt'
+  assert 'better than chance, and a plain spot in the middle' in sentence
 
 
 def test_verdict_of_a_class_without_probability():
-  kind, sentence = report.verdict(_curves(3, 3, start=0.03), 'wave')
+  kind, sentence = report.verdict(example.powers(3, 3, whole=0.03), 'wave')
   assert kind == 'unclear' and 'cannot tell' in sentence
 
 
 def test_verdict_of_a_class_that_an_empty_clip_has():
-  curves = _curves(3, 3)
+  curves = example.powers(3, 3)
   curves = dataclasses.replace(
     curves, deletion=curves.deletion[::-1], insertion=curves.insertion[::-1]
   )
