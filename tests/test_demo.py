@@ -100,4 +100,5 @@ def test_demo_in_miniature(root, tmp_path):
     assert (runs / name).exists(), name
   report = runs / 'explanation/report.html'
   assert outputs['explain'].split() == [str(report)]
-  assert 'high_five' in report.read_text()
+  told = json.loads((report.parent / 'explanation.json').read_text())
+  assert told['label'] in names and told['label'] in report.read_text()
