@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
+_FINETUNE = '/finetune'
+
 # Files of this folder that have nothing of their own to vary.
 _NO_RECIPES = {
   '__init__',
@@ -119,6 +121,31 @@ def load(recipe: str) -> ml_collections.ConfigDict:
       f'{", ".join(recipes())}.'
     )
   return importlib.import_module(f'configs.{name}').get_config(*argument)
+
+
+def load_for(
+  file: str, argument: str
+) -> tuple[ml_collections.ConfigDict, bool]:
+  """Returns a configuration that another file changes, and how it is to.
+
+  Args:
+    file: of this folder, without its suffix; for the message.
+    argument: CONFIG or CONFIG/finetune, CONFIG as `load` takes it.
+
+  Returns:
+    The configuration of CONFIG, and whether `/finetune` stands behind it.
+
+  Raises:
+    ValueError: an unknown CONFIG; the message lists them.
+  """
+  recipe = argument.removesuffix(_FINETUNE)
+  if not recipe or '/' in recipe:
+    raise ValueError(
+      f'There is no recipe to start from in {argument!r}. Give '
+      f'configs/{file}.py:CONFIG or configs/{file}.py:CONFIG{_FINETUNE} with '
+      f'CONFIG one of {", ".join(recipes())}.'
+    )
+  return load(recipe), argument != recipe
 
 
 def recipes() -> list[str]:

@@ -27,8 +27,6 @@ import ml_collections
 
 from configs import ablations
 
-_FINETUNE = '/finetune'
-
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
   """Returns the configuration, locked.
@@ -39,16 +37,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   Raises:
     ValueError: an unknown CONFIG; the message lists them.
   """
-  recipe = argument.removesuffix(_FINETUNE)
-  if not recipe or '/' in recipe:
-    raise ValueError(
-      f'There is no network to regularise in {argument!r}. Give '
-      'configs/class_regularization.py:CONFIG or '
-      'configs/class_regularization.py:CONFIG/finetune with CONFIG one of '
-      f'{", ".join(ablations.recipes())}.'
-    )
-  config = ablations.load(recipe)
-  finetune = argument != recipe
+  config, finetune = ablations.load_for('class_regularization', argument)
 
   config.model.class_regularization = True
 

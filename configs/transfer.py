@@ -22,8 +22,6 @@ import ml_collections
 
 from configs import ablations
 
-_FINETUNE = '/finetune'
-
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
   """Returns the configuration, locked.
@@ -34,15 +32,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   Raises:
     ValueError: an unknown CONFIG; the message lists them.
   """
-  recipe = argument.removesuffix(_FINETUNE)
-  if not recipe or '/' in recipe:
-    raise ValueError(
-      f'There is nothing to transfer in {argument!r}. Give '
-      'configs/transfer.py:CONFIG or configs/transfer.py:CONFIG/finetune with '
-      f'CONFIG one of {", ".join(ablations.recipes())}.'
-    )
-  config = ablations.load(recipe)
-  finetune = argument != recipe
+  config, finetune = ablations.load_for('transfer', argument)
 
   config.optim.schedule = 'step'
   config.optim.learning_rate = 0.01

@@ -24,6 +24,16 @@ def root() -> pathlib.Path:
   return _ROOT
 
 
+@pytest.fixture(scope='module')
+def quick_compilation():
+  """For a file whose programs run once: they are not worth optimizing."""
+  import jax
+
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
+
+
 @pytest.fixture(scope='session')
 def write_video() -> Callable[..., None]:
   """A function `(path, frames, fps=10)` that writes H.264 of uint8 t h w 3."""

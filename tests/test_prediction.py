@@ -17,13 +17,7 @@ from mtnet_jax.inputs import InputError, find_videos, printable
 from mtnet_jax.prediction import Prediction, Predictor
 from tests.prediction_runs import BrightnessPredictor, write_run
 
-
-@pytest.fixture(scope='module', autouse=True)
-def _quick_compilation():
-  """Programs that run once are not worth optimizing."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
 @pytest.fixture(scope='module')

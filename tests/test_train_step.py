@@ -15,13 +15,7 @@ from mtnet_jax import models, optim, state
 from mtnet_jax.layers.norm import BatchNorm
 from mtnet_jax.train_step import make_precise_norm, make_train_step
 
-
-@pytest.fixture(autouse=True)
-def _quick_compilation():
-  """Programs that run once are not worth optimizing."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
 class _Tiny(nn.Module):

@@ -15,13 +15,7 @@ from mtnet_jax.checkpoints import Checkpoints, leaf_paths
 from mtnet_jax.errors import UserError
 from tests.test_training import _config
 
-
-@pytest.fixture(scope='module', autouse=True)
-def _quick_compilation():
-  """Programs that run once are not worth optimizing."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
 @pytest.fixture(scope='module')

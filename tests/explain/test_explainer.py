@@ -27,12 +27,7 @@ _UNMEASURED = Settings(faithfulness_steps=0)
 _SCRIPT = '<script>alert(1)</script>'
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _quick_compilation():
-  """Programs that run once are not worth optimizing."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
 @pytest.fixture(scope='module')

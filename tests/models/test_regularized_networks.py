@@ -16,12 +16,7 @@ from tests.arrays import random_clips, random_variables
 RATES = (0.1, 0.3)
 
 
-@pytest.fixture(autouse=True)
-def _quick_compilation():
-  """Programs that run once are not worth optimizing."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
 def _tiny_mtnet(**fields):
