@@ -59,6 +59,14 @@ def get_config() -> ml_collections.ConfigDict:
     cell=config_dict.placeholder(str),  # gru, lstm, peephole_lstm or rnn
     placement=config_dict.placeholder(str),  # SRTG: where in the block
     gate=config_dict.placeholder(bool),  # SRTG: the cycle-consistency gate
+    stage_features=config_dict.placeholder(tuple),  # 3-D ResNets: widths
+    # What networks of other authors have: no max-pool after the stem (3-D
+    # ResNets), BN on all projected residual connections (X3D), and other
+    # numbers to normalise pixels by, a channel each, of [0, 1] brightness
+    stem_pool=config_dict.placeholder(bool),
+    norm_all_shortcuts=config_dict.placeholder(bool),
+    input_mean=config_dict.placeholder(tuple),
+    input_std=config_dict.placeholder(tuple),
   )
 
   config.optim = _section(

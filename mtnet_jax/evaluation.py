@@ -79,7 +79,7 @@ def make_eval_step(model: nn.Module) -> EvalStep:
 
   @jax.jit
   def eval_step(variables, clips):
-    clips = preprocessing.normalize(clips, model.dtype or jnp.float32)
+    clips = preprocessing.prepare(clips, model)
     logits, endpoints = model.apply(variables, clips, train=False)
     return jax.nn.softmax(logits), endpoints['early_predictions']
 

@@ -1,27 +1,49 @@
-"""uint8 clips to normalised model input, on the device."""
+"""uint8 clips to normalised input, on the device."""
 
 import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
 from jax.typing import DTypeLike
 
 from mtnet_jax.typing import Array, Float, UInt8
 
 # The mean and deviation of Kinetics, the same for every channel, as the X3D
 # family uses them. In units of [0, 1] brightness.
-MEAN = 0.45
-STD = 0.225
+MEAN = (0.45, 0.45, 0.45)
+STD = (0.225, 0.225, 0.225)
+
+
+def prepare(
+  clips: UInt8[Array, '*batch t h w 3'], model: nn.Module
+) -> Float[Array, '*batch t h w 3']:
+  """What a network takes: `normalize` by its own numbers, in its dtype.
+
+  Args:
+    clips: RGB, 0 to 255.
+    model: from `mtnet_jax.models.build`.
+  """
+  return normalize(clips, model.dtype, model.input_mean, model.input_std)
 
 
 def normalize(
-  clips: UInt8[Array, '*batch t h w c'], dtype: DTypeLike = jnp.float32
-) -> Float[Array, '*batch t h w c']:
+  clips: UInt8[Array, '*batch t h w 3'],
+  dtype: DTypeLike = jnp.float32,
+  mean: tuple[float, ...] = MEAN,
+  std: tuple[float, ...] = STD,
+) -> Float[Array, '*batch t h w 3']:
   """Scales to [0, 1], then to about zero mean and unit deviation.
 
   Args:
     clips: RGB, 0 to 255.
     dtype: of the result. The arithmetic is float32.
+    mean: of each channel, in units of [0, 1] brightness.
+    std: likewise.
 
   Returns:
-    `(clips / 255 - MEAN) / STD`, from -2 to about 2.4.
+    `(clips / 255 - mean) / std`; by default from -2 to about 2.4.
   """
-  x = clips.astype(jnp.float32) * (1 / (255 * STD)) - MEAN / STD
-  return x.astype(dtype)
+  shape = (1,) * (clips.ndim - 1) + (3,)
+  scale = np.reshape(1 / (255 * np.asarray(std)), shape)
+  shift = np.reshape(np.asarray(mean) / np.asarray(std), shape)
+  x = clips.astype(jnp.float32) * scale.astype(np.float32)
+  return (x - shift.astype(np.float32)).astype(dtype)

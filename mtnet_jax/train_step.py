@@ -51,7 +51,7 @@ def make_train_step(
   def train_step(current, batch):
     key = jax.random.fold_in(jax.random.key(seed), current.step)
     rngs = {'dropout': key, 'pooling': jax.random.fold_in(key, 1)}
-    clips = preprocessing.normalize(batch['clips'], model.dtype or jnp.float32)
+    clips = preprocessing.prepare(batch['clips'], model)
 
     def loss_fn(params):
       params = optim.freeze(params, trained)
@@ -162,7 +162,7 @@ def make_precise_norm(
 
   @jax.jit
   def measure(current, clips):
-    clips = preprocessing.normalize(clips, model.dtype or jnp.float32)
+    clips = preprocessing.prepare(clips, model)
     key = jax.random.key(0)
     params = _place(current.params, whole and whole.params)
     _, updated = model.apply(

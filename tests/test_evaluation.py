@@ -181,6 +181,8 @@ from tests import test_evaluation as helpers
 
 class Model(nn.Module):
   dtype: str = 'float32'
+  input_mean: tuple = (0.45,) * 3
+  input_std: tuple = (0.225,) * 3
   @nn.compact
   def __call__(self, x, *, train=False):
     x = x.mean(axis=(1, 2, 3))

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from mtnet_jax import preprocessing
 
@@ -18,3 +19,17 @@ def test_black_white_and_between():
   np.testing.assert_allclose(
     half.ravel().astype(jnp.float32), expected, rtol=1e-2
   )
+
+
+class _Network(nn.Module):
+  dtype: str = 'float32'
+  input_mean: tuple[float, ...] = (0.4, 0.2, 0.6)
+  input_std: tuple[float, ...] = (0.5, 0.25, 0.1)
+
+
+def test_a_network_has_numbers_of_its_own_for_each_channel():
+  clips = jnp.array([[51, 102, 255]], jnp.uint8).reshape(1, 1, 1, 1, 3)
+  got = preprocessing.prepare(clips, _Network())
+  # 0.2, 0.4 and 1 of brightness.
+  np.testing.assert_allclose(got.ravel(), [-0.4, 0.8, 4], rtol=1e-5)
+  assert preprocessing.prepare(clips, _Network('bfloat16')).dtype == 'bfloat16'

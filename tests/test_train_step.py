@@ -24,6 +24,8 @@ class _Tiny(nn.Module):
   dtype: jax.typing.DTypeLike = jnp.float32
   norm_batch_size: int = 0
   freeze_norm: bool = False
+  input_mean: tuple[float, ...] = (0.45,) * 3
+  input_std: tuple[float, ...] = (0.225,) * 3
 
   @nn.compact
   def __call__(self, clips, *, train=False):

@@ -15,7 +15,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
 from absl import flags, logging
@@ -73,7 +72,7 @@ def kept_frames(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _sow(model, variables, clips):
-  clips = preprocessing.normalize(clips, model.dtype or jnp.float32)
+  clips = preprocessing.prepare(clips, model)
   _, sown = model.apply(
     variables, clips, train=False, mutable=['intermediates']
   )

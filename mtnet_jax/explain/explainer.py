@@ -155,7 +155,7 @@ class _Looking:
     self._model, self._variables = predictor.model, predictor.variables
     self._names, self._settings = predictor.class_names, settings
     self._shape = clip.shape[:3]
-    self._clip = preprocessing.normalize(clip[None], self._model.dtype)
+    self._clip = preprocessing.prepare(clip[None], self._model)
     self._seen = class_feature_pyramids.observe(
       self._model, self._variables, self._clip, settings.layers
     )

@@ -224,7 +224,7 @@ def saliency_maps(
     clip: RGB, 0 to 255.
   """
   params, shape = variables['params'], clip.shape[:3]
-  clips = preprocessing.normalize(clip[None], model.dtype)
+  clips = preprocessing.prepare(clip[None], model)
   logits, endpoints, _ = record(model, variables, clips)
   label = int(jnp.argmax(logits[0]))
   row = class_row(params, endpoints['features'][0], label)

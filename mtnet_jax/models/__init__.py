@@ -19,7 +19,12 @@ from mtnet_jax.models import mtnet, resnet3d
 
 NAMES = (*mtnet.VARIANTS, *resnet3d.VARIANTS)
 
-_X3D_CLIPS = {'x3d_s': (13, 160), 'x3d_m': (16, 224), 'x3d_l': (16, 312)}
+_X3D_CLIPS = {
+  'x3d_xs': (4, 160),
+  'x3d_s': (13, 160),
+  'x3d_m': (16, 224),
+  'x3d_l': (16, 312),
+}
 _MTNET_CLIPS = {
   'mtnet_s': (13, 182),
   'mtnet_m': (16, 256),
@@ -50,10 +55,11 @@ def build(name: str, num_classes: int, **overrides) -> nn.Module:
     num_classes: classes, at least 1.
     **overrides: fields of the network other than its variant's. All have
       `class_regularization`, `affection_rates`, `dropout`, `dtype`,
-      `norm_batch_size`, `freeze_norm`; MTNet, X3D and mt_r3d_50 also
-      `local_ratio`, `pooling`, `shared_selection`; MTNet and X3D besides these
-      `temporal_kernels`, `repeat_edges`, `recurrence`, `cell`, `gate`; SRTG
-      networks `placement`, `cell`, `gate`; all 3-D ResNets `stem_frames`.
+      `norm_batch_size`, `freeze_norm`, `input_mean`, `input_std`; MTNet, X3D
+      and mt_r3d_50 also `local_ratio`, `pooling`, `shared_selection`; MTNet and
+      X3D besides these `temporal_kernels`, `repeat_edges`, `recurrence`,
+      `cell`, `gate`, `norm_all_shortcuts`; SRTG networks `placement`, `cell`,
+      `gate`; all 3-D ResNets `stage_features`, `stem_frames`, `stem_pool`.
 
   Raises:
     UserError: an unknown name, an override that the network does not have, or
@@ -87,6 +93,15 @@ def build(name: str, num_classes: int, **overrides) -> nn.Module:
       'Regularisation, which this network has not: set '
       'class_regularization=True, or leave them out.'
     )
+  for key in ('input_mean', 'input_std'):
+    if key in overrides:
+      value = overrides[key] = tuple(overrides[key])
+      _check_range(
+        key,
+        value,
+        len(value) == 3 and all(v > 0 for v in value),
+        'three numbers above 0, in units of [0, 1] brightness',
+      )
   if 'dtype' in overrides:
     overrides['dtype'] = _float_dtype(overrides['dtype'])
   if name in mtnet.VARIANTS:
@@ -104,16 +119,18 @@ def _overrides(name):
     'dtype',
     'norm_batch_size',
     'freeze_norm',
+    'input_mean',
+    'input_std',
   )
   mtconv = ('local_ratio', 'pooling', 'shared_selection')
   if name in mtnet.VARIANTS:
     frames = ('temporal_kernels', 'repeat_edges')
-    return (*common, *mtconv, *frames, 'recurrence', 'cell', 'gate')
+    recurrence = ('recurrence', 'cell', 'gate')
+    return (*common, *mtconv, *frames, *recurrence, 'norm_all_shortcuts')
+  common += ('stage_features', 'stem_frames', 'stem_pool')
   if name.startswith('srtg_'):
-    return (*common, 'stem_frames', 'placement', 'cell', 'gate')
-  if name.startswith('mt_'):
-    return (*common, 'stem_frames', *mtconv)
-  return (*common, 'stem_frames')
+    return (*common, 'placement', 'cell', 'gate')
+  return (*common, *mtconv) if name.startswith('mt_') else common
 
 
 def _float_dtype(dtype):

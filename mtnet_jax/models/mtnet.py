@@ -58,6 +58,7 @@ VARIANTS = _row(
   mtnet_s=_row(blocks=_SMALL),
   mtnet_m=_row(blocks=_SMALL),
   mtnet_l=_row(blocks=_LARGE),
+  x3d_xs=_row(blocks=_SMALL, **_X3D),
   x3d_s=_row(blocks=_SMALL, **_X3D),
   x3d_m=_row(blocks=_SMALL, **_X3D),
   x3d_l=_row(blocks=_LARGE, **_X3D),
@@ -102,6 +103,9 @@ class MTNet(nn.Module):
     dtype: of the computation; parameters, statistics and logits are float32.
     norm_batch_size: clips that share BN statistics; 0: the whole batch.
     freeze_norm: normalise by the moving statistics in training too.
+    input_mean: of the brightness in [0, 1] by channel that `preprocessing`
+      normalises clips with, not the network itself.
+    input_std: the deviation likewise.
   """
 
   num_classes: int
@@ -126,6 +130,8 @@ class MTNet(nn.Module):
   dtype: jax.typing.DTypeLike = jnp.float32
   norm_batch_size: int = 0
   freeze_norm: bool = False
+  input_mean: tuple[float, ...] = (0.45,) * 3
+  input_std: tuple[float, ...] = (0.225,) * 3
 
   def __post_init__(self):
     recurrent.find_cell(self.cell)

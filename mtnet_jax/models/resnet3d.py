@@ -30,7 +30,6 @@ from mtnet_jax.layers.pooling import split_pooling
 from mtnet_jax.layers.srtg import SqueezeAndRecursion
 from mtnet_jax.typing import Array, Float
 
-_STAGE_FEATURES = (64, 128, 256, 512)
 # Blocks a stage by depth; from 50 layers on they are Bottlenecks.
 _DEPTHS = types.MappingProxyType(
   {
@@ -85,13 +84,19 @@ class ResNet3D(nn.Module):
     local_ratio: MTConv's δ, of `'mt_r3d'`.
     pooling: of MTConv's prolonged branch, one of `pooling.POOLINGS`.
     shared_selection: its two inputs keep the same frames.
+    stage_features: channels of each stage; the stem has the first's.
     stem_frames: temporal extent of the stem's kernel.
+    stem_pool: a max-pool of stride 2 after the stem. Other authors' networks go
+      without.
     class_regularization: after every stage (the thesis, chapter 6).
     affection_rates: its λ for each stage, in [0, 1].
     dropout: before the classifier, in [0, 1).
     dtype: of the computation; parameters, statistics and logits are float32.
     norm_batch_size: clips that share BN statistics; 0: the whole batch.
     freeze_norm: normalise by the moving statistics in training too.
+    input_mean: of the brightness in [0, 1] by channel that `preprocessing`
+      normalises clips with, not the network itself.
+    input_std: the deviation likewise.
   """
 
   num_classes: int
@@ -104,19 +109,24 @@ class ResNet3D(nn.Module):
   local_ratio: float = 7 / 8
   pooling: str = 'softpool+cos'
   shared_selection: bool = True
+  stage_features: tuple[int, ...] = (64, 128, 256, 512)
   stem_frames: int = 3
+  stem_pool: bool = True
   class_regularization: bool = False
   affection_rates: tuple[float, ...] = (0.9, 0.8, 0.7, 0.6)
   dropout: float = 0.0
   dtype: jax.typing.DTypeLike = jnp.float32
   norm_batch_size: int = 0
   freeze_norm: bool = False
+  input_mean: tuple[float, ...] = (0.45,) * 3
+  input_std: tuple[float, ...] = (0.225,) * 3
 
   def __post_init__(self):
     assert self.depth in _DEPTHS, self.depth
     assert self.convolution in ('r3d', 'r2plus1d', 'mt_r3d'), self.convolution
     recurrent.find_cell(self.cell)
-    mtconv.branch_features(_STAGE_FEATURES[0], self.local_ratio)
+    self._check_stage_features()
+    mtconv.branch_features(min(self.stage_features), self.local_ratio)
     split_pooling(self.pooling)
     bottleneck = self.depth >= 50
     allowed = BOTTLENECK_PLACEMENTS if bottleneck else SIMPLE_PLACEMENTS
@@ -127,8 +137,18 @@ class ResNet3D(nn.Module):
         f'{self.depth}. Choose one of {", ".join(map(repr, allowed))}.'
       )
     if self.class_regularization:
-      check_affection_rates(self.affection_rates, len(_STAGE_FEATURES))
+      check_affection_rates(self.affection_rates, len(self.stage_features))
     super().__post_init__()
+
+  def _check_stage_features(self):
+    widths, count = self.stage_features, len(_DEPTHS[self.depth])
+    if len(widths) != count or not all(
+      type(width) is int and width >= 1 for width in widths
+    ):
+      raise UserError(
+        f'`stage_features` (={widths}) must be the channels of {count} stages, '
+        '(64, 128, 256, 512) for instance.'
+      )
 
   @nn.compact
   def __call__(
@@ -136,7 +156,7 @@ class ResNet3D(nn.Module):
   ) -> tuple[Float[Array, 'n k'], dict[str, Any]]:
     """Returns float32 logits, and the activations by name.
 
-    The names: `stem` (after the max-pool); `stage_1` … `stage_4`, as the next
+    The names: `stem` (after its max-pool); `stage_1` … `stage_4`, as the next
     stage sees them; `last`, which is `stage_4`; `features` (its mean, float32,
     the classifier's input); `early_predictions`, the class that Class
     Regularisation picks for each clip by stage; and `gate_open`, the share of
@@ -149,11 +169,16 @@ class ResNet3D(nn.Module):
     """
     units = self.make_units(train)
     classifier = Classifier(
-      _STAGE_FEATURES[-1], self.num_classes, name='classifier'
+      self.stage_features[-1], self.num_classes, name='classifier'
     )
-    kernel_size = (self.stem_frames, 7, 7)
-    x = units.stem(64, kernel_size, strides=(1, 2, 2), name='stem')(clips)
-    x = nn.max_pool(x, (3, 3, 3), (2, 2, 2), [(1, 1)] * 3)
+    x = units.stem(
+      self.stage_features[0],
+      (self.stem_frames, 7, 7),
+      strides=(1, 2, 2),
+      name='stem',
+    )(clips)
+    if self.stem_pool:
+      x = nn.max_pool(x, (3, 3, 3), (2, 2, 2), [(1, 1)] * 3)
     x, endpoints = self._stages(x, units, classifier)
     features = jnp.mean(precision.widen(x), axis=(1, 2, 3))  # n c
     endpoints |= {'last': x, 'features': features}
@@ -163,7 +188,7 @@ class ResNet3D(nn.Module):
   def _stages(self, x, units, classifier):
     """The last stage's activations, and what `__call__` tells of all."""
     endpoints, early, gate_open = {'stem': x}, {}, {}
-    stages = zip(_STAGE_FEATURES, _DEPTHS[self.depth], strict=True)
+    stages = zip(self.stage_features, _DEPTHS[self.depth], strict=True)
     for i, (features, blocks) in enumerate(stages, start=1):
       for j in range(1, blocks + 1):
         strides = (2, 2, 2) if i > 1 and j == 1 else (1, 1, 1)

@@ -43,13 +43,15 @@ PARAMETERS = {
   'mtnet_s': 8_577_585,
   'mtnet_m': 8_577_585,
   'mtnet_l': 16_564_003,
+  'x3d_xs': 3_794_274,
   'x3d_s': 3_794_274,
   'x3d_m': 3_794_274,
   'x3d_l': 6_153_384,
 }
 
-# GMACs of a clip of `DEFAULT_CLIPS`. X3D's are published.
+# GMACs of a clip of `DEFAULT_CLIPS`. X3D's are published (XS: as 0.6).
 GMACS = {
+  'x3d_xs': 0.61,
   'x3d_s': 1.96,
   'x3d_m': 4.73,
   'x3d_l': 18.37,

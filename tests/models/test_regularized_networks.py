@@ -36,9 +36,8 @@ def _tiny_mtnet(**fields):
 
 def _tiny_resnet(monkeypatch, **fields):
   """Two stages of two blocks."""
-  monkeypatch.setattr(resnet3d, '_STAGE_FEATURES', (4, 6))
   monkeypatch.setattr(resnet3d, '_DEPTHS', {18: (2, 2)})
-  return resnet3d.ResNet3D(5, 18, 'r3d', **fields)
+  return resnet3d.ResNet3D(5, 18, 'r3d', stage_features=(4, 6), **fields)
 
 
 @pytest.fixture(params=['mtnet', 'resnet'])

@@ -154,11 +154,10 @@ def plain_network(x, variables, blocks):
     ('r3d_152', (3, 8, 36, 3)),
   ],
 )
-def test_whole_network_equals_plain_convolutions(monkeypatch, name, blocks):
-  # As deep as it is, but narrow: the widths are counted in test_parameters.
-  monkeypatch.setattr(resnet3d, '_STAGE_FEATURES', (4, 6, 8, 10))
+def test_whole_network_equals_plain_convolutions(name, blocks):
   x = random_clips(2, 5, 18, 20, 3)
-  model = models.build(name, 7)
+  # As deep as it is, but narrow: the widths are counted in test_parameters.
+  model = models.build(name, 7, stage_features=(4, 6, 8, 10))
   variables = random_variables(model, x)
   assert {k for k in variables['params'] if k.startswith('stage')} == {
     f'stage_{i}_block_{j}'
@@ -259,6 +258,30 @@ def test_endpoints(name):
     'last': (1, 7, 7, 512),
     'features': (512,),
   }
+
+
+def test_without_the_stems_pooling_every_stage_is_twice_as_large():
+  _, (_, endpoints) = trace('r3d_18', 8, 56, stem_pool=False)
+  sizes = {k: endpoints[k].shape[1:4] for k in ('stem', 'stage_1', 'stage_4')}
+  assert sizes == {
+    'stem': (8, 28, 28),
+    'stage_1': (8, 28, 28),
+    'stage_4': (1, 4, 4),
+  }
+
+
+def test_narrow_stages():
+  widths = {'stage_features': (4, 6, 10, 14)}
+  variables, (_, endpoints) = trace('srtg_r3d_18', 8, 32, **widths)
+  assert [endpoints[f'stage_{i}'].shape[-1] for i in (1, 2, 3, 4)] == [
+    *(4, 6, 10, 14)
+  ]
+  params = variables['params']
+  assert params['stem']['conv']['kernel'].shape == (3, 7, 7, 3, 4)
+  block = params['stage_3_block_1']
+  assert block['conv_1']['conv']['kernel'].shape == (3, 3, 3, 6, 10)
+  assert block['srtg']['recurrence']['layer_0']['kernel_x'].shape == (10, 40)
+  assert params['classifier']['kernel'].shape == (14, 400)
 
 
 def test_half_precision():
@@ -366,6 +389,10 @@ def test_override_that_the_model_lacks(name, override):
     ({'dtype': 'bfloat'}, r'`dtype` \(=bfloat\) must be one of'),
     ({'dtype': 'int8'}, r'`dtype` \(=int8\) must be one of'),
     ({'norm_batch_size': -1}, r'`norm_batch_size` \(=-1\)'),
+    ({'stage_features': (8, 8, 8)}, 'must be the channels of 4 stages'),
+    ({'stage_features': (8, 8, 8, 0)}, 'must be the channels of 4 stages'),
+    ({'input_std': (0.2, 0.2, 0)}, r'`input_std` .* three numbers above 0'),
+    ({'input_mean': (0.4,)}, r'`input_mean` .* three numbers above 0'),
   ],
 )
 def test_values_outside_their_range(override, message):
