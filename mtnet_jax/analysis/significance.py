@@ -1,23 +1,36 @@
 """Whether one of two runs is really better, or just luckier: McNemar's test.
 
   python -m mtnet_jax.analysis.significance \
-    A/evaluation/predictions.npz B/evaluation/predictions.npz
+    A/evaluation/predictions.npz B/evaluation/predictions.npz \
+    [--plot=gains.png] [--labels=labels.txt]
 
 Both files must be of the same videos. What decides is not how many each has
 right but on how many they disagree (the thesis, section 6.5 and equation 6.1).
+`--plot` draws which classes gain and which lose, as Figure 6.5 does, and writes
+the same as CSV beside the picture.
 """
 
+import csv
 import dataclasses
 import pathlib
+import textwrap
 from collections.abc import Sequence
 
+import matplotlib.figure
 import numpy as np
 import rich.console
 import rich.table
+from absl import flags
 from scipy import stats
 
-from mtnet_jax import cli
+from mtnet_jax import cli, run_folder
+from mtnet_jax.analysis import plots, predictions_file
 from mtnet_jax.errors import UserError
+from mtnet_jax.typing import Bool, Int
+
+# With more classes, names are given to those that change most.
+_MOST_NAMED = 40
+_BETTER, _WORSE, _EQUAL = 'tab:blue', 'tab:red', '0.7'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,10 +77,25 @@ def mcnemar(both: int, only_a: int, only_b: int, neither: int) -> Comparison:
   return Comparison(both, only_a, only_b, neither, statistic, p_value)
 
 
-def compare(
-  path_a: str | pathlib.Path, path_b: str | pathlib.Path
-) -> Comparison:
-  """Compares the top-1 predictions of two evaluations.
+@dataclasses.dataclass(frozen=True)
+class Pair:
+  """Two evaluations of the same videos.
+
+  Attributes:
+    labels: true classes of the n videos, 0 to `num_classes` - 1.
+    right_a: which videos the first has right.
+    right_b: which the second has right.
+    num_classes: of the data set.
+  """
+
+  labels: Int[np.ndarray, ' n']
+  right_a: Bool[np.ndarray, ' n']
+  right_b: Bool[np.ndarray, ' n']
+  num_classes: int
+
+
+def read_pair(path_a: str | pathlib.Path, path_b: str | pathlib.Path) -> Pair:
+  """Reads two evaluations and brings their videos into one order.
 
   Args:
     path_a: `predictions.npz` of the first, as `eval.py` writes it.
@@ -77,59 +105,186 @@ def compare(
     UserError: a file is missing or of another kind, or they differ in their
       videos or in the videos' classes.
   """
-  a, b = _read(path_a), _read(path_b)
-  alone = sorted(a.keys() ^ b.keys())
+  a, b = predictions_file.read(path_a), predictions_file.read(path_b)
+  alone = np.setxor1d(a.ids, b.ids).tolist()
   if alone:
-    where = [path_a if name in a else path_b for name in alone[:3]]
+    known = set(a.ids.tolist())
     examples = ', '.join(
-      f'{name} only in {path}'
-      for name, path in zip(alone[:3], where, strict=True)
+      f'{name} only in {path_a if name in known else path_b}'
+      for name in alone[:3]
     )
     raise UserError(
       f'{path_a} and {path_b} are not of the same videos: {len(alone)} are in '
       f'one of them alone, {examples}. Evaluate both runs on the same split, '
       'with every video readable.'
     )
-  other = [name for name in a if a[name][0] != b[name][0]]
-  if other:
+  first, second = a.ids.argsort(), b.ids.argsort()
+  labels, classes = a.labels[first], a.probabilities.shape[1]
+  if b.probabilities.shape[1] != classes:
     raise UserError(
-      f'{path_a} and {path_b} do not agree on the classes of {len(other)} '
-      f'videos, {other[0]} for instance: their runs number the classes in '
-      'another way. Evaluate both on the same data.'
+      f'{path_a} has probabilities of {classes} classes, {path_b} of '
+      f'{b.probabilities.shape[1]}. Evaluate both on the same data.'
     )
-  right = [(a[name][1], b[name][1]) for name in a]
-  counts = [
-    right.count(pair)
-    for pair in ((True, True), (True, False), (False, True), (False, False))
-  ]
-  return mcnemar(*counts)
+  other = labels != b.labels[second]
+  if other.any():
+    raise UserError(
+      f'{path_a} and {path_b} do not agree on the classes of {other.sum()} '
+      f'videos, {a.ids[first][other][0]} for instance: their runs number the '
+      'classes in another way. Evaluate both on the same data.'
+    )
+  return Pair(
+    labels,
+    a.predicted[first] == labels,
+    b.predicted[second] == labels,
+    classes,
+  )
 
 
-def _read(path: str | pathlib.Path) -> dict[str, tuple[int, bool]]:
-  """Class by video, and whether it was predicted."""
-  try:
-    with pathlib.Path(path).open('rb') as file, np.load(file) as stored:
-      names, labels = stored['ids'].tolist(), stored['labels']
-      probabilities = stored['probabilities']
-    count, classes = probabilities.shape
-    if not (
-      labels.dtype.kind in 'iu' and np.isin(labels, range(classes)).all()
+def compare(
+  path_a: str | pathlib.Path, path_b: str | pathlib.Path
+) -> Comparison:
+  """Compares the top-1 predictions of two evaluations, see `read_pair`."""
+  return compare_pair(read_pair(path_a, path_b))
+
+
+def compare_pair(pair: Pair) -> Comparison:
+  """Compares the top-1 predictions of two evaluations that have been read.
+
+  Args:
+    pair: from `read_pair`.
+  """
+  a, b = pair.right_a, pair.right_b
+  counts = (a & b, a & ~b, ~a & b, ~a & ~b)
+  return mcnemar(*(int(count.sum()) for count in counts))
+
+
+@dataclasses.dataclass(frozen=True)
+class Gain:
+  """What a class gains from one model to another.
+
+  Attributes:
+    name: of the class.
+    videos: of it, at least 1.
+    top1_a: share of them that the first has right.
+    top1_b: that the second has right.
+  """
+
+  name: str
+  videos: int
+  top1_a: float
+  top1_b: float
+
+  @property
+  def gain(self) -> float:
+    """Share of the videos, in [-1, 1]; positive: the second is better."""
+    return self.top1_b - self.top1_a
+
+
+def per_class(pair: Pair, names: Sequence[str]) -> list[Gain]:
+  """Returns the classes that have videos, the largest gain first.
+
+  Args:
+    pair: from `read_pair`.
+    names: of the classes, by index. Equal gains stay in this order.
+  """
+  rows = []
+  for index, name in enumerate(names):
+    own = pair.labels == index
+    if own.any():
+      shares = pair.right_a[own].mean(), pair.right_b[own].mean()
+      rows.append(Gain(name, int(own.sum()), *map(float, shares)))
+  return sorted(rows, key=lambda row: -row.gain)
+
+
+def write_gains(gains: Sequence[Gain], path: str | pathlib.Path) -> None:
+  """Writes a CSV of the gains.
+
+  Args:
+    gains: from `per_class`.
+    path: of the file.
+  """
+  with pathlib.Path(path).open('w', newline='', encoding='utf-8') as file:
+    writer = csv.writer(file, lineterminator='\n')
+    writer.writerow(['class', 'videos', 'top1_a', 'top1_b', 'gain'])
+    for row in gains:
+      shares = row.top1_a, row.top1_b, row.gain
+      writer.writerow([row.name, row.videos, *(f'{s:.4f}' for s in shares)])
+
+
+def draw_gains(gains: Sequence[Gain], path: str | pathlib.Path) -> None:
+  """Draws what each class gains, as the thesis's Figure 6.5.
+
+  Up to 40 classes are all named, with their number of videos. Of more, a curve
+  shows all and the 20 at either end are named beside it.
+
+  Args:
+    gains: from `per_class`.
+    path: of the PNG.
+  """
+  if len(gains) <= _MOST_NAMED:
+    height = 1.2 + 0.24 * len(gains)
+    figure = matplotlib.figure.Figure((7.5, height), layout='constrained')
+    _draw_named(figure.subplots(), gains)
+  else:
+    half = _MOST_NAMED // 2
+    figure = matplotlib.figure.Figure((11, 7.5), layout='constrained')
+    everything, *ends = figure.subplot_mosaic(
+      'AB;AC', width_ratios=(1, 1.3)
+    ).values()
+    places = np.arange(len(gains))
+    everything.barh(places, _points(gains), 1.0, color=_colors(gains))
+    everything.set_ylim(len(gains) - 0.5, -0.5)
+    everything.set_ylabel('classes, by their gain')
+    _label_axis(everything)
+    for axes, part, title in zip(
+      ends,
+      (
+        [row for row in gains[:half] if row.gain > 0],
+        [row for row in gains[-half:] if row.gain < 0],
+      ),
+      ('largest gains', 'largest losses'),
+      strict=True,
     ):
-      raise ValueError(f'its labels are not numbers from 0 to {classes - 1}')
-    if not np.isfinite(probabilities).all():
-      raise ValueError('its probabilities are not all finite')
-    right = labels == probabilities.argmax(axis=1)
-    found = dict(
-      zip(names, zip(labels.tolist(), right, strict=True), strict=True)
-    )
-    if not len(found) == count > 0:
-      raise ValueError(f'it names {len(found)} videos in {count} rows')
-  except Exception as error:  # numpy raises anything of damaged files
-    raise UserError(
-      f'{path} is not what eval.py writes: {error}. Give the '
-      'evaluation/predictions.npz of a workdir, or evaluate again.'
-    ) from error
-  return found
+      _draw_named(axes, part)
+      axes.set_title(title, fontsize=10)
+  counts = [
+    sum(row.gain > 0 for row in gains),
+    sum(row.gain < 0 for row in gains),
+  ]
+  figure.suptitle(
+    f'{counts[0]} classes gain, {counts[1]} lose, '
+    f'{len(gains) - sum(counts)} stay',
+    fontsize=11,
+  )
+  figure.savefig(path, dpi=130)
+
+
+def _draw_named(axes, gains):
+  axes.barh(range(len(gains)), _points(gains), 0.8, color=_colors(gains))
+  labels = [
+    f'{textwrap.shorten(row.name, 40, placeholder="…")} ({row.videos})'
+    for row in gains
+  ]
+  axes.set_yticks(range(len(gains)), labels, fontsize=8, parse_math=False)
+  axes.set_ylim(len(gains) - 0.4, -0.6)
+  _label_axis(axes)
+
+
+def _label_axis(axes):
+  axes.axvline(0, color='0.3', linewidth=0.8)
+  axes.set_xlabel('top-1 of B − top-1 of A, percentage points')
+  axes.grid(axis='x', alpha=0.3)
+  axes.set_axisbelow(True)
+  axes.margins(x=0.06)
+
+
+def _points(gains):
+  return [100 * row.gain for row in gains]
+
+
+def _colors(gains):
+  by_sign = {1: _BETTER, -1: _WORSE, 0: _EQUAL}
+  return [by_sign[int(np.sign(row.gain))] for row in gains]
 
 
 def show(
@@ -159,14 +314,18 @@ def show(
   )
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str], plot: str | None, labels: str | None) -> None:
   """Compares the two files that follow the program's name.
 
   Args:
     argv: the command line without flags.
+    plot: PNG for the gains of the classes, or None.
+    labels: file that names the classes, a line each; None: `labels.txt` of the
+      first file's workdir.
 
   Raises:
-    UserError: there are not two, and as `compare`.
+    UserError: there are not two files, the names are missing or of another
+      number, and as `read_pair`.
   """
   paths = argv[1:]
   if len(paths) != 2:
@@ -175,8 +334,35 @@ def main(argv: Sequence[str]) -> None:
       'mtnet_jax.analysis.significance A/evaluation/predictions.npz '
       'B/evaluation/predictions.npz.'
     )
-  show(compare(*paths))
+  png = plots.png_path(plot) if plot else None
+  pair = read_pair(*paths)
+  show(compare_pair(pair))
+  if png:
+    default = pathlib.Path(paths[0]).absolute().parent.parent / 'labels.txt'
+    gains = per_class(pair, _read_names(labels or default, pair.num_classes))
+    draw_gains(gains, png)
+    write_gains(gains, png.with_suffix('.csv'))
+    print(f'classes: {png}, {png.with_suffix(".csv")}')
+
+
+def _read_names(path, classes):
+  if not pathlib.Path(path).exists():
+    raise UserError(
+      f'The names of the classes are not in {path}. Give --labels=FILE, a line '
+      'a class: the labels.txt of the workdir.'
+    )
+  names = run_folder.read_class_names(pathlib.Path(path))
+  if len(names) != classes:
+    raise UserError(
+      f'{path} names {len(names)} classes, the predictions have {classes}. '
+      'Give the labels.txt of their run as --labels.'
+    )
+  return names
 
 
 if __name__ == '__main__':
-  cli.run(main, takes_arguments=True)
+  _PLOT = flags.DEFINE_string('plot', None, 'PNG file for the classes.')
+  _LABELS = flags.DEFINE_string('labels', None, 'Names, a line a class.')
+  cli.run(
+    lambda argv: main(argv, _PLOT.value, _LABELS.value), takes_arguments=True
+  )

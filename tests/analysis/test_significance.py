@@ -153,3 +153,73 @@ def test_the_command(root, files):
   assert done.returncode == 0 and 'top-1 of A 66.7%' in done.stdout, done.stderr
   done = run(files[0])
   assert done.returncode == 2 and 'Two files must be given' in done.stderr
+
+
+def test_gains_by_hand(files):
+  pair = significance.read_pair(*files)
+  # A has u, v, w, x right, B has y, u, w: by class u x, v y, w z.
+  rows = significance.per_class(pair, ('k0', 'k1', 'k2'))
+  assert [(r.name, r.videos, r.top1_a, r.top1_b, r.gain) for r in rows] == [
+    ('k1', 2, 0.5, 0.5, 0.0),
+    ('k2', 2, 0.5, 0.5, 0.0),
+    ('k0', 2, 1.0, 0.5, -0.5),
+  ]
+  more = significance.per_class(pair, ('k0', 'k1', 'k2', 'without videos'))
+  assert more == rows
+
+
+def test_gains_are_written(tmp_path):
+  rows = [
+    significance.Gain('a, "b"', 4, 0.25, 0.5),
+    significance.Gain('c', 3, 2 / 3, 1 / 3),
+  ]
+  significance.write_gains(rows, tmp_path / 'gains.csv')
+  with (tmp_path / 'gains.csv').open(encoding='utf-8') as file:
+    written = list(csv.reader(file))
+  assert written == [
+    ['class', 'videos', 'top1_a', 'top1_b', 'gain'],
+    ['a, "b"', '4', '0.2500', '0.5000', '0.2500'],
+    ['c', '3', '0.6667', '0.3333', '-0.3333'],
+  ]
+
+
+@pytest.mark.parametrize('classes', [1, 40, 41, 90])
+def test_gains_are_drawn(classes, tmp_path):
+  rows = [
+    significance.Gain(f'${i}' * 30, 5, 0.5, 1 - i / classes)
+    for i in range(classes)
+  ]
+  significance.draw_gains(rows, tmp_path / 'gains.png')
+  assert (tmp_path / 'gains.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_names_of_the_classes(files, tmp_path, capsys):
+  workdir = tmp_path / 'run'
+  (workdir / 'evaluation').mkdir(parents=True)
+  a = files[0].rename(workdir / 'evaluation/predictions.npz')
+  argv, png = ['significance', a, files[1]], str(tmp_path / 'new/gains.png')
+  with pytest.raises(UserError, match=r'not in .*run/labels\.txt'):
+    significance.main(argv, png, None)
+  (workdir / 'labels.txt').write_text('k0\nk1\nk2\n')
+  significance.main(argv, png, None)
+  assert 'new/gains.png' in capsys.readouterr().out
+  lines = (tmp_path / 'new/gains.csv').read_text().splitlines()
+  assert lines[3] == 'k0,2,1.0000,0.5000,-0.5000'
+  other = tmp_path / 'other.txt'
+  other.write_text('k0\nk1\n')
+  with pytest.raises(
+    UserError, match='names 2 classes, the predictions have 3'
+  ):
+    significance.main(argv, png, str(other))
+  with pytest.raises(UserError, match=r'ends in \.png'):
+    significance.main(argv, str(tmp_path / 'gains.svg'), None)
+
+
+def test_runs_of_other_numbers_of_classes(files, tmp_path):
+  scores = np.eye(4)[[0, 1, 2, 0, 1, 2]]
+  path = tmp_path / 'four.npz'
+  np.savez(
+    path, ids=list('uvwxyz'), labels=np.arange(6) % 3, probabilities=scores
+  )
+  with pytest.raises(UserError, match=r'of 3 classes, .*of 4'):
+    significance.compare(files[0], path)
