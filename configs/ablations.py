@@ -1,4 +1,4 @@
-"""The runs of the thesis's ablations: Tables 4.1, 5.2, 5.6, 5.7 and 5.8.
+"""The runs of the thesis's Tables 4.1, 4.5, 5.2, 5.6, 5.7, 5.8 and 6.4.
 
   python train.py --config=configs/ablations.py:5.8/avg \
     --config.data.dir=DIR --workdir=runs/5.8/avg
@@ -6,13 +6,16 @@
 The argument is TABLE/RUN. TABLE alone lists its runs. TABLE/RUN/CONFIG takes
 the network and the recipe from another file of this folder: 5.8/avg/quickstart,
 5.6/0.5/mtnet_l, 4.1/r3d_mid/srtg:r3d_50. Every key can be set as always.
+`python -m mtnet_jax.experiments --table=5.8` trains and compares a whole table.
 
-The thesis trains Table 5.2 on Kinetics-400 (--config.data.frame_stride=5), the
-others on HACS. What it has and this folder has not: the rows Multi-Fiber,
+The thesis trains Tables 5.2 and 6.4 on Kinetics-400
+(--config.data.frame_stride=5), the others on HACS, 4.5 on Kinetics-700 and
+Moments in Time too. What it has and this folder has not: the rows Multi-Fiber,
 Slow-only and SlowFast of Table 5.2, which need networks of other authors. What
 it has not: in Table 4.1 the places `top` and `end` of Fig. 4.5, which only
 blocks of three convolutions have (depth 50 and more), in Table 5.6 the ratio
-0.625 for MTNet-L.
+0.625 for MTNet-L, in Table 6.4 Class Regularisation from the start (`whole`).
+Its run `maps` goes on from `without`: name that with --config.train.init_from.
 """
 
 import importlib
@@ -35,8 +38,25 @@ _NO_RECIPES = {
   'transfer',
 }
 
-# Overrides of `config.model` by the name of the run.
-Runs = dict[str, dict[str, Any]]
+
+class Run(NamedTuple):
+  """A row of a table.
+
+  Attributes:
+    model: overrides of `config.model`.
+    against: the run that it is to be compared with; itself, where others are
+      compared with it.
+    recipe: overrides of other sections, `'train.batch_size'` for instance.
+    after: the run of the same seed that it goes on from, '' for none.
+  """
+
+  model: Mapping[str, Any]
+  against: str
+  recipe: Mapping[str, Any] = types.MappingProxyType({})
+  after: str = ''
+
+
+Runs = dict[str, Run]  # by name, in the order of the thesis
 
 
 class Table(NamedTuple):
@@ -54,7 +74,7 @@ class Table(NamedTuple):
 
 
 def runs(table: str, model: str) -> Runs:
-  """Returns the runs of a table: overrides of `config.model` by name.
+  """Returns the runs of a table by name, in the order of the thesis.
 
   Args:
     table: one of `TABLES`.
@@ -65,7 +85,8 @@ def runs(table: str, model: str) -> Runs:
     ValueError: an unknown table, or a network of another kind than its runs.
 
   Example:
-    runs('5.8', 'mtnet_xs')['avg']  # {'name': 'mtnet_xs', 'pooling': 'avg'}
+    runs('5.8', 'mtnet_xs')['avg'].model
+    # {'name': 'mtnet_xs', 'pooling': 'avg'}
   """
   return _find(table).runs(model)
 
@@ -91,7 +112,8 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
       f'with RUN one of {", ".join(choices)}; {table}/RUN/CONFIG takes another '
       f'network or recipe than {recipe}, CONFIG one of {", ".join(recipes())}.'
     )
-  config.model.update(choices[run])
+  config.model.update(choices[run].model)
+  config.update_from_flattened_dict(choices[run].recipe)
   return config
 
 
@@ -154,40 +176,74 @@ def recipes() -> list[str]:
   return sorted(names - _NO_RECIPES)
 
 
-def _placements(model: str) -> Runs:
-  """Both kinds of convolution at the model's depth, SRTG at every place."""
+def _backbones(table: str, model: str) -> tuple[dict[str, str], int]:
+  """The plain networks of the model's depth by backbone, and the depth.
+
+  Both kinds of convolution; wide networks are of one kind alone.
+  """
   match = re.fullmatch(r'(?:srtg_)?(wide_r3d|r3d|r2plus1d)_(\d+)', model)
   if not match:
     raise ValueError(
-      'Table 4.1 needs a residual backbone, r3d_34 or r2plus1d_50 for '
+      f'Table {table} needs a residual backbone, r3d_34 or r2plus1d_50 for '
       f'instance: SRTG has no places in {model!r}.'
     )
-  convolution, depth = match.groups()
-  wide = convolution == 'wide_r3d'
+  kind, depth = match.groups()
+  kinds = ('wide_r3d',) if kind == 'wide_r3d' else ('r3d', 'r2plus1d')
+  return {kind: f'{kind}_{depth}' for kind in kinds}, int(depth)
+
+
+def _placements(model: str) -> Runs:
+  """Both kinds of convolution at the model's depth, SRTG at every place."""
+  backbones, depth = _backbones('4.1', model)
   places = ('start', 'mid', 'res', 'final')
-  if int(depth) >= 50:
+  if depth >= 50:
     places = ('start', 'top', 'mid', 'end', 'res', 'final')
   choices = {}
-  for backbone in ('wide_r3d',) if wide else ('r3d', 'r2plus1d'):
-    choices[f'{backbone}_none'] = {'name': f'{backbone}_{depth}'}
+  for backbone, name in backbones.items():
+    none = f'{backbone}_none'
+    choices[none] = Run({'name': name}, none)
     for place in places:
-      choices[f'{backbone}_{place}'] = {
-        'name': f'srtg_{backbone}_{depth}',
-        'placement': place,
-        'gate': True,
-      }
+      overrides = {'name': f'srtg_{name}', 'placement': place, 'gate': True}
+      choices[f'{backbone}_{place}'] = Run(overrides, none)
+  return choices
+
+
+def _pairs(model: str) -> Runs:
+  """Both kinds of convolution at the model's depth, without and with SRTG."""
+  choices = {}
+  for backbone, name in _backbones('4.5', model)[0].items():
+    without = f'{backbone}_without'
+    choices[without] = Run({'name': name}, without)
+    choices[f'{backbone}_srtg'] = Run({'name': f'srtg_{name}'}, without)
   return choices
 
 
 def _convolutions(model: str) -> Runs:
   del model  # The table's backbone is a ResNet-50.
+  names = ('r3d_50', 'r2plus1d_50', 'mt_r3d_50')
+  return {name: Run({'name': name}, 'r3d_50') for name in names}
+
+
+def _regularizations(model: str) -> Runs:
+  """Without Class Regularisation, with, and its maps alone on the first."""
+  # Not above: that file imports this one.
+  recipe = importlib.import_module('configs.class_regularization').MAPS
+  plain = {'name': model, 'class_regularization': False}
+  regularized = {'name': model, 'class_regularization': True}
   return {
-    name: {'name': name} for name in ('r3d_50', 'r2plus1d_50', 'mt_r3d_50')
+    'without': Run(plain, 'without'),
+    'whole': Run(regularized, 'without'),
+    'maps': Run(regularized, 'without', recipe, after='without'),
   }
 
 
-def _values(kinds: str, key: str, *values) -> Callable[[str], Runs]:
-  """One key of a network at several values, `kinds` having that key."""
+def _values(
+  kinds: str, key: str, values: tuple, default: Any
+) -> Callable[[str], Runs]:
+  """One key of a network at several values, `kinds` having that key.
+
+  All are compared with the value that is the thesis's choice.
+  """
 
   def choices(model):
     if not re.fullmatch(kinds, model):
@@ -195,7 +251,10 @@ def _values(kinds: str, key: str, *values) -> Callable[[str], Runs]:
         f'This table varies `{key}`, which {model!r} has not. Give another '
         'CONFIG, mtnet_m for instance.'
       )
-    return {str(value): {'name': model, key: value} for value in values}
+    return {
+      str(value): Run({'name': model, key: value}, str(default))
+      for value in values
+    }
 
   return choices
 
@@ -206,18 +265,27 @@ _RECURRENT = r'mtnet_\w+|srtg_\w+'
 TABLES: Mapping[str, Table] = types.MappingProxyType(
   {
     '4.1': Table('places of SRTG', 'srtg:r3d_34', _placements),
+    '4.5': Table('backbones without and with SRTG', 'srtg:r3d_34', _pairs),
     '5.2': Table('the convolutions of a ResNet-50', 'mtnet_m', _convolutions),
     '5.6': Table(
       'shares of local channels in MTConv',
       'mtnet_m',
       _values(
-        _MTCONV, 'local_ratio', 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25
+        _MTCONV,
+        'local_ratio',
+        (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25),
+        default=0.875,
       ),
     ),
     '5.7': Table(
       'recurrent cells',
       'mtnet_m',
-      _values(_RECURRENT, 'cell', 'rnn', 'lstm', 'peephole_lstm', 'gru'),
+      _values(
+        _RECURRENT,
+        'cell',
+        ('rnn', 'lstm', 'peephole_lstm', 'gru'),
+        default='gru',
+      ),
     ),
     '5.8': Table(
       'poolings of the prolonged branch',
@@ -225,13 +293,14 @@ TABLES: Mapping[str, Table] = types.MappingProxyType(
       _values(
         _MTCONV,
         'pooling',
-        'avg',
-        'max',
-        'stochastic',
-        'softpool',
-        'avg+cos',
-        'softpool+cos',
+        ('avg', 'max', 'stochastic', 'softpool', 'avg+cos', 'softpool+cos'),
+        default='softpool+cos',
       ),
+    ),
+    '6.4': Table(
+      'networks without and with Class Regularisation',
+      'mtnet_m',
+      _regularizations,
     ),
   }
 )

@@ -27,6 +27,26 @@ import ml_collections
 
 from configs import ablations
 
+# What the maps are trained with, whatever the network was trained with.
+MAPS = {
+  'optim.schedule': 'step',
+  'optim.learning_rate': 0.1,
+  'optim.reference_batch': 16,
+  'optim.warmup_steps': 0,
+  'optim.milestones': (50, 100),  # epochs
+  'optim.decay': 0.1,
+  'optim.momentum': 0.9,
+  'optim.weight_decay': 1e-5,
+  'optim.backbone_rate': 1.0,
+  'optim.trained': 'class_regularization',
+  'train.batch_size': 16,
+  'train.num_epochs': 120.0,
+  'train.num_steps': 0,
+  'train.long_cycle': False,
+  'train.short_cycle': False,
+  'train.precise_norm_steps': 0,  # the statistics stay as they are
+}
+
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
   """Returns the configuration, locked.
@@ -38,24 +58,9 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
     ValueError: an unknown CONFIG; the message lists them.
   """
   config, finetune = ablations.load_for('class_regularization', argument)
-
   config.model.class_regularization = True
-
-  config.optim.schedule = 'step'
-  config.optim.learning_rate = 1e-3 if finetune else 0.1
-  config.optim.reference_batch = 16
-  config.optim.warmup_steps = 0
-  config.optim.milestones = (70,) if finetune else (50, 100)  # epochs
-  config.optim.decay = 0.1
-  config.optim.momentum = 0.9
-  config.optim.weight_decay = 1e-5
-  config.optim.backbone_rate = 1.0
-  config.optim.trained = 'class_regularization'
-
-  config.train.batch_size = 16
-  config.train.num_epochs = 120.0
-  config.train.num_steps = 0
-  config.train.long_cycle = False
-  config.train.short_cycle = False
-  config.train.precise_norm_steps = 0  # the statistics stay as they are
+  config.update_from_flattened_dict(MAPS)
+  if finetune:
+    config.optim.learning_rate = 1e-3
+    config.optim.milestones = (70,)
   return config

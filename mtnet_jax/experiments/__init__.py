@@ -1,0 +1,1 @@
+"""Trains the runs of a table of the thesis and compares them."""

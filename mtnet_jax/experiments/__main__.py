@@ -1,0 +1,66 @@
+"""A table of the thesis on small variants: python -m mtnet_jax.experiments.
+
+  python -m mtnet_jax.experiments --table=5.8 --config=configs/quickstart.py \
+    --config.data.dir=DIR --out=runs/ablations/5.8
+
+Trains every run of the table (`configs/ablations.py`) with every seed, scores
+it with its last checkpoint, and writes `results.csv`, `summary.json`,
+`table.md` and `plot.png` after each. Stopped and given again, it goes on.
+docs/ablations.md reads the figures. Run it from the repository's root, where
+`configs` is.
+"""
+
+import pathlib
+import sys
+
+from absl import flags
+
+from configs import ablations
+from mtnet_jax import cli
+from mtnet_jax.errors import UserError
+from mtnet_jax.experiments import plan
+
+_CONFIG = cli.define_config()
+_TABLE = flags.DEFINE_enum(
+  'table', None, list(ablations.TABLES), 'Of the thesis.', required=True
+)
+_OUT = flags.DEFINE_string(
+  'out', None, 'Folder of the table; gets RUN/seed_N.', required=True
+)
+_RUNS = flags.DEFINE_list('runs', None, "Some of the table's; all if not set.")
+_SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'One run for each.')
+_REFERENCE = flags.DEFINE_string(
+  'reference', '', "Run that all are compared with; the table's own if not set."
+)
+
+
+def main(_) -> None:
+  """Runs the table that the flags describe; exits with 1 if a run failed."""
+  config = cli.get_config(_CONFIG)
+  table = plan.make(
+    config,
+    _TABLE.value,
+    pathlib.Path(_OUT.value),
+    runs=_RUNS.value,
+    seeds=_parse_seeds(_SEEDS.value),
+    reference=_REFERENCE.value,
+    given=frozenset(flags.FLAGS['config'].override_values),
+  )
+  # Not above: a mistake is told before jax is there.
+  from mtnet_jax.experiments import runner
+
+  if runner.run(table):
+    sys.exit(1)
+
+
+def _parse_seeds(words: list[str]) -> list[int]:
+  if not words or not all(word.isdecimal() for word in words):
+    raise UserError(
+      f'--seeds={",".join(words)} must be whole numbers of at least 0, '
+      'separated by commas: --seeds=0,1,2.'
+    )
+  return [int(word) for word in words]
+
+
+if __name__ == '__main__':
+  cli.run(main, goes_on=True)

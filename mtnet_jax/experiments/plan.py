@@ -1,0 +1,202 @@
+"""What a table consists of: which run, in which folder, with which keys."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from configs import ablations, base
+from mtnet_jax import run_folder
+from mtnet_jax.errors import UserError
+
+_START = 'train.init_from'
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """One run of a table with one seed.
+
+  Attributes:
+    run: its name in the table.
+    seed: `config.seed`.
+    config: what is to be trained, locked; `train.init_from` is set when the
+      run before it is there.
+    workdir: OUT/RUN/seed_N.
+    after: workdir of the run that it goes on from, if any.
+  """
+
+  run: str
+  seed: int
+  config: ml_collections.ConfigDict = dataclasses.field(compare=False)
+  workdir: pathlib.Path
+  after: pathlib.Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """The runs of a table that were asked for.
+
+  Attributes:
+    table: of the thesis, '5.8' for instance.
+    varies: what its runs differ in.
+    out: its folder.
+    against: by run, in the order of the thesis, the run that it is compared
+      with: itself, where others are compared with it.
+    jobs: what is to be done, in this order: the first seed of all runs first,
+      so that a table that is stopped compares equals.
+  """
+
+  table: str
+  varies: str
+  out: pathlib.Path
+  against: Mapping[str, str]
+  jobs: tuple[Job, ...]
+
+
+def make(
+  config: ml_collections.ConfigDict,
+  table: str,
+  out: pathlib.Path,
+  *,
+  seeds: Sequence[int],
+  runs: Collection[str] | None = None,
+  reference: str = '',
+  given: Collection[str] = (),
+) -> Plan:
+  """Plans a table.
+
+  Args:
+    config: the recipe, and in `config.model.name` the network that is varied.
+    table: a key of `configs.ablations.TABLES`.
+    out: folder of the table; a run's workdir is OUT/RUN/seed_N.
+    seeds: each run is trained with each of them.
+    runs: names of some runs of the table; None for all.
+    reference: the run that all are compared with; '' for the table's own.
+    given: keys of `config` that hold for every run, as 'train.num_epochs': a
+      run's own recipe leaves them. Its network always has what the table says.
+
+  Raises:
+    UserError: the table, a run or a seed is not one, or the table does not fit
+      the network.
+  """
+  try:
+    rows = ablations.runs(table, config.model.name)
+  except ValueError as error:
+    raise UserError(str(error)) from error
+  names = _choose(table, rows, runs, reference)
+  if len(set(seeds)) < len(seeds) or not seeds:
+    raise UserError(
+      f'The seeds {list(seeds)} must be one or more, each different.'
+    )
+  jobs = []
+  for seed in seeds:
+    for name in names:
+      row = rows[name]
+      own = config.copy_and_resolve_references()
+      own.seed = seed
+      own.update_from_flattened_dict(
+        {key: value for key, value in row.recipe.items() if key not in given}
+      )
+      own.model.update(row.model)
+      after = _workdir(out, row.after, seed) if row.after else None
+      jobs.append(Job(name, seed, own.lock(), _workdir(out, name, seed), after))
+  against = {name: reference or rows[name].against for name in names}
+  varies = ablations.TABLES[table].varies
+  return Plan(table, varies, out, against, tuple(jobs))
+
+
+def _workdir(out: pathlib.Path, run: str, seed: int) -> pathlib.Path:
+  return out / run / f'seed_{seed}'
+
+
+def _choose(
+  table: str,
+  rows: ablations.Runs,
+  runs: Collection[str] | None,
+  reference: str,
+) -> list[str]:
+  """The names of the runs that are wanted, in the order of the thesis."""
+  unknown = sorted({*(runs or ()), reference or next(iter(rows))} - set(rows))
+  if unknown or (runs is not None and not runs):
+    raise UserError(
+      f'Table {table} has no run {", ".join(unknown)!r}. For this network it '
+      f'has {", ".join(rows)}.'
+    )
+  names = [name for name in rows if runs is None or name in runs]
+  for name in names:
+    missing = {rows[name].after, reference} - {*names, ''}
+    if missing:
+      raise UserError(
+        f'{name!r} needs the run {missing.pop()!r}, to go on from or to be '
+        f'compared with: add it to --runs={",".join(names)}.'
+      )
+  return names
+
+
+def check_workdir(job: Job) -> None:
+  """Sees that a workdir holds nothing, or a run of this configuration.
+
+  A key that the stored configuration lacks had the default that it has now.
+
+  Args:
+    job: of a plan.
+
+  Raises:
+    UserError: it holds another; the first key that differs is named. Or its
+      configuration cannot be read.
+  """
+  path = job.workdir / 'config.json'
+  if not path.exists():
+    return
+  stored = _settings(run_folder.read_config(path), job)
+  wanted = _settings(job.config, job)
+  for key in sorted({**stored, **wanted}):
+    was, now = (
+      leaves.get(key, _DEFAULTS.get(key)) for leaves in (stored, wanted)
+    )
+    if was != now:
+      raise UserError(
+        f'{job.workdir} holds a run with another configuration: {key} was '
+        f'{was!r}, now it is {now!r}. Give the same keys as before, or another '
+        '--out.'
+      )
+
+
+def digest(job: Job) -> str:
+  """Names a configuration in twelve letters.
+
+  Equal configurations have equal names. Keys at their defaults do not count,
+  so that a new key leaves old names as they are.
+  """
+  changed = {
+    key: value
+    for key, value in _settings(job.config, job).items()
+    if value != _DEFAULTS.get(key)
+  }
+  text = json.dumps(changed, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _settings(config: ml_collections.ConfigDict, job: Job) -> dict[str, Any]:
+  leaves = _leaves(config)
+  if job.after:
+    leaves.pop(_START, None)  # it follows from the folder
+  return leaves
+
+
+def _leaves(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """The values by dotted key, as JSON has them."""
+  leaves = {}
+  for section, values in json.loads(config.to_json_best_effort()).items():
+    if isinstance(values, dict):
+      leaves |= {f'{section}.{key}': value for key, value in values.items()}
+    else:
+      leaves[section] = values
+  return leaves
+
+
+_DEFAULTS = _leaves(base.get_config())

@@ -1,0 +1,184 @@
+"""What a table's folder tells: a row a run and seed, and a line a run.
+
+Every figure is read from the files of the workdirs, so that a table that was
+stopped and goes on, or that train.py and eval.py made, gives the same.
+"""
+
+import csv
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from mtnet_jax import evaluation, metric_writer, run_folder
+from mtnet_jax.analysis import cost
+from mtnet_jax.evaluation import Predictions
+from mtnet_jax.experiments import plan, plot
+from mtnet_jax.experiments.plan import Job, Plan
+from mtnet_jax.experiments.summary import Line, read_predictions, summarize
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A run with one seed, scored.
+
+  Attributes:
+    run: its name in the table.
+    seed: of the run.
+    top1: share of the videos, 0 to 1.
+    top5: likewise.
+    videos: that were scored.
+    training_seconds: of all steps, without compiling, validating and saving.
+    steps: that it was trained.
+    parameters: of the network.
+    gmacs: 1e9 multiply-adds of a training clip's forward pass.
+    config: the name of its configuration, from `plan.digest`.
+  """
+
+  run: str
+  seed: int
+  top1: float
+  top5: float
+  videos: int
+  training_seconds: float
+  steps: int
+  parameters: int
+  gmacs: float
+  config: str
+
+
+def write(table: Plan, failed: Mapping[tuple[str, int], str]) -> None:
+  """Writes `results.csv`, `summary.json`, `table.md` and `plot.png`.
+
+  Args:
+    table: the plan; what is not scored yet is left out.
+    failed: what failed and why, by run and seed.
+
+  Raises:
+    UserError: two runs were scored on different videos.
+  """
+  scored = {job: read_predictions(job) for job in table.jobs}
+  scored = {job: found for job, found in scored.items() if found}
+  rows = [_row(job, predictions) for job, predictions in scored.items()]
+  _write_csv(rows, table.out / 'results.csv')
+  lines = summarize(table, scored)
+  summary = {
+    'table': table.table,
+    'varies': table.varies,
+    'runs': [dataclasses.asdict(line) for line in lines],
+    'failed': [
+      {'run': run, 'seed': seed, 'why': why}
+      for (run, seed), why in failed.items()
+    ],
+  }
+  _replace(table.out / 'summary.json', json.dumps(summary, indent=2) + '\n')
+  _replace(table.out / 'table.md', _to_markdown(table, lines, failed))
+  if lines:
+    plot.draw(table, lines, table.out / 'plot.png')
+
+
+def _row(job: Job, predictions: Predictions) -> Row:
+  records = metric_writer.read(job.workdir / 'metrics.jsonl')
+  classes = run_folder.read_class_names(job.workdir / 'labels.txt')
+  model = evaluation.build_model(job.config, len(classes))
+  parameters, macs = _cost(model, evaluation.clip_shape(job.config))
+  return Row(
+    run=job.run,
+    seed=job.seed,
+    top1=predictions.accuracy(1),
+    top5=predictions.accuracy(5),
+    videos=len(predictions.ids),
+    training_seconds=sum(r.get('train/seconds', 0) for r in records),
+    steps=max((r['step'] for r in records), default=0),
+    parameters=parameters,
+    gmacs=macs / 1e9,
+    config=plan.digest(job),
+  )
+
+
+@functools.cache  # seeds differ in nothing here
+def _cost(model, clip_shape) -> tuple[int, int]:
+  return (
+    cost.parameter_count(model, clip_shape),
+    cost.macs(model, clip_shape),
+  )
+
+
+_DIGITS = {'top1': 6, 'top5': 6, 'training_seconds': 1, 'gmacs': 6}
+
+
+def _write_csv(rows: Sequence[Row], path: pathlib.Path) -> None:
+  partial = path.with_name(f'{path.name}.partial')
+  with partial.open('w', newline='', encoding='utf-8') as file:
+    writer = csv.DictWriter(file, [f.name for f in dataclasses.fields(Row)])
+    writer.writeheader()
+    for row in rows:
+      values = dataclasses.asdict(row)
+      rounded = {
+        name: f'{values[name]:.{digits}f}' for name, digits in _DIGITS.items()
+      }
+      writer.writerow(values | rounded)
+  partial.replace(path)
+
+
+def _replace(path: pathlib.Path, text: str) -> None:
+  """In one go: a reader, or a command that is killed, finds whole files."""
+  partial = path.with_name(f'{path.name}.partial')
+  partial.write_text(text, encoding='utf-8')
+  partial.replace(path)
+
+
+_HEAD = """# Table {table}: {varies}
+
+| run | top-1 | ± seeds | ± videos | of each seed | alone right | p | p, Holm |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+"""
+_FOOT = """
+top-1: of the last checkpoint, in percent, the mean over {seeds}. ±: half of the
+95 % confidence interval by Student's t, in points; over seeds: what training
+again could change; over videos: what other videos could change. Alone right:
+videos that one of the two runs has right and the other has not, summed over the
+seeds. p: McNemar's test on these two sums, which holds for these videos and
+these trained networks. Holm: corrected for all p of the table.
+"""
+
+
+def _to_markdown(
+  table: Plan, lines: Sequence[Line], failed: Mapping[tuple[str, int], str]
+) -> str:
+  by_run = {line.run: line for line in lines}
+  text = _HEAD.format(table=table.table, varies=table.varies)
+  for run in table.against:
+    cells = _cells(by_run[run]) if run in by_run else [run, *['–'] * 7]
+    text += f'| {" | ".join(cells)} |\n'
+  seeds = sorted({job.seed for job in table.jobs})
+  what = 'seed' if len(seeds) == 1 else 'seeds'
+  text += _FOOT.format(seeds=f'{what} {", ".join(map(str, seeds))}')
+  left = len(table.jobs) - sum(len(line.seeds) for line in lines) - len(failed)
+  if left:
+    text += f'\nNot finished: {left} of {len(table.jobs)} runs.\n'
+  for (run, seed), why in failed.items():
+    text += f'\nFailed: {run}, seed {seed}: {why}\n'
+  return text
+
+
+def _cells(line: Line) -> list[str]:
+  def percent(share: float | None) -> str:
+    return '–' if share is None else f'{100 * share:.1f}'
+
+  found = line.comparison
+  return [
+    line.run,
+    *map(percent, (line.mean, line.seed_interval, line.video_interval)),
+    ', '.join(map(percent, line.top1)),
+    *(
+      ['–'] * 3
+      if found is None
+      else [
+        f'{line.against} {found.only_a}, this {found.only_b}',
+        f'{found.p_value:.2g}',
+        f'{line.holm_p:.2g}',
+      ]
+    ),
+  ]

@@ -1,0 +1,144 @@
+"""Trains and scores what a plan asks for, as far as that is not done yet."""
+
+import contextlib
+import dataclasses
+import datetime
+import pathlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import jax
+from absl import logging
+
+from mtnet_jax import cli, evaluation, training
+from mtnet_jax.analysis import report
+from mtnet_jax.checkpoints import UnsavedError, make_workdir
+from mtnet_jax.data import pipeline
+from mtnet_jax.errors import UserError
+from mtnet_jax.experiments import plan, results, summary
+from mtnet_jax.experiments.plan import Job, Plan
+
+
+def run(table: Plan) -> dict[tuple[str, int], str]:
+  """Does what is left of a table, and rewrites its results after each run.
+
+  Each workdir is what train.py and eval.py make of it, so that these may be
+  used on it too. A finished evaluation is not repeated, a half-trained run goes
+  on. A run that fails with a UserError is named in the results and the others
+  go on. All runs share this process: what breaks it costs no finished run.
+
+  Args:
+    table: from `plan.make`.
+
+  Returns:
+    What failed and why, by run and seed.
+
+  Raises:
+    UserError: the data cannot be read, a network cannot be built, a workdir
+      holds another run, or a disk is full.
+    SystemExit: SIGTERM came, with code 75.
+  """
+  for job in table.jobs:
+    plan.check_workdir(job)
+  left = {
+    number: job
+    for number, job in enumerate(table.jobs, start=1)
+    if summary.read_predictions(job) is None
+  }
+  _check_parts(list(left.values()))
+  make_workdir(table.out)
+  failed, clock = {}, _Clock(len(left))
+  with _exit_on_sigterm():
+    for number, job in left.items():
+      which = f'run {number} of {len(table.jobs)}: {job.run}, seed {job.seed}'
+      logging.info('%s%s', which, clock.time_left())
+      try:
+        _train_and_score(job, failed)
+      except UnsavedError:
+        raise  # a full disk is everybody's
+      except UserError as error:
+        logging.error('%s failed: %s', which, error)
+        failed[job.run, job.seed] = str(error)
+      finally:
+        jax.clear_caches()  # programs of all networks would fill the memory
+      clock.finish_one()
+      results.write(table, failed)
+  if not left:
+    logging.info('All %d runs are finished.', len(table.jobs))
+    results.write(table, failed)
+  logging.info('Results: %s', table.out / 'table.md')
+  return failed
+
+
+def _check_parts(jobs: list[Job]) -> None:
+  """Raises a UserError for what would stop every run, or one after hours."""
+  for job in jobs:
+    evaluation.build_model(job.config, num_classes=2)
+  for job in jobs[:1]:  # the data of one are the data of all
+    pipeline.build(job.config, 'train')
+    pipeline.build_evaluation(job.config, job.config.eval.split)
+
+
+def _train_and_score(job: Job, failed: dict[tuple[str, int], str]) -> None:
+  config = job.config
+  if job.after:
+    config = config.copy_and_resolve_references()
+    config.train.init_from = str(_start_of(job, failed))
+    config.lock()
+  training.train(config, job.workdir)
+  # The last: a choice on validation would favor runs that vary more.
+  predictions, names = evaluation.evaluate(config, job.workdir, 'last')
+  report.write(predictions, names, job.workdir)
+
+
+def _start_of(job: Job, failed: dict[tuple[str, int], str]) -> pathlib.Path:
+  """The last checkpoint of the run that this one goes on from."""
+  name = job.after.parent.name
+  steps = (job.after / 'checkpoints').glob('[0-9]*')
+  last = max(
+    (int(path.name) for path in steps if path.name.isdecimal()), default=None
+  )
+  if (name, job.seed) in failed or last is None:
+    raise UserError(
+      f'{job.run!r} goes on from {name!r}, which '
+      + ('has no checkpoint' if last is None else 'failed')
+      + f': remove {job.after} to train it again.'
+    )
+  return job.after / 'checkpoints' / str(last)
+
+
+@dataclasses.dataclass
+class _Clock:
+  """How long the runs that are left will take."""
+
+  left: int
+  done: int = 0
+  start: float = dataclasses.field(default_factory=time.monotonic)
+
+  def finish_one(self) -> None:
+    self.left, self.done = self.left - 1, self.done + 1
+
+  def time_left(self) -> str:
+    if not self.done:
+      return ''
+    seconds = (time.monotonic() - self.start) / self.done * self.left
+    return f'; about {datetime.timedelta(seconds=round(seconds))} left'
+
+
+@contextlib.contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+  """SIGTERM ends the command with code 75 also where nothing is trained.
+
+  A training has a handler of its own, which first saves.
+  """
+  if threading.current_thread() is not threading.main_thread():
+    yield  # only the main thread may handle signals
+    return
+  before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(cli.RESUME))
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, before)

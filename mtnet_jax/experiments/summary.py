@@ -1,0 +1,122 @@
+"""A line a run: means over seeds, intervals, and McNemar's test."""
+
+import dataclasses
+import pathlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mtnet_jax.analysis import predictions_file, significance
+from mtnet_jax.analysis.significance import Comparison
+from mtnet_jax.errors import UserError
+from mtnet_jax.evaluation import Predictions
+from mtnet_jax.experiments import statistics
+from mtnet_jax.experiments.plan import Job, Plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+  """A run over its seeds.
+
+  Attributes:
+    run: its name in the table.
+    seeds: that are scored.
+    top1: of each, 0 to 1.
+    mean: of them.
+    seed_interval: half of the 95 % interval over seeds: what training again
+      could change. None for a single one.
+    video_interval: half of the 95 % interval over videos: what other videos
+      could change, with these networks.
+    against: the run that it is compared with; itself: with none.
+    comparison: with that one (a), the counts summed over the seeds of both.
+    holm_p: its p-value, corrected for all comparisons of the table.
+  """
+
+  run: str
+  seeds: tuple[int, ...]
+  top1: tuple[float, ...]
+  mean: float
+  seed_interval: float | None
+  video_interval: float | None
+  against: str
+  comparison: Comparison | None
+  holm_p: float | None
+
+
+def read_predictions(job: Job) -> Predictions | None:
+  """The predictions of a job; None where they are missing or not whole."""
+  try:
+    return predictions_file.read(_path(job))
+  except UserError:
+    return None
+
+
+def summarize(table: Plan, scored: Mapping[Job, Predictions]) -> list[Line]:
+  """One line a run, in the order of the thesis.
+
+  Args:
+    table: the plan.
+    scored: the predictions of the jobs that are finished.
+
+  Raises:
+    UserError: two runs were scored on different videos.
+  """
+  jobs = defaultdict(dict)  # by run and seed
+  for job in scored:
+    jobs[job.run][job.seed] = job
+  compared = {
+    run: _compare(jobs.get(other, {}), jobs[run])
+    for run, other in table.against.items()
+    if run in jobs and other != run
+  }
+  compared = {run: found for run, found in compared.items() if found}
+  corrected = statistics.holm(
+    {run: found.p_value for run, found in compared.items()}
+  )
+  lines = []
+  for run, other in table.against.items():
+    if run not in jobs:
+      continue
+    seeds = sorted(jobs[run])
+    own = [scored[jobs[run][seed]] for seed in seeds]
+    top1 = tuple(predictions.accuracy(1) for predictions in own)
+    lines.append(
+      Line(
+        run=run,
+        seeds=tuple(seeds),
+        top1=top1,
+        mean=float(np.mean(top1)),
+        seed_interval=statistics.half_interval(top1),
+        video_interval=statistics.half_interval(_by_video(own)),
+        against=other,
+        comparison=compared.get(run),
+        holm_p=corrected.get(run),
+      )
+    )
+  return lines
+
+
+def _compare(
+  others: Mapping[int, Job], own: Mapping[int, Job]
+) -> Comparison | None:
+  """A run with another, over the seeds that both have."""
+  found = [
+    significance.compare(_path(others[seed]), _path(own[seed]))
+    for seed in sorted(others.keys() & own.keys())
+  ]
+  return statistics.pool(found) if found else None
+
+
+def _path(job: Job) -> pathlib.Path:
+  return job.workdir / 'evaluation' / 'predictions.npz'
+
+
+def _by_video(runs: Sequence[Predictions]) -> list[float]:
+  """The share of seeds that have each video right."""
+  right = defaultdict(list)
+  for predictions in runs:
+    hits = predictions.predicted == predictions.labels
+    for video, hit in zip(predictions.ids.tolist(), hits, strict=True):
+      right[video].append(hit)
+  return [float(np.mean(hits)) for hits in right.values()]

@@ -1,0 +1,283 @@
+"""The order of a table's runs, what is repeated, and what goes wrong."""
+
+import csv
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from mtnet_jax import cli, evaluation
+from mtnet_jax.checkpoints import UnsavedError
+from mtnet_jax.errors import UserError
+from mtnet_jax.experiments import plan, results, runner
+from tests.experiments.stub_runs import (
+  NAMES,
+  make_plan,
+  predict,
+  write_run,
+  write_training,
+)
+from tests.test_training import _LIGHT, _TINY, _config
+
+
+class _Trainer:
+  """Trains and scores in no time; does what a test wants of a run instead.
+
+  Attributes:
+    done: what was asked for, `('train', 'avg', 0)` for instance.
+    starts: `train.init_from` of each training, by run and seed.
+    instead: what to call by run and seed.
+  """
+
+  def __init__(self):
+    self.done, self.starts, self.instead = [], {}, {}
+    self._jobs = {}
+
+  def use(self, table):
+    self._jobs = {job.workdir: job for job in table.jobs}
+    return table
+
+  def train(self, config, workdir):
+    job = self._jobs[workdir]
+    assert config.is_locked and config.seed == job.seed
+    self.done.append(('train', job.run, job.seed))
+    self.starts[job.run, job.seed] = config.train.init_from
+    self.instead.get((job.run, job.seed), lambda: None)()
+    write_training(job, config)
+    (workdir / 'checkpoints' / '7').mkdir(parents=True, exist_ok=True)
+
+  def evaluate(self, config, workdir, checkpoint):
+    assert checkpoint == 'last'
+    job = self._jobs[workdir]
+    assert config.model == job.config.model
+    self.done.append(('evaluate', job.run, job.seed))
+    return predict([True, False, True, job.run == 'max']), NAMES
+
+
+@pytest.fixture
+def trainer(monkeypatch):
+  trainer = _Trainer()
+  monkeypatch.setattr(runner.training, 'train', trainer.train)
+  monkeypatch.setattr(runner.evaluation, 'evaluate', trainer.evaluate)
+  monkeypatch.setattr(
+    runner.report,
+    'write',
+    lambda found, names, workdir: evaluation.write(
+      found, names, workdir / 'evaluation'
+    ),
+  )
+  for name in ('build', 'build_evaluation'):
+    monkeypatch.setattr(runner.pipeline, name, lambda *_: None)
+  monkeypatch.setattr(results, '_cost', lambda *_: (1, 1))
+  monkeypatch.setattr(results.plot, 'draw', lambda *_: None)
+  return trainer
+
+
+def _table(trainer, out, table='5.8', runs=('avg', 'max')):
+  return trainer.use(make_plan(out, table, runs=runs))
+
+
+def _rows(out):
+  with (out / 'results.csv').open() as file:
+    return list(csv.DictReader(file))
+
+
+def test_every_run_is_trained_scored_and_written(trainer, tmp_path, caplog):
+  rows = []
+  for key in (('max', 0), ('avg', 1), ('max', 1)):
+    trainer.instead[key] = lambda: rows.append(len(_rows(tmp_path)))
+  with caplog.at_level(logging.INFO, 'absl'):
+    assert runner.run(_table(trainer, tmp_path)) == {}
+  assert trainer.done == [
+    (what, run, seed)
+    for seed in (0, 1)
+    for run in ('avg', 'max')
+    for what in ('train', 'evaluate')
+  ]
+  assert rows == [1, 2, 3]  # after each run
+  told = [r.getMessage() for r in caplog.records if 'run ' in r.getMessage()]
+  assert told[0] == 'run 1 of 4: avg, seed 0'
+  assert told[3].startswith('run 4 of 4: max, seed 1; about 0:0')
+  assert set(trainer.starts.values()) == {''}
+
+
+def test_what_is_finished_is_not_repeated(trainer, tmp_path):
+  table = _table(trainer, tmp_path)
+  first, second, third, _ = table.jobs
+  write_run(first, [True] * 4)
+  write_training(second)  # without its evaluation
+  write_run(third, [True] * 4)
+  path = third.workdir / 'evaluation' / 'predictions.npz'
+  path.write_bytes(path.read_bytes()[:-30])  # its writing was interrupted
+  runner.run(table)
+  begun = [(run, seed) for what, run, seed in trainer.done if what == 'train']
+  assert begun == [('max', 0), ('avg', 1), ('max', 1)]
+  assert len(_rows(tmp_path)) == 4
+
+  trainer.done.clear()
+  before = (tmp_path / 'results.csv').read_bytes()
+  (tmp_path / 'table.md').unlink()
+  assert runner.run(table) == {}
+  assert trainer.done == []
+  assert (tmp_path / 'results.csv').read_bytes() == before
+  assert (tmp_path / 'table.md').exists()
+
+
+def test_interrupted_it_goes_on(trainer, tmp_path):
+  def interrupt():
+    raise KeyboardInterrupt
+
+  trainer.instead['avg', 1] = interrupt
+  with pytest.raises(KeyboardInterrupt):
+    runner.run(_table(trainer, tmp_path))
+  assert [row['seed'] for row in _rows(tmp_path)] == ['0', '0']
+  trainer.instead.clear()
+  trainer.done.clear()
+  runner.run(_table(trainer, tmp_path))
+  assert trainer.done[0] == ('train', 'avg', 1) and len(trainer.done) == 4
+
+
+def test_another_configuration_stops_everything(trainer, tmp_path):
+  table = _table(trainer, tmp_path)
+  other = table.jobs[3].config.copy_and_resolve_references()
+  other.train.num_steps = 8
+  write_training(table.jobs[3], other)
+  with pytest.raises(UserError, match=r'train\.num_steps was 8, now it is 7'):
+    runner.run(table)
+  assert trainer.done == []
+
+
+def test_a_run_that_fails_leaves_the_others(trainer, tmp_path):
+  def fail():
+    raise UserError('The loss at step 3 is nan. Lower it.')
+
+  trainer.instead['avg', 0] = fail
+  failed = runner.run(_table(trainer, tmp_path))
+  assert failed == {('avg', 0): 'The loss at step 3 is nan. Lower it.'}
+  assert [(row['run'], row['seed']) for row in _rows(tmp_path)] == [
+    ('max', '0'), ('avg', '1'), ('max', '1')
+  ]  # fmt: skip
+  text = (tmp_path / 'table.md').read_text()
+  assert 'Failed: avg, seed 0: The loss at step 3 is nan. Lower it.' in text
+
+
+def test_a_full_disk_stops_everything(trainer, tmp_path):
+  def fill():
+    raise UnsavedError('A checkpoint could not be written.')
+
+  trainer.instead['avg', 0] = fill
+  with pytest.raises(UnsavedError):
+    runner.run(_table(trainer, tmp_path))
+  assert len(trainer.done) == 1
+
+
+def test_maps_start_from_the_last_checkpoint_without(trainer, tmp_path):
+  runs = ('without', 'maps')
+  table = _table(trainer, tmp_path, '6.4', runs)
+  (table.jobs[2].workdir / 'checkpoints' / '5').mkdir(parents=True)
+  assert runner.run(table) == {}
+  for seed in (0, 1):
+    assert trainer.starts['without', seed] == ''
+    assert trainer.starts['maps', seed] == str(
+      tmp_path / 'without' / f'seed_{seed}' / 'checkpoints' / '7'
+    )
+  trainer.done.clear()
+  runner.run(_table(trainer, tmp_path, '6.4', runs))
+  assert trainer.done == []
+
+
+def test_maps_of_a_run_that_failed(trainer, tmp_path):
+  def fail():
+    raise UserError('The loss is nan.')
+
+  trainer.instead['without', 0] = fail
+  table = _table(trainer, tmp_path, '6.4', ('without', 'maps'))
+  failed = runner.run(table)
+  assert list(failed) == [('without', 0), ('maps', 0)]
+  assert "'maps' goes on from 'without', which has no" in failed['maps', 0]
+  assert ('train', 'maps', 0) not in trainer.done
+  assert ('evaluate', 'maps', 1) in trainer.done
+
+
+def test_sigterm_between_trainings(trainer, tmp_path):
+  before = signal.getsignal(signal.SIGTERM)
+  trainer.instead['max', 0] = lambda: os.kill(os.getpid(), signal.SIGTERM)
+  with pytest.raises(SystemExit) as end:
+    runner.run(_table(trainer, tmp_path))
+  assert end.value.code == cli.RESUME
+  assert signal.getsignal(signal.SIGTERM) is before
+  assert len(_rows(tmp_path)) == 1
+
+
+def test_what_stops_every_run_is_told_at_once(tmp_path):
+  with pytest.raises(UserError, match=r'data\.dir'):
+    runner.run(make_plan(tmp_path / 'out', runs=['avg']))
+  table = make_plan(tmp_path / 'out', '5.7')
+  table.jobs[1].config.model.placement = 'mid'
+  with pytest.raises(UserError, match='placement'):
+    runner.run(table)
+  assert not (tmp_path / 'out').exists()
+
+
+_SHORT = {'train.num_steps': 2, 'optim.warmup_steps': 1, 'eval.num_crops': 1}
+_CHANGES = _TINY | _LIGHT | _SHORT
+
+
+def _without_seconds(out):
+  return [row | {'training_seconds': ''} for row in _rows(out)]
+
+
+@pytest.mark.slow
+def test_killed_between_runs_it_ends_like_a_whole_one(
+  root, blinking_videos, tmp_path
+):
+  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+  changes = _CHANGES | {'data.dir': str(blinking_videos)}
+  config = _config(blinking_videos)
+  config.update_from_flattened_dict(changes)
+  runs = ('without', 'maps')
+  table = plan.make(config, '6.4', whole, runs=runs, seeds=[3], given=changes)
+  assert runner.run(table) == {}
+  rows = _without_seconds(whole)
+  assert [row['steps'] for row in rows] == ['2', '2']
+
+  shutil.copytree(whole / 'without', killed / 'without')
+  done = subprocess.run(
+    [
+      *(sys.executable, '-m', 'mtnet_jax.experiments', '--table=6.4'),
+      *('--config=configs/quickstart.py', f'--out={killed}', '--seeds=3'),
+      f'--runs={",".join(runs)}',
+      *(f'--config.{name}={value}' for name, value in changes.items()),
+    ],
+    cwd=root,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  assert 'run 1 of 2' not in done.stderr
+  assert 'run 2 of 2: maps, seed 3' in done.stderr
+  assert 'arrays are taken over' in done.stderr
+  assert _without_seconds(killed) == rows
+  assert (killed / 'plot.png').exists()
+
+
+def test_mistakes_in_the_command(root, tmp_path):
+  for flags, sentence in (
+    (['--table=5.5'], 'should be one of <4.1|4.5|5.2|5.6|5.7|5.8|6.4>'),
+    (['--table=5.8', '--seeds=0,x'], '--seeds=0,x must be whole numbers'),
+  ):
+    done = subprocess.run(
+      [
+        *(sys.executable, '-m', 'mtnet_jax.experiments', f'--out={tmp_path}'),
+        *('--config=configs/quickstart.py', *flags),
+      ],
+      cwd=root,
+      capture_output=True,
+      text=True,
+    )
+    assert done.returncode == 2 and sentence in done.stderr
+    assert len(done.stderr.splitlines()) == 1
