@@ -30,6 +30,7 @@ setuptools.setup(
     'orbax-checkpoint>=0.12.8,<0.13',
     'pillow>=12',
     'rich>=15',
+    'safetensors>=0.8',
     'scipy>=1.17',
     'tensorboardX>=2.6.5',
   ],
@@ -45,6 +46,8 @@ setuptools.setup(
       'ruff>=0.17,<0.18',
       'tensorflow-datasets>=4.9.10',  # to write what is read without it
     ],
+    # Reads PyTorch's weights.
+    'torch': ['torch>=2.13'],
     'cuda': ['jax[cuda13]'],
     'tpu': ['jax[tpu]'],
   },

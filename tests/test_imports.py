@@ -24,12 +24,14 @@ _ORDER = [
   ),
   ('window',),
   ('evaluation', 'transfer'),
-  ('inputs', 'export'),
+  ('inputs', 'export', 'run_exported'),
+  ('export_onnx',),
   ('prediction',),
-  ('timeline', 'explain'),
+  ('timeline', 'explain', 'export_command'),
   ('predict_command',),
   ('training',),
   ('analysis',),
+  ('experiments', 'convert'),
 ]
 _RANK = {name: rank for rank, names in enumerate(_ORDER) for name in names}
 

@@ -140,6 +140,7 @@ class ResNet3D(nn.Module):
       check_affection_rates(self.affection_rates, len(self.stage_features))
     super().__post_init__()
 
+  @nn.nowrap  # called before the module is bound
   def _check_stage_features(self):
     widths, count = self.stage_features, len(_DEPTHS[self.depth])
     if len(widths) != count or not all(

@@ -1,0 +1,1 @@
+"""Weights of other authors' PyTorch networks, turned into runs."""

@@ -1,0 +1,185 @@
+"""Turns PyTorch's tensors into the variables of a network."""
+
+import functools
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax import linen as nn
+
+from mtnet_jax import evaluation
+from mtnet_jax.checkpoints import leaf_paths
+from mtnet_jax.convert import layouts
+from mtnet_jax.errors import UserError
+from mtnet_jax.optim import CLASSIFIER
+
+# BN counts its batches in PyTorch; we have no use for the number.
+_COUNTER = '.num_batches_tracked'
+# Sees the pixels' channels.
+_FIRST_KERNELS = (
+  'params/stem_spatial/kernel',
+  'params/stem/conv/kernel',
+  'params/stem/spatial/kernel',
+)
+
+
+class Conversion(NamedTuple):
+  """Where the weights of a network come from.
+
+  Attributes:
+    values: the leaves that were in the file, by path, float32.
+    used: the tensors that each of them is made of.
+    new_head: leaves of the class head, left to chance on purpose.
+    missing: leaves that are not in the file, and the tensors that they would be
+      made of; misshapen ones are among them.
+    misshapen: what is wrong with those, a sentence each.
+    unused: tensors that no leaf is made of.
+    ignored: how many counters of BN's there are.
+  """
+
+  values: dict[str, np.ndarray]
+  used: dict[str, tuple[str, ...]]
+  new_head: tuple[str, ...]
+  missing: dict[str, tuple[str, ...]]
+  misshapen: tuple[str, ...]
+  unused: tuple[str, ...]
+  ignored: int
+
+
+def convert(
+  tensors: Mapping[str, np.ndarray],
+  shapes: Mapping[str, tuple[int, ...]],
+  layout: layouts.Layout,
+  *,
+  new_head: bool = False,
+  bgr: bool = False,
+) -> Conversion:
+  """Makes the leaves of a network's variables.
+
+  Args:
+    tensors: of the file, by PyTorch's names.
+    shapes: of the leaves, by path: 'params/stem_norm/scale'.
+    layout: says which are made of which.
+    new_head: leave the classifier out.
+    bgr: the network was trained on frames with blue first: its first kernel's
+      input channels are turned round, so that it takes red first.
+
+  Returns:
+    All that there is to tell, mismatches included.
+  """
+  values, used, missing, misshapen, head = {}, {}, {}, [], []
+  taken = set()
+  for path, shape in shapes.items():
+    names = layout.sources(path)
+    if new_head and path.split('/')[1] == CLASSIFIER:
+      head.append(path)
+      taken.update(names)
+      continue
+    if not names or any(name not in tensors for name in names):
+      missing[path] = names
+      continue
+    taken.update(names)
+    wanted = layouts.torch_shape(path, shape)
+    wrong = [name for name in names if tensors[name].shape != wanted]
+    if wrong:
+      missing[path] = names
+      misshapen.append(
+        f'{wrong[0]} is {tensors[wrong[0]].shape}, {path} takes {wanted}'
+      )
+      continue
+    value = layouts.from_torch([tensors[name] for name in names], shape)
+    flipped = bgr and path in _FIRST_KERNELS
+    values[path] = value[..., ::-1, :] if flipped else value
+    used[path] = names
+  left = [name for name in tensors if name not in taken]
+  unused = tuple(name for name in left if not name.endswith(_COUNTER))
+  return Conversion(
+    values,
+    used,
+    tuple(head),
+    missing,
+    tuple(misshapen),
+    unused,
+    len(left) - len(unused),
+  )
+
+
+def variable_shapes(
+  model: nn.Module, clip_shape: tuple[int, int, int, int]
+) -> dict[str, Any]:
+  """Returns a network's variables as `jax.ShapeDtypeStruct`s; a tree."""
+  clips = jax.ShapeDtypeStruct((1, *clip_shape), jnp.float32)
+  init = functools.partial(model.init, train=False)
+  return dict(jax.eval_shape(init, jax.random.key(0), clips))
+
+
+def complete(
+  conversion: Conversion,
+  model: nn.Module,
+  config: ml_collections.ConfigDict,
+) -> dict[str, Any]:
+  """Returns all variables; what the file has not begins as in training.
+
+  Args:
+    conversion: of the file.
+    model: the network.
+    config: its `seed` draws the initial values.
+  """
+  shape = evaluation.clip_shape(config)
+  tree = variable_shapes(model, shape)
+  values = dict(conversion.values)
+  absent = {*conversion.new_head, *conversion.missing}
+  if absent:
+
+    @jax.jit  # what is not asked for is not computed
+    def draw(key):
+      variables = model.init(key, jnp.zeros((1, *shape)), train=False)
+      return {
+        p: v for p, v in leaf_paths(dict(variables)).items() if p in absent
+      }
+
+    values |= draw(jax.random.key(config.seed))
+  leaves = [jnp.asarray(values[path], jnp.float32) for path in leaf_paths(tree)]
+  return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+
+
+def check(
+  conversion: Conversion, source: str | pathlib.Path, allow_mismatch: bool
+) -> None:
+  """Sees that all of a file went into all of the network.
+
+  Args:
+    conversion: of it.
+    source: the file, for messages.
+    allow_mismatch: some of it is enough.
+
+  Raises:
+    UserError: something is missing, misshapen or left over; or nothing fits.
+  """
+  if not conversion.values:
+    raise UserError(
+      f'Nothing in {source} (--from) fits this network. Name the --model that '
+      'its weights are of.'
+    )
+  problems = [*conversion.misshapen]
+  absent = [
+    name
+    for path, names in conversion.missing.items()
+    for name in names or (path,)
+  ]
+  if absent and not problems:
+    problems.append(f'{len(absent)} are missing ({", ".join(absent[:3])})')
+  if conversion.unused:
+    few = ', '.join(conversion.unused[:3])
+    problems.append(f'{len(conversion.unused)} are left over ({few})')
+  if problems and not allow_mismatch:
+    raise UserError(
+      f'The tensors of {source} (--from) are not those of this network: '
+      f'{"; ".join(problems[:3])}. Name the --model that they are of, '
+      '--new_head for other classes, or --allow_mismatch to begin with those '
+      'that fit.'
+    )

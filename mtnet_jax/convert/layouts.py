@@ -1,0 +1,198 @@
+"""What other authors call the layers of the networks that we share with them.
+
+A layout says by which name PyTorch knows a module of ours; from a module's
+leaves follow the tensors. Nothing is matched by shape.
+
+Sources: the modules of PyTorchVideo 0.1.5 (`create_x3d`), PySlowFast (`X3D`),
+torchvision 0.28 (`VideoResNet`) and the thesis's author's repository
+Squeeze-and-Recursion-Temporal-Gates (`VideoResNet`). The thesis is A. Stergiou,
+*Efficient Modelling Across Time of Human Actions and Interactions*, 2021.
+"""
+
+import re
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+_LEAVES = types.MappingProxyType(
+  {
+    'kernel': ('weight',),
+    'scale': ('weight',),
+    'bias': ('bias',),
+    'mean': ('running_mean',),
+    'var': ('running_var',),
+  }
+)
+# PyTorch's LSTM adds two biases, of the input and of the recurrence; its gates
+# are in our order, i f g o.
+_LSTM_LEAVES = types.MappingProxyType(
+  {
+    'kernel_x': ('weight_ih_l{}',),
+    'kernel_h': ('weight_hh_l{}',),
+    'bias': ('bias_ih_l{}', 'bias_hh_l{}'),
+  }
+)
+# Fully connected layers that PyTorch has as such, and not as 1×1×1 convolution.
+_LINEAR = 'classifier'
+
+
+class Layout(NamedTuple):
+  """PyTorch's module names by ours.
+
+  Attributes:
+    modules: outside of blocks.
+    block: the name of block j of stage i, both counted from 1.
+    inside: modules in a block, below its name.
+  """
+
+  modules: Mapping[str, str]
+  block: Callable[[int, int], str]
+  inside: Mapping[str, str]
+
+  def sources(self, path: str) -> tuple[str, ...]:
+    """Returns the tensors that a leaf is made of; () where there are none.
+
+    Args:
+      path: of the leaf, 'params/stage_1_block_2/expand/local/kernel'.
+    """
+    _, *modules, leaf = path.split('/')
+    leaves = _LEAVES
+    layer = re.fullmatch(r'layer_(\d)', modules[-1])
+    if layer:
+      modules.pop()
+      leaves = {
+        ours: tuple(name.format(layer[1]) for name in names)
+        for ours, names in _LSTM_LEAVES.items()
+      }
+    module = self._module('/'.join(modules))
+    if module is None or leaf not in leaves:
+      return ()
+    return tuple(f'{module}.{name}' for name in leaves[leaf])
+
+  def _module(self, path: str) -> str | None:
+    parts = re.fullmatch(r'stage_(\d)_block_(\d+)/(.+)', path)
+    if not parts:
+      return self.modules.get(path)
+    below = self.inside.get(parts[3])
+    return below and f'{self.block(int(parts[1]), int(parts[2]))}.{below}'
+
+
+def torch_shape(path: str, shape: Sequence[int]) -> tuple[int, ...]:
+  """Returns the shape of the tensors that a leaf of this shape is made of."""
+  *_, module, leaf = path.split('/')
+  if leaf == 'kernel' and len(shape) == 5:
+    t, h, w, c, f = shape
+    return f, c, t, h, w
+  if leaf == 'kernel' and module != _LINEAR:
+    return *reversed(shape), 1, 1, 1
+  return tuple(reversed(shape))
+
+
+def from_torch(
+  tensors: Sequence[np.ndarray], shape: Sequence[int]
+) -> np.ndarray:
+  """Returns a leaf.
+
+  Args:
+    tensors: that it is made of, each of shape `torch_shape`. Several are added.
+    shape: of the leaf.
+  """
+  tensor = sum(tensors[1:], tensors[0])
+  if len(shape) == 5:
+    return tensor.transpose(2, 3, 4, 1, 0)  # f c t h w -> t h w c f
+  return tensor.reshape(tuple(reversed(shape))).T
+
+
+# PyTorchVideo's `conv_t` is the stem's convolution in space: it stands where in
+# other networks the one in time does.
+PYTORCHVIDEO_X3D = Layout(
+  modules={
+    'stem_spatial': 'blocks.0.conv.conv_t',
+    'stem_temporal': 'blocks.0.conv.conv_xy',
+    'stem_norm': 'blocks.0.norm',
+    'head': 'blocks.5.pool.pre_conv',
+    'head_norm': 'blocks.5.pool.pre_norm',
+    'linear': 'blocks.5.pool.post_conv',
+    'classifier': 'blocks.5.proj',
+  },
+  block=lambda i, j: f'blocks.{i}.res_blocks.{j - 1}',
+  inside={
+    'expand/local': 'branch2.conv_a',
+    'expand/local_norm': 'branch2.norm_a',
+    'separated/local': 'branch2.conv_b',
+    'separated/local_norm': 'branch2.norm_b.0',
+    'squeeze_excitation/reduce': 'branch2.norm_b.1.block.0',
+    'squeeze_excitation/expand': 'branch2.norm_b.1.block.2',
+    'project/local': 'branch2.conv_c',
+    'project/local_norm': 'branch2.norm_c',
+    'shortcut': 'branch1_conv',
+    'shortcut_norm': 'branch1_norm',
+  },
+)
+PYSLOWFAST_X3D = Layout(
+  modules={
+    'stem_spatial': 's1.pathway0_stem.conv_xy',
+    'stem_temporal': 's1.pathway0_stem.conv',
+    'stem_norm': 's1.pathway0_stem.bn',
+    'head': 'head.conv_5',
+    'head_norm': 'head.conv_5_bn',
+    'linear': 'head.lin_5',
+    'classifier': 'head.projection',
+  },
+  block=lambda i, j: f's{i + 1}.pathway0_res{j - 1}',
+  inside={
+    'expand/local': 'branch2.a',
+    'expand/local_norm': 'branch2.a_bn',
+    'separated/local': 'branch2.b',
+    'separated/local_norm': 'branch2.b_bn',
+    'squeeze_excitation/reduce': 'branch2.se.fc1',
+    'squeeze_excitation/expand': 'branch2.se.fc2',
+    'project/local': 'branch2.c',
+    'project/local_norm': 'branch2.c_bn',
+    'shortcut': 'branch1',
+    'shortcut_norm': 'branch1_bn',
+  },
+)
+# The author has torchvision's names but for cubic kernels in a container, and
+# SRTG besides. Factorized kernels are in one with both.
+_FACTORIZED_STEM = {
+  'stem/spatial': 'stem.0',
+  'stem/spatial_norm': 'stem.1',
+  'stem/temporal': 'stem.3',
+  'stem/norm': 'stem.4',
+}
+_CUBIC_STEM = {'stem/conv': 'stem.0', 'stem/norm': 'stem.1'}
+
+
+def resnet(*, bottleneck: bool, factorized: bool, contained: bool) -> Layout:
+  """Returns the layout of torchvision's and of the author's 3-D ResNets.
+
+  Args:
+    bottleneck: the second of a block's three convolutions is the one in time
+      and space; else both of two are.
+    factorized: (2+1)D.
+    contained: cubic kernels are in a container of their own.
+  """
+  inside = {
+    'shortcut/conv': 'downsample.0',
+    'shortcut/norm': 'downsample.1',
+    'srtg/recurrence': 'sar.lstm',
+  }
+  for k in (1, 2, 3) if bottleneck else (1, 2):
+    inside[f'conv_{k}/norm'] = f'conv{k}.1'
+    if bottleneck and k != 2:
+      inside[f'conv_{k}/conv'] = f'conv{k}.0'
+    elif factorized:
+      inside[f'conv_{k}/spatial'] = f'conv{k}.0.0'
+      inside[f'conv_{k}/spatial_norm'] = f'conv{k}.0.1'
+      inside[f'conv_{k}/temporal'] = f'conv{k}.0.3'
+    else:
+      inside[f'conv_{k}/conv'] = f'conv{k}.0.0' if contained else f'conv{k}.0'
+  stem = _FACTORIZED_STEM if factorized else _CUBIC_STEM
+  return Layout(
+    modules={**stem, 'classifier': 'fc'},
+    block=lambda i, j: f'layer{i}.{j - 1}',
+    inside=inside,
+  )

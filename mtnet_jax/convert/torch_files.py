@@ -1,0 +1,157 @@
+"""Tensors out of files that PyTorch wrote; no code in them is ever run."""
+
+import pathlib
+import pickle
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mtnet_jax.errors import UserError
+
+# Under which training programs keep the network's state in a checkpoint.
+_WRAPPERS = ('state_dict', 'model_state', 'model')
+# Of wrapping modules: DataParallel's, and of programs that have a `model`.
+_PREFIXES = ('module.', 'model.')
+
+
+class State(NamedTuple):
+  """What a file holds.
+
+  Attributes:
+    tensors: arrays by PyTorch's names, without the prefixes; floats as float32.
+    prefix: what all names began with, 'module.' for instance, or ''.
+  """
+
+  tensors: dict[str, np.ndarray]
+  prefix: str
+
+
+def read(path: str | pathlib.Path) -> State:
+  """Reads the state of a network.
+
+  Args:
+    path: of what `torch.save` wrote, a state dict or a checkpoint that holds
+      one, or of a `.safetensors` file.
+
+  Returns:
+    The tensors by name. NaN and infinity are an error.
+
+  Raises:
+    UserError: there is no such file, it is damaged, it holds code or anything
+      else than tensors, or PyTorch is not installed.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    what = 'a folder' if path.is_dir() else 'missing'
+    raise UserError(
+      f'{path} (--from) is {what}. Give the file of a PyTorch checkpoint, '
+      '.pth, .pyth or .safetensors.'
+    )
+  if path.suffix == '.safetensors':
+    tensors = _read_safetensors(path)
+  else:
+    tensors = _read_torch(path)
+  tensors, prefix = _without_prefix(tensors)
+  _check_finite(path, tensors)
+  return State(tensors, prefix)
+
+
+def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+  import safetensors
+  from safetensors import numpy as safetensors_numpy
+
+  try:
+    tensors = safetensors_numpy.load_file(path)
+  except (OSError, safetensors.SafetensorError) as error:
+    raise _damaged(path) from error
+  return {name: _as_float32(array) for name, array in tensors.items()}
+
+
+def _as_float32(array: np.ndarray) -> np.ndarray:
+  # bfloat16 is no floating dtype of numpy's own.
+  is_integer = np.issubdtype(array.dtype, np.integer) or array.dtype == bool
+  return array if is_integer else array.astype(np.float32)
+
+
+def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
+  try:
+    import torch
+  except ImportError as error:
+    raise UserError(
+      f'{path} is read by PyTorch, which is not installed. Install it: '
+      'pip install torch --index-url https://download.pytorch.org/whl/cpu.'
+    ) from error
+  state = _unwrap(_load(torch, path))
+  tensors = {
+    name: value for name, value in state.items() if torch.is_tensor(value)
+  }
+  if not tensors:
+    raise UserError(
+      f'{path} (--from) holds no tensors by name. Give a state dict, saved by '
+      'torch.save(network.state_dict(), FILE), or a checkpoint with one under '
+      f'{", ".join(map(repr, _WRAPPERS))}.'
+    )
+  return {
+    name: (t.float() if t.is_floating_point() else t).detach().numpy()
+    for name, t in tensors.items()
+  }
+
+
+def _load(torch: Any, path: pathlib.Path) -> Any:
+  with path.open('rb') as file:
+    is_pickle = file.read(2) in (b'PK', b'\x80\x02', b'\x80\x04', b'\x80\x05')
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')  # of what is an error as well
+      return torch.load(path, map_location='cpu', weights_only=True)
+  except Exception as error:  # whatever torch says of what it does not load
+    holds_code = isinstance(error, pickle.UnpicklingError) and is_pickle
+    if holds_code or 'TorchScript' in str(error):
+      raise UserError(
+        f'{path} (--from) holds code or objects other than tensors, which are '
+        'not loaded: they could do anything. Where you trust it, load it with '
+        'the program that wrote it and save its state dict alone, by '
+        "torch.save(network.state_dict(), FILE). Caffe2's pickles are not "
+        'supported.'
+      ) from error
+    raise _damaged(path) from error
+
+
+def _damaged(path: pathlib.Path) -> UserError:
+  return UserError(
+    f'{path} (--from) is damaged, cut off, or no checkpoint. Download or copy '
+    'it again, or give another file.'
+  )
+
+
+def _unwrap(checkpoint: Any) -> Mapping[str, Any]:
+  """The state dict of what `torch.load` gives; {} where there is none."""
+  if not isinstance(checkpoint, Mapping):
+    return {}
+  for key in _WRAPPERS:
+    if isinstance(checkpoint.get(key), Mapping):
+      return _unwrap(checkpoint[key])
+  return checkpoint
+
+
+def _without_prefix(
+  tensors: dict[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], str]:
+  whole = ''
+  for prefix in _PREFIXES:
+    if all(name.startswith(prefix) for name in tensors):
+      tensors = {n.removeprefix(prefix): t for n, t in tensors.items()}
+      whole += prefix
+  return tensors, whole
+
+
+def _check_finite(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> None:
+  wrong = [name for name, t in tensors.items() if not np.isfinite(t).all()]
+  if wrong:
+    raise UserError(
+      f'{len(wrong)} tensors of {path} (--from) hold NaN or infinity, '
+      f'{", ".join(wrong[:3])} for instance: its training diverged, or the '
+      'file is damaged. Take another checkpoint.'
+    )

@@ -1,0 +1,301 @@
+"""A run out of another author's PyTorch weights.
+
+  python -m mtnet_jax.convert.torch_weights --from=FILE --model=NAME \
+    --out=WORKDIR [--labels=FILE]
+
+Writes `checkpoints/0`, `config.json` and `labels.txt`, as training does, which
+predict.py, explain.py, export.py and `train.init_from` take; `config.py`, the
+same configuration for eval.py and train.py; and `conversion.json`, which tells
+of every tensor what became of it. docs/weights.md says whose weights.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import ml_collections
+import optax
+from absl import flags, logging
+from ml_collections import config_flags
+
+from mtnet_jax import cli, evaluation, run_folder
+from mtnet_jax.checkpoints import Checkpoints, leaf_paths, make_workdir
+from mtnet_jax.convert import conversion, families, torch_files
+from mtnet_jax.errors import UserError
+from mtnet_jax.optim import CLASSIFIER
+from mtnet_jax.state import TrainState
+
+_BIAS = f'params/{CLASSIFIER}/bias'
+_SECTIONS = ('data', 'model', 'eval')
+
+
+def convert(
+  source: str | pathlib.Path,
+  model_name: str,
+  config: ml_collections.ConfigDict,
+  workdir: str | pathlib.Path,
+  *,
+  overrides: Mapping[str, Any] | None = None,
+  labels: str | pathlib.Path | None = None,
+  new_head: bool = False,
+  allow_mismatch: bool = False,
+  family: str | None = None,
+  bgr: bool = False,
+) -> conversion.Conversion:
+  """Writes a run that holds the weights of a file.
+
+  Args:
+    source: the file, as `torch_files.read` takes it.
+    model_name: our name of the network.
+    config: of the run; what the weights ask for is set in it: the network, its
+      clips, and how their pixels are normalised.
+    workdir: of the run, which must not hold one yet.
+    overrides: of keys of the configuration, after that.
+    labels: a file with the name of a class a line; None: class_000, ...
+    new_head: begin with a random class head, for these labels.
+    allow_mismatch: begin with random values where a tensor is missing or has
+      another shape, and leave out those that are not needed.
+    family: one of `families.FAMILIES`, where the file alone leaves a choice.
+    bgr: the weights are of frames with blue first.
+
+  Returns:
+    What became of the tensors.
+
+  Raises:
+    UserError: the file cannot be read or is of another network, the labels do
+      not fit, or the workdir cannot be written. Then nothing is.
+  """
+  workdir = pathlib.Path(workdir)
+  _check_unused(workdir)
+  families.check_model(model_name)
+  if new_head and labels is None:
+    raise UserError(
+      '--new_head makes a class head for the classes of --labels=FILE, a name '
+      'a line: give it too.'
+    )
+  tensors, prefix = torch_files.read(source)
+  origin = families.recognize(tensors, prefix, family)
+  layout = _check_origin(source, tensors, origin, model_name, allow_mismatch)
+  config.update_from_flattened_dict(
+    families.settings(origin.family, model_name, tensors, bgr)
+  )
+  config.update_from_flattened_dict(dict(overrides or {}))
+  run_folder.check_config(config, 'the configuration')
+  names = _class_names(tensors, layout, labels, new_head)
+  model = evaluation.build_model(config, len(names))
+  shapes = conversion.variable_shapes(model, evaluation.clip_shape(config))
+  result = conversion.convert(
+    tensors,
+    {path: leaf.shape for path, leaf in leaf_paths(shapes).items()},
+    layout,
+    new_head=new_head,
+    bgr=bgr,
+  )
+  _show(result, origin)
+  conversion.check(result, source, allow_mismatch)
+  variables = conversion.complete(result, model, config)
+  _write(make_workdir(workdir), variables, config, names)
+  _write_report(workdir, result, source, origin, model_name)
+  return result
+
+
+def _check_unused(workdir: pathlib.Path) -> None:
+  for name in ('checkpoints', 'config.json'):
+    if (workdir / name).exists():
+      raise UserError(
+        f'{workdir} (--out) holds a run already: {name} is there. Give another '
+        'folder, or remove it.'
+      )
+
+
+def _check_origin(source, tensors, origin, model_name, allow_mismatch):
+  """The layout of the file's tensors, where it is of this network."""
+  if origin is None:
+    raise UserError(
+      f'{source} (--from) holds {len(tensors)} tensors, {next(iter(tensors))} '
+      'for instance, but no network that we know: X3D as PyTorchVideo or '
+      "PySlowFast name it, or a 3-D ResNet as torchvision or SRTG's author do."
+    )
+  layout = families.layout(origin.family, model_name)
+  if layout is None or not (model_name in origin.models or allow_mismatch):
+    near = [f'--model={name}' for name in origin.models]
+    advice = f'Give {" or ".join(near)}' if near else 'Give another file'
+    raise UserError(
+      f'{source} (--from) looks like {origin.text}, which is not '
+      f'--model={model_name}. {advice}.'
+    )
+  return layout
+
+
+def _class_names(tensors, layout, labels, new_head) -> tuple[str, ...]:
+  names = () if labels is None else _read_labels(labels)
+  (bias,) = layout.sources(_BIAS)
+  if new_head:
+    return names
+  if bias not in tensors:
+    raise UserError(
+      f'The file has no class head ({bias}). Give --new_head and --labels=FILE.'
+    )
+  (count,) = tensors[bias].shape
+  if labels is None:
+    logging.warning(
+      'The %d classes have no names: give --labels=FILE, a name a line, in the '
+      "order of the weights' own labels.",
+      count,
+    )
+    return tuple(f'class_{k:03}' for k in range(count))
+  if len(names) != count:
+    raise UserError(
+      f'{labels} (--labels) names {len(names)} classes, the weights have '
+      f'{count}. Give the names of all of them, or --new_head for a random '
+      'class head.'
+    )
+  return names
+
+
+def _read_labels(path: str | pathlib.Path) -> tuple[str, ...]:
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise UserError(f'There is no file {path} (--labels), a class name a line.')
+  return run_folder.read_class_names(path)
+
+
+def _show(result: conversion.Conversion, origin: families.Origin) -> None:
+  count = len({name for names in result.used.values() for name in names})
+  print(
+    f'{origin.text}: {count} tensors make {len(result.values)} arrays; '
+    f'{result.ignored} counters of batches are not needed.'
+  )
+  missing = [
+    f'{path} <- {" + ".join(names) or "no tensor of this family"}'
+    for path, names in result.missing.items()
+  ]
+  for title, lines in (
+    ('New', result.new_head),
+    ('Misshapen', result.misshapen),
+    ('Missing', missing),
+    ('Left over', result.unused),
+  ):
+    if lines:
+      print(f'{title}:', *lines, sep='\n  ')
+
+
+def _write(
+  workdir: pathlib.Path,
+  variables: dict[str, Any],
+  config: ml_collections.ConfigDict,
+  names: tuple[str, ...],
+) -> None:
+  text = config.to_json_best_effort(indent=2, sort_keys=True)
+  (workdir / 'config.json').write_text(text)
+  (workdir / 'labels.txt').write_text('\n'.join(names) + '\n')
+  (workdir / 'config.py').write_text(_as_python(config))
+  # A run that starts from these weights makes an optimiser of its own.
+  optimizer = optax.identity().init(variables['params'])
+  state = TrainState(step=jnp.int32(0), opt_state=optimizer, **variables)
+  with Checkpoints(workdir) as checkpoints:
+    checkpoints.save(state)
+
+
+def _as_python(config: ml_collections.ConfigDict) -> str:
+  """A configuration file that eval.py and train.py take."""
+  lines = [
+    f'  config.{section}.{key} = {value!r}'
+    for section in _SECTIONS
+    for key, value in config[section].items()
+    if value is not None
+  ]
+  return '\n'.join(
+    [
+      '"""What mtnet_jax.convert.torch_weights has set; edit it freely."""',
+      '',
+      'from configs import base',
+      '',
+      '',
+      'def get_config():',
+      '  config = base.get_config()',
+      *lines,
+      '  return config',
+      '',
+    ]
+  )
+
+
+def _write_report(
+  workdir: pathlib.Path,
+  result: conversion.Conversion,
+  source: str | pathlib.Path,
+  origin: families.Origin,
+  model_name: str,
+) -> None:
+  report = {
+    'file': str(source),
+    'family': origin.family,
+    'model': model_name,
+    'used': result.used,
+    'new_head': result.new_head,
+    'missing': result.missing,
+    'misshapen': result.misshapen,
+    'unused': result.unused,
+    'ignored': result.ignored,
+  }
+  (workdir / 'conversion.json').write_text(json.dumps(report, indent=2))
+
+
+def _define_flags():
+  """Declares the flags; returns what `main` needs of them."""
+  config = config_flags.DEFINE_config_file(
+    'config', 'configs/base.py', 'The defaults of what weights do not ask for.'
+  )
+  given = {
+    'source': flags.DEFINE_string(
+      'from', None, 'A .pth, .pyth or .safetensors file.', required=True
+    ),
+    'model_name': flags.DEFINE_string(
+      'model', None, 'The network, for instance x3d_m.', required=True
+    ),
+    'workdir': flags.DEFINE_string(
+      'out', None, 'Folder for the run; a new one.', required=True
+    ),
+    'labels': flags.DEFINE_string(
+      'labels', None, 'File with the name of a class a line.'
+    ),
+    'new_head': flags.DEFINE_bool(
+      'new_head', False, 'A random class head, for the classes of --labels.'
+    ),
+    'allow_mismatch': flags.DEFINE_bool(
+      'allow_mismatch', False, 'Take what fits; the rest begins at random.'
+    ),
+    'family': flags.DEFINE_enum(
+      'family',
+      None,
+      list(families.FAMILIES),
+      'Whose weights, where the names of tensors leave a choice.',
+    ),
+    'bgr': flags.DEFINE_bool(
+      'bgr', False, 'The weights are of frames with blue first, as OpenCV has.'
+    ),
+  }
+  return config, given
+
+
+def main(config: flags.FlagHolder, given: dict[str, flags.FlagHolder]) -> None:
+  """Runs the command."""
+  workdir = given['workdir'].value
+  convert(
+    config=cli.get_config(config),
+    overrides=config_flags.get_override_values(flags.FLAGS['config']),
+    **{name: holder.value for name, holder in given.items()},
+  )
+  print(
+    f'Written to {workdir}: python predict.py --workdir={workdir} VIDEO, or '
+    f'python eval.py --config={workdir}/config.py --workdir={workdir} '
+    '--config.data.dir=DIR.'
+  )
+
+
+if __name__ == '__main__':
+  holders = _define_flags()
+  cli.run(lambda _: main(*holders))

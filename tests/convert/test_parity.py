@@ -1,0 +1,168 @@
+"""Converted networks say what the PyTorch ones do.
+
+On random weights and BN statistics, through the whole network, in float32.
+"""
+
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import base
+from mtnet_jax import evaluation
+from mtnet_jax.checkpoints import leaf_paths
+from mtnet_jax.convert import conversion, families
+from tests.convert import tensor_names
+
+torch = pytest.importorskip('torch')
+from tests.convert import torch_networks  # noqa: E402
+
+pytestmark = [
+  pytest.mark.usefixtures('quick_compilation'),
+  pytest.mark.filterwarnings('ignore::DeprecationWarning'),  # torch's own
+]
+_WIDTHS = (8, 16, 16, 24)
+_CLIP = {'data.num_frames': 4, 'data.input_size': 32}
+
+
+def _compare(network, name, family, tensors=None, bgr=False, **fields):
+  """Both networks on two random clips; their largest relative difference."""
+  torch_networks.randomize(network)
+  tensors = {
+    key: value.numpy()
+    for key, value in (tensors or network.state_dict()).items()
+  }
+  origin = families.recognize(tensors, '', family)
+  assert origin.family == family and name in origin.models
+  config = base.get_config()
+  settings = families.settings(family, name, tensors)
+  config.update_from_flattened_dict(
+    settings | _CLIP | {f'model.{key}': value for key, value in fields.items()}
+  )
+  model = evaluation.build_model(config, 7)
+  shapes = leaf_paths(conversion.variable_shapes(model, (4, 32, 32, 3)))
+  converted = conversion.convert(
+    tensors,
+    {path: leaf.shape for path, leaf in shapes.items()},
+    families.layout(family, name),
+    bgr=bgr,
+  )
+  conversion.check(converted, 'a file', allow_mismatch=False)
+  variables = conversion.complete(converted, model, config)
+  clips = np.random.default_rng(1).normal(size=(2, 4, 32, 32, 3))
+  clips = clips.astype(np.float32)
+
+  @jax.jit
+  def apply(variables, clips):
+    return model.apply(variables, clips, train=False)[0]
+
+  got = np.asarray(apply(variables, jnp.asarray(clips)))
+  seen = clips[..., ::-1].copy() if bgr else clips
+  with torch.no_grad():
+    wanted = network(torch.from_numpy(seen).permute(0, 4, 1, 2, 3)).numpy()
+  # Were the clips of no weight, nothing would be compared.
+  assert np.abs(wanted[0] - wanted[1]).max() > 0.01 * np.abs(wanted).max()
+  assert np.abs(got - wanted).max() <= 1e-4 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize(
+  ('name', 'family'),
+  [
+    ('r3d_18', 'torchvision'),
+    ('r2plus1d_18', 'torchvision'),
+    ('srtg_r3d_18', 'srtg'),
+    ('srtg_r2plus1d_50', 'srtg'),
+    ('wide_r3d_50', 'srtg'),
+  ],
+)
+def test_resnets(name, family):
+  contained = family == 'srtg'
+  network = torch_networks.VideoResNet(name, contained, 7, _WIDTHS)
+  _compare(network, name, family, stage_features=_WIDTHS)
+
+
+def test_blue_first():
+  network = torch_networks.VideoResNet('r3d_18', True, 7, _WIDTHS)
+  _compare(network, 'r3d_18', 'srtg', bgr=True, stage_features=_WIDTHS)
+
+
+def test_x3d_of_pyslowfast():
+  network = torch_networks.X3D(tensor_names.X3D_DEPTHS['x3d_s'], 7)
+  _compare(network, 'x3d_s', 'pyslowfast')
+
+
+def test_x3d_of_pytorchvideo(monkeypatch):
+  network = _create_x3d(monkeypatch)
+  tensors = None
+  if network is None:
+    # Its layers, listed by hand, under its names.
+    depths = tensor_names.X3D_DEPTHS['x3d_xs']
+    network = torch_networks.X3D(depths, 7, norm_all_shortcuts=False)
+    named = zip(
+      [
+        n
+        for n in tensor_names.pyslowfast('x3d_xs')
+        if n in network.state_dict()
+      ],
+      tensor_names.pytorchvideo('x3d_xs'),
+      strict=True,
+    )
+    tensors = {theirs: network.state_dict()[ours] for ours, theirs in named}
+  _compare(network, 'x3d_xs', 'pytorchvideo', tensors)
+
+
+def _create_x3d(monkeypatch):
+  """PyTorchVideo's own network, where it is installed; else None."""
+  if 'torchvision' not in sys.modules:
+    # For boxes, which X3D has not, it imports one name of torchvision.
+    package, ops = (types.ModuleType(n) for n in ('torchvision', 'ops'))
+    package.ops, ops.RoIAlign = ops, None
+    monkeypatch.setitem(sys.modules, 'torchvision', package)
+    monkeypatch.setitem(sys.modules, 'torchvision.ops', ops)
+  try:
+    from pytorchvideo.models.x3d import create_x3d
+  except ImportError:
+    return None
+  return create_x3d(
+    input_clip_length=4,
+    input_crop_size=32,
+    model_num_class=7,
+    head_activation=None,
+  )
+
+
+@pytest.mark.parametrize(
+  ('name', 'family'),
+  [
+    *((name, 'pyslowfast') for name in tensor_names.X3D_DEPTHS),
+    *((name, 'torchvision') for name in ('r3d_18', 'r2plus1d_18')),
+    *((name, 'srtg') for name in ('r3d_101', 'srtg_r2plus1d_34')),
+    ('srtg_wide_r3d_50', 'srtg'),
+  ],
+)
+def test_tensors_of_full_width_fit(name, family):
+  with torch.device('meta'):  # shapes without values
+    if name in tensor_names.X3D_DEPTHS:
+      network = torch_networks.X3D(tensor_names.X3D_DEPTHS[name])
+    else:
+      network = torch_networks.VideoResNet(name, family == 'srtg')
+  state = network.state_dict()
+  assert list(state) != [] and sorted(state) == sorted(
+    tensor_names.of(name, family)
+  )
+  tensors = {key: np.broadcast_to(0.0, t.shape) for key, t in state.items()}
+  config = base.get_config()
+  settings = families.settings(family, name, tensors)
+  config.update_from_flattened_dict(settings | _CLIP)
+  model = evaluation.build_model(config, 400)
+  shapes = leaf_paths(conversion.variable_shapes(model, (4, 32, 32, 3)))
+  converted = conversion.convert(
+    tensors,
+    {path: leaf.shape for path, leaf in shapes.items()},
+    families.layout(family, name),
+  )
+  conversion.check(converted, 'a file', allow_mismatch=False)
+  assert converted.ignored == sum(name.endswith('/var') for name in shapes)

@@ -1,0 +1,163 @@
+"""Files are read as they come, and nothing in them is run."""
+
+import os
+import pickle
+import re
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from mtnet_jax.convert import torch_files
+from mtnet_jax.errors import UserError
+
+
+class _Code:
+  """Makes a file when it is unpickled."""
+
+  def __init__(self, mark):
+    self.mark = mark
+
+  def __reduce__(self):
+    return os.mkdir, (str(self.mark),)
+
+
+def test_a_missing_file_and_a_folder(tmp_path):
+  with pytest.raises(UserError, match=r'no\.pth \(--from\) is missing\. Give'):
+    torch_files.read(tmp_path / 'no.pth')
+  with pytest.raises(UserError, match=r'\(--from\) is a folder\. Give'):
+    torch_files.read(tmp_path)
+
+
+def test_safetensors_need_no_torch(tmp_path):
+  path = tmp_path / 'weights.safetensors'
+  weight = np.array([[1.5, -2]], np.float16)
+  save_file({'module.fc.weight': weight, 'module.n': np.array([3])}, path)
+  state = torch_files.read(path)
+  assert state.prefix == 'module.' and sorted(state.tensors) == [
+    'fc.weight',
+    'n',
+  ]
+  assert state.tensors['fc.weight'].dtype == np.float32
+  np.testing.assert_array_equal(state.tensors['fc.weight'], [[1.5, -2]])
+  assert state.tensors['n'].dtype == np.int64
+  path.write_bytes(path.read_bytes()[:-1])
+  with pytest.raises(UserError, match='is damaged, cut off, or no checkp'):
+    torch_files.read(path)
+
+
+def test_without_torch_one_is_told(tmp_path, monkeypatch):
+  (tmp_path / 'weights.pth').write_bytes(b'PK')
+  monkeypatch.setitem(sys.modules, 'torch', None)
+  with pytest.raises(
+    UserError, match=r'not installed\. Install it: pip install'
+  ):
+    torch_files.read(tmp_path / 'weights.pth')
+
+
+def test_wrapped_states(tmp_path):
+  torch = pytest.importorskip('torch')
+  state = {
+    'fc.weight': torch.tensor([[1.0, 2]], dtype=torch.bfloat16),
+    'bn.num_batches_tracked': torch.tensor(7),
+  }
+  wrappings = {
+    '': state,
+    'module.': {
+      'state_dict': {f'module.{name}': t for name, t in state.items()},
+      'optimizer': {'state': {0: {'step': 1}}, 'param_groups': [{'lr': 0.1}]},
+      'epoch': 3,
+    },
+    'model.': {
+      'model_state': {f'model.{name}': t for name, t in state.items()},
+      'cfg': 'a: 1',
+    },
+    'module.model.': {
+      'model': {f'module.model.{name}': t for name, t in state.items()}
+    },
+  }
+  path = tmp_path / 'checkpoint.pyth'
+  for zipped in (True, False):
+    for prefix, checkpoint in wrappings.items():
+      torch.save(checkpoint, path, _use_new_zipfile_serialization=zipped)
+      read = torch_files.read(path)
+      assert read.prefix == prefix and read.tensors.keys() == state.keys()
+      assert read.tensors['fc.weight'].dtype == np.float32
+      np.testing.assert_array_equal(read.tensors['fc.weight'], [[1, 2]])
+      assert read.tensors['bn.num_batches_tracked'] == 7
+
+
+@pytest.mark.parametrize('protocol', [2, 4])
+def test_code_is_never_run(tmp_path, protocol):
+  torch = pytest.importorskip('torch')
+  mark, path = tmp_path / 'mark', tmp_path / 'evil.pth'
+  content = {'state_dict': {'fc.weight': _Code(mark)}}
+  path.write_bytes(pickle.dumps(content, protocol))
+  with pytest.raises(UserError, match='holds code or objects other than ten'):
+    torch_files.read(path)
+  torch.save(content, path, pickle_protocol=protocol)
+  with pytest.raises(UserError, match='holds code or objects other than ten'):
+    torch_files.read(path)
+  assert not mark.exists()
+  pickle.loads(pickle.dumps(content, protocol))  # it would have been
+  assert mark.exists()
+
+
+def test_a_pickled_network_and_caffe2(tmp_path):
+  torch = pytest.importorskip('torch')
+  path = tmp_path / 'whole.pth'
+  torch.save(torch.nn.Linear(2, 2), path)
+  with pytest.raises(UserError, match='save its state dict alone'):
+    torch_files.read(path)
+  with pytest.warns(DeprecationWarning):
+    script = torch.jit.script(torch.nn.Linear(2, 2))
+  script.save(str(path))
+  with pytest.raises(UserError, match='holds code'):
+    torch_files.read(path)
+  path.write_bytes(pickle.dumps({'blobs': {'fc_w': np.zeros(2)}}, 2))
+  with pytest.raises(UserError, match="Caffe2's pickles are not supported"):
+    torch_files.read(path)
+
+
+@pytest.mark.parametrize(
+  'content',
+  [b'', b'just a text\n', b'\x89PNG\r\n\x1a\n' + bytes(99), b'PK\x03\x04abc'],
+)
+def test_what_is_no_checkpoint(tmp_path, content):
+  pytest.importorskip('torch')
+  path = tmp_path / 'other.pth'
+  path.write_bytes(content)
+  with pytest.raises(UserError, match='is damaged, cut off, or no checkp'):
+    torch_files.read(path)
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_a_truncated_file(tmp_path, zipped):
+  torch = pytest.importorskip('torch')
+  path = tmp_path / 'cut.pth'
+  state = torch.nn.Linear(50, 50).state_dict()
+  torch.save(state, path, _use_new_zipfile_serialization=zipped)
+  whole = path.read_bytes()
+  for length in (len(whole) // 10, len(whole) // 2, len(whole) - 5):
+    path.write_bytes(whole[:length])
+    with pytest.raises(UserError, match='Download or copy it again'):
+      torch_files.read(path)
+
+
+def test_what_holds_no_tensors_by_name(tmp_path):
+  torch = pytest.importorskip('torch')
+  path = tmp_path / 'other.pth'
+  for content in ([1, 2], torch.zeros(2), {'epoch': 3}, {}):
+    torch.save(content, path)
+    with pytest.raises(UserError, match='holds no tensors by name'):
+      torch_files.read(path)
+
+
+def test_weights_that_are_no_numbers(tmp_path):
+  path = tmp_path / 'weights.safetensors'
+  arrays = {'a': np.array([1, np.nan]), 'b': np.array([np.inf])}
+  save_file({**arrays, 'c': np.array([1.0])}, path)
+  with pytest.raises(UserError, match=re.escape('2 tensors of')) as caught:
+    torch_files.read(path)
+  assert 'hold NaN or infinity, a, b for instance' in str(caught.value)
