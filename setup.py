@@ -46,6 +46,15 @@ setuptools.setup(
       'ruff>=0.17,<0.18',
       'tensorflow-datasets>=4.9.10',  # to write what is read without it
     ],
+    # For jax2onnx, which itself needs `pip install --no-deps`: docs/export.md.
+    'onnx': [
+      'dm-pix>=0.4.5',
+      'einops>=0.8',
+      'equinox>=0.13.8',
+      'onnx>=1.23',
+      'onnx-ir>=1.1',
+      'onnxruntime>=1.32',
+    ],
     # Reads PyTorch's weights.
     'torch': ['torch>=2.13'],
     'cuda': ['jax[cuda13]'],

@@ -1,32 +1,46 @@
-"""A trained network as a file that needs none of this library to run.
+"""A trained network as files that need none of this library.
 
 `model.stablehlo` is a program of JAX's (`jax.export`) from uint8 clips to
-probabilities, weights and preprocessing inside; `model.json` says what it
-expects and what its outputs mean.
+logits and probabilities, weights and preprocessing inside;
+`params.safetensors` holds the weights by name; `model.json` says what the
+program expects and what its outputs mean. Programs of version 1 give
+probabilities alone.
 """
 
 import hashlib
 import json
+import os
 import pathlib
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
+import safetensors.numpy
 from flax import linen as nn
 
-from mtnet_jax import evaluation
-from mtnet_jax.checkpoints import make_workdir
+from mtnet_jax import preprocessing
+from mtnet_jax.checkpoints import leaf_paths, make_workdir
 from mtnet_jax.data.sources import number_labels
 from mtnet_jax.errors import UserError
-from mtnet_jax.typing import Array, UInt8
+from mtnet_jax.typing import Array, Float, UInt8
 
 PROGRAM = 'model.stablehlo'
+PARAMETERS = 'params.safetensors'
+ONNX = 'model.onnx'
 METADATA = 'model.json'
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-_AGAIN = 'Copy its folder again, or write it with mtnet_jax.export.write.'
-_FORMAT, _VERSION = 'mtnet_jax', 1
+LICENSE_NOTE = (
+  'Weights inherit the licence of the data that they were trained on: read it '
+  'before you pass them on.'
+)
+# The description first: without it the folder holds no model.
+FILES = (METADATA, PROGRAM, PARAMETERS, ONNX)
+_AGAIN = 'Copy its folder again, or write it again with export.py.'
+_FORMAT, _VERSION = 'mtnet_jax', 2
 # Of the configuration: how a video becomes the program's input.
 _DATA_KEYS = ('num_frames', 'frame_stride', 'short_videos')
 _EVAL_KEYS = (
@@ -45,58 +59,182 @@ def write(
   config: ml_collections.ConfigDict,
   class_names: tuple[str, ...],
   step: int,
+  *,
+  license: str | None = None,
+  onnx: bytes | None = None,
 ) -> None:
-  """Writes `model.stablehlo` and `model.json`.
+  """Writes `model.stablehlo`, `params.safetensors` and `model.json`.
 
-  The program takes any number of clips, on any of `PLATFORMS`.
+  The program takes any number of clips, on any of `PLATFORMS`. Whatever goes
+  wrong, an earlier export in the folder stays as it was.
 
   Args:
     directory: made if need be; files of an earlier export are replaced.
     model: from `evaluation.build_model`.
     variables: `params` and `batch_stats`.
-    config: of the run; `data` and `eval` say what clips are.
+    config: of the run; `data` and `eval` say what clips are, `model` what the
+      network is.
     class_names: of the k outputs.
     step: that the weights are of.
+    license: of the weights; None: unknown.
+    onnx: the network as ONNX, from `export_onnx.convert`: `model.onnx`.
 
   Raises:
-    UserError: the directory cannot be written.
+    UserError: the directory cannot be written, or holds files of these names
+      that are no export; or the weights are not finite.
   """
   directory = make_workdir(directory)
-  (batch,) = jax.export.symbolic_shape('b')
-  size = config.eval.input_size
-  shape = config.data.num_frames, size, size, 3
-  clips = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
+  check_place(directory)
   # On no device: the program is for one, wherever the variables lie.
   variables = jax.device_get(variables)
-  eval_step = evaluation.make_eval_step(model)
-  program = jax.jit(lambda clips: eval_step(variables, clips)[0])
-  exported = jax.export.export(program, platforms=PLATFORMS)(clips)
-  contents = bytes(exported.serialize())
+  _check_finite(variables, step)
+  stamp = {'project': _FORMAT, 'model': config.model.name, 'step': str(step)}
+  files = {
+    PROGRAM: _compile(model, variables, clip_shape(config)),
+    PARAMETERS: safetensors.numpy.save(leaf_paths(variables), metadata=stamp),
+  }
+  if onnx is not None:
+    files[ONNX] = onnx
   metadata = {
     'format': _FORMAT,
     'version': _VERSION,
-    'program': {
-      'file': PROGRAM,
-      'sha256': hashlib.sha256(contents).hexdigest(),
-      'input': ['b', *shape],
-      'output': ['b', len(class_names)],
-      'platforms': PLATFORMS,
-    },
+    **_describe_files(files, clip_shape(config), len(class_names)),
+    **_describe_model(model, variables, config),
     'step': step,
+    'license': license,
+    'license_note': LICENSE_NOTE,
     'class_names': class_names,
-    **_describe_clips(config),
   }
-  # The description last: without it the folder holds no model.
-  (directory / METADATA).unlink(missing_ok=True)
-  (directory / PROGRAM).write_bytes(contents)
-  (directory / METADATA).write_text(json.dumps(metadata, indent=2))
+  _replace(directory, files, metadata)
 
 
-def _describe_clips(config: ml_collections.ConfigDict) -> dict[str, Any]:
+def clip_shape(
+  config: ml_collections.ConfigDict,
+) -> tuple[int, int, int, int]:
+  """`(t, h, w, c)` of the clips that an exported program takes."""
+  size = config.eval.input_size
+  return config.data.num_frames, size, size, 3
+
+
+def classify(
+  model: nn.Module, variables: dict, clips: UInt8[Array, 'b t s s 3']
+) -> tuple[Float[Array, 'b k'], Float[Array, 'b k']]:
+  """What an exported program computes: float32 logits and probabilities.
+
+  Args:
+    model: from `evaluation.build_model`.
+    variables: `params` and `batch_stats`.
+    clips: RGB, 0 to 255.
+  """
+  x = preprocessing.prepare(clips, model)
+  logits, _ = model.apply(variables, x, train=False)
+  logits = logits.astype(jnp.float32)
+  return logits, jax.nn.softmax(logits)
+
+
+def _compile(model: nn.Module, variables: dict, shape: tuple) -> bytes:
+  (batch,) = jax.export.symbolic_shape('b')
+  clips = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
+  program = jax.jit(lambda clips: classify(model, variables, clips))
+  exported = jax.export.export(program, platforms=PLATFORMS)(clips)
+  return bytes(exported.serialize())
+
+
+def _check_finite(variables: dict, step: int) -> None:
+  for name, leaf in leaf_paths(variables).items():
+    if not np.isfinite(leaf).all():
+      raise UserError(
+        f'The weights of step {step} are not finite, {name} for instance: '
+        'export another checkpoint, or train again from an earlier one at a '
+        'lower learning rate.'
+      )
+
+
+def _describe_files(
+  files: dict[str, bytes], shape: tuple, num_classes: int
+) -> dict[str, Any]:
+  sections = {
+    'program': {
+      'input': ['b', *shape],
+      'logits': ['b', num_classes],
+      'probabilities': ['b', num_classes],
+      'platforms': PLATFORMS,
+      'jax_version': jax.__version__,
+    },
+    'parameters': {},
+    'onnx': {'input': [1, *shape]},
+  }
+  names = zip(sections, (PROGRAM, PARAMETERS, ONNX), strict=True)
   return {
+    section: {
+      'file': name,
+      'sha256': hashlib.sha256(files[name]).hexdigest(),
+      **sections[section],
+    }
+    for section, name in names
+    if name in files
+  }
+
+
+def _describe_model(
+  model: nn.Module, variables: dict, config: ml_collections.ConfigDict
+) -> dict[str, Any]:
+  chosen = {k: v for k, v in config.model.items() if v is not None}
+  params = jax.tree.leaves(variables['params'])
+  return {
+    'model': {
+      'name': chosen.pop('name'),
+      'overrides': chosen,
+      'num_parameters': sum(leaf.size for leaf in params),
+    },
+    # The program does it itself: for whoever uses the parameters alone.
+    'normalization': {'mean': model.input_mean, 'std': model.input_std},
     'data': {key: config.data[key] for key in _DATA_KEYS},
     'eval': {key: config.eval[key] for key in _EVAL_KEYS},
   }
+
+
+def check_place(directory: pathlib.Path) -> None:
+  """Raises a UserError where an export would overwrite what is none."""
+  present = [name for name in FILES if os.path.lexists(directory / name)]
+  if not present:
+    return
+  try:
+    ours = json.loads((directory / METADATA).read_text('utf-8'))
+    ours = isinstance(ours, dict) and ours.get('format') == _FORMAT
+  except (OSError, ValueError):
+    ours = False
+  if not ours:
+    raise UserError(
+      f'{directory} holds {" and ".join(present)} of something else than an '
+      'export, which would be overwritten. Name another folder, or remove them.'
+    )
+
+
+def remove(directory: pathlib.Path) -> None:
+  """Deletes an export's files and nothing else."""
+  for name in FILES:
+    (directory / name).unlink(missing_ok=True)
+
+
+def _replace(
+  directory: pathlib.Path, files: dict[str, bytes], metadata: dict[str, Any]
+) -> None:
+  description = json.dumps(metadata, indent=2)
+  # The description last.
+  files = {**files, METADATA: description.encode()}
+  try:
+    with tempfile.TemporaryDirectory(dir=directory, prefix='.export-') as new:
+      for name, content in files.items():
+        (pathlib.Path(new) / name).write_bytes(content)
+      remove(directory)
+      for name in files:
+        (pathlib.Path(new) / name).rename(directory / name)
+  except OSError as error:
+    raise UserError(
+      f'{directory} cannot be written: {error.strerror}. Free some space, or '
+      'name another folder.'
+    ) from error
 
 
 def load(
@@ -141,7 +279,10 @@ def load(
       f'{path} runs on {", ".join(exported.platforms)}, this machine has '
       f'{jax.default_backend()}. Set JAX_PLATFORMS=cpu.'
     )
-  return jax.jit(exported.call), metadata
+  # Probabilities are the last output, and of version 1 the only one.
+  return jax.jit(
+    lambda clips: jax.tree.leaves(exported.call(clips))[-1]
+  ), metadata
 
 
 def _check_program(
@@ -151,9 +292,10 @@ def _check_program(
 ) -> None:
   """Raises a UserError where the program is not of the clips described."""
   frames, size = metadata['data']['num_frames'], metadata['eval']['input_size']
+  outputs = 1 if metadata['version'] == 1 else 2
   expected = [
     ((frames, size, size, 3), jnp.uint8),
-    ((len(metadata['class_names']),), jnp.float32),
+    *[((len(metadata['class_names']),), jnp.float32)] * outputs,
   ]
   # The first axis is that of the clips.
   found = [

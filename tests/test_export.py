@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import struct
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,8 @@ _NAMES = ('hug', '<b>', 'é')
 
 class _Model(nn.Module):
   dtype: str = 'float32'
+  input_mean: tuple[float, ...] = (0.45,) * 3
+  input_std: tuple[float, ...] = (0.225,) * 3
 
   @nn.compact
   def __call__(self, x, *, train):
@@ -40,12 +43,17 @@ def weights():
   return kernel, rng.normal(size=3).astype(np.float32)
 
 
+def _variables(kernel, bias):
+  dense = {'kernel': jnp.asarray(kernel), 'bias': jnp.asarray(bias)}
+  return {'params': {'classifier': dense}}
+
+
 @pytest.fixture(scope='module')
 def files(weights, tmp_path_factory):
   directory = tmp_path_factory.mktemp('export') / 'new'
-  kernel, bias = map(jnp.asarray, weights)
-  variables = {'params': {'classifier': {'kernel': kernel, 'bias': bias}}}
-  export.write(directory, _Model(), variables, _config(), _NAMES, step=12)
+  export.write(
+    directory, _Model(), _variables(*weights), _config(), _NAMES, step=12
+  )
   return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
@@ -57,26 +65,66 @@ def directory(files, tmp_path):
   return tmp_path
 
 
+def _expected(clips, weights):
+  """Logits and probabilities, float64."""
+  x = (clips.astype(np.float64) / 255 - 0.45) / 0.225
+  logits = x.mean(axis=(1, 2, 3)) @ weights[0] + weights[1]
+  shares = np.exp(logits)
+  return logits, shares / shares.sum(axis=1, keepdims=True)
+
+
+def _clips(count):
+  rng = np.random.default_rng(1)
+  return rng.integers(0, 256, (count, 2, 4, 4, 3), np.uint8)
+
+
 def test_probabilities_of_any_number_of_clips(directory, weights):
   run, _ = export.load(directory)
-  rng = np.random.default_rng(1)
   for count in (1, 5):
-    clips = rng.integers(0, 256, (count, 2, 4, 4, 3), np.uint8)
-    x = (clips.astype(np.float64) / 255 - 0.45) / 0.225
-    logits = x.mean(axis=(1, 2, 3)) @ weights[0] + weights[1]
-    shares = np.exp(logits)
-    shares /= shares.sum(axis=1, keepdims=True)
-    got = run(clips)
+    got = run(_clips(count))
     assert got.dtype == jnp.float32
+    _, shares = _expected(_clips(count), weights)
     np.testing.assert_allclose(got, shares, atol=1e-6)
+
+
+def test_the_program_gives_logits_and_probabilities(directory, weights):
+  contents = (directory / 'model.stablehlo').read_bytes()
+  run = jax.export.deserialize(bytearray(contents)).call
+  found = run(_clips(2))
+  for got, expected in zip(found, _expected(_clips(2), weights), strict=True):
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_a_folder_of_version_1(directory, weights):
+  """Its program gives probabilities alone."""
+  kernel, bias = weights
+
+  @jax.jit
+  def classify(clips):
+    x = (clips.astype(jnp.float32) / 255 - 0.45) / 0.225
+    return jax.nn.softmax(x.mean(axis=(1, 2, 3)) @ kernel + bias[None])
+
+  (batch,) = jax.export.symbolic_shape('b')
+  clips = jax.ShapeDtypeStruct((batch, 2, 4, 4, 3), jnp.uint8)
+  program = bytes(jax.export.export(classify)(clips).serialize())
+  (directory / 'model.stablehlo').write_bytes(program)
+  path = directory / 'model.json'
+  metadata = json.loads(path.read_text()) | {'version': 1}
+  metadata['program']['sha256'] = hashlib.sha256(program).hexdigest()
+  path.write_text(json.dumps(metadata))
+  run, _ = export.load(directory)
+  _, shares = _expected(_clips(3), weights)
+  np.testing.assert_allclose(run(_clips(3)), shares, atol=1e-6)
 
 
 def test_what_the_description_says(directory):
   _, metadata = export.load(directory)
   assert metadata['class_names'] == list(_NAMES)
-  assert (metadata['version'], metadata['step']) == (1, 12)
+  assert (metadata['version'], metadata['step']) == (2, 12)
   assert metadata['program']['input'] == ['b', 2, 4, 4, 3]
-  assert metadata['program']['output'] == ['b', 3]
+  assert metadata['program']['logits'] == ['b', 3]
+  assert metadata['program']['probabilities'] == ['b', 3]
+  assert metadata['program']['jax_version'] == jax.__version__
   assert metadata['data'] == {
     'num_frames': 2,
     'frame_stride': 3,
@@ -89,6 +137,103 @@ def test_what_the_description_says(directory):
     'input_size': 4,
     'clips_per_step': 30,
   }
+  assert metadata['model'] == {
+    'name': 'mtnet_m',
+    'overrides': {'dtype': 'float32'},
+    'num_parameters': 12,
+  }
+  assert metadata['normalization'] == {'mean': [0.45] * 3, 'std': [0.225] * 3}
+  assert metadata['license'] is None
+  assert 'inherit the licence of the data' in metadata['license_note']
+
+
+def test_the_description_knows_the_other_files(directory):
+  metadata = json.loads((directory / 'model.json').read_text())
+  sections = [metadata['program'], metadata['parameters']]
+  for section in sections:
+    contents = (directory / section['file']).read_bytes()
+    assert section['sha256'] == hashlib.sha256(contents).hexdigest()
+  names = {section['file'] for section in sections} | {'model.json'}
+  assert {path.name for path in directory.iterdir()} == names
+
+
+def test_the_parameters_by_name(directory, weights):
+  """Read as the format says: a length, a header of JSON, the numbers."""
+  contents = (directory / 'params.safetensors').read_bytes()
+  (length,) = struct.unpack('<Q', contents[:8])
+  header = json.loads(contents[8 : 8 + length])
+  about = header.pop('__metadata__')
+  assert about == {'project': 'mtnet_jax', 'model': 'mtnet_m', 'step': '12'}
+  found = {
+    name: np.frombuffer(
+      contents[8 + length :][slice(*entry['data_offsets'])], '<f4'
+    ).reshape(entry['shape'])
+    for name, entry in header.items()
+  }
+  assert found.keys() == {
+    'params/classifier/kernel',
+    'params/classifier/bias',
+  }
+  np.testing.assert_array_equal(found['params/classifier/kernel'], weights[0])
+  np.testing.assert_array_equal(found['params/classifier/bias'], weights[1])
+
+
+def _write(directory, weights, **more):
+  export.write(
+    directory,
+    _Model(),
+    _variables(*weights),
+    _config(),
+    _NAMES,
+    step=13,
+    **more,
+  )
+
+
+def test_an_earlier_export_is_replaced(directory, weights):
+  (directory / 'notes.txt').write_text('mine')
+  _write(directory, weights, license='CC BY 4.0', onnx=b'onnx')
+  metadata = json.loads((directory / 'model.json').read_text())
+  assert (metadata['step'], metadata['license']) == (13, 'CC BY 4.0')
+  assert (directory / 'model.onnx').read_bytes() == b'onnx'
+  digest = hashlib.sha256(b'onnx').hexdigest()
+  assert metadata['onnx']['sha256'] == digest
+  _write(directory, weights)
+  # No ONNX file of other weights than the rest is left.
+  assert not (directory / 'model.onnx').exists()
+  assert (directory / 'notes.txt').read_text() == 'mine'
+
+
+@pytest.mark.parametrize('name', ['model.json', 'params.safetensors'])
+def test_what_is_no_export_is_not_overwritten(tmp_path, weights, name):
+  (tmp_path / name).write_text('{"labels": 3}')
+  with pytest.raises(UserError, match=rf'holds {name} of something else'):
+    _write(tmp_path, weights)
+  assert (tmp_path / name).read_text() == '{"labels": 3}'
+  assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_full_disk_leaves_the_earlier_export(small_disk, files, weights):
+  for name, content in files.items():
+    (small_disk / name).write_bytes(content)
+  with pytest.raises(OSError), (small_disk / 'filler').open('wb') as file:
+    while True:
+      file.write(bytes(2**12))
+      file.flush()
+  with pytest.raises(UserError, match=r'cannot be written: No space left'):
+    _write(small_disk, weights, onnx=bytes(2**20))
+  for name, content in files.items():
+    assert (small_disk / name).read_bytes() == content
+  assert len(list(small_disk.iterdir())) == len(files) + 1
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_weights_that_are_not_finite(tmp_path, weights, value):
+  kernel, bias = weights
+  bias = np.where([False, True, False], value, bias)
+  with pytest.raises(UserError, match=r'not finite, params/classifier/bias'):
+    _write(tmp_path, (kernel, bias))
+  assert not list(tmp_path.iterdir())
 
 
 def test_the_program_is_for_every_platform(directory):
@@ -101,8 +246,8 @@ def test_the_program_is_for_every_platform(directory):
 def test_a_newer_version(directory):
   path = directory / 'model.json'
   metadata = json.loads(path.read_text())
-  path.write_text(json.dumps({**metadata, 'version': 2, 'data': 'elsewhere'}))
-  with pytest.raises(UserError, match='has version 2, this mtnet_jax reads up'):
+  path.write_text(json.dumps({**metadata, 'version': 3, 'data': 'elsewhere'}))
+  with pytest.raises(UserError, match='has version 3, this mtnet_jax reads up'):
     export.load(directory)
 
 
@@ -184,9 +329,8 @@ def test_a_program_that_jax_does_not_know(directory):
     export.load(directory)
 
 
-def test_a_folder_that_cannot_be_written(tmp_path):
+def test_a_folder_that_cannot_be_written(tmp_path, weights):
   (tmp_path / 'file').touch()
-  with pytest.raises(UserError, match='cannot be written'):
-    export.write(
-      tmp_path / 'file/export', _Model(), {}, _config(), _NAMES, step=1
-    )
+  for name in ('file', 'file/export'):
+    with pytest.raises(UserError, match='cannot be written'):
+      _write(tmp_path / name, weights)

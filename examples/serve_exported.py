@@ -1,0 +1,100 @@
+"""Classifies a video with an exported model: jax, numpy and PyAV alone.
+
+python examples/serve_exported.py FOLDER VIDEO
+
+It cuts the views that `predict.py` cuts. Where `crop_size` is not `input_size`
+another library resizes: pixels differ by one level, or by more where a side
+shrinks to less than half. Left out is what rare files need: seeking in long
+videos, AVI's missing timestamps, frames that are damaged.
+"""
+
+import json
+import pathlib
+import sys
+
+import av
+import jax
+import numpy as np
+from jax import export
+
+
+def load(folder):
+  """The program, from uint8 (b, t, s, s, 3), and what model.json says of it."""
+  model = json.loads((folder / 'model.json').read_text('utf-8'))
+  if model['version'] != 2:
+    sys.exit(f'{folder} has version {model["version"]}, this file reads 2.')
+  program = bytearray((folder / model['program']['file']).read_bytes())
+  return jax.jit(export.deserialize(program).call), model
+
+
+def frames_of_views(count, num_frames, stride, num_views):
+  """Frame numbers (v, t) of views that are spread over the whole video."""
+  if count < num_frames:  # its frames are repeated
+    return np.tile(np.arange(num_frames) * count // num_frames, (num_views, 1))
+  stride = min(stride, (count - 1) // max(1, num_frames - 1))
+  slack = count - 1 - (num_frames - 1) * stride
+  starts = np.array([slack // 2])
+  if num_views > 1:
+    starts = np.rint(np.arange(num_views) * slack / (num_views - 1)).astype(int)
+  return starts[:, None] + stride * np.arange(num_frames)
+
+
+def count_frames(path):
+  """Frames in a video file, without decoding any."""
+  with av.open(path) as file:
+    packets = file.demux(video=0)
+    return sum(p.size > 0 and not p.is_discard for p in packets)
+
+
+def decode(path, numbers, short_side):
+  """Yields (number, frame): uint8 (h, w, 3), resized and upright."""
+  with av.open(path) as file:
+    for number, frame in enumerate(file.decode(video=0)):
+      if number in numbers:
+        scale = short_side / min(frame.width, frame.height)
+        size = round(scale * frame.width), round(scale * frame.height)
+        image = frame.reformat(*size, format='rgb24').to_ndarray()
+        yield number, np.rot90(image, round(frame.rotation / 90))
+
+
+def crops(image, num_crops, size):
+  """Squares along the long side, resized: uint8 (num_crops, size, size, 3)."""
+  height, width, _ = image.shape
+  side, slack = min(height, width), abs(height - width)
+  places = [slack // 2]
+  if num_crops > 1:
+    places = [round(i * slack / (num_crops - 1)) for i in range(num_crops)]
+  cut = [
+    image[:, p : p + side] if width > height else image[p : p + side]
+    for p in places
+  ]
+  cut, shape = np.float32(cut), (num_crops, size, size, 3)
+  resized = jax.image.resize(cut, shape, 'linear', antialias=side > 2 * size)
+  return np.rint(resized).astype(np.uint8)
+
+
+def classify(folder, video):
+  """The names of the classes, and the video's probability of each."""
+  run, model = load(pathlib.Path(folder))
+  data, at, count = model['data'], model['eval'], count_frames(video)
+  t, stride = data['num_frames'], data['frame_stride']
+  if count < t and data['short_videos'] == 'error':
+    sys.exit(f'{video} has {count} frames, the model asks for {t}.')
+  views = frames_of_views(count, t, stride, at['num_clips'])
+  frames = {
+    number: crops(image, at['num_crops'], at['input_size'])
+    for number, image in decode(video, set(views.flat), at['crop_size'])
+  }
+  probabilities = []
+  for view in views:
+    clips = np.stack([frames[number] for number in view], axis=1)  # j t s s c
+    probabilities.append(run(clips)[1])
+  return model['class_names'], np.concatenate(probabilities).mean(axis=0)
+
+
+if __name__ == '__main__':
+  if len(sys.argv) != 3:
+    sys.exit('Give two arguments: the exported FOLDER and a VIDEO.')
+  names, shares = classify(*sys.argv[1:])
+  for index in np.argsort(-shares, kind='stable')[:5]:
+    print(f'{shares[index]:.6f}  {names[index]}')

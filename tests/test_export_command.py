@@ -1,0 +1,217 @@
+"""The command writes what runs alone, or nothing."""
+
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from mtnet_jax import export_command, export_onnx, run_exported
+from mtnet_jax.errors import UserError
+from mtnet_jax.export_command import Check
+from mtnet_jax.prediction import Predictor
+from tests.checkpoint_files import stored_leaves
+from tests.prediction_runs import CLASSES
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
+_FILES = ['model.json', 'model.stablehlo', 'params.safetensors']
+
+# A run on two devices, each with half of every large array.
+_SPLIT_RUN = """
+import pathlib, sys
+import jax
+from jax.sharding import NamedSharding, PartitionSpec
+from mtnet_jax import state
+from tests import prediction_runs
+
+draw, mesh = prediction_runs._draw, state.make_mesh(fsdp=2)
+
+def place(leaf):
+  last = 'fsdp' if leaf.shape[-1] % 2 == 0 else None
+  spec = PartitionSpec(*[None] * (leaf.ndim - 1), last)
+  return jax.device_put(leaf, NamedSharding(mesh, spec))
+
+prediction_runs._draw = lambda shapes: jax.tree.map(place, draw(shapes))
+prediction_runs.write_run(pathlib.Path(sys.argv[1]), '')
+"""
+
+
+def _start(root, *command, **environment):
+  return subprocess.run(
+    [sys.executable, *map(str, command)],
+    cwd=root,
+    env=os.environ | {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'} | environment,
+    capture_output=True,
+    text=True,
+  )
+
+
+@pytest.fixture(scope='module')
+def run(root, tmp_path_factory):
+  """A workdir whose weights were split between devices."""
+  workdir = tmp_path_factory.mktemp('run')
+  flags = '--xla_force_host_platform_device_count=2'
+  done = _start(root, '-c', _SPLIT_RUN, workdir, XLA_FLAGS=flags)
+  assert done.returncode == 0, done.stderr
+  return workdir
+
+
+@pytest.fixture(scope='module')
+def exported(root, run, tmp_path_factory):
+  """The folder that the command made, and what it printed."""
+  out = tmp_path_factory.mktemp('out') / 'exported'
+  done = _start(
+    *(root, 'export.py', f'--workdir={run}', f'--out={out}'),
+    '--license=CC BY 4.0',
+  )
+  assert done.returncode == 0, done.stderr
+  return out, done.stdout
+
+
+def test_the_files_of_the_command(exported):
+  out, _ = exported
+  assert sorted(path.name for path in out.iterdir()) == _FILES
+  metadata = json.loads((out / 'model.json').read_text())
+  assert metadata['step'] == 7 and metadata['class_names'] == list(CLASSES)
+  assert metadata['license'] == 'CC BY 4.0'
+  assert metadata['model']['name'] == 'mtnet_xs'
+  assert metadata['model']['overrides']['local_ratio'] == 1.0
+
+
+def test_the_parameters_are_those_of_the_checkpoint(exported, run):
+  found = safetensors.numpy.load_file(exported[0] / 'params.safetensors')
+  stored = {
+    '/'.join(re.findall(r"'(\w+)'", name)): leaf
+    for name, leaf in stored_leaves(run, 7).items()
+    if name.startswith('variables')
+  }
+  assert found.keys() == stored.keys()
+  assert 'params/classifier/kernel' in found
+  for name, leaf in stored.items():
+    np.testing.assert_array_equal(found[name], leaf, err_msg=name)
+
+
+def test_what_the_command_prints(exported):
+  _, lines = exported
+  for name in _FILES:
+    assert any(
+      f'{name}  ' in line and line.endswith('MB') for line in lines.splitlines()
+    )
+  assert 'ms a clip, the network itself' in lines
+  assert 'logits differ by' in lines
+
+
+def test_predictions_of_the_export(exported, run, blinking_videos):
+  video = blinking_videos / 'test/bright/0.mp4'
+  expected = Predictor(run)(video).probabilities
+  found = Predictor(exported[0])(video).probabilities
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_program_that_needs_more_than_jax(exported, tmp_path, monkeypatch):
+  """The very file that the fresh process runs, in one where flax is."""
+  clips = export_command.random_clips(1, (4, 32, 32, 3))
+  np.save(tmp_path / 'clips.npy', clips)
+  arguments = [exported[0] / 'model.stablehlo', tmp_path / 'clips.npy']
+  arguments.append(tmp_path / 'results.npz')
+  monkeypatch.setattr(sys, 'argv', ['', *map(str, arguments)])
+  with pytest.raises(SystemExit, match=r'flax, .*mtnet_jax, .*was imported'):
+    runpy.run_path(run_exported.__file__, run_name='__main__')
+  assert np.load(tmp_path / 'results.npz')['all'].shape == (1, 2)
+
+
+def test_a_program_that_does_not_run(tmp_path):
+  (tmp_path / 'model.stablehlo').write_bytes(b'nothing')
+  with pytest.raises(UserError, match='does not run with jax alone'):
+    export_command.check_program(
+      tmp_path / 'model.stablehlo', None, {}, (4, 32, 32, 3)
+    )
+
+
+def test_a_failed_check_leaves_no_model(run, tmp_path, monkeypatch):
+  (tmp_path / 'notes.txt').write_text('mine')
+
+  def other_logits(program, clips):
+    assert (tmp_path / 'model.json').is_file() and program.is_file()
+    return {
+      'all': np.ones((3, 2)),
+      'one': np.ones((1, 2)),
+      'milliseconds': 1.0,
+    }
+
+  monkeypatch.setattr(export_command, '_in_fresh_process', other_logits)
+  with pytest.raises(UserError, match=r'gives other logits .* is deleted'):
+    export_command.run(run, tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == ['notes.txt']
+
+
+@pytest.mark.parametrize('difference', [np.nan, np.inf, 2e-5])
+def test_a_difference_that_is_too_great(difference):
+  export_command._judge([Check('a', 1e-5, 1e-5, 1.0, 1.0)])
+  with pytest.raises(UserError, match=r'1e-05 is allowed'):
+    export_command._judge([Check('a', difference, 1e-5, 1.0, 1.0)])
+
+
+def test_random_clips_have_frames_that_differ():
+  clips = export_command.random_clips(2, (3, 10, 10, 3))
+  assert clips.shape == (2, 3, 10, 10, 3) and clips.dtype == np.uint8
+  means = clips.mean(axis=(2, 3)).reshape(6, 3)
+  assert len(np.unique(means.round(3), axis=0)) == 6
+
+
+def test_nothing_to_export(root, run, exported, tmp_path):
+  out = tmp_path / 'out'
+  with pytest.raises(UserError, match='There is no folder'):
+    export_command.run(tmp_path / 'nowhere', out)
+  (tmp_path / 'empty').mkdir()
+  with pytest.raises(UserError, match='neither a checkpoint nor'):
+    export_command.run(tmp_path / 'empty', out)
+  with pytest.raises(UserError, match='an exported model and no checkpoint'):
+    export_command.run(exported[0], out)
+  newer = tmp_path / 'newer'
+  newer.mkdir()
+  metadata = json.loads((exported[0] / 'model.json').read_text())
+  (newer / 'model.json').write_text(json.dumps(metadata | {'version': 9}))
+  with pytest.raises(UserError, match='version 9, this mtnet_jax reads up to'):
+    export_command.run(newer, out)
+  assert not out.exists()
+
+
+def test_a_place_that_cannot_be_written_to(root, run, tmp_path):
+  (tmp_path / 'file').write_text('mine')
+  done = _start(
+    root, 'export.py', f'--workdir={run}', f'--out={tmp_path / "file"}'
+  )
+  assert done.returncode == 2 and 'Traceback' not in done.stderr
+  assert 'file cannot be written: File exists.' in done.stderr
+  (tmp_path / 'params.safetensors').write_text('mine')
+  with pytest.raises(UserError, match='of something else than an export'):
+    export_command.run(run, tmp_path)
+  assert (tmp_path / 'params.safetensors').read_text() == 'mine'
+
+
+def test_onnx_without_its_packages(run, tmp_path, monkeypatch):
+  def missing(name):
+    raise ImportError(f'No module named {name!r}')
+
+  monkeypatch.setattr(export_onnx.importlib, 'import_module', missing)
+  with pytest.raises(UserError, match=r"No module named 'jax2onnx'.*pip inst"):
+    export_command.run(run, tmp_path / 'out', onnx=True)
+  assert not (tmp_path / 'out').exists()
+
+
+def test_onnx_runtime_gives_the_same_logits(run, tmp_path, capsys):
+  pytest.importorskip('jax2onnx')
+  checks = export_command.run(run, tmp_path, onnx=True)
+  onnx = checks[1]
+  assert onnx.name == 'model.onnx' and onnx.difference <= 1e-4
+  metadata = json.loads((tmp_path / 'model.json').read_text())
+  assert metadata['onnx']['input'] == [1, 4, 32, 32, 3]
+  export_command.show(checks, tmp_path)
+  assert 'model.onnx: ' in capsys.readouterr().out
