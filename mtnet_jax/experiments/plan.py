@@ -1,7 +1,6 @@
 """What a table consists of: which run, in which folder, with which keys."""
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
@@ -14,6 +13,14 @@ from mtnet_jax import run_folder
 from mtnet_jax.errors import UserError
 
 _START = 'train.init_from'
+# What a run that ends comes to does not depend on these. Devices (`mesh`) are
+# not among them: BN's statistics are of a device's clips.
+_FREE = {
+  *('data.dir', 'data.num_workers', 'data.prefetch', 'data.read_attempts'),
+  *('train.stall_timeout', 'train.log_every', 'train.checkpoint_every'),
+  'eval.clips_per_step',
+}
+_SEED_BITS = 32  # of what jax.random.key takes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +95,11 @@ def make(
   except ValueError as error:
     raise UserError(str(error)) from error
   names = _choose(table, rows, runs, reference)
-  if len(set(seeds)) < len(seeds) or not seeds:
+  allowed = all(0 <= seed < 2**_SEED_BITS for seed in seeds)
+  if not (seeds and allowed and len(set(seeds)) == len(seeds)):
     raise UserError(
-      f'The seeds {list(seeds)} must be one or more, each different.'
+      f'The seeds {list(seeds)} must be one or more, each different and from 0 '
+      f'to {2**_SEED_BITS - 1}.'
     )
   jobs = []
   for seed in seeds:
@@ -141,6 +150,8 @@ def check_workdir(job: Job) -> None:
   """Sees that a workdir holds nothing, or a run of this configuration.
 
   A key that the stored configuration lacks had the default that it has now.
+  Keys that cannot change what a run comes to may differ: where the data lies,
+  how it is loaded, how often something is saved or told.
 
   Args:
     job: of a plan.
@@ -166,26 +177,11 @@ def check_workdir(job: Job) -> None:
       )
 
 
-def digest(job: Job) -> str:
-  """Names a configuration in twelve letters.
-
-  Equal configurations have equal names. Keys at their defaults do not count,
-  so that a new key leaves old names as they are.
-  """
-  changed = {
-    key: value
-    for key, value in _settings(job.config, job).items()
-    if value != _DEFAULTS.get(key)
-  }
-  text = json.dumps(changed, sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
 def _settings(config: ml_collections.ConfigDict, job: Job) -> dict[str, Any]:
-  leaves = _leaves(config)
-  if job.after:
-    leaves.pop(_START, None)  # it follows from the folder
-  return leaves
+  """What makes a run another one, by dotted key."""
+  # Where it starts from follows from the folder.
+  free = _FREE | {_START} if job.after else _FREE
+  return {k: v for k, v in _leaves(config).items() if k not in free}
 
 
 def _leaves(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Sequence
 
-import matplotlib.figure
+from matplotlib.figure import Figure
 
 from mtnet_jax.experiments.plan import Plan
 from mtnet_jax.experiments.summary import Line
@@ -12,15 +12,24 @@ _MARGIN = 2  # points beyond 0 and 100 %, for marks that lie there
 
 
 def draw(table: Plan, lines: Sequence[Line], path: str | pathlib.Path) -> None:
-  """Draws the top-1 of each run, in the order of the thesis.
+  """Writes the picture of `make_figure` as PNG."""
+  make_figure(table, lines).savefig(path, dpi=110)
+
+
+def make_figure(table: Plan, lines: Sequence[Line]) -> Figure:
+  """Draws the top-1 of each run in percent, in the order of the thesis.
 
   Args:
     table: the plan.
     lines: of the runs that have a seed scored, at least one.
-    path: of the PNG.
+
+  Returns:
+    The figure. At 0, 1, … from left to right stand the runs: a wide bar is the
+    interval over videos, a thin one that over seeds, a dash the mean, and
+    points a little to the right the seeds.
   """
   width = max(6.4, 1.6 + 0.9 * len(lines))
-  figure = matplotlib.figure.Figure(figsize=(width, 4.4), layout='constrained')
+  figure = Figure(figsize=(width, 4.4), layout='constrained')
   axes = figure.add_subplot()
   _draw_interval(
     axes,
@@ -53,7 +62,7 @@ def draw(table: Plan, lines: Sequence[Line], path: str | pathlib.Path) -> None:
     *zip(*points, strict=True), '.', color='#c44e2b', label='of each seed'
   )
   _dress(axes, table, [line.run for line in lines])
-  figure.savefig(path, dpi=110)
+  return figure
 
 
 def _draw_interval(

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from mtnet_jax import evaluation, metric_writer, run_folder
 from mtnet_jax.analysis import cost
 from mtnet_jax.evaluation import Predictions
-from mtnet_jax.experiments import plan, plot
+from mtnet_jax.experiments import plot, scored
 from mtnet_jax.experiments.plan import Job, Plan
-from mtnet_jax.experiments.summary import Line, read_predictions, summarize
+from mtnet_jax.experiments.summary import Line, find_missing, summarize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,6 @@ class Row:
     steps: that it was trained.
     parameters: of the network.
     gmacs: 1e9 multiply-adds of a training clip's forward pass.
-    config: the name of its configuration, from `plan.digest`.
   """
 
   run: str
@@ -45,7 +44,6 @@ class Row:
   steps: int
   parameters: int
   gmacs: float
-  config: str
 
 
 def write(table: Plan, failed: Mapping[tuple[str, int], str]) -> None:
@@ -56,13 +54,15 @@ def write(table: Plan, failed: Mapping[tuple[str, int], str]) -> None:
     failed: what failed and why, by run and seed.
 
   Raises:
-    UserError: two runs were scored on different videos.
+    UserError: two runs that are compared were scored on different data.
   """
-  scored = {job: read_predictions(job) for job in table.jobs}
-  scored = {job: found for job, found in scored.items() if found}
-  rows = [_row(job, predictions) for job, predictions in scored.items()]
+  found = {job: scored.read(job.workdir) for job in table.jobs}
+  found = {
+    job: predictions for job, predictions in found.items() if predictions
+  }
+  rows = [_row(job, predictions) for job, predictions in found.items()]
   _write_csv(rows, table.out / 'results.csv')
-  lines = summarize(table, scored)
+  lines, missing = summarize(table, found), find_missing(found)
   summary = {
     'table': table.table,
     'varies': table.varies,
@@ -71,9 +71,15 @@ def write(table: Plan, failed: Mapping[tuple[str, int], str]) -> None:
       {'run': run, 'seed': seed, 'why': why}
       for (run, seed), why in failed.items()
     ],
+    'not_scored': [
+      {'run': job.run, 'seed': job.seed, 'videos': videos}
+      for job, videos in missing.items()
+    ],
   }
-  _replace(table.out / 'summary.json', json.dumps(summary, indent=2) + '\n')
-  _replace(table.out / 'table.md', _to_markdown(table, lines, failed))
+  text = json.dumps(summary, indent=2) + '\n'
+  scored.replace(table.out / 'summary.json', text)
+  text = _to_markdown(table, lines, failed, missing)
+  scored.replace(table.out / 'table.md', text)
   if lines:
     plot.draw(table, lines, table.out / 'plot.png')
 
@@ -82,7 +88,7 @@ def _row(job: Job, predictions: Predictions) -> Row:
   records = metric_writer.read(job.workdir / 'metrics.jsonl')
   classes = run_folder.read_class_names(job.workdir / 'labels.txt')
   model = evaluation.build_model(job.config, len(classes))
-  parameters, macs = _cost(model, evaluation.clip_shape(job.config))
+  costs = _cost(model, evaluation.clip_shape(job.config))
   return Row(
     run=job.run,
     seed=job.seed,
@@ -91,20 +97,17 @@ def _row(job: Job, predictions: Predictions) -> Row:
     videos=len(predictions.ids),
     training_seconds=sum(r.get('train/seconds', 0) for r in records),
     steps=max((r['step'] for r in records), default=0),
-    parameters=parameters,
-    gmacs=macs / 1e9,
-    config=plan.digest(job),
+    parameters=costs.parameters,
+    gmacs=costs.macs / 1e9,
   )
 
 
 @functools.cache  # seeds differ in nothing here
-def _cost(model, clip_shape) -> tuple[int, int]:
-  return (
-    cost.parameter_count(model, clip_shape),
-    cost.macs(model, clip_shape),
-  )
+def _cost(model, clip_shape) -> cost.ModuleCosts:
+  return cost.count(model, clip_shape).total
 
 
+_MOST_NAMED = 3  # of videos, in table.md; summary.json has all
 _DIGITS = {'top1': 6, 'top5': 6, 'training_seconds': 1, 'gmacs': 6}
 
 
@@ -122,30 +125,27 @@ def _write_csv(rows: Sequence[Row], path: pathlib.Path) -> None:
   partial.replace(path)
 
 
-def _replace(path: pathlib.Path, text: str) -> None:
-  """In one go: a reader, or a command that is killed, finds whole files."""
-  partial = path.with_name(f'{path.name}.partial')
-  partial.write_text(text, encoding='utf-8')
-  partial.replace(path)
-
-
 _HEAD = """# Table {table}: {varies}
 
 | run | top-1 | ± seeds | ± videos | of each seed | alone right | p | p, Holm |
 | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 _FOOT = """
-top-1: of the last checkpoint, in percent, the mean over {seeds}. ±: half of the
-95 % confidence interval by Student's t, in points; over seeds: what training
-again could change; over videos: what other videos could change. Alone right:
-videos that one of the two runs has right and the other has not, summed over the
-seeds. p: McNemar's test on these two sums, which holds for these videos and
-these trained networks. Holm: corrected for all p of the table.
+top-1: of the last checkpoint, in percent of the videos that a run could score,
+the mean over {seeds}. ±: half of the 95 % confidence interval by Student's t,
+in points; over seeds: what training again could change; over videos: what other
+videos could change. Alone right: of the videos that both runs could score,
+those that one has right and the other has not, summed over the seeds. p:
+McNemar's test on these two sums, which holds for these videos and these trained
+networks. Holm: corrected for all p of the table.
 """
 
 
 def _to_markdown(
-  table: Plan, lines: Sequence[Line], failed: Mapping[tuple[str, int], str]
+  table: Plan,
+  lines: Sequence[Line],
+  failed: Mapping[tuple[str, int], str],
+  missing: Mapping[Job, Sequence[str]],
 ) -> str:
   by_run = {line.run: line for line in lines}
   text = _HEAD.format(table=table.table, varies=table.varies)
@@ -160,6 +160,12 @@ def _to_markdown(
     text += f'\nNot finished: {left} of {len(table.jobs)} runs.\n'
   for (run, seed), why in failed.items():
     text += f'\nFailed: {run}, seed {seed}: {why}\n'
+  for job, videos in missing.items():
+    names = [*videos[:_MOST_NAMED], *['…'] * (len(videos) > _MOST_NAMED)]
+    text += (
+      f'\nNot scored: {job.run}, seed {job.seed}: {len(videos)} of the videos '
+      f'that others scored: {", ".join(names)}\n'
+    )
   return text
 
 

@@ -18,7 +18,7 @@ from mtnet_jax.analysis import report
 from mtnet_jax.checkpoints import UnsavedError, make_workdir
 from mtnet_jax.data import pipeline
 from mtnet_jax.errors import UserError
-from mtnet_jax.experiments import plan, results, summary
+from mtnet_jax.experiments import plan, results, scored
 from mtnet_jax.experiments.plan import Job, Plan
 
 
@@ -26,9 +26,10 @@ def run(table: Plan) -> dict[tuple[str, int], str]:
   """Does what is left of a table, and rewrites its results after each run.
 
   Each workdir is what train.py and eval.py make of it, so that these may be
-  used on it too. A finished evaluation is not repeated, a half-trained run goes
-  on. A run that fails with a UserError is named in the results and the others
-  go on. All runs share this process: what breaks it costs no finished run.
+  used on it too. What is finished (see `scored`) is not repeated, the rest is
+  trained to its end and scored. A run that fails with a UserError, or for which
+  the device has too little memory, is named in the results and the others go
+  on. All runs share this process: what breaks it costs no finished run.
 
   Args:
     table: from `plan.make`.
@@ -46,7 +47,7 @@ def run(table: Plan) -> dict[tuple[str, int], str]:
   left = {
     number: job
     for number, job in enumerate(table.jobs, start=1)
-    if summary.read_predictions(job) is None
+    if scored.read_step(job.workdir) is None
   }
   _check_parts(list(left.values()))
   make_workdir(table.out)
@@ -59,9 +60,10 @@ def run(table: Plan) -> dict[tuple[str, int], str]:
         _train_and_score(job, failed)
       except UnsavedError:
         raise  # a full disk is everybody's
-      except UserError as error:
-        logging.error('%s failed: %s', which, error)
-        failed[job.run, job.seed] = str(error)
+      except (UserError, jax.errors.JaxRuntimeError) as error:
+        why = _explain(error)
+        logging.error('%s failed: %s', which, why)
+        failed[job.run, job.seed] = why
       finally:
         jax.clear_caches()  # programs of all networks would fill the memory
       clock.finish_one()
@@ -88,26 +90,45 @@ def _train_and_score(job: Job, failed: dict[tuple[str, int], str]) -> None:
     config = config.copy_and_resolve_references()
     config.train.init_from = str(_start_of(job, failed))
     config.lock()
+  scored.unmark(job.workdir)
   training.train(config, job.workdir)
   # The last: a choice on validation would favor runs that vary more.
   predictions, names = evaluation.evaluate(config, job.workdir, 'last')
   report.write(predictions, names, job.workdir)
+  steps = (job.workdir / 'checkpoints').glob('[0-9]*')
+  last = max(int(path.name) for path in steps if path.name.isdecimal())
+  scored.mark(job.workdir, last)
 
 
 def _start_of(job: Job, failed: dict[tuple[str, int], str]) -> pathlib.Path:
   """The last checkpoint of the run that this one goes on from."""
   name = job.after.parent.name
-  steps = (job.after / 'checkpoints').glob('[0-9]*')
-  last = max(
-    (int(path.name) for path in steps if path.name.isdecimal()), default=None
-  )
-  if (name, job.seed) in failed or last is None:
+  why = failed.get((name, job.seed))
+  if why:
     raise UserError(
-      f'{job.run!r} goes on from {name!r}, which '
-      + ('has no checkpoint' if last is None else 'failed')
-      + f': remove {job.after} to train it again.'
+      f'{job.run!r} goes on from {name!r}, which failed; mend it first: {why}'
     )
-  return job.after / 'checkpoints' / str(last)
+  start = job.after / 'checkpoints' / str(scored.read_step(job.after))
+  if not start.is_dir():
+    raise UserError(
+      f'{job.run!r} goes on from {name!r}, which is finished but has no '
+      f'checkpoint {start} any more: remove {job.after} to train it again.'
+    )
+  return start
+
+
+def _explain(error: Exception) -> str:
+  """What to tell of a run that failed; what we know nothing of is raised."""
+  if isinstance(error, UserError):
+    return str(error)
+  if 'RESOURCE_EXHAUSTED' not in str(error):
+    raise error
+  return (
+    'The device has too little memory for it: '
+    f'{str(error).splitlines()[0].rstrip(".")}. Give all runs a smaller '
+    '--config.train.batch_size with another --out; if it was trained and only '
+    'scoring fails, a smaller --config.eval.clips_per_step goes with this one.'
+  )
 
 
 @dataclasses.dataclass

@@ -1,14 +1,13 @@
 """A line a run: means over seeds, intervals, and McNemar's test."""
 
 import dataclasses
-import pathlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mtnet_jax.analysis import predictions_file, significance
-from mtnet_jax.analysis.significance import Comparison
+from mtnet_jax.analysis import significance
+from mtnet_jax.analysis.significance import Comparison, Pair
 from mtnet_jax.errors import UserError
 from mtnet_jax.evaluation import Predictions
 from mtnet_jax.experiments import statistics
@@ -22,14 +21,15 @@ class Line:
   Attributes:
     run: its name in the table.
     seeds: that are scored.
-    top1: of each, 0 to 1.
+    top1: of each, 0 to 1, of the videos that it could score.
     mean: of them.
     seed_interval: half of the 95 % interval over seeds: what training again
       could change. None for a single one.
     video_interval: half of the 95 % interval over videos: what other videos
       could change, with these networks.
     against: the run that it is compared with; itself: with none.
-    comparison: with that one (a), the counts summed over the seeds of both.
+    comparison: with that one (a), on the videos that both could score; the
+      counts summed over the seeds of both.
     holm_p: its p-value, corrected for all comparisons of the table.
   """
 
@@ -44,14 +44,6 @@ class Line:
   holm_p: float | None
 
 
-def read_predictions(job: Job) -> Predictions | None:
-  """The predictions of a job; None where they are missing or not whole."""
-  try:
-    return predictions_file.read(_path(job))
-  except UserError:
-    return None
-
-
 def summarize(table: Plan, scored: Mapping[Job, Predictions]) -> list[Line]:
   """One line a run, in the order of the thesis.
 
@@ -60,13 +52,13 @@ def summarize(table: Plan, scored: Mapping[Job, Predictions]) -> list[Line]:
     scored: the predictions of the jobs that are finished.
 
   Raises:
-    UserError: two runs were scored on different videos.
+    UserError: two runs that are compared were scored on different data.
   """
   jobs = defaultdict(dict)  # by run and seed
   for job in scored:
     jobs[job.run][job.seed] = job
   compared = {
-    run: _compare(jobs.get(other, {}), jobs[run])
+    run: _compare(jobs.get(other, {}), jobs[run], scored)
     for run, other in table.against.items()
     if run in jobs and other != run
   }
@@ -97,19 +89,51 @@ def summarize(table: Plan, scored: Mapping[Job, Predictions]) -> list[Line]:
   return lines
 
 
+def find_missing(scored: Mapping[Job, Predictions]) -> dict[Job, list[str]]:
+  """The videos, sorted, that a job has not scored and another has.
+
+  Args:
+    scored: the predictions of the jobs that are finished.
+
+  Returns:
+    Them by job; jobs that miss none are left out.
+  """
+  own = {job: set(found.ids.tolist()) for job, found in scored.items()}
+  every = set().union(*own.values())
+  return {job: sorted(every - ids) for job, ids in own.items() if every - ids}
+
+
 def _compare(
-  others: Mapping[int, Job], own: Mapping[int, Job]
+  others: Mapping[int, Job],
+  own: Mapping[int, Job],
+  scored: Mapping[Job, Predictions],
 ) -> Comparison | None:
   """A run with another, over the seeds that both have."""
-  found = [
-    significance.compare(_path(others[seed]), _path(own[seed]))
-    for seed in sorted(others.keys() & own.keys())
-  ]
+  found = []
+  for seed in sorted(others.keys() & own.keys()):
+    pair = _pair(scored[others[seed]], scored[own[seed]])
+    if pair is None:
+      raise UserError(
+        f'{others[seed].workdir} and {own[seed].workdir} were not scored on '
+        'the same data: they have no video in common, or number its classes '
+        'in another way. Give the data of before, or another --out.'
+      )
+    found.append(significance.compare_pair(pair))
   return statistics.pool(found) if found else None
 
 
-def _path(job: Job) -> pathlib.Path:
-  return job.workdir / 'evaluation' / 'predictions.npz'
+def _pair(a: Predictions, b: Predictions) -> Pair | None:
+  """Two evaluations on the videos that both could score; None: of other data.
+
+  A file that could not be read once must not cost the table.
+  """
+  _, first, second = np.intersect1d(a.ids, b.ids, return_indices=True)
+  labels, classes = a.labels[first], a.probabilities.shape[1]
+  same = np.array_equal(labels, b.labels[second])
+  if not (same and len(labels) and classes == b.probabilities.shape[1]):
+    return None
+  right_a, right_b = a.predicted[first] == labels, b.predicted[second] == labels
+  return Pair(labels, right_a, right_b, classes)
 
 
 def _by_video(runs: Sequence[Predictions]) -> list[float]:

@@ -1,15 +1,19 @@
 """Intervals, pooled McNemar, Holm, and the files of a table, by hand."""
 
 import csv
+import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 
-from mtnet_jax.analysis import significance
+from mtnet_jax import evaluation
+from mtnet_jax.analysis import cost, significance
 from mtnet_jax.errors import UserError
-from mtnet_jax.experiments import plan, results, statistics, summary
-from tests.experiments.stub_runs import make_plan, write_run
+from mtnet_jax.evaluation import Predictions
+from mtnet_jax.experiments import plot, results, scored, statistics, summary
+from tests.experiments.stub_runs import NAMES, make_plan, write_run
 
 # Four videos; what each run has right, by seed.
 _RIGHT = {
@@ -21,7 +25,8 @@ _RIGHT = {
 
 @pytest.fixture
 def cheap(monkeypatch):
-  monkeypatch.setattr(results, '_cost', lambda model, shape: (1_234, 5 * 10**8))
+  costs = cost.ModuleCosts(1_234, 5 * 10**8, 0)
+  monkeypatch.setattr(results, '_cost', lambda *_: costs)
 
 
 @pytest.fixture
@@ -63,10 +68,13 @@ def test_counts_of_seeds_are_summed():
   assert got.statistic == pytest.approx((11 - 1 - 1) ** 2 / 12)
 
 
+def _summarize(table):
+  found = {job: scored.read(job.workdir) for job in table.jobs}
+  return summary.summarize(table, {j: p for j, p in found.items() if p})
+
+
 def test_a_line_a_run(table):
-  scored = {job: summary.read_predictions(job) for job in table.jobs}
-  scored = {job: found for job, found in scored.items() if found}
-  lines = {line.run: line for line in summary.summarize(table, scored)}
+  lines = {line.run: line for line in _summarize(table)}
   assert list(lines) == ['avg', 'max', 'softpool+cos']
 
   avg = lines['avg']
@@ -110,7 +118,6 @@ def test_the_files_of_a_table(table, cheap):
     'steps': '7',
     'parameters': '1234',
     'gmacs': '0.500000',
-    'config': plan.digest(table.jobs[0]),
   }
   found = json.loads((table.out / 'summary.json').read_text())
   assert found['table'] == '5.8'
@@ -129,7 +136,30 @@ def test_the_files_of_a_table(table, cheap):
     '| softpool+cos | 87.5 | 158.8 | 39.8 | 100.0, 75.0 | – | – | – |',
   ]
   assert lines[-1] == 'Failed: max, seed 1: The loss at step 3 is nan.'
+  assert found['not_scored'] == []
   assert (table.out / 'plot.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_the_picture_of_a_table(table):
+  (axes,) = plot.make_figure(table, _summarize(table)).axes
+  # As table.md has them: avg, max of a single seed, softpool+cos.
+  means, video, seed = (37.5, 75, 87.5), (76.17, 79.56, 39.78), 158.83
+  by_label = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+
+  def check(label, bars):
+    ends = by_label[label].get_segments()
+    expected = [[[x, mean - half], [x, mean + half]] for x, mean, half in bars]
+    np.testing.assert_allclose(ends, expected, atol=0.01)
+
+  check('95 %, other videos', zip(range(3), means, video, strict=True))
+  check('95 %, training again', [(0, 37.5, seed), (2, 87.5, seed)])
+  dashes = by_label['mean'].get_xydata()
+  assert dashes.tolist() == [[0, 37.5], [1, 75], [2, 87.5]]
+  x, top1 = by_label['of each seed'].get_xydata().T
+  assert top1.tolist() == [50, 25, 75, 100, 75]
+  assert x.round().tolist() == [0, 0, 1, 2, 2]
+  assert [tick.get_text() for tick in axes.get_xticklabels()] == list(_RIGHT)
+  assert axes.get_ylim() == (-2, 102)  # not to where there is no accuracy
 
 
 def test_a_table_that_has_just_begun(tmp_path, cheap):
@@ -141,7 +171,14 @@ def test_a_table_that_has_just_begun(tmp_path, cheap):
   assert text.endswith('Not finished: 3 of 4 runs.\n')
 
 
-def test_what_a_network_costs(tmp_path):
+def test_what_a_network_costs(tmp_path, monkeypatch):
+  count, traced = cost.count, []
+
+  def counting(model, clip_shape):
+    traced.append(model)
+    return count(model, clip_shape)
+
+  monkeypatch.setattr(cost, 'count', counting)
   table = make_plan(tmp_path, '6.4', seeds=[0], runs=['without', 'whole'])
   for job in table.jobs:
     write_run(job, [True] * 4)
@@ -149,6 +186,7 @@ def test_what_a_network_costs(tmp_path):
   with (tmp_path / 'results.csv').open() as file:
     without, whole = csv.DictReader(file)
   # A map a stage from the classifier's 128 channels to those of the stage.
+  assert len(traced) == 2
   maps = int(whole['parameters']) - int(without['parameters'])
   assert maps == 19_456
   # Each of 3 classes to a map, and from it to a score.
@@ -156,7 +194,55 @@ def test_what_a_network_costs(tmp_path):
   assert more == pytest.approx(3 * (maps + maps / 128) / 1e9, abs=1e-6)
 
 
-def test_runs_of_other_videos_are_not_compared(table, cheap):
-  write_run(table.jobs[0], [True] * 5)
-  with pytest.raises(UserError, match='not of the same videos'):
+def test_videos_that_one_run_could_not_score(table, cheap):
+  job = table.jobs[0]  # avg with seed 0
+  found = scored.read(job.workdir)
+  keep = [3, 1]  # 'd' and 'b', in another order
+  lost = Predictions(
+    found.ids[keep], found.labels[keep], found.probabilities[keep], {}
+  )
+  evaluation.write(lost, NAMES, job.workdir / 'evaluation')
+  scored.mark(job.workdir, step=7)
+  results.write(table, {})
+  avg, *_ = _summarize(table)
+  assert avg.top1 == (0.5, 0.25)
+  # With seed 0 'b' is right in both, 'd' in the reference alone; with seed 1
+  # 'a' in both, 'b' and 'c' in the reference alone, 'd' in none.
+  both = avg.comparison
+  assert (both.both, both.only_a, both.only_b, both.neither) == (2, 3, 0, 1)
+  text = (table.out / 'table.md').read_text()
+  assert text.endswith(
+    'Not scored: avg, seed 0: 2 of the videos that others scored: a, c\n'
+  )
+  files = json.loads((table.out / 'summary.json').read_text())
+  assert files['not_scored'] == [
+    {'run': 'avg', 'seed': 0, 'videos': ['a', 'c']}
+  ]
+  # More than three are not all named.
+  write_run(table.jobs[1], [True] * 6)
+  results.write(table, {})
+  text = (table.out / 'table.md').read_text()
+  assert 'avg, seed 0: 4 of the videos that others scored: a, c, e, …\n' in text
+
+
+def _rename(found):
+  return dataclasses.replace(found, ids=np.array(['w', 'x', 'y', 'z']))
+
+
+def _number_anew(found):
+  return dataclasses.replace(found, labels=found.labels[::-1])
+
+
+def _add_a_class(found):
+  more = np.pad(found.probabilities, ((0, 0), (0, 1)))
+  return dataclasses.replace(found, probabilities=more)
+
+
+@pytest.mark.parametrize('change', [_rename, _number_anew, _add_a_class])
+def test_runs_on_other_data_are_not_compared(change, table, cheap):
+  workdir = table.jobs[0].workdir
+  found = change(scored.read(workdir))
+  evaluation.write(found, [*NAMES, 'new'], workdir / 'evaluation')
+  scored.mark(workdir, step=7)
+  with pytest.raises(UserError, match='not scored on the same data'):
     results.write(table, {})

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from mtnet_jax import cli, evaluation
+from mtnet_jax.analysis import cost
 from mtnet_jax.checkpoints import UnsavedError
 from mtnet_jax.errors import UserError
-from mtnet_jax.experiments import plan, results, runner
+from mtnet_jax.experiments import plan, results, runner, scored
 from tests.experiments.stub_runs import (
   NAMES,
   make_plan,
@@ -72,7 +74,8 @@ def trainer(monkeypatch):
   )
   for name in ('build', 'build_evaluation'):
     monkeypatch.setattr(runner.pipeline, name, lambda *_: None)
-  monkeypatch.setattr(results, '_cost', lambda *_: (1, 1))
+  costs = cost.ModuleCosts(1, 1, 1)
+  monkeypatch.setattr(results, '_cost', lambda *_: costs)
   monkeypatch.setattr(results.plot, 'draw', lambda *_: None)
   return trainer
 
@@ -110,9 +113,8 @@ def test_what_is_finished_is_not_repeated(trainer, tmp_path):
   first, second, third, _ = table.jobs
   write_run(first, [True] * 4)
   write_training(second)  # without its evaluation
-  write_run(third, [True] * 4)
-  path = third.workdir / 'evaluation' / 'predictions.npz'
-  path.write_bytes(path.read_bytes()[:-30])  # its writing was interrupted
+  write_training(third)  # scored half-way, by eval.py
+  evaluation.write(predict([True] * 4), NAMES, third.workdir / 'evaluation')
   runner.run(table)
   begun = [(run, seed) for what, run, seed in trainer.done if what == 'train']
   assert begun == [('max', 0), ('avg', 1), ('max', 1)]
@@ -125,6 +127,48 @@ def test_what_is_finished_is_not_repeated(trainer, tmp_path):
   assert trainer.done == []
   assert (tmp_path / 'results.csv').read_bytes() == before
   assert (tmp_path / 'table.md').exists()
+
+
+def test_what_eval_py_has_overwritten_is_scored_again(trainer, tmp_path):
+  table = _table(trainer, tmp_path, runs=['avg'])
+  runner.run(table)
+  before = (tmp_path / 'results.csv').read_bytes()
+  first, second = (job.workdir for job in table.jobs)
+  # The best checkpoint's predictions, and the last's once more.
+  evaluation.write(predict([True] * 4), NAMES, first / 'evaluation')
+  evaluation.write(scored.read(second), NAMES, second / 'evaluation')
+  assert scored.read(first) is None
+  trainer.done.clear()
+  runner.run(table)
+  assert trainer.done == [('train', 'avg', 0), ('evaluate', 'avg', 0)]
+  assert (tmp_path / 'results.csv').read_bytes() == before
+
+  (first / 'scored.json').write_text('{"step": ')  # torn
+  assert scored.read_step(first) is None and scored.read_step(second) == 7
+
+
+@pytest.mark.parametrize('scored_before', [False, True])
+def test_interrupted_between_the_files_of_an_evaluation(
+  scored_before, trainer, tmp_path, monkeypatch
+):
+  table = _table(trainer, tmp_path, runs=['avg'])
+  directory = table.jobs[0].workdir / 'evaluation'
+  if scored_before:  # and overwritten: the first file is as it was marked
+    runner.run(table)
+    evaluation.write(predict([True] * 4), NAMES, directory)
+
+  def interrupt(*_):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    patch.setattr(evaluation, 'per_class', interrupt)
+    runner.run(table)
+  assert (directory / 'predictions.npz').exists()
+  assert len((directory / 'per_class.csv').read_text().splitlines()) == 1
+  trainer.done.clear()
+  runner.run(table)
+  assert trainer.done[:2] == [('train', 'avg', 0), ('evaluate', 'avg', 0)]
+  assert len((directory / 'per_class.csv').read_text().splitlines()) == 4
 
 
 def test_interrupted_it_goes_on(trainer, tmp_path):
@@ -165,6 +209,28 @@ def test_a_run_that_fails_leaves_the_others(trainer, tmp_path):
   assert 'Failed: avg, seed 0: The loss at step 3 is nan. Lower it.' in text
 
 
+def test_a_run_that_needs_more_memory_leaves_the_others(trainer, tmp_path):
+  def fill():
+    raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of 9 GiB.\nAt x')
+
+  trainer.instead['avg', 0] = fill
+  failed = runner.run(_table(trainer, tmp_path))
+  assert list(failed) == [('avg', 0)] and len(_rows(tmp_path)) == 3
+  text = (tmp_path / 'table.md').read_text()
+  assert (
+    'Failed: avg, seed 0: The device has too little memory for it: '
+    'RESOURCE_EXHAUSTED: Out of 9 GiB. Give all runs a smaller '
+    '--config.train.batch_size'
+  ) in text
+
+  def break_down():
+    raise jax.errors.JaxRuntimeError('INTERNAL: no kernel image')
+
+  trainer.instead['avg', 0] = break_down
+  with pytest.raises(jax.errors.JaxRuntimeError, match='INTERNAL'):
+    runner.run(_table(trainer, tmp_path))
+
+
 def test_a_full_disk_stops_everything(trainer, tmp_path):
   def fill():
     raise UnsavedError('A checkpoint could not be written.')
@@ -190,15 +256,36 @@ def test_maps_start_from_the_last_checkpoint_without(trainer, tmp_path):
   assert trainer.done == []
 
 
+def test_maps_start_from_what_is_finished_only(trainer, tmp_path):
+  table = _table(trainer, tmp_path, '6.4', ('without', 'maps'))
+  without = table.jobs[0]
+  write_training(without)
+  (without.workdir / 'checkpoints' / '5').mkdir(parents=True)  # half-trained
+  runner.run(table)
+  assert trainer.done[:3] == [
+    ('train', 'without', 0), ('evaluate', 'without', 0), ('train', 'maps', 0)
+  ]  # fmt: skip
+  assert trainer.starts['maps', 0].endswith('checkpoints/7')
+
+  (without.workdir / 'checkpoints' / '7').rmdir()
+  scored.unmark(table.jobs[1].workdir)
+  failed = runner.run(table)
+  assert f'7 any more: remove {without.workdir} to' in failed['maps', 0]
+
+
 def test_maps_of_a_run_that_failed(trainer, tmp_path):
   def fail():
     raise UserError('The loss is nan.')
 
   trainer.instead['without', 0] = fail
   table = _table(trainer, tmp_path, '6.4', ('without', 'maps'))
+  (table.jobs[0].workdir / 'checkpoints' / '7').mkdir(parents=True)
   failed = runner.run(table)
   assert list(failed) == [('without', 0), ('maps', 0)]
-  assert "'maps' goes on from 'without', which has no" in failed['maps', 0]
+  assert failed['maps', 0] == (
+    "'maps' goes on from 'without', which failed; mend it first: The loss is "
+    'nan.'
+  )
   assert ('train', 'maps', 0) not in trainer.done
   assert ('evaluate', 'maps', 1) in trainer.done
 
@@ -232,10 +319,10 @@ def _without_seconds(out):
 
 
 @pytest.mark.slow
-def test_killed_between_runs_it_ends_like_a_whole_one(
+def test_the_command_does_what_is_left_as_a_whole_one_would(
   root, blinking_videos, tmp_path
 ):
-  whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+  whole, begun = tmp_path / 'whole', tmp_path / 'begun'
   changes = _CHANGES | {'data.dir': str(blinking_videos)}
   config = _config(blinking_videos)
   config.update_from_flattened_dict(changes)
@@ -245,11 +332,11 @@ def test_killed_between_runs_it_ends_like_a_whole_one(
   rows = _without_seconds(whole)
   assert [row['steps'] for row in rows] == ['2', '2']
 
-  shutil.copytree(whole / 'without', killed / 'without')
+  shutil.copytree(whole / 'without', begun / 'without')
   done = subprocess.run(
     [
       *(sys.executable, '-m', 'mtnet_jax.experiments', '--table=6.4'),
-      *('--config=configs/quickstart.py', f'--out={killed}', '--seeds=3'),
+      *('--config=configs/quickstart.py', f'--out={begun}', '--seeds=3'),
       f'--runs={",".join(runs)}',
       *(f'--config.{name}={value}' for name, value in changes.items()),
     ],
@@ -261,8 +348,8 @@ def test_killed_between_runs_it_ends_like_a_whole_one(
   assert 'run 1 of 2' not in done.stderr
   assert 'run 2 of 2: maps, seed 3' in done.stderr
   assert 'arrays are taken over' in done.stderr
-  assert _without_seconds(killed) == rows
-  assert (killed / 'plot.png').exists()
+  assert _without_seconds(begun) == rows
+  assert (begun / 'plot.png').exists()
 
 
 def test_mistakes_in_the_command(root, tmp_path):

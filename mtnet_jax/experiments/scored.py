@@ -1,0 +1,70 @@
+"""Which runs are finished: trained to their end, scored there, all written.
+
+A run's `scored.json` is written last and names its predictions by their
+digest. What is interrupted before, or overwritten since, by `eval.py` with
+another checkpoint for instance, does not count.
+"""
+
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+from mtnet_jax.analysis import predictions_file
+from mtnet_jax.evaluation import Predictions
+
+
+def mark(workdir: pathlib.Path, step: int) -> None:
+  """Notes that a run is finished, its evaluation written.
+
+  Args:
+    workdir: of the run.
+    step: of its last checkpoint, which was scored.
+  """
+  finished = {'step': step, 'checkpoint': 'last', 'sha256': _digest(workdir)}
+  replace(_path(workdir), json.dumps(finished, indent=2) + '\n')
+
+
+def unmark(workdir: pathlib.Path) -> None:
+  """Takes the note back, before what it stands for is written anew."""
+  _path(workdir).unlink(missing_ok=True)
+
+
+def read_step(workdir: pathlib.Path) -> int | None:
+  """The step at which a run was scored; None where it is not finished."""
+  found = _read_mark(workdir)
+  return found['step'] if found else None
+
+
+def read(workdir: pathlib.Path) -> Predictions | None:
+  """The predictions of a run; None where it is not finished."""
+  if _read_mark(workdir) is None:
+    return None
+  return predictions_file.read(_predictions(workdir))
+
+
+def replace(path: pathlib.Path, text: str) -> None:
+  """Writes a file in one go: readers, or a kill, find the old or the new."""
+  partial = path.with_name(f'{path.name}.partial')
+  partial.write_text(text, encoding='utf-8')
+  partial.replace(path)
+
+
+def _read_mark(workdir: pathlib.Path) -> dict[str, Any] | None:
+  try:
+    found = json.loads(_path(workdir).read_text('utf-8'))
+    return found if found['sha256'] == _digest(workdir) else None
+  except (FileNotFoundError, ValueError):  # missing, or torn by a disk
+    return None
+
+
+def _digest(workdir: pathlib.Path) -> str:
+  return hashlib.sha256(_predictions(workdir).read_bytes()).hexdigest()
+
+
+def _predictions(workdir: pathlib.Path) -> pathlib.Path:
+  return workdir / 'evaluation' / 'predictions.npz'
+
+
+def _path(workdir: pathlib.Path) -> pathlib.Path:
+  return workdir / 'scored.json'
