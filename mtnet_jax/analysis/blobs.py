@@ -1,7 +1,7 @@
 """Accuracy over cost: the thesis's Figures 4.7, 5.7 and 5.8.
 
 A network is a blob at its GFLOPs, as printed, and its top-1; its area is its
-number of parameters. A user's own run is a star among them.
+number of parameters. A user's own run is a star among them, and as large.
 """
 
 import dataclasses
@@ -25,7 +25,13 @@ _COLORS = {
 }
 _AREA = 8.0  # square points for a million parameters
 _FAR = 16  # points from a blob: from there a line leads to its label
-_STAR = 190.0  # square points
+_LEAST_STAR = 60.0  # square points: what can still be seen
+# What `draw_all` writes: the thesis's Figures 4.7, 5.7 and 5.8.
+FIGURES = (
+  'srtg_accuracy.png',
+  'kinetics_accuracy.png',
+  'convolutions_accuracy.png',
+)
 _STAR_COLORS = {'facecolor': 'gold', 'edgecolor': 'black', 'linewidths': 0.9}
 
 
@@ -56,11 +62,18 @@ class Star:
     label: as the user named it.
     gflops: multiply-adds of one view, in units of 1e9.
     top1: in percent.
+    parameters: in millions.
   """
 
   label: str
   gflops: float
   top1: float
+  parameters: float
+
+  @property
+  def area(self) -> float:
+    """Square points, as a blob's, but never too few to be seen."""
+    return max(_AREA * self.parameters, _LEAST_STAR)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,16 +102,17 @@ def draw_all(
     directory: where to.
 
   Returns:
-    The PNG files: those of Figures 4.7, 5.7 and 5.8.
+    The PNG files, those of `FIGURES`.
   """
-  figures = {
-    'srtg_accuracy.png': srtg_panels(tables),
-    'kinetics_accuracy.png': [kinetics_panel(tables)],
-    'convolutions_accuracy.png': [convolutions_panel(tables)],
-  }
-  for name, panels in figures.items():
-    draw(panels, stars).savefig(directory / name, dpi=150)
-  return [directory / name for name in figures]
+  paths = [directory / name for name in FIGURES]
+  figures = (
+    srtg_panels(tables),
+    [kinetics_panel(tables)],
+    [convolutions_panel(tables)],
+  )
+  for path, panels in zip(paths, figures, strict=True):
+    draw(panels, stars).savefig(path, dpi=150)
+  return paths
 
 
 def srtg_panels(tables: Mapping[str, Table]) -> list[Panel]:
@@ -219,7 +233,7 @@ def _draw_panel(axes, panel, stars) -> None:
       )
   for star in stars:
     axes.scatter(
-      star.gflops, star.top1, _STAR, marker='*', zorder=3, **_STAR_COLORS
+      star.gflops, star.top1, star.area, marker='*', zorder=3, **_STAR_COLORS
     )
   axes.set_title(panel.title, fontsize=11)
   axes.set_xscale('log')
@@ -277,7 +291,7 @@ def _place_labels(axes, blobs, stars) -> None:
   marks = [
     (b.label, b.gflops, b.top1, math.sqrt(_AREA * b.parameters) / 2)
     for b in blobs
-  ] + [(s.label, s.gflops, s.top1, 7.0) for s in stars]
+  ] + [(s.label, s.gflops, s.top1, math.sqrt(s.area) / 2) for s in stars]
   centers = [axes.transData.transform((x, y)) for _, x, y, _ in marks]
   discs = [
     _box(*center, radius * points, radius * points)

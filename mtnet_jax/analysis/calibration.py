@@ -9,7 +9,6 @@ The thesis reports none of them.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import matplotlib.figure
@@ -21,7 +20,7 @@ import rich.table
 from absl import flags
 
 from mtnet_jax import cli
-from mtnet_jax.analysis import plots, predictions_file
+from mtnet_jax.analysis import output_files, predictions_file
 from mtnet_jax.errors import UserError
 from mtnet_jax.typing import Float, Int
 
@@ -86,13 +85,14 @@ def calibrate(
   bin_accuracy = np.bincount(index, right, bins) / totals
   gaps = np.abs(bin_accuracy - bin_confidence)
   own = np.take_along_axis(probabilities, labels[:, None], axis=1)  # n 1
+  own = np.clip(own, _LEAST, 1)  # rounding may have put it above 1
   distances = probabilities - np.eye(probabilities.shape[1])[labels]
   return Calibration(
     accuracy=float(right.mean()),
     confidence=float(confidence.mean()),
     expected_error=float(np.nansum(gaps * counts) / counts.sum()),
     maximum_error=float(np.nanmax(gaps)),
-    negative_log_likelihood=float(-np.log(np.maximum(own, _LEAST)).mean()),
+    negative_log_likelihood=float(0 - np.log(own).mean()),  # not -0.0
     brier=float(np.square(distances).sum(axis=1).mean()),
     counts=counts,
     bin_confidence=bin_confidence,
@@ -128,12 +128,11 @@ def show(
   (console or rich.console.Console(emoji=False)).print(table)
 
 
-def draw(found: Mapping[str, Calibration], path: str | pathlib.Path) -> None:
+def draw(found: Mapping[str, Calibration]) -> matplotlib.figure.Figure:
   """Draws accuracy over confidence for each run, and how many videos had it.
 
   Args:
     found: by the run's name.
-    path: of the PNG.
   """
   columns = min(len(found), 3)
   rows = -(-len(found) // columns)
@@ -143,7 +142,7 @@ def draw(found: Mapping[str, Calibration], path: str | pathlib.Path) -> None:
   grid = figure.subfigures(rows, columns, squeeze=False).flat
   for panel, (name, calibration) in zip(grid, found.items(), strict=False):
     _draw_one(panel, name, calibration)
-  figure.savefig(path, dpi=130)
+  return figure
 
 
 def _draw_one(panel, name: str, c: Calibration) -> None:
@@ -203,7 +202,7 @@ def main(argv: Sequence[str], bins: int, out: str | None) -> None:
       f'One file or several different ones must be given, not {len(paths)}: '
       'python -m mtnet_jax.analysis.calibration A/evaluation/predictions.npz.'
     )
-  png = plots.png_path(out) if out else None
+  png = output_files.png_path(out) if out else None
   found = {}
   for path in paths:
     predictions = predictions_file.read(path)
@@ -212,12 +211,12 @@ def main(argv: Sequence[str], bins: int, out: str | None) -> None:
     )
   show(found)
   if png:
-    draw(found, png)
+    draw(found).savefig(png, dpi=130)
     print(f'reliability: {png}')
 
 
 if __name__ == '__main__':
-  _BINS = flags.DEFINE_integer('bins', 15, 'Of equal width.', lower_bound=1)
+  _BINS = flags.DEFINE_integer('bins', 15, 'Of equal width.', 1, 1000)
   _OUT = flags.DEFINE_string('out', None, 'PNG file to write.')
   cli.run(
     lambda argv: main(argv, _BINS.value, _OUT.value), takes_arguments=True

@@ -31,6 +31,7 @@ from mtnet_jax import cli, models
 from mtnet_jax.analysis import cost, latency
 from mtnet_jax.analysis.cost import ClipShape
 from mtnet_jax.errors import UserError
+from mtnet_jax.progress import Progress
 
 
 def run() -> None:
@@ -93,10 +94,14 @@ def main(values: flags.FlagValues) -> None:
   built = [
     _build(n, values) for n in (models.NAMES if values.all else [values.model])
   ]
-  for network, model, shape in built:
-    costs = cost.count(model, shape)
-    network |= dataclasses.asdict(costs.total) | dataclasses.asdict(costs)
-    report['networks'].append(network)
+  with Progress(
+    'counting', len(built), 'networks', silent=not values.all
+  ) as progress:
+    for network, model, shape in built:
+      costs = cost.count(model, shape)
+      network |= dataclasses.asdict(costs.total) | dataclasses.asdict(costs)
+      report['networks'].append(network)
+      progress.advance()
   _write(report, values.json)
   console = rich.console.Console(emoji=False)
   if values.all:
@@ -158,6 +163,9 @@ def _parse_overrides(name, texts):
       raise UserError(
         f'--override={text} must be KEY=VALUE, for instance pooling=avg.'
       )
+    if key in ('name', 'num_classes'):
+      instead = '--model' if key == 'name' else '--num_classes'
+      raise UserError(f'--override={text}: give {instead}={value} instead.')
     own = getattr(default, key, None)
     try:
       overrides[key] = _convert(value, own)

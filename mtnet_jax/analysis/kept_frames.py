@@ -21,6 +21,7 @@ from absl import flags, logging
 from flax import linen as nn
 
 from mtnet_jax import cli, evaluation, preprocessing, state
+from mtnet_jax.analysis import output_files
 from mtnet_jax.data import loading, pipeline
 from mtnet_jax.errors import UserError
 from mtnet_jax.models import mtnet
@@ -166,9 +167,7 @@ def _define_flags():
 def main(holder: flags.FlagHolder) -> None:
   """Draws what the flags name, and prints the relative motion by layer."""
   values = flags.FLAGS
-  out = pathlib.Path(values.out)
-  if out.suffix != '.png' or not out.parent.is_dir():
-    raise UserError(f'--out={out} must be a .png file in a folder that exists.')
+  out = output_files.png_path(values.out)
   config = cli.get_config(holder).copy_and_resolve_references()
   config.eval.num_clips = config.eval.num_crops = 1
   dataset = pipeline.build_evaluation(config, config.eval.split)

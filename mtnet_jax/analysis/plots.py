@@ -8,29 +8,9 @@ import matplotlib.figure
 import matplotlib.ticker
 import numpy as np
 
-from mtnet_jax.checkpoints import make_workdir
-from mtnet_jax.errors import UserError
 from mtnet_jax.typing import Int
 
 _GATES = 'train/gate_open/'
-
-
-def png_path(path: str | pathlib.Path) -> pathlib.Path:
-  """Returns where a picture goes, its folder made if need be.
-
-  Args:
-    path: of the picture, as a user gave it.
-
-  Raises:
-    UserError: it does not end in `.png`, or its folder cannot be written.
-  """
-  path = pathlib.Path(path)
-  if path.suffix != '.png':
-    raise UserError(
-      f'The picture {path} would not be a PNG: name a file that ends in .png.'
-    )
-  make_workdir(path.parent)
-  return path
 
 
 def draw_confusion(

@@ -32,10 +32,16 @@ def read(path: str | pathlib.Path) -> Predictions:
     _check(found)
   except Exception as error:  # numpy raises anything of damaged files
     raise UserError(
-      f'{path} is not what eval.py writes: {error}. Give the '
+      f'{path} is not what eval.py writes: {_cause(error)}. Give the '
       'evaluation/predictions.npz of a workdir, or evaluate again.'
     ) from error
   return found
+
+
+def _cause(error: Exception) -> str:
+  cause = str(error).rstrip('.')
+  # numpy takes what it does not know for a pickle, and tells how to run it.
+  return 'it holds no plain arrays' if 'allow_pickle' in cause else cause
 
 
 def _check(found: Predictions) -> None:

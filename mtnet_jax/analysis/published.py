@@ -161,19 +161,6 @@ def requests(tables: Mapping[str, Table]) -> list[Request]:
   return list(dict.fromkeys(request for request in found if request))
 
 
-def parse_request(record: Mapping[str, str]) -> Request:
-  """Returns the request that a record's `network`, `overrides`, `clip` make.
-
-  Args:
-    record: of a CSV.
-  """
-  return Request(
-    record['network'],
-    _parse_overrides(record['overrides']),
-    _parse_clip(record['clip']),
-  )
-
-
 def _parse_overrides(text: str) -> tuple[tuple[str, Any], ...]:
   return tuple(map(_parse_override, text.split()))
 

@@ -16,10 +16,15 @@ from collections.abc import Mapping, Sequence
 from absl import flags
 
 from mtnet_jax import cli, evaluation, models, run_folder
-from mtnet_jax.analysis import blobs, cost, published, results_page
+from mtnet_jax.analysis import (
+  blobs,
+  cost,
+  output_files,
+  published,
+  results_page,
+)
 from mtnet_jax.analysis.published import Request
 from mtnet_jax.analysis.results_page import Count, Run
-from mtnet_jax.checkpoints import make_workdir
 from mtnet_jax.errors import UserError
 from mtnet_jax.progress import Progress
 
@@ -56,29 +61,11 @@ def write_counts(
       writer.writerow(row)
 
 
-def read_counts(path: str | pathlib.Path) -> dict[Request, Count]:
-  """Reads what `write_counts` wrote.
-
-  Args:
-    path: of the file.
-
-  Raises:
-    UserError: it is not there.
-  """
-  _, records = published.read_csv(pathlib.Path(path))
-  return {
-    published.parse_request(record): Count(
-      int(record['parameters']), int(record['macs'])
-    )
-    for record in records
-  }
-
-
 def read_run(text: str) -> Run:
   """Reads what a user's own run is and how well it does.
 
   Args:
-    text: `LABEL=WORKDIR`.
+    text: `LABEL=WORKDIR`; a label has no `=`.
 
   Returns:
     The run, its network counted at the clip of the evaluation.
@@ -87,23 +74,35 @@ def read_run(text: str) -> Run:
     UserError: the text is of another form, or the workdir holds no evaluated
       run.
   """
-  label, _, workdir = text.rpartition('=')
+  label, _, workdir = text.partition('=')
   if not (label and workdir):
     raise UserError(
       f'--run={text!r} must be LABEL=WORKDIR: --run="MTNet-S on my '
       'data=runs/mine" for instance.'
     )
   directory = pathlib.Path(workdir)
-  config = run_folder.read_config(directory / 'config.json')
+  config_path = directory / 'config.json'
+  config = run_folder.read_config(config_path)
   classes = len(run_folder.read_class_names(directory / 'labels.txt'))
   clip = (config.data.num_frames, *(config.eval.input_size,) * 2)
   top1 = _read_top1(directory / 'evaluation/summary.json')
-  model = evaluation.build_model(config, classes)
-  total = cost.count(model, (*clip, 3)).total
+  try:
+    model = evaluation.build_model(config, classes)
+    total = cost.count(model, (*clip, 3)).total
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    cause = str(error).rstrip('.')
+    raise UserError(
+      f'{config_path} makes no network: {cause}. {run_folder.AGAIN}'
+    ) from error
   return Run(
     label=label,
     workdir=workdir,
     network=config.model.name,
+    overrides=tuple(
+      (key, value)
+      for key, value in config.model.items()
+      if key != 'name' and value is not None
+    ),
     num_classes=classes,
     clip=clip,
     views=config.eval.num_clips * config.eval.num_crops,
@@ -133,10 +132,12 @@ def write(out: str | pathlib.Path, runs: Sequence[Run]) -> None:
     runs: a user's own.
 
   Raises:
-    UserError: the published figures are missing, or the folder cannot be
-      written.
+    UserError: the published figures are missing, or the folder or a file in it
+      cannot be written.
   """
-  out = make_workdir(out)
+  out = pathlib.Path(out)
+  files = ('results.md', 'results.csv', *blobs.FIGURES)
+  page, table, *_ = [output_files.file_path(out / name) for name in files]
   tables = published.read_all()
   _, contradictions = published.read_csv(
     published.DIRECTORY / 'contradictions.csv'
@@ -147,14 +148,21 @@ def write(out: str | pathlib.Path, runs: Sequence[Run]) -> None:
     for request in requests:
       counts[request] = count(request)
       progress.advance()
-  write_counts(counts, out / 'results.csv')
+  write_counts(counts, table)
   stars = [
-    blobs.Star(run.label, run.count.macs / 1e9, 100 * run.top1) for run in runs
+    blobs.Star(
+      run.label,
+      run.count.macs / 1e9,
+      100 * run.top1,
+      run.count.parameters / 1e6,
+    )
+    for run in runs
   ]
   paths = blobs.draw_all(tables, stars, out)
-  page = results_page.render(tables, counts, contradictions, runs)
-  (out / 'results.md').write_text(page, 'utf-8')
-  for path in (out / 'results.md', out / 'results.csv', *paths):
+  page.write_text(
+    results_page.render(tables, counts, contradictions, runs), 'utf-8'
+  )
+  for path in (page, table, *paths):
     print(path)
 
 

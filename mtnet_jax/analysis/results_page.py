@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mtnet_jax.analysis import significance
 from mtnet_jax.analysis.published import NUM_CLASSES, Request, Row, Table
@@ -20,7 +21,9 @@ REASONS: Mapping[str, str] = {
   'prints for a 50-layer r3d, and 0.5 % more than our r3d_50 has.',
   '2plus1d': 'The parameters fit and the GFLOPs do not: (2+1)D with as many '
   'weights as 3D has fewer multiply-adds here (24.8 against 26.5 GMACs at 50 '
-  'layers); printed are up to four times ours.',
+  'layers). At 16×224² printed are 0.94 times ours with 34 layers, and more '
+  'than four times ours with 101 (163.0 against 37.50); in Table 6.4 the clip '
+  'adds a factor of about four.',
   'bias': "PyTorch's LSTM has two biases a gate, ours one (equations 4.1 to "
   '4.5): 0.03 M more in 34 layers, 0.07 M in 101. With 34 layers 0.09 M '
   'remain.',
@@ -115,6 +118,7 @@ class Run:
     label: as the user named it.
     workdir: of the run, as given.
     network: its name.
+    overrides: pairs of field and value, as the run's configuration sets them.
     num_classes: of its data.
     clip: frames, height, width of a view.
     views: of a video.
@@ -125,6 +129,7 @@ class Run:
   label: str
   workdir: str
   network: str
+  overrides: tuple[tuple[str, Any], ...]
   num_classes: int
   clip: tuple[int, int, int]
   views: int
@@ -185,8 +190,9 @@ def _figures() -> str:
   return f"""## Accuracy over cost
 
 A blob's area is its number of parameters; all figures are published. Own runs
-come in as stars: `{COMMAND} --run="MTNet-S on my data=runs/mine" --out=DIR`
-after `eval.py`. Their data and classes are their own, so that only the cost can
+come in as stars, as large as such a blob but never too small to be seen:
+`{COMMAND} --run="MTNet-S on my data=runs/mine" --out=DIR` after
+`eval.py`. Their data and classes are their own, so that only the cost can
 be compared.
 
 ![With and without SRTG](srtg_accuracy.png)
@@ -207,8 +213,8 @@ def _own_runs(runs) -> str:
   names = ['run', 'network', 'clip', 'classes', 'M parameters', 'GMACs']
   rows = [
     {
-      'run': f'{_escape(run.label)} (`{run.workdir}`)',
-      'network': f'`{run.network}`',
+      'run': f'{_plain(run.label)} ({_plain(run.workdir)})',
+      'network': _network(run),
       'clip': _clip(run.clip),
       'classes': str(run.num_classes),
       'M parameters': f'{run.count.parameters / 1e6:.2f}',
@@ -290,7 +296,7 @@ def _recomputed(row) -> dict[str, str]:
   return {'χ², ours': f'{test.statistic:.3f}', 'p, ours': p}
 
 
-def _network(row) -> str:
+def _network(row: Row | Run) -> str:
   if not row.network:
     return ''
   fields = ' '.join(f'{key}={value}' for key, value in row.overrides)
@@ -311,6 +317,11 @@ def _escape(text: str) -> str:
   """For a Markdown cell, with sizes as they are written: 16×224²."""
   text = re.sub(r'(\d|\))x(\d+)\^2', r'\1×\2²', text)
   return text.replace('|', '\\|')
+
+
+def _plain(text: str) -> str:
+  """A user's own words, for a Markdown cell: on one line and no markup."""
+  return re.sub(r'([\\`*_\[\]<>|])', r'\\\1', ' '.join(text.split()))
 
 
 def _reasons(tables) -> str:

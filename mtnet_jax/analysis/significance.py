@@ -13,7 +13,6 @@ the same as CSV beside the picture.
 import csv
 import dataclasses
 import pathlib
-import textwrap
 from collections.abc import Sequence
 
 import matplotlib.figure
@@ -24,7 +23,7 @@ from absl import flags
 from scipy import stats
 
 from mtnet_jax import cli, run_folder
-from mtnet_jax.analysis import plots, predictions_file
+from mtnet_jax.analysis import output_files, predictions_file
 from mtnet_jax.errors import UserError
 from mtnet_jax.typing import Bool, Int
 
@@ -165,19 +164,30 @@ class Gain:
   Attributes:
     name: of the class.
     videos: of it, at least 1.
-    top1_a: share of them that the first has right.
-    top1_b: that the second has right.
+    right_a: how many of them the first has right.
+    right_b: how many the second has right.
   """
 
   name: str
   videos: int
-  top1_a: float
-  top1_b: float
+  right_a: int
+  right_b: int
+
+  @property
+  def top1_a(self) -> float:
+    """Share that the first has right, in [0, 1]."""
+    return self.right_a / self.videos
+
+  @property
+  def top1_b(self) -> float:
+    """Share that the second has right, in [0, 1]."""
+    return self.right_b / self.videos
 
   @property
   def gain(self) -> float:
     """Share of the videos, in [-1, 1]; positive: the second is better."""
-    return self.top1_b - self.top1_a
+    # Of whole numbers, so that equal gains are equal.
+    return (self.right_b - self.right_a) / self.videos
 
 
 def per_class(pair: Pair, names: Sequence[str]) -> list[Gain]:
@@ -191,8 +201,8 @@ def per_class(pair: Pair, names: Sequence[str]) -> list[Gain]:
   for index, name in enumerate(names):
     own = pair.labels == index
     if own.any():
-      shares = pair.right_a[own].mean(), pair.right_b[own].mean()
-      rows.append(Gain(name, int(own.sum()), *map(float, shares)))
+      counts = own, pair.right_a & own, pair.right_b & own
+      rows.append(Gain(name, *(int(count.sum()) for count in counts)))
   return sorted(rows, key=lambda row: -row.gain)
 
 
@@ -211,7 +221,7 @@ def write_gains(gains: Sequence[Gain], path: str | pathlib.Path) -> None:
       writer.writerow([row.name, row.videos, *(f'{s:.4f}' for s in shares)])
 
 
-def draw_gains(gains: Sequence[Gain], path: str | pathlib.Path) -> None:
+def draw_gains(gains: Sequence[Gain]) -> matplotlib.figure.Figure:
   """Draws what each class gains, as the thesis's Figure 6.5.
 
   Up to 40 classes are all named, with their number of videos. Of more, a curve
@@ -219,7 +229,6 @@ def draw_gains(gains: Sequence[Gain], path: str | pathlib.Path) -> None:
 
   Args:
     gains: from `per_class`.
-    path: of the PNG.
   """
   if len(gains) <= _MOST_NAMED:
     height = 1.2 + 0.24 * len(gains)
@@ -256,18 +265,19 @@ def draw_gains(gains: Sequence[Gain], path: str | pathlib.Path) -> None:
     f'{len(gains) - sum(counts)} stay',
     fontsize=11,
   )
-  figure.savefig(path, dpi=130)
+  return figure
 
 
 def _draw_named(axes, gains):
   axes.barh(range(len(gains)), _points(gains), 0.8, color=_colors(gains))
-  labels = [
-    f'{textwrap.shorten(row.name, 40, placeholder="…")} ({row.videos})'
-    for row in gains
-  ]
+  labels = [f'{_shorten(row.name)} ({row.videos})' for row in gains]
   axes.set_yticks(range(len(gains)), labels, fontsize=8, parse_math=False)
   axes.set_ylim(len(gains) - 0.4, -0.6)
   _label_axis(axes)
+
+
+def _shorten(name):
+  return name if len(name) <= 40 else name[:39] + '…'
 
 
 def _label_axis(axes):
@@ -325,7 +335,7 @@ def main(argv: Sequence[str], plot: str | None, labels: str | None) -> None:
 
   Raises:
     UserError: there are not two files, the names are missing or of another
-      number, and as `read_pair`.
+      number, the picture or its CSV cannot be written, and as `read_pair`.
   """
   paths = argv[1:]
   if len(paths) != 2:
@@ -334,15 +344,17 @@ def main(argv: Sequence[str], plot: str | None, labels: str | None) -> None:
       'mtnet_jax.analysis.significance A/evaluation/predictions.npz '
       'B/evaluation/predictions.npz.'
     )
-  png = plots.png_path(plot) if plot else None
+  if plot:
+    png = output_files.png_path(plot)
+    table = output_files.file_path(png.with_suffix('.csv'))
   pair = read_pair(*paths)
   show(compare_pair(pair))
-  if png:
+  if plot:
     default = pathlib.Path(paths[0]).absolute().parent.parent / 'labels.txt'
     gains = per_class(pair, _read_names(labels or default, pair.num_classes))
-    draw_gains(gains, png)
-    write_gains(gains, png.with_suffix('.csv'))
-    print(f'classes: {png}, {png.with_suffix(".csv")}')
+    draw_gains(gains).savefig(png, dpi=130)
+    write_gains(gains, table)
+    print(f'classes: {png}, {table}')
 
 
 def _read_names(path, classes):

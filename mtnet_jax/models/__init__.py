@@ -85,6 +85,9 @@ def build(name: str, num_classes: int, **overrides) -> nn.Module:
   if 'norm_batch_size' in overrides:
     size = overrides['norm_batch_size']
     _check_range('norm_batch_size', size, size >= 0, '0 or more clips')
+  if 'stem_frames' in overrides:
+    frames = overrides['stem_frames']
+    _check_range('stem_frames', frames, frames >= 1, 'at least 1')
   if 'affection_rates' in overrides and not overrides.get(
     'class_regularization'
   ):
@@ -95,13 +98,16 @@ def build(name: str, num_classes: int, **overrides) -> nn.Module:
     )
   for key in ('input_mean', 'input_std'):
     if key in overrides:
-      value = overrides[key] = tuple(overrides[key])
+      value = overrides[key]
       _check_range(
         key,
         value,
-        len(value) == 3 and all(v > 0 for v in value),
+        isinstance(value, (tuple, list))
+        and len(value) == 3
+        and all(isinstance(v, (int, float)) and v > 0 for v in value),
         'three numbers above 0, in units of [0, 1] brightness',
       )
+      overrides[key] = tuple(value)
   if 'dtype' in overrides:
     overrides['dtype'] = _float_dtype(overrides['dtype'])
   if name in mtnet.VARIANTS:

@@ -72,6 +72,35 @@ def test_a_class_of_probability_zero():
   assert got.brier == 1 and got.expected_error == 0.5
 
 
+@pytest.mark.parametrize('sure', [1, np.nextafter(np.float32(1), 2)])
+def test_a_single_class(sure):
+  probabilities = np.full((2, 1), sure, np.float32)
+  got = calibration.calibrate(probabilities, np.array([0, 0]))
+  assert f'{got.negative_log_likelihood:.3f}' == '0.000'
+
+
+def test_bars_by_hand():
+  found = calibration.calibrate(PROBABILITIES, LABELS, bins=4)
+  (panel,) = calibration.draw({'a': found}).subfigs
+  accuracy, counts = panel.axes
+  assert [bar.get_height() for bar in counts.patches] == [0, 0, 2, 3]
+  # The two bins with videos: 0.65 sure and 1/2 right, 0.9 sure and 2/3 right.
+  by_kind = zip(*[iter(accuracy.patches)] * 4, strict=True)
+  for bars, base, height in zip(
+    by_kind,
+    ([0, 0], [1 / 2, 2 / 3], [1 / 2, 2 / 3]),
+    ([1 / 2, 2 / 3], [0.15, 0.9 - 2 / 3], [0, 0]),
+    strict=True,
+  ):
+    assert [(bar.get_x(), bar.get_width()) for bar in bars] == [
+      (0, 0.25), (0.25, 0.25), (0.5, 0.25), (0.75, 0.25)
+    ]  # fmt: skip
+    np.testing.assert_allclose([b.get_y() for b in bars], [0, 0, *base])
+    np.testing.assert_allclose(
+      [b.get_height() for b in bars], [0, 0, *height], atol=1e-7
+    )
+
+
 def test_loops():
   rng = np.random.default_rng(0)
   probabilities = rng.dirichlet(np.full(7, 0.3), 300)
@@ -127,6 +156,8 @@ def test_the_command(root, files, tmp_path):
     '60.0%', '40.0%'
   ]  # fmt: skip
   assert png.read_bytes().startswith(b'\x89PNG')
+  done = run(files[0], '--bins=1001')
+  assert done.returncode == 2 and '--bins' in done.stderr
 
 
 def test_mistakes(files, tmp_path):
@@ -136,6 +167,9 @@ def test_mistakes(files, tmp_path):
     calibration.main(['calibration', files[0], files[0]], 15, None)
   with pytest.raises(UserError, match=r'ends in \.png'):
     calibration.main(['calibration', files[0]], 15, str(tmp_path / 'x.pdf'))
+  (tmp_path / 'x.png').mkdir()
+  with pytest.raises(UserError, match=r'x\.png is a folder'):
+    calibration.main(['calibration', files[0]], 15, str(tmp_path / 'x.png'))
   logits = tmp_path / 'logits.npz'
   np.savez(logits, ids=['a'], labels=[0], probabilities=[[3.0, -1.0]])
   with pytest.raises(UserError, match='are no probabilities'):

@@ -329,6 +329,9 @@ def _main(*options):
     (['--override=gate=maybe'], 'which is False'),
     (['--override=dropout=high'], 'which is 0.5'),
     (['--override=blocks=2'], 'no override'),
+    (['--override=name=r3d_18'], 'give --model=r3d_18'),
+    (['--override=num_classes=5'], 'give --num_classes=5'),
+    (['--model=r3d_18', '--override=stem_frames=-3'], 'at least 1'),
   ],
 )
 def test_mistakes(options, told):
@@ -347,6 +350,7 @@ def test_unwritable_json(tmp_path):
 def test_a_row_for_each_network(monkeypatch, capsys):
   monkeypatch.setattr(models, 'NAMES', ('mtnet_xs', 'r3d_18'))
   _main('--all', '--clip=2x16x16')
-  table = capsys.readouterr().out
+  table, told = capsys.readouterr()
+  assert 'counting: 2/2 networks' in told
   assert '204,829' in table and '33,371,472' in table
   assert 'ms a clip' not in table

@@ -140,8 +140,9 @@ def test_the_command(root, blinking_videos, tmp_path):
   assert ((green > red + 30) & (green > blue + 30)).mean() > 0.05
   done = run(f'--out={tmp_path}/no.png', '--ids=test/dark/1.mp4,dark/99.mp4')
   assert done.returncode == 2 and 'video dark/99.mp4.' in done.stderr
-  done = run(f'--out={tmp_path}/nowhere/no.png')
-  assert done.returncode == 2 and 'a folder that exists' in done.stderr
+  (tmp_path / 'folder.png').mkdir()
+  done = run(f'--out={tmp_path}/folder.png')
+  assert done.returncode == 2 and 'folder.png is a folder' in done.stderr
 
 
 def test_broken_videos_are_named_and_left_out(

@@ -1,7 +1,9 @@
 """The page of published numbers beside ours is what its command writes."""
 
+import collections
 import json
 
+import numpy as np
 import pytest
 
 from mtnet_jax.analysis import blobs, cost, published, results, results_page
@@ -15,9 +17,28 @@ def tables():
   return published.read_all()
 
 
+def _read_counts(path, tables):
+  """What `results.write_counts` wrote."""
+  by_text = {
+    (
+      request.network,
+      ' '.join(f'{key}={value}' for key, value in request.overrides),
+      'x'.join(map(str, request.clip)),
+    ): request
+    for request in published.requests(tables)
+  }
+  _, records = published.read_csv(path)
+  return {
+    by_text[record['network'], record['overrides'], record['clip']]: Count(
+      int(record['parameters']), int(record['macs'])
+    )
+    for record in records
+  }
+
+
 @pytest.fixture(scope='module')
-def counts(root):
-  return results.read_counts(root / 'docs/results.csv')
+def counts(root, tables):
+  return _read_counts(root / 'docs/results.csv', tables)
 
 
 @pytest.fixture(scope='module')
@@ -84,6 +105,7 @@ def _about_cost(why):
 
 def test_reasons_that_are_sums(sized, counts):
   by_reason = {key: 0 for key in results_page.REASONS}
+  ratios = collections.defaultdict(list)
   for row, count in sized:
     gflops = row.number('gflops', 'gflops_per_view')
     for key in row.why:
@@ -92,6 +114,9 @@ def test_reasons_that_are_sums(sized, counts):
       assert 2 * count.macs / 1e9 == pytest.approx(gflops, rel=2e-2)
     if '112' in row.why and not row.overrides and 'r3d' in row.network:
       assert 8 * count.macs / 1e9 == pytest.approx(gflops, rel=4e-2)
+    if '2plus1d' in row.why:
+      ratio = gflops / (count.macs / 1e9)
+      ratios[row.network, row.clip[1]].append(ratio)
     if 'cut' in row.why and not row.overrides:
       assert int(count.parameters / 1e5) / 10 == row.number('params_m')
     if 'bias' in row.why:
@@ -103,6 +128,10 @@ def test_reasons_that_are_sums(sized, counts):
       left = row.number('params_m') - (count.parameters + biases) / 1e6
       assert round(left, 2) == {'34': 0.09, '101': 0.01}[layers]
   assert all(by_reason.values()), 'a reason that no row has'
+  assert round(ratios['r2plus1d_34', 224][0], 2) == 0.94
+  assert 4.3 < ratios['r2plus1d_101', 224][0] < 4.4
+  (large,), small = (ratios['r2plus1d_50', size] for size in (224, 112))
+  assert small[0] / large == pytest.approx(4, rel=0.02)
   # What MTNet-S is said to have at Table 5.1's clip: there it is MTNet-M.
   medium = counts[Request('mtnet_m', (), (16, 256, 256))]
   assert round(medium.macs / 1e9, 1) == 5.8
@@ -162,10 +191,12 @@ def run(tmp_path):
 
 def test_an_own_run(run, monkeypatch):
   monkeypatch.chdir(run.parent)
-  got = results.read_run('mine = my own=run')
+  run.rename('lr=0.1')
+  got = results.read_run('my own=lr=0.1')
   assert (got.label, got.workdir, got.network) == (
-    'mine = my own', 'run', 'mtnet_xs'
+    'my own', 'lr=0.1', 'mtnet_xs'
   )  # fmt: skip
+  assert got.overrides == (('recurrence', False),)
   assert (got.num_classes, got.clip, got.views) == (3, (4, 32, 32), 6)
   assert got.top1 == 0.625
   model = results.models.build('mtnet_xs', 3, recurrence=False)
@@ -185,6 +216,15 @@ def test_runs_that_cannot_be_read(run):
   summary.unlink()
   with pytest.raises(UserError, match=r'Evaluate the run with python eval\.py'):
     results.read_run(f'a={run}')
+  config = json.loads((run / 'config.json').read_text())
+  summary.write_text('{"top1": 0.5}')
+  for key in ('local_ratio', 'dropout'):
+    ill = config | {'model': config['model'] | {key: 'high'}}
+    (run / 'config.json').write_text(json.dumps(ill))
+    with pytest.raises(
+      UserError, match=r'config\.json makes no network: .*str'
+    ):
+      results.read_run(f'a={run}')
   (run / 'config.json').unlink()
   with pytest.raises(UserError, match=r'config\.json cannot be read'):
     results.read_run(f'a={run}')
@@ -193,19 +233,30 @@ def test_runs_that_cannot_be_read(run):
 def test_everything_is_written(tmp_path, tables, counts, monkeypatch):
   monkeypatch.setattr(results, 'count', counts.__getitem__)
   mine = results_page.Run(
-    'My own | run', 'runs/mine', 'mtnet_xs', 3, (4, 32, 32), 6, 0.625,
+    'My own\n |  *run*', 'runs/`mine`', 'mtnet_xs',
+    (('cell', 'gru'), ('gate', True)), 3, (4, 32, 32), 6, 0.625,
     Count(1_234_567, 98_765_432),
   )  # fmt: skip
   results.write(tmp_path / 'new', [mine])
-  assert results.read_counts(tmp_path / 'new/results.csv') == counts
+  assert _read_counts(tmp_path / 'new/results.csv', tables) == counts
   lines = (tmp_path / 'new/results.md').read_text('utf-8').splitlines()
   assert (
-    r'| My own \| run (`runs/mine`) | `mtnet_xs` | 4×32² | 3 | 1.23 | 0.0988 '
-    '| 6 | 62.5 |'
+    r'| My own \| \*run\* (runs/\`mine\`) | `mtnet_xs cell=gru gate=True` '
+    '| 4×32² | 3 | 1.23 | 0.0988 | 6 | 62.5 |'
   ) in lines
   for name in ('srtg', 'kinetics', 'convolutions'):
     path = tmp_path / f'new/{name}_accuracy.png'
     assert path.read_bytes().startswith(b'\x89PNG')
+
+
+@pytest.mark.parametrize(
+  'name', ['results.md', 'results.csv', blobs.FIGURES[0]]
+)
+def test_what_cannot_be_written_is_told_first(name, tmp_path, monkeypatch):
+  monkeypatch.setattr(results, 'count', lambda _: pytest.fail('counted'))
+  (tmp_path / name).mkdir()
+  with pytest.raises(UserError, match=f'{name} is a folder'):
+    results.write(tmp_path, [])
 
 
 def test_a_row_of_the_page(tables):
@@ -221,8 +272,33 @@ def test_a_row_of_the_page(tables):
   }  # fmt: skip
 
 
+def test_areas_are_parameters():
+  marks = [
+    blobs.Blob('a', 5.0, 70.0, 10.0, 'others'),
+    blobs.Blob('b', 50.0, 80.0, 60.0, 'SRTG'),
+  ]
+  stars = [
+    blobs.Star('large', 7.0, 72.0, 20.0),
+    blobs.Star('small', 8.0, 74.0, 0.2),
+  ]
+  figure = blobs.draw([blobs.Panel('', marks)], stars)
+  area = {}
+  for drawn in figure.axes[0].collections:
+    ((x, y),), (size,) = drawn.get_offsets(), drawn.get_sizes()
+    # A blob and the white below it are of one size.
+    assert area.setdefault((float(x), float(y)), size) == size
+  a, b, large, small = (
+    area[mark.gflops, mark.top1] for mark in (*marks, *stars)
+  )
+  np.testing.assert_allclose([b / a, large / a], [6, 2])
+  assert small > area[5.0, 70.0] * 0.2 / 10 and small > 7**2
+
+
 def test_labels_do_not_cover_each_other(tables):
-  own = [blobs.Star('Mine', 2.57, 81.0), blobs.Star('Mine too', 9.0, 76.8)]
+  own = [
+    blobs.Star('Mine', 2.57, 81.0, 8.6),
+    blobs.Star('Mine too', 9.0, 76.8, 60.0),
+  ]
   for panel in (
     blobs.kinetics_panel(tables), *blobs.srtg_panels(tables)
   ):  # fmt: skip

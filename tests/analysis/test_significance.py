@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+import matplotlib.colors
 import numpy as np
 import pytest
 import rich.console
@@ -136,8 +137,10 @@ def test_arrays_that_are_no_predictions(tmp_path, files):
     np.savez(tmp_path / f'{name}.npz', **arrays)
   wrong = [f'{name}.npz' for name in wrong]
   for name in ('one.npy', 'others.npz', 'pickled.npz', *wrong):
-    with pytest.raises(UserError, match=r'is not what eval\.py writes'):
+    with pytest.raises(UserError, match=r'is not what eval\.py writes') as told:
       significance.compare(files[0], tmp_path / name)
+    assert 'allow_pickle' not in str(told.value)
+    assert '..' not in str(told.value).replace(str(tmp_path), '')
 
 
 def test_the_command(root, files):
@@ -168,10 +171,24 @@ def test_gains_by_hand(files):
   assert more == rows
 
 
+def test_equal_gains_stay_in_order():
+  # 1/3, of which the shares' differences are 2/3 - 1/3 and 1 - 2/3.
+  labels = np.repeat([0, 1, 2], 3)
+  right = np.array
+  pair = significance.Pair(
+    labels,
+    right([1, 0, 0, 1, 1, 0, 1, 0, 0], bool),
+    right([1, 1, 0, 1, 1, 1, 1, 1, 0], bool),
+    3,
+  )
+  rows = significance.per_class(pair, ('a', 'b', 'c'))
+  assert [row.name for row in rows] == ['a', 'b', 'c']
+
+
 def test_gains_are_written(tmp_path):
   rows = [
-    significance.Gain('a, "b"', 4, 0.25, 0.5),
-    significance.Gain('c', 3, 2 / 3, 1 / 3),
+    significance.Gain('a, "b"', 4, 1, 2),
+    significance.Gain('c', 3, 2, 1),
   ]
   significance.write_gains(rows, tmp_path / 'gains.csv')
   with (tmp_path / 'gains.csv').open(encoding='utf-8') as file:
@@ -186,11 +203,37 @@ def test_gains_are_written(tmp_path):
 @pytest.mark.parametrize('classes', [1, 40, 41, 90])
 def test_gains_are_drawn(classes, tmp_path):
   rows = [
-    significance.Gain(f'${i}' * 30, 5, 0.5, 1 - i / classes)
+    significance.Gain(f'${i}' * 30, 180, 90, 180 - 180 * i // classes)
     for i in range(classes)
   ]
-  significance.draw_gains(rows, tmp_path / 'gains.png')
-  assert (tmp_path / 'gains.png').read_bytes().startswith(b'\x89PNG')
+  figure = significance.draw_gains(rows)
+  figure.savefig(tmp_path / 'gains.png')
+  everything = [bar.get_width() for bar in figure.axes[0].patches]
+  expected = [100 * (90 - 180 * i // classes) / 180 for i in range(classes)]
+  np.testing.assert_allclose(everything, expected)
+  named = [len(axes.patches) for axes in figure.axes[1:]]
+  assert named == ([] if classes <= 40 else [20, 20])
+
+
+def test_bars_by_hand():
+  rows = [
+    significance.Gain('better in B', 4, 1, 3),
+    significance.Gain('x' * 40, 5, 2, 2),
+    significance.Gain('worse-in-B' * 5, 10, 9, 6),
+  ]
+  figure = significance.draw_gains(rows)
+  (axes,) = figure.axes
+  assert [bar.get_width() for bar in axes.patches] == [50, 0, -30]
+  colors = [bar.get_facecolor() for bar in axes.patches]
+  assert colors == [
+    matplotlib.colors.to_rgba(c) for c in ('tab:blue', '0.7', 'tab:red')
+  ]
+  assert [text.get_text() for text in axes.get_yticklabels()] == [
+    'better in B (4)',
+    f'{"x" * 40} (5)',
+    f'{"worse-in-B" * 3}worse-in-… (10)',
+  ]
+  assert figure.get_suptitle() == '1 classes gain, 1 lose, 1 stay'
 
 
 def test_names_of_the_classes(files, tmp_path, capsys):
@@ -213,6 +256,10 @@ def test_names_of_the_classes(files, tmp_path, capsys):
     significance.main(argv, png, str(other))
   with pytest.raises(UserError, match=r'ends in \.png'):
     significance.main(argv, str(tmp_path / 'gains.svg'), None)
+  for folder in ('a.png', 'b.csv'):
+    (tmp_path / folder).mkdir()
+    with pytest.raises(UserError, match=f'{folder} is a folder'):
+      significance.main(argv, str(tmp_path / f'{folder[0]}.png'), None)
 
 
 def test_runs_of_other_numbers_of_classes(files, tmp_path):

@@ -392,6 +392,8 @@ def test_override_that_the_model_lacks(name, override):
     ({'stage_features': (8, 8, 8)}, 'must be the channels of 4 stages'),
     ({'stage_features': (8, 8, 8, 0)}, 'must be the channels of 4 stages'),
     ({'input_std': (0.2, 0.2, 0)}, r'`input_std` .* three numbers above 0'),
+    ({'stem_frames': 0}, r'`stem_frames` \(=0\) must be at least 1'),
+    ({'input_mean': 'abc'}, r'`input_mean` .* three numbers above 0'),
     ({'input_mean': (0.4,)}, r'`input_mean` .* three numbers above 0'),
   ],
 )
