@@ -1,6 +1,7 @@
 """Checkpoints of a workdir: the last two, and the best on validation."""
 
 import contextlib
+import os
 import pathlib
 import tempfile
 import time
@@ -32,8 +33,14 @@ def make_workdir(path: str | pathlib.Path) -> pathlib.Path:
     The path.
 
   Raises:
-    UserError: it cannot be written.
+    UserError: it cannot be written, or has no name.
   """
+  # As a Path it would be the current folder.
+  if not os.fspath(path):
+    raise UserError(
+      "The name of the folder to write to is empty: was a shell's variable not "
+      'set? Name a folder; . is the current one.'
+    )
   path = pathlib.Path(path)
   try:
     path.mkdir(parents=True, exist_ok=True)

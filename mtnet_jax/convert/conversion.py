@@ -15,6 +15,7 @@ from mtnet_jax import evaluation
 from mtnet_jax.checkpoints import leaf_paths
 from mtnet_jax.convert import layouts
 from mtnet_jax.errors import UserError
+from mtnet_jax.inputs import printable
 from mtnet_jax.optim import CLASSIFIER
 
 # BN counts its batches in PyTorch; we have no use for the number.
@@ -174,7 +175,7 @@ def check(
   if absent and not problems:
     problems.append(f'{len(absent)} are missing ({", ".join(absent[:3])})')
   if conversion.unused:
-    few = ', '.join(conversion.unused[:3])
+    few = ', '.join(map(printable, conversion.unused[:3]))
     problems.append(f'{len(conversion.unused)} are left over ({few})')
   if problems and not allow_mismatch:
     raise UserError(

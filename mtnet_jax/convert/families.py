@@ -108,13 +108,14 @@ def recognize(
   Args:
     tensors: by name.
     prefix: that their names had in the file.
-    family: one of `FAMILIES`, where the names alone leave a choice.
+    family: one of `FAMILIES`; needed where the names alone leave a choice.
 
   Returns:
     The origin; None for anything that we do not know.
 
   Raises:
-    UserError: `family` has other names.
+    UserError: `family` has other names, or is needed; or tensors that tell the
+      width of a network are missing.
   """
   blocks = len({m[0] for m in map(_BLOCK.match, tensors) if m})
   possible = tuple(_X3D_STEMS[stem] for stem in _X3D_STEMS if stem in tensors)
@@ -124,7 +125,11 @@ def recognize(
   elif {'stem.0.weight', 'layer1.0.conv2.1.weight'} <= tensors.keys():
     what = _resnet_name(tensors, blocks)
     names = (what,) if what in models.NAMES else ()
-    possible = _resnet_families(tensors, what, prefix)
+    possible = _resnet_families(tensors, what)
+    # torchvision published this one; the author saves what DataParallel wraps.
+    likely = what == 'r2plus1d_18' and not prefix.startswith('module.')
+    if len(possible) > 1 and not (family or likely):
+      raise _ambiguous(what)
   else:
     return None
   if family is not None and family not in possible:
@@ -137,11 +142,17 @@ def recognize(
 
 
 def _resnet_name(tensors: Mapping[str, np.ndarray], blocks: int) -> str:
-  bottleneck = 'layer1.0.conv3.0.weight' in tensors
+  first, last = 'layer1.0.conv1.0.weight', 'layer1.0.conv3.0.weight'
+  bottleneck = last in tensors
   kind = 'r2plus1d' if 'layer1.0.conv2.0.3.weight' in tensors else 'r3d'
   if bottleneck:
-    inner = tensors['layer1.0.conv1.0.weight'].shape[0]
-    outer = tensors['layer1.0.conv3.0.weight'].shape[0]
+    for name in (first, last):
+      if name not in tensors or not tensors[name].ndim:
+        raise UserError(
+          f'The file has {last}, but {name} is missing or a single number: it '
+          'is of no network that we know. Give another one.'
+        )
+    inner, outer = tensors[first].shape[0], tensors[last].shape[0]
     kind = f'wide_{kind}' if inner == 2 * outer else kind
   if any('.sar.' in name for name in tensors):
     kind = f'srtg_{kind}'
@@ -150,17 +161,23 @@ def _resnet_name(tensors: Mapping[str, np.ndarray], blocks: int) -> str:
 
 
 def _resnet_families(
-  tensors: Mapping[str, np.ndarray], name: str, prefix: str
+  tensors: Mapping[str, np.ndarray], name: str
 ) -> tuple[str, ...]:
-  """Those whose names these are, the likelier one first."""
+  """Those whose names these are."""
   if 'layer1.0.conv2.0.weight' in tensors:
     return ('torchvision',)
-  if not name.startswith('r2plus1d'):
-    return ('srtg',)
-  # torchvision published this one; the author saves what DataParallel wraps.
-  if name == 'r2plus1d_18' and not prefix.startswith('module.'):
-    return 'torchvision', 'srtg'
-  return 'srtg', 'torchvision'
+  return ('torchvision', 'srtg') if name.startswith('r2plus1d') else ('srtg',)
+
+
+def _ambiguous(name: str) -> UserError:
+  frames, _, _, theirs, _ = _RESNET_CLIPS['torchvision']
+  *_, authors, _ = _RESNET_CLIPS['srtg']
+  return UserError(
+    f"The file is of {name}, which torchvision and SRTG's author name alike. "
+    'Say who trained it: --family=torchvision (pixels by the mean and '
+    f'deviation of its own, clips of {frames} × {theirs}²) or --family=srtg '
+    f"(ImageNet's mean, clips of {frames} × {authors}²)."
+  )
 
 
 def layout(family: str, model: str) -> layouts.Layout | None:

@@ -9,11 +9,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mtnet_jax.errors import UserError
+from mtnet_jax.inputs import printable
 
 # Under which training programs keep the network's state in a checkpoint.
 _WRAPPERS = ('state_dict', 'model_state', 'model')
+# How often at most; a dictionary in a pickle may contain itself.
+_DEPTH = 4
+_CONVERT = 'Save the network again with its weights as float32.'
 # Of wrapping modules: DataParallel's, and of programs that have a `model`.
 _PREFIXES = ('module.', 'model.')
+# Names of PyTorch's dtypes that have a value for an element, as NumPy's do.
+_DTYPES = (
+  *('float16', 'bfloat16', 'float32', 'float64'),
+  *('bool', 'uint8', 'int8', 'int16', 'int32', 'int64'),
+)
 
 
 class State(NamedTuple):
@@ -39,8 +48,8 @@ def read(path: str | pathlib.Path) -> State:
     The tensors by name. NaN and infinity are an error.
 
   Raises:
-    UserError: there is no such file, it is damaged, it holds code or anything
-      else than tensors, or PyTorch is not installed.
+    UserError: there is no such file, it is damaged, it holds code, no tensors
+      or such as are not arrays of real numbers, or PyTorch is not installed.
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -53,6 +62,12 @@ def read(path: str | pathlib.Path) -> State:
     tensors = _read_safetensors(path)
   else:
     tensors = _read_torch(path)
+  if not tensors:
+    raise UserError(
+      f'{path} (--from) holds no tensors by name. Give a state dict, saved by '
+      'torch.save(network.state_dict(), FILE), or a checkpoint with one under '
+      f'{", ".join(map(repr, _WRAPPERS))}.'
+    )
   tensors, prefix = _without_prefix(tensors)
   _check_finite(path, tensors)
   return State(tensors, prefix)
@@ -66,6 +81,18 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     tensors = safetensors_numpy.load_file(path)
   except (OSError, safetensors.SafetensorError) as error:
     raise _damaged(path) from error
+  except (KeyError, AttributeError, TypeError) as error:
+    # So it says that NumPy has not one of the dtypes.
+    raise UserError(
+      f'{path} (--from) holds numbers of a kind that NumPy has not '
+      f'({printable(str(error))}), of 8 bits for instance. {_CONVERT}'
+    ) from error
+  for name, array in tensors.items():
+    if np.iscomplexobj(array):
+      raise UserError(
+        f'{path} (--from) holds the tensor {printable(name)} of complex '
+        f'numbers. {_CONVERT}'
+      )
   return {name: _as_float32(array) for name, array in tensors.items()}
 
 
@@ -87,14 +114,18 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
   tensors = {
     name: value for name, value in state.items() if torch.is_tensor(value)
   }
-  if not tensors:
-    raise UserError(
-      f'{path} (--from) holds no tensors by name. Give a state dict, saved by '
-      'torch.save(network.state_dict(), FILE), or a checkpoint with one under '
-      f'{", ".join(map(repr, _WRAPPERS))}.'
-    )
+  dtypes = [getattr(torch, name) for name in _DTYPES]
+  for name, t in tensors.items():
+    is_dense = t.layout is torch.strided and not (t.is_nested or t.is_meta)
+    if not (isinstance(name, str) and is_dense and t.dtype in dtypes):
+      raise UserError(
+        f'{path} (--from) holds the tensor {printable(str(name))} '
+        f'({t.device.type}, {t.layout}, {t.dtype}), which is no dense array of '
+        f'real numbers with a text for a name. {_CONVERT}'
+      )
+  # force: whatever PyTorch would first have done to them by hand.
   return {
-    name: (t.float() if t.is_floating_point() else t).detach().numpy()
+    name: (t.float() if t.is_floating_point() else t).numpy(force=True)
     for name, t in tensors.items()
   }
 
@@ -128,12 +159,15 @@ def _damaged(path: pathlib.Path) -> UserError:
 
 def _unwrap(checkpoint: Any) -> Mapping[str, Any]:
   """The state dict of what `torch.load` gives; {} where there is none."""
-  if not isinstance(checkpoint, Mapping):
-    return {}
-  for key in _WRAPPERS:
-    if isinstance(checkpoint.get(key), Mapping):
-      return _unwrap(checkpoint[key])
-  return checkpoint
+  for _ in range(_DEPTH):
+    if not isinstance(checkpoint, Mapping):
+      break
+    inner = [checkpoint.get(key) for key in _WRAPPERS]
+    inner = [value for value in inner if isinstance(value, Mapping)]
+    if not inner:
+      return checkpoint
+    checkpoint = inner[0]
+  return {}
 
 
 def _without_prefix(
@@ -150,8 +184,9 @@ def _without_prefix(
 def _check_finite(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> None:
   wrong = [name for name, t in tensors.items() if not np.isfinite(t).all()]
   if wrong:
+    few = ', '.join(map(printable, wrong[:3]))
     raise UserError(
-      f'{len(wrong)} tensors of {path} (--from) hold NaN or infinity, '
-      f'{", ".join(wrong[:3])} for instance: its training diverged, or the '
-      'file is damaged. Take another checkpoint.'
+      f'{len(wrong)} tensors of {path} (--from) hold NaN or infinity, {few} '
+      'for instance: its training diverged, or the file is damaged. Take '
+      'another checkpoint.'
     )

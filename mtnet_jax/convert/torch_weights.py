@@ -10,6 +10,7 @@ of every tensor what became of it. docs/weights.md says whose weights.
 """
 
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -23,12 +24,19 @@ from ml_collections import config_flags
 from mtnet_jax import cli, evaluation, run_folder
 from mtnet_jax.checkpoints import Checkpoints, leaf_paths, make_workdir
 from mtnet_jax.convert import conversion, families, torch_files
+from mtnet_jax.data.sources import number_labels
 from mtnet_jax.errors import UserError
+from mtnet_jax.inputs import printable
 from mtnet_jax.optim import CLASSIFIER
 from mtnet_jax.state import TrainState
 
 _BIAS = f'params/{CLASSIFIER}/bias'
 _SECTIONS = ('data', 'model', 'eval')
+_WANTED_LABELS = 'Give a text file with the name of a class a line.'
+_WRITTEN = (
+  *('checkpoints', 'config.json', 'config.py'),
+  *('labels.txt', 'conversion.json'),
+)
 
 
 def convert(
@@ -51,7 +59,7 @@ def convert(
     model_name: our name of the network.
     config: of the run; what the weights ask for is set in it: the network, its
       clips, and how their pixels are normalised.
-    workdir: of the run, which must not hold one yet.
+    workdir: of the run, which must hold nothing yet that is written here.
     overrides: of keys of the configuration, after that.
     labels: a file with the name of a class a line; None: class_000, ...
     new_head: begin with a random class head, for these labels.
@@ -67,7 +75,6 @@ def convert(
     UserError: the file cannot be read or is of another network, the labels do
       not fit, or the workdir cannot be written. Then nothing is.
   """
-  workdir = pathlib.Path(workdir)
   _check_unused(workdir)
   families.check_model(model_name)
   if new_head and labels is None:
@@ -96,17 +103,21 @@ def convert(
   _show(result, origin)
   conversion.check(result, source, allow_mismatch)
   variables = conversion.complete(result, model, config)
-  _write(make_workdir(workdir), variables, config, names)
+  workdir = make_workdir(workdir)
+  _write(workdir, variables, config, names)
   _write_report(workdir, result, source, origin, model_name)
   return result
 
 
-def _check_unused(workdir: pathlib.Path) -> None:
-  for name in ('checkpoints', 'config.json'):
-    if (workdir / name).exists():
+def _check_unused(workdir: str | pathlib.Path) -> None:
+  if not os.fspath(workdir):
+    make_workdir(workdir)  # which refuses it
+  for name in _WRITTEN:
+    # A link that leads nowhere is there as well.
+    if os.path.lexists(os.path.join(workdir, name)):
       raise UserError(
-        f'{workdir} (--out) holds a run already: {name} is there. Give another '
-        'folder, or remove it.'
+        f'{workdir} (--out) holds a run already, or a part of one: {name} is '
+        'there. Give another folder, or remove it.'
       )
 
 
@@ -114,9 +125,10 @@ def _check_origin(source, tensors, origin, model_name, allow_mismatch):
   """The layout of the file's tensors, where it is of this network."""
   if origin is None:
     raise UserError(
-      f'{source} (--from) holds {len(tensors)} tensors, {next(iter(tensors))} '
-      'for instance, but no network that we know: X3D as PyTorchVideo or '
-      "PySlowFast name it, or a 3-D ResNet as torchvision or SRTG's author do."
+      f'{source} (--from) holds {len(tensors)} tensors, '
+      f'{printable(next(iter(tensors)))} for instance, but no network that we '
+      'know: X3D as PyTorchVideo or PySlowFast name it, or a 3-D ResNet as '
+      "torchvision or SRTG's author do."
     )
   layout = families.layout(origin.family, model_name)
   if layout is None or not (model_name in origin.models or allow_mismatch):
@@ -138,7 +150,13 @@ def _class_names(tensors, layout, labels, new_head) -> tuple[str, ...]:
     raise UserError(
       f'The file has no class head ({bias}). Give --new_head and --labels=FILE.'
     )
-  (count,) = tensors[bias].shape
+  if tensors[bias].ndim != 1 or not tensors[bias].size:
+    raise UserError(
+      f'{bias} of the file is of shape {tensors[bias].shape}, where the bias '
+      'of a class head has one axis, of the classes. Give another file, or '
+      '--new_head and --labels=FILE.'
+    )
+  count = tensors[bias].size
   if labels is None:
     logging.warning(
       'The %d classes have no names: give --labels=FILE, a name a line, in the '
@@ -156,10 +174,17 @@ def _class_names(tensors, layout, labels, new_head) -> tuple[str, ...]:
 
 
 def _read_labels(path: str | pathlib.Path) -> tuple[str, ...]:
-  path = pathlib.Path(path)
-  if not path.is_file():
-    raise UserError(f'There is no file {path} (--labels), a class name a line.')
-  return run_folder.read_class_names(path)
+  try:
+    names = tuple(pathlib.Path(path).read_text('utf-8').splitlines())
+  except (OSError, UnicodeDecodeError) as error:
+    cause = getattr(error, 'strerror', None) or 'it is not text in UTF-8'
+    raise UserError(
+      f'{path} (--labels) cannot be read: {cause}. {_WANTED_LABELS}'
+    ) from error
+  if not names:
+    raise UserError(f'{path} (--labels) is empty. {_WANTED_LABELS}')
+  number_labels(names, path)
+  return names
 
 
 def _show(result: conversion.Conversion, origin: families.Origin) -> None:
@@ -176,7 +201,7 @@ def _show(result: conversion.Conversion, origin: families.Origin) -> None:
     ('New', result.new_head),
     ('Misshapen', result.misshapen),
     ('Missing', missing),
-    ('Left over', result.unused),
+    ('Left over', [printable(name) for name in result.unused]),
   ):
     if lines:
       print(f'{title}:', *lines, sep='\n  ')

@@ -37,6 +37,8 @@ _REFERENCE = flags.DEFINE_string(
 def main(_) -> None:
   """Runs the table that the flags describe; exits with 1 if a run failed."""
   config = cli.get_config(_CONFIG)
+  if not _OUT.value:
+    raise UserError('--out is empty. Name a folder for the table.')
   table = plan.make(
     config,
     _TABLE.value,

@@ -103,7 +103,9 @@ def test_files_are_recognized(name, family):
     if 'layer1.0.conv3.0.weight' in tensors
     else {}
   )
-  origin = families.recognize(tensors, 'module.' if family == 'srtg' else '')
+  origin = families.recognize(
+    tensors, '', family if name.startswith('r2plus1d') else None
+  )
   assert origin.family == family and name in origin.models
   assert name in _X3D or origin.models == (name,)
 
@@ -112,13 +114,32 @@ def test_where_names_leave_a_choice():
   tensors = dict.fromkeys(tensor_names.of('r2plus1d_18', 'srtg'), np.zeros(1))
   assert families.recognize(tensors, '').family == 'torchvision'
   assert families.recognize(tensors, '', 'srtg').family == 'srtg'
-  assert families.recognize(tensors, 'module.').family == 'srtg'
+  for prefix in ('module.', 'module.model.'):
+    with pytest.raises(UserError, match=r'r2plus1d_18, which torchv.* alike'):
+      families.recognize(tensors, prefix)
   assert families.recognize(tensors, 'module.', 'torchvision').text == (
     'r2plus1d_18 of torchvision'
   )
   with pytest.raises(UserError, match='is of torchvision or srtg'):
     families.recognize(tensors, '', 'pyslowfast')
   assert families.recognize({'conv1.weight': np.zeros(1)}, '') is None
+  deeper = dict.fromkeys(tensor_names.of('r2plus1d_34', 'srtg'), np.zeros(1))
+  with pytest.raises(
+    UserError, match=r'--family=torchvision .*16 × 112².*224²'
+  ):
+    families.recognize(deeper, '')
+  assert families.recognize(deeper, '', 'srtg').models == ('r2plus1d_34',)
+
+
+@pytest.mark.parametrize('change', [None, np.zeros(())])
+def test_bottlenecks_without_a_width(change):
+  name = 'layer1.0.conv1.0.weight'
+  tensors = dict.fromkeys(tensor_names.of('r3d_50', 'srtg'), np.zeros(1))
+  tensors[name] = change
+  if change is None:
+    del tensors[name]
+  with pytest.raises(UserError, match=f'{name} is missing or a single number'):
+    families.recognize(tensors, '')
 
 
 def test_networks_that_we_have_not():

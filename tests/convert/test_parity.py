@@ -94,38 +94,39 @@ def test_x3d_of_pyslowfast():
   _compare(network, 'x3d_s', 'pyslowfast')
 
 
-def test_x3d_of_pytorchvideo(monkeypatch):
-  network = _create_x3d(monkeypatch)
-  tensors = None
-  if network is None:
-    # Its layers, listed by hand, under its names.
-    depths = tensor_names.X3D_DEPTHS['x3d_xs']
-    network = torch_networks.X3D(depths, 7, norm_all_shortcuts=False)
-    named = zip(
-      [
-        n
-        for n in tensor_names.pyslowfast('x3d_xs')
-        if n in network.state_dict()
-      ],
-      tensor_names.pytorchvideo('x3d_xs'),
-      strict=True,
-    )
-    tensors = {theirs: network.state_dict()[ours] for ours, theirs in named}
+def test_layers_of_pytorchvideo():
+  depths = tensor_names.X3D_DEPTHS['x3d_xs']
+  network = torch_networks.X3D(depths, 7, norm_all_shortcuts=False)
+  # Values are shared: they are drawn in `_compare`.
+  state = network.state_dict()
+  named = zip(
+    [name for name in tensor_names.pyslowfast('x3d_xs') if name in state],
+    tensor_names.pytorchvideo('x3d_xs'),
+    strict=True,
+  )
+  tensors = {theirs: state[ours] for ours, theirs in named}
   _compare(network, 'x3d_xs', 'pytorchvideo', tensors)
 
 
+def test_x3d_of_pytorchvideo_itself(monkeypatch):
+  network = _create_x3d(monkeypatch)
+  assert sorted(network.state_dict()) == sorted(
+    tensor_names.pytorchvideo('x3d_xs')
+  )
+  _compare(network, 'x3d_xs', 'pytorchvideo')
+
+
 def _create_x3d(monkeypatch):
-  """PyTorchVideo's own network, where it is installed; else None."""
+  """PyTorchVideo's own network."""
+  pytest.importorskip('pytorchvideo')
   if 'torchvision' not in sys.modules:
     # For boxes, which X3D has not, it imports one name of torchvision.
     package, ops = (types.ModuleType(n) for n in ('torchvision', 'ops'))
     package.ops, ops.RoIAlign = ops, None
     monkeypatch.setitem(sys.modules, 'torchvision', package)
     monkeypatch.setitem(sys.modules, 'torchvision.ops', ops)
-  try:
-    from pytorchvideo.models.x3d import create_x3d
-  except ImportError:
-    return None
+  from pytorchvideo.models.x3d import create_x3d
+
   return create_x3d(
     input_clip_length=4,
     input_crop_size=32,

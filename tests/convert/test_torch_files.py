@@ -1,8 +1,10 @@
 """Files are read as they come, and nothing in them is run."""
 
+import json
 import os
 import pickle
 import re
+import struct
 import sys
 
 import numpy as np
@@ -45,6 +47,55 @@ def test_safetensors_need_no_torch(tmp_path):
   path.write_bytes(path.read_bytes()[:-1])
   with pytest.raises(UserError, match='is damaged, cut off, or no checkp'):
     torch_files.read(path)
+
+
+def _write_raw(path, dtype, name='a'):
+  """A `.safetensors` file of one zero of eight bytes or less."""
+  size = 8 if dtype == 'C64' else 1
+  entry = {'dtype': dtype, 'shape': [1], 'data_offsets': [0, size]}
+  header = json.dumps({name: entry}).encode()
+  path.write_bytes(struct.pack('<Q', len(header)) + header + bytes(size))
+
+
+def test_safetensors_without_numbers_of_numpy(tmp_path):
+  path = tmp_path / 'weights.safetensors'
+  _write_raw(path, 'F8_E4M3')
+  with pytest.raises(UserError, match=r'NumPy has not .*float8.*as float32'):
+    torch_files.read(path)
+  _write_raw(path, 'C64', 'a\x1b[2J')
+  with pytest.raises(UserError, match='complex numbers') as caught:
+    torch_files.read(path)
+  assert r'the tensor a\x1b[2J of' in str(caught.value)
+  save_file({}, path)
+  with pytest.raises(UserError, match='holds no tensors by name'):
+    torch_files.read(path)
+
+
+@pytest.mark.filterwarnings('ignore:torch.quantize:UserWarning')
+def test_tensors_that_are_no_arrays(tmp_path):
+  torch = pytest.importorskip('torch')
+  path, dense = tmp_path / 'other.pth', torch.ones(2, 2)
+  others = [
+    dense.to_sparse(),
+    torch.quantize_per_tensor(dense, 0.1, 0, torch.qint8),
+    dense.to('meta'),
+    dense.to(torch.complex64),
+    dense.to(torch.float8_e4m3fn),
+  ]
+  for content in [{'b\n': other} for other in others] + [{7: dense}]:
+    torch.save({'a': dense, **content}, path)
+    with pytest.raises(UserError, match='no dense array of real n') as caught:
+      torch_files.read(path)
+    assert re.search(r'the tensor (b\\n|7) \(', str(caught.value))
+
+
+def test_a_checkpoint_that_contains_itself(tmp_path):
+  torch = pytest.importorskip('torch')
+  checkpoint = {'a': torch.ones(1)}
+  checkpoint['model'] = checkpoint
+  torch.save(checkpoint, tmp_path / 'ring.pth')
+  with pytest.raises(UserError, match='holds no tensors by name'):
+    torch_files.read(tmp_path / 'ring.pth')
 
 
 def test_without_torch_one_is_told(tmp_path, monkeypatch):

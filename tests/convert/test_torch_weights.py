@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import pathlib
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from safetensors.numpy import save_file
 
 from configs import base
 from mtnet_jax import evaluation, models, transfer
-from mtnet_jax.checkpoints import Checkpoints, leaf_paths
+from mtnet_jax.checkpoints import Checkpoints, leaf_paths, make_workdir
 from mtnet_jax.convert import conversion, families, layouts, torch_weights
 from mtnet_jax.errors import UserError
 from mtnet_jax.prediction import Predictor
@@ -62,8 +63,10 @@ def convert(tmp_path):
 
   def run(tensors, model='r3d_18', labels=('bright', 'dark'), **kw):
     path = tmp_path / 'weights.safetensors'
-    save_file({k: np.ascontiguousarray(t) for k, t in tensors.items()}, path)
-    if labels is not None:
+    save_file({k: np.array(t, order='C') for k, t in tensors.items()}, path)
+    if isinstance(labels, pathlib.Path):
+      kw['labels'] = labels
+    elif labels is not None:
       (tmp_path / 'names.txt').write_text('\n'.join(labels) + '\n')
       kw['labels'] = tmp_path / 'names.txt'
     return torch_weights.convert(
@@ -277,6 +280,63 @@ def test_labels(convert, tensors, tmp_path):
   _refused(convert, tmp_path, 'twice', tensors, labels=('run', 'run'))
   convert(tensors, labels=None)
   assert (tmp_path / 'run/labels.txt').read_text() == 'class_000\nclass_001\n'
+
+
+def test_files_of_labels(convert, tensors, tmp_path):
+  names = tmp_path / 'some.txt'
+
+  def refused(sentence):
+    _refused(convert, tmp_path, sentence, tensors, labels=names)
+
+  refused(r'some\.txt \(--labels\) cannot be read: No such file')
+  names.write_bytes(b'bright\n\xff\xfe\n')
+  refused('cannot be read: it is not text in UTF-8. Give a text file')
+  names.write_bytes(b'')
+  refused(r'some\.txt \(--labels\) is empty. Give a text file')
+  names.unlink()
+  names.mkdir()
+  refused('cannot be read: Is a directory')
+
+
+def test_a_head_that_is_none(convert, tensors, tmp_path):
+  for bias in (np.zeros((1, 2)), np.zeros(()), np.zeros(0)):
+    _refused(
+      convert,
+      tmp_path,
+      r'fc\.bias of the file is of shape',
+      tensors | {'fc.bias': bias.astype(np.float32)},
+    )
+
+
+def test_names_are_printable(convert, tensors, tmp_path, capsys):
+  name, seen = 'x\x1b[2J\n', r'x\x1b[2J\n'
+  other = np.zeros(1, np.float32)
+  _refused(convert, tmp_path, re.escape(f'({seen})'), tensors | {name: other})
+  _refused(convert, tmp_path, re.escape(f', {seen} for'), {name: other})
+  _refused(convert, tmp_path, re.escape(f'{seen} for'), {name: other * np.nan})
+  printed = capsys.readouterr().out
+  assert f'Left over:\n  {seen}\n' in printed and '\x1b' not in printed
+
+
+@pytest.mark.parametrize(
+  'name',
+  ['checkpoints', 'config.json', 'config.py', 'labels.txt', 'conversion.json'],
+)
+def test_nothing_is_written_over(tmp_path, name):
+  (tmp_path / 'run').mkdir()
+  (tmp_path / 'run' / name).symlink_to(tmp_path / 'nowhere')
+  with pytest.raises(UserError, match=f'{name} is there. Give another folder'):
+    torch_weights.convert('no.pth', 'r3d_18', None, tmp_path / 'run')
+  assert not (tmp_path / 'nowhere').exists()
+
+
+def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(UserError, match="a shell's variable not set"):
+    torch_weights.convert('no.pth', 'r3d_18', None, '')
+  with pytest.raises(UserError, match="a shell's variable not set"):
+    make_workdir('')
+  assert str(make_workdir('.')) == '.' and not [*tmp_path.iterdir()]
 
 
 def test_the_command(tensors, tmp_path, root):
