@@ -2,8 +2,9 @@
 
 Writes the network as a program that needs jax alone (model.stablehlo), its
 weights (params.safetensors) and what both mean (model.json), with --onnx also
-model.onnx; then checks them against the network, the program in a process
-without this library, and prints sizes and times.
+model.onnx. It checks them against the network, on the CPU, the program in a
+process without this library; then puts them in place and prints sizes and
+times.
 """
 
 from absl import flags

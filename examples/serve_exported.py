@@ -1,11 +1,9 @@
 """Classifies a video with an exported model: jax, numpy and PyAV alone.
 
-python examples/serve_exported.py FOLDER VIDEO
-
-It cuts the views that `predict.py` cuts. Where `crop_size` is not `input_size`
-another library resizes: pixels differ by one level, or by more where a side
-shrinks to less than half. Left out is what rare files need: seeking in long
-videos, AVI's missing timestamps, frames that are damaged.
+`python examples/serve_exported.py FOLDER VIDEO` cuts what `predict.py` cuts.
+Where `crop_size` is not `input_size` another library resizes: pixels differ by
+one level, or by more where a side shrinks to less than half. Left out is what
+rare files need: seeking, AVI's missing timestamps, frames that are damaged.
 """
 
 import json
@@ -23,7 +21,7 @@ def load(folder):
   model = json.loads((folder / 'model.json').read_text('utf-8'))
   if model['version'] != 2:
     sys.exit(f'{folder} has version {model["version"]}, this file reads 2.')
-  program = bytearray((folder / model['program']['file']).read_bytes())
+  program = bytearray((folder / 'model.stablehlo').read_bytes())
   return jax.jit(export.deserialize(program).call), model
 
 
@@ -42,8 +40,9 @@ def frames_of_views(count, num_frames, stride, num_views):
 def count_frames(path):
   """Frames in a video file, without decoding any."""
   with av.open(path) as file:
-    packets = file.demux(video=0)
-    return sum(p.size > 0 and not p.is_discard for p in packets)
+    if not file.streams.video:
+      sys.exit(f'{path} holds no video.')
+    return sum(p.size > 0 and not p.is_discard for p in file.demux(video=0))
 
 
 def decode(path, numbers, short_side):
@@ -64,10 +63,7 @@ def crops(image, num_crops, size):
   places = [slack // 2]
   if num_crops > 1:
     places = [round(i * slack / (num_crops - 1)) for i in range(num_crops)]
-  cut = [
-    image[:, p : p + side] if width > height else image[p : p + side]
-    for p in places
-  ]
+  cut = [image.take(range(p, p + side), int(width > height)) for p in places]
   cut, shape = np.float32(cut), (num_crops, size, size, 3)
   resized = jax.image.resize(cut, shape, 'linear', antialias=side > 2 * size)
   return np.rint(resized).astype(np.uint8)
@@ -85,16 +81,20 @@ def classify(folder, video):
     number: crops(image, at['num_crops'], at['input_size'])
     for number, image in decode(video, set(views.flat), at['crop_size'])
   }
-  probabilities = []
-  for view in views:
-    clips = np.stack([frames[number] for number in view], axis=1)  # j t s s c
-    probabilities.append(run(clips)[1])
-  return model['class_names'], np.concatenate(probabilities).mean(axis=0)
+  if len(frames) < len(set(views.flat)):
+    sys.exit(f'{video} is damaged: not all of its {count} frames are there.')
+  clips = (np.stack([frames[i] for i in view], axis=1) for view in views)
+  return model['class_names'], np.mean([run(c)[1] for c in clips], axis=(0, 1))
 
 
 if __name__ == '__main__':
   if len(sys.argv) != 3:
     sys.exit('Give two arguments: the exported FOLDER and a VIDEO.')
-  names, shares = classify(*sys.argv[1:])
+  try:
+    names, shares = classify(*sys.argv[1:])
+  except KeyError as error:
+    sys.exit(f'{sys.argv[1]}/model.json has no key {error}.')
+  except (av.FFmpegError, OSError, ValueError) as error:
+    sys.exit(f'Cannot be read: {error}.')
   for index in np.argsort(-shares, kind='stable')[:5]:
     print(f'{shares[index]:.6f}  {names[index]}')

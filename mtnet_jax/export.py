@@ -7,12 +7,13 @@ program expects and what its outputs mean. Programs of version 1 give
 probabilities alone.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -37,7 +38,6 @@ LICENSE_NOTE = (
   'Weights inherit the licence of the data that they were trained on: read it '
   'before you pass them on.'
 )
-# The description first: without it the folder holds no model.
 FILES = (METADATA, PROGRAM, PARAMETERS, ONNX)
 _AGAIN = 'Copy its folder again, or write it again with export.py.'
 _FORMAT, _VERSION = 'mtnet_jax', 2
@@ -62,11 +62,14 @@ def write(
   *,
   license: str | None = None,
   onnx: bytes | None = None,
+  check: Callable[[pathlib.Path], None] | None = None,
 ) -> None:
   """Writes `model.stablehlo`, `params.safetensors` and `model.json`.
 
-  The program takes any number of clips, on any of `PLATFORMS`. Whatever goes
-  wrong, an earlier export in the folder stays as it was.
+  The program takes any number of clips, on any of `PLATFORMS`. The files are
+  written and checked in a folder of their own inside `directory`, and moved
+  into place after that: until then, whatever goes wrong, an earlier export
+  stays as it was.
 
   Args:
     directory: made if need be; files of an earlier export are replaced.
@@ -78,6 +81,8 @@ def write(
     step: that the weights are of.
     license: of the weights; None: unknown.
     onnx: the network as ONNX, from `export_onnx.convert`: `model.onnx`.
+    check: is given the folder with the new files, and raises where they are
+      not to replace those of an earlier export.
 
   Raises:
     UserError: the directory cannot be written, or holds files of these names
@@ -105,7 +110,9 @@ def write(
     'license_note': LICENSE_NOTE,
     'class_names': class_names,
   }
-  _replace(directory, files, metadata)
+  # The description last: it tells of files that are there.
+  files[METADATA] = json.dumps(metadata, indent=2).encode()
+  _replace(directory, files, check)
 
 
 def clip_shape(
@@ -156,13 +163,20 @@ def _describe_files(
   sections = {
     'program': {
       'input': ['b', *shape],
+      'dtype': 'uint8',
+      'layout': 'b t h w c',
+      'color': 'RGB, 0 to 255',
       'logits': ['b', num_classes],
       'probabilities': ['b', num_classes],
       'platforms': PLATFORMS,
       'jax_version': jax.__version__,
     },
     'parameters': {},
-    'onnx': {'input': [1, *shape]},
+    'onnx': {
+      'input': [1, *shape],
+      'logits': [1, num_classes],
+      'probabilities': [1, num_classes],
+    },
   }
   names = zip(sections, (PROGRAM, PARAMETERS, ONNX), strict=True)
   return {
@@ -187,8 +201,12 @@ def _describe_model(
       'overrides': chosen,
       'num_parameters': sum(leaf.size for leaf in params),
     },
-    # The program does it itself: for whoever uses the parameters alone.
-    'normalization': {'mean': model.input_mean, 'std': model.input_std},
+    # For whoever uses the parameters alone.
+    'normalization': {
+      'mean': model.input_mean,
+      'std': model.input_std,
+      'inside_program': True,
+    },
     'data': {key: config.data[key] for key in _DATA_KEYS},
     'eval': {key: config.eval[key] for key in _EVAL_KEYS},
   }
@@ -211,25 +229,31 @@ def check_place(directory: pathlib.Path) -> None:
     )
 
 
-def remove(directory: pathlib.Path) -> None:
-  """Deletes an export's files and nothing else."""
-  for name in FILES:
-    (directory / name).unlink(missing_ok=True)
-
-
 def _replace(
-  directory: pathlib.Path, files: dict[str, bytes], metadata: dict[str, Any]
+  directory: pathlib.Path,
+  files: dict[str, bytes],
+  check: Callable[[pathlib.Path], None] | None,
 ) -> None:
-  description = json.dumps(metadata, indent=2)
-  # The description last.
-  files = {**files, METADATA: description.encode()}
-  try:
-    with tempfile.TemporaryDirectory(dir=directory, prefix='.export-') as new:
+  with _explaining_failure(directory):
+    folder = tempfile.TemporaryDirectory(dir=directory, prefix='.export-')
+  with folder:
+    new = pathlib.Path(folder.name)
+    with _explaining_failure(directory):
       for name, content in files.items():
-        (pathlib.Path(new) / name).write_bytes(content)
-      remove(directory)
+        (new / name).write_bytes(content)
+    if check is not None:
+      check(new)
+    with _explaining_failure(directory):
+      for name in set(FILES) - files.keys():  # of other weights than these
+        (directory / name).unlink(missing_ok=True)
       for name in files:
-        (pathlib.Path(new) / name).rename(directory / name)
+        (new / name).replace(directory / name)
+
+
+@contextlib.contextmanager
+def _explaining_failure(directory: pathlib.Path) -> Iterator[None]:
+  try:
+    yield
   except OSError as error:
     raise UserError(
       f'{directory} cannot be written: {error.strerror}. Free some space, or '

@@ -12,6 +12,7 @@ from types import ModuleType
 from unittest import mock
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -71,9 +72,9 @@ def convert(
       output_names=['logits', 'probabilities'],
     )
   except Exception as error:  # whatever the converter says of what it lacks
+    cause = (str(error).strip() or repr(error)).splitlines()[0]
     raise UserError(
-      f'jax2onnx cannot convert this network: {str(error).splitlines()[0]}. '
-      'Leave out --onnx.'
+      f'jax2onnx cannot convert this network: {cause}. Leave out --onnx.'
     ) from error
   return proto.SerializeToString()
 

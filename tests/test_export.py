@@ -109,12 +109,35 @@ def test_a_folder_of_version_1(directory, weights):
   program = bytes(jax.export.export(classify)(clips).serialize())
   (directory / 'model.stablehlo').write_bytes(program)
   path = directory / 'model.json'
-  metadata = json.loads(path.read_text()) | {'version': 1}
-  metadata['program']['sha256'] = hashlib.sha256(program).hexdigest()
+  found = json.loads(path.read_text())
+  metadata = {
+    'format': 'mtnet_jax',
+    'version': 1,
+    'program': {
+      'file': 'model.stablehlo',
+      'sha256': hashlib.sha256(program).hexdigest(),
+      'input': ['b', 2, 4, 4, 3],
+      'output': ['b', 3],
+      'platforms': ['cpu', 'cuda', 'tpu'],
+    },
+    **{key: found[key] for key in ('step', 'class_names', 'data', 'eval')},
+  }
   path.write_text(json.dumps(metadata))
   run, _ = export.load(directory)
   _, shares = _expected(_clips(3), weights)
   np.testing.assert_allclose(run(_clips(3)), shares, atol=1e-6)
+
+
+def test_a_folder_without_the_keys_that_came_later(directory, weights):
+  path = directory / 'model.json'
+  metadata = json.loads(path.read_text())
+  for key in ('dtype', 'layout', 'color'):
+    del metadata['program'][key]
+  del metadata['normalization']['inside_program']
+  path.write_text(json.dumps(metadata))
+  run, _ = export.load(directory)
+  _, shares = _expected(_clips(1), weights)
+  np.testing.assert_allclose(run(_clips(1)), shares, atol=1e-6)
 
 
 def test_what_the_description_says(directory):
@@ -122,6 +145,9 @@ def test_what_the_description_says(directory):
   assert metadata['class_names'] == list(_NAMES)
   assert (metadata['version'], metadata['step']) == (2, 12)
   assert metadata['program']['input'] == ['b', 2, 4, 4, 3]
+  assert metadata['program']['dtype'] == 'uint8'
+  assert metadata['program']['layout'] == 'b t h w c'
+  assert metadata['program']['color'] == 'RGB, 0 to 255'
   assert metadata['program']['logits'] == ['b', 3]
   assert metadata['program']['probabilities'] == ['b', 3]
   assert metadata['program']['jax_version'] == jax.__version__
@@ -142,7 +168,11 @@ def test_what_the_description_says(directory):
     'overrides': {'dtype': 'float32'},
     'num_parameters': 12,
   }
-  assert metadata['normalization'] == {'mean': [0.45] * 3, 'std': [0.225] * 3}
+  assert metadata['normalization'] == {
+    'mean': [0.45] * 3,
+    'std': [0.225] * 3,
+    'inside_program': True,
+  }
   assert metadata['license'] is None
   assert 'inherit the licence of the data' in metadata['license_note']
 
@@ -197,7 +227,13 @@ def test_an_earlier_export_is_replaced(directory, weights):
   assert (metadata['step'], metadata['license']) == (13, 'CC BY 4.0')
   assert (directory / 'model.onnx').read_bytes() == b'onnx'
   digest = hashlib.sha256(b'onnx').hexdigest()
-  assert metadata['onnx']['sha256'] == digest
+  assert metadata['onnx'] == {
+    'file': 'model.onnx',
+    'sha256': digest,
+    'input': [1, 2, 4, 4, 3],
+    'logits': [1, 3],
+    'probabilities': [1, 3],
+  }
   _write(directory, weights)
   # No ONNX file of other weights than the rest is left.
   assert not (directory / 'model.onnx').exists()
@@ -211,6 +247,20 @@ def test_what_is_no_export_is_not_overwritten(tmp_path, weights, name):
     _write(tmp_path, weights)
   assert (tmp_path / name).read_text() == '{"labels": 3}'
   assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize('error', [UserError, KeyboardInterrupt, OSError])
+def test_a_failed_check_leaves_the_earlier_export(
+  directory, files, weights, error
+):
+  def check(folder):
+    assert {path.name for path in folder.iterdir()} == {*files, 'model.onnx'}
+    assert json.loads((folder / 'model.json').read_text())['step'] == 13
+    raise error('no')
+
+  with pytest.raises(error, match=r'^no$'):
+    _write(directory, weights, onnx=b'onnx', check=check)
+  assert {p.name: p.read_bytes() for p in directory.iterdir()} == files
 
 
 def test_a_full_disk_leaves_the_earlier_export(small_disk, files, weights):

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import safetensors.numpy
+from flax import linen as nn
 
 from mtnet_jax import export_command, export_onnx, run_exported
 from mtnet_jax.errors import UserError
@@ -134,11 +135,13 @@ def test_a_program_that_does_not_run(tmp_path):
     )
 
 
-def test_a_failed_check_leaves_no_model(run, tmp_path, monkeypatch):
-  (tmp_path / 'notes.txt').write_text('mine')
+def test_a_failed_check_changes_nothing(run, exported, tmp_path, monkeypatch):
+  for name in _FILES:
+    (tmp_path / name).write_bytes((exported[0] / name).read_bytes())
+  before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
   def other_logits(program, clips):
-    assert (tmp_path / 'model.json').is_file() and program.is_file()
+    assert program.is_file() and program.parent.parent == tmp_path
     return {
       'all': np.ones((3, 2)),
       'one': np.ones((1, 2)),
@@ -146,9 +149,19 @@ def test_a_failed_check_leaves_no_model(run, tmp_path, monkeypatch):
     }
 
   monkeypatch.setattr(export_command, '_in_fresh_process', other_logits)
-  with pytest.raises(UserError, match=r'gives other logits .* is deleted'):
+  with pytest.raises(UserError, match=r'gives other logits .* not put in pl'):
     export_command.run(run, tmp_path)
-  assert [path.name for path in tmp_path.iterdir()] == ['notes.txt']
+  assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_no_cpu_to_check_on(tmp_path, monkeypatch):
+  def devices(platform):
+    raise RuntimeError(f'Unknown backend {platform}')
+
+  monkeypatch.setattr(export_command.jax, 'devices', devices)
+  with pytest.raises(UserError, match=r'out: set JAX_PLATFORMS=.*,cpu\.$'):
+    export_command.run(tmp_path, tmp_path / 'out')
+  assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.parametrize('difference', [np.nan, np.inf, 2e-5])
@@ -204,6 +217,30 @@ def test_onnx_without_its_packages(run, tmp_path, monkeypatch):
   with pytest.raises(UserError, match=r"No module named 'jax2onnx'.*pip inst"):
     export_command.run(run, tmp_path / 'out', onnx=True)
   assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+  ('error', 'said'), [(NotImplementedError(), 'NotImpl'), (KeyError(1), '1')]
+)
+def test_what_the_converter_refuses(monkeypatch, error, said):
+  class Converter:
+    @staticmethod
+    def to_onnx(*_, **__):
+      raise error
+
+  class Model(nn.Module):
+    dtype: str = 'float32'
+    input_mean: tuple[float, ...] = (0.45,) * 3
+    input_std: tuple[float, ...] = (0.225,) * 3
+
+    @nn.compact
+    def __call__(self, x, *, train):
+      return x.mean(axis=(1, 2, 3)), {}
+
+  packages = Converter, None
+  monkeypatch.setattr(export_onnx, 'find_packages', lambda: packages)
+  with pytest.raises(UserError, match=f'cannot convert this network: {said}'):
+    export_onnx.convert(Model(), {}, (1, 2, 2, 3))
 
 
 def test_onnx_runtime_gives_the_same_logits(run, tmp_path, capsys):

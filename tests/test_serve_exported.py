@@ -152,13 +152,65 @@ def test_the_five_most_probable_classes(root, folders, videos):
   ]
 
 
-def test_a_newer_version(root, folders, videos, tmp_path):
-  metadata = json.loads((folders / 'as it is/model.json').read_text())
-  (tmp_path / 'model.json').write_text(json.dumps(metadata | {'version': 3}))
+def _refusal(root, folder, video):
+  """The one line that the example ends with."""
   done = subprocess.run(
-    [sys.executable, root / 'examples/serve_exported.py', tmp_path, videos[0]],
+    [sys.executable, root / 'examples/serve_exported.py', folder, video],
     capture_output=True,
     text=True,
   )
-  assert done.returncode == 1
-  assert done.stderr.strip().endswith('has version 3, this file reads 2.')
+  assert done.returncode == 1 and not done.stdout
+  (line,) = done.stderr.splitlines()
+  return line
+
+
+def _described(folder, tmp_path, change):
+  """A copy of an exported folder, its description changed."""
+  metadata = json.loads((folder / 'model.json').read_text())
+  change(metadata)
+  program = (folder / 'model.stablehlo').read_bytes()
+  (tmp_path / 'model.stablehlo').write_bytes(program)
+  (tmp_path / 'model.json').write_text(json.dumps(metadata))
+  return tmp_path
+
+
+def test_a_newer_version(root, folders, videos, tmp_path):
+  folder = _described(
+    folders / 'as it is', tmp_path, lambda it: it.update(version=3)
+  )
+  line = _refusal(root, folder, videos[0])
+  assert line.endswith('has version 3, this file reads 2.')
+
+
+def test_a_key_that_is_not_there(root, folders, videos, tmp_path):
+  folder = _described(
+    folders / 'as it is', tmp_path, lambda it: it['data'].pop('frame_stride')
+  )
+  line = _refusal(root, folder, videos[0])
+  assert line == f"{folder}/model.json has no key 'frame_stride'."
+
+
+def test_the_program_lies_beside_its_description(
+  root, folders, videos, tmp_path
+):
+  """Whatever file the description names, that one is not opened."""
+  folder = _described(
+    folders / 'as it is',
+    tmp_path,
+    lambda it: it['program'].update(file='/etc/passwd'),
+  )
+  load = runpy.run_path(str(root / 'examples/serve_exported.py'))['load']
+  assert load(folder)[1]['program']['file'] == '/etc/passwd'
+  (folder / 'model.stablehlo').unlink()
+  line = _refusal(root, folder, videos[0])
+  assert line.startswith('Cannot be read: ') and 'model.stablehlo' in line
+
+
+def test_what_cannot_be_read(root, folders, videos, tmp_path):
+  folder = folders / 'as it is'
+  line = _refusal(root, tmp_path / 'nowhere', videos[0])
+  assert 'No such file' in line and 'nowhere/model.json' in line
+  line = _refusal(root, folder, tmp_path / 'nothing.mp4')
+  assert 'No such file' in line and 'nothing.mp4' in line
+  line = _refusal(root, folder, folder / 'model.json')
+  assert line.startswith('Cannot be read: ') and 'model.json' in line
