@@ -79,15 +79,9 @@ def build(name: str, num_classes: int, **overrides) -> nn.Module:
         f'{", ".join(map(repr, allowed))}.'
       )
   _check_range('num_classes', num_classes, num_classes >= 1, 'at least 1')
-  if 'dropout' in overrides:
-    rate = overrides['dropout']
-    _check_range('dropout', rate, 0 <= rate < 1, 'in [0, 1)')
-  if 'norm_batch_size' in overrides:
-    size = overrides['norm_batch_size']
-    _check_range('norm_batch_size', size, size >= 0, '0 or more clips')
-  if 'stem_frames' in overrides:
-    frames = overrides['stem_frames']
-    _check_range('stem_frames', frames, frames >= 1, 'at least 1')
+  for key, (valid, allowed) in _RANGES.items():
+    if key in overrides:
+      _check_range(key, overrides[key], valid(overrides[key]), allowed)
   if 'affection_rates' in overrides and not overrides.get(
     'class_regularization'
   ):
@@ -96,18 +90,6 @@ def build(name: str, num_classes: int, **overrides) -> nn.Module:
       'Regularisation, which this network has not: set '
       'class_regularization=True, or leave them out.'
     )
-  for key in ('input_mean', 'input_std'):
-    if key in overrides:
-      value = overrides[key]
-      _check_range(
-        key,
-        value,
-        isinstance(value, (tuple, list))
-        and len(value) == 3
-        and all(isinstance(v, (int, float)) and v > 0 for v in value),
-        'three numbers above 0, in units of [0, 1] brightness',
-      )
-      overrides[key] = tuple(value)
   if 'dtype' in overrides:
     overrides['dtype'] = _float_dtype(overrides['dtype'])
   if name in mtnet.VARIANTS:
@@ -137,6 +119,34 @@ def _overrides(name):
   if name.startswith('srtg_'):
     return (*common, 'placement', 'cell', 'gate')
   return (*common, *mtconv) if name.startswith('mt_') else common
+
+
+def _is_color(value):
+  """Whether these are numbers above 0, one of each channel."""
+  return (
+    isinstance(value, tuple)
+    and len(value) == 3
+    and all(isinstance(v, int | float) and v > 0 for v in value)
+  )
+
+
+_COLOR = (_is_color, 'three numbers above 0, in units of [0, 1] brightness')
+# What an override may be, and the same in words.
+_RANGES = types.MappingProxyType(
+  {
+    'dropout': (lambda rate: 0 <= rate < 1, 'in [0, 1)'),
+    'norm_batch_size': (lambda size: size >= 0, '0 or more clips'),
+    'stage_features': (
+      lambda widths: (
+        len(widths) == 4 and all(type(w) is int and w >= 1 for w in widths)
+      ),
+      'the channels of 4 stages, (64, 128, 256, 512) for instance',
+    ),
+    'stem_frames': (lambda frames: frames >= 1, 'at least 1'),
+    'input_mean': _COLOR,
+    'input_std': _COLOR,
+  }
+)
 
 
 def _float_dtype(dtype):

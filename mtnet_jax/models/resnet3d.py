@@ -125,7 +125,6 @@ class ResNet3D(nn.Module):
     assert self.depth in _DEPTHS, self.depth
     assert self.convolution in ('r3d', 'r2plus1d', 'mt_r3d'), self.convolution
     recurrent.find_cell(self.cell)
-    self._check_stage_features()
     mtconv.branch_features(min(self.stage_features), self.local_ratio)
     split_pooling(self.pooling)
     bottleneck = self.depth >= 50
@@ -139,17 +138,6 @@ class ResNet3D(nn.Module):
     if self.class_regularization:
       check_affection_rates(self.affection_rates, len(self.stage_features))
     super().__post_init__()
-
-  @nn.nowrap  # called before the module is bound
-  def _check_stage_features(self):
-    widths, count = self.stage_features, len(_DEPTHS[self.depth])
-    if len(widths) != count or not all(
-      type(width) is int and width >= 1 for width in widths
-    ):
-      raise UserError(
-        f'`stage_features` (={widths}) must be the channels of {count} stages, '
-        '(64, 128, 256, 512) for instance.'
-      )
 
   @nn.compact
   def __call__(

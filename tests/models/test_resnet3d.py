@@ -354,61 +354,6 @@ def test_unknown_placement():
     models.build('srtg_r3d_50', 400, placement='middle')
 
 
-def test_unknown_model_names_the_nearest():
-  with pytest.raises(UserError, match=r"'mtnet_n'.*Did you mean.*'mtnet_"):
-    models.build('mtnet_n', 400)
-  with pytest.raises(UserError, match=r"\(='zzz'\)\. There are mtnet_xs"):
-    models.build('zzz', 400)
-
-
-@pytest.mark.parametrize(
-  'name, override',
-  [
-    ('r3d_50', {'cell': 'gru'}),
-    ('r3d_50', {'placement': 'final'}),
-    ('mtnet_m', {'placement': 'final'}),
-    ('srtg_r3d_34', {'local_ratio': 0.5}),
-    ('srtg_r3d_34', {'recurrence': False}),
-    ('r3d_50', {'pooling': 'avg'}),
-    ('mt_r3d_50', {'temporal_kernels': False}),
-    ('mtnet_m', {'blocks': (1, 1, 1, 1)}),
-  ],
-)
-def test_override_that_the_model_lacks(name, override):
-  (key,) = override
-  with pytest.raises(
-    UserError, match=f"{name} has no override '{key}'.*'dtype'"
-  ):
-    models.build(name, 400, **override)
-
-
-@pytest.mark.parametrize(
-  'override, message',
-  [
-    ({'dropout': 1.0}, r'`dropout` \(=1.0\) must be in \[0, 1\)'),
-    ({'dtype': 'bfloat'}, r'`dtype` \(=bfloat\) must be one of'),
-    ({'dtype': 'int8'}, r'`dtype` \(=int8\) must be one of'),
-    ({'norm_batch_size': -1}, r'`norm_batch_size` \(=-1\)'),
-    ({'stage_features': (8, 8, 8)}, 'must be the channels of 4 stages'),
-    ({'stage_features': (8, 8, 8, 0)}, 'must be the channels of 4 stages'),
-    ({'input_std': (0.2, 0.2, 0)}, r'`input_std` .* three numbers above 0'),
-    ({'stem_frames': 0}, r'`stem_frames` \(=0\) must be at least 1'),
-    ({'input_mean': 'abc'}, r'`input_mean` .* three numbers above 0'),
-    ({'input_mean': (0.4,)}, r'`input_mean` .* three numbers above 0'),
-  ],
-)
-def test_values_outside_their_range(override, message):
-  with pytest.raises(UserError, match=message):
-    models.build('r3d_18', 400, **override)
-
-
-def test_class_count():
-  with pytest.raises(
-    UserError, match=r'`num_classes` \(=0\) must be at least 1'
-  ):
-    models.build('r3d_18', 0)
-
-
 def test_batch_norm_is_bound_to_the_mode():
   model = resnet3d.ResNet3D(5, 18, 'r3d', norm_batch_size=2)
   norm = model.make_units(train=True).plain(4, (1, 1, 1)).norm()
