@@ -4,23 +4,19 @@
 below it. Padding is symmetric with zeros, `k // 2` on both sides of each axis,
 so that an odd kernel gives `⌈n / s⌉` of n positions at stride s.
 
-A channel-separated (depthwise) convolution moves much data for little
-arithmetic, and the grouped convolution of XLA is a hundred times slower on a
-CPU than a sum of shifted products: see `benchmarks/layers.py`.
+A CPU convolves frame by frame: see `benchmarks/layers.py` for what it gains.
 """
 
 import functools
 import math
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax.experimental.xla_metadata import set_xla_metadata
 
 from mtnet_jax.errors import UserError
-from mtnet_jax.layers import precision
+from mtnet_jax.layers.separated_conv import channel_separated_conv3d
 from mtnet_jax.typing import Array, Float
 
 Triple = tuple[int, int, int]
@@ -31,8 +27,9 @@ _FEW_CHANNELS = 16
 # Up to so many elements, a spatial window is copied out and multiplied: XLA's
 # CPU convolution is poor at an image's three channels.
 _SMALL_WINDOW = 32
-# Longer sums over frames no longer become one loop over memory on a CPU.
-_FRAMES_PER_SUM = 16
+# Up to so many positions likewise: of maps that small, the copy is small beside
+# the product.
+_SMALL_MAP = 64
 
 
 class Conv3D(nn.Module):
@@ -98,6 +95,7 @@ class Conv3D(nn.Module):
     return y if bias is None else y + bias.reshape(1, 1, 1, 1, -1)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv3d(
   x: Float[Array, 'n t h w c'],
   kernel: Float[Array, 'i j k c f'],
@@ -114,14 +112,44 @@ def conv3d(
     strides: frames, rows, columns.
   """
   if kernel.shape[:3] == (1, 1, 1):
-    st, sh, sw = strides
-    return _matmul(x[:, ::st, ::sh, ::sw], kernel[0, 0, 0])
+    return _convolve_points(x, kernel, strides)
   return jax.lax.platform_dependent(
     x,
     kernel,
     cpu=functools.partial(_convolve_frames, strides=strides),
     default=functools.partial(_convolve_volume, strides=strides),
   )
+
+
+def _conv3d_fwd(x, kernel, strides):
+  return conv3d(x, kernel, strides), (x, kernel)
+
+
+def _conv3d_bwd(strides, residuals, dy):
+  # The backward pass asks for the platform again. Were the answer handed over,
+  # with what else the forward pass keeps, both would hold the forms of all.
+  def backward(convolve):
+    convolve = functools.partial(convolve, strides=strides)
+    return lambda x, kernel, dy: jax.vjp(convolve, x, kernel)[1](dy)
+
+  x, kernel = residuals
+  if kernel.shape[:3] == (1, 1, 1):
+    return backward(_convolve_points)(x, kernel, dy)
+  return jax.lax.platform_dependent(
+    x,
+    kernel,
+    dy,
+    cpu=backward(_convolve_frames),
+    default=backward(_convolve_volume),
+  )
+
+
+conv3d.defvjp(_conv3d_fwd, _conv3d_bwd)
+
+
+def _convolve_points(x, kernel, strides):
+  st, sh, sw = strides
+  return _matmul(x[:, ::st, ::sh, ::sw], kernel[0, 0, 0])
 
 
 def _convolve_volume(x, kernel, strides):
@@ -137,34 +165,49 @@ def _convolve_volume(x, kernel, strides):
 def _convolve_frames(x, kernel, strides):
   """The 3-D convolution as 2-D convolutions of the frames below each tap."""
   n, t, h, w, c = x.shape
-  kt = kernel.shape[0]
-  frames = _output_shape((t,), (kt,), strides[:1])[0]
-  padded = _pad(x, (kt // 2, 0, 0), (kt // 2, 0, 0))
-  taps = []  # nu h w c, a view of x for each frame of the kernel
-  for i in range(kt):
-    tap = _strided(padded, (i, 0, 0), (frames, h, w), (strides[0], 1, 1))
-    taps.append(tap.reshape(n * frames, h, w, c))
-  kernels = list(kernel)
+  kt, st = kernel.shape[0], strides[0]
+  frames = (t + 2 * (kt // 2) - kt) // st + 1
   if c <= _FEW_CHANNELS or kernel.shape[1:3] == (1, 1):
-    taps, kernels = [jnp.concatenate(taps, -1)], [jnp.concatenate(kernels, 2)]
-  y = sum(
-    _convolve_2d(tap, k, strides[1:])
-    for tap, k in zip(taps, kernels, strict=True)
-  )
-  return y.reshape(n, frames, *y.shape[1:])
+    pad = [(0, 0), (kt // 2, kt // 2), (0, 0), (0, 0), (0, 0)]
+    x = jnp.pad(x, pad)
+    taps = [x[:, i : i + st * (frames - 1) + 1 : st] for i in range(kt)]
+    taps = jnp.concatenate(taps, -1).reshape(n * frames, h, w, kt * c)
+    y = _convolve_2d(taps, jnp.concatenate(list(kernel), 2), strides[1:])
+    return y.reshape(n, frames, *y.shape[1:])
+  y = 0
+  for i in range(kt):
+    # Frame f of the result meets frame `st·f + i - kt//2`, if there is one.
+    first = max(0, -((i - kt // 2) // st))
+    last = min(frames - 1, (t - 1 + kt // 2 - i) // st)
+    if last < first:
+      continue
+    start = st * first + i - kt // 2
+    tap = x[:, start : start + st * (last - first) + 1 : st]
+    part = _convolve_2d(tap.reshape(-1, h, w, c), kernel[i], strides[1:])
+    part = part.reshape(n, last - first + 1, *part.shape[1:])
+    around = [(0, 0)] * part.ndim
+    around[1] = (first, frames - 1 - last)
+    y += jnp.pad(part, around)
+  return y
 
 
 def _convolve_2d(x, kernel, strides):
-  sh, sw = strides
+  """The 2-D convolution of `n h w c` by `j k c f`."""
   if kernel.shape[:2] == (1, 1):
+    sh, sw = strides
     return _matmul(x[:, ::sh, ::sw], kernel[0, 0])
-  padding = [(k // 2, k // 2) for k in kernel.shape[:2]]
-  if math.prod(kernel.shape[:3]) > _SMALL_WINDOW:
-    return jax.lax.conv_general_dilated(
-      x, kernel, strides, padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
-    )
-  rows, cols = _output_shape(x.shape[1:3], kernel.shape[:2], strides)
-  x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+  few_elements = math.prod(kernel.shape[:3]) <= _SMALL_WINDOW
+  if few_elements or math.prod(x.shape[1:3]) <= _SMALL_MAP:
+    return _multiply_windows(x, kernel, strides)
+  return _convolve_map(x, kernel, strides)
+
+
+def _multiply_windows(x, kernel, strides):
+  """The window below each position of the result, times the kernel."""
+  sizes = zip(x.shape[1:3], kernel.shape[:2], strides, strict=True)
+  rows, cols = ((n + 2 * (k // 2) - k) // s + 1 for n, k, s in sizes)
+  sh, sw = strides
+  x = jnp.pad(x, ((0, 0), *_half(kernel), (0, 0)))
   windows = [
     x[:, i : i + sh * (rows - 1) + 1 : sh, j : j + sw * (cols - 1) + 1 : sw]
     for i, j in np.ndindex(*kernel.shape[:2])
@@ -174,181 +217,70 @@ def _convolve_2d(x, kernel, strides):
   )
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve_map(x, kernel, strides):
+  return _lax_convolve(x, kernel, _half(kernel), strides=strides)
+
+
+def _convolve_map_fwd(x, kernel, strides):
+  return _convolve_map(x, kernel, strides), (x, kernel)
+
+
+def _convolve_map_bwd(strides, residuals, dy):
+  """Gradients in the one form of a convolution that is fast on a CPU.
+
+  XLA brings those of its own derivatives into it, but in the main function of a
+  program alone.
+  """
+  x, kernel = residuals
+  sizes = list(
+    zip(kernel.shape[:2], x.shape[1:3], dy.shape[1:3], strides, strict=True)
+  )
+  dx = _lax_convolve(
+    dy,
+    jnp.flip(kernel, (0, 1)).swapaxes(2, 3),
+    [
+      (k - 1 - k // 2, size - 1 + k // 2 - (count - 1) * s)
+      for k, size, count, s in sizes
+    ],
+    lhs_dilation=strides,
+  )
+  if x.shape[-1] <= _FEW_CHANNELS:
+    product = functools.partial(_multiply_windows, strides=strides)
+    (dkernel,) = jax.vjp(lambda k: product(x, k), kernel)[1](dy)
+    return dx, dkernel
+  # Positions are summed over as over a kernel, clips as over channels.
+  dkernel = _lax_convolve(
+    x.transpose(3, 1, 2, 0),
+    dy.transpose(1, 2, 0, 3),
+    [
+      (k // 2, k - k // 2 - size + (count - 1) * s)
+      for k, size, count, s in sizes
+    ],
+    rhs_dilation=strides,
+  )
+  return dx, dkernel.transpose(1, 2, 0, 3)
+
+
+_convolve_map.defvjp(_convolve_map_fwd, _convolve_map_bwd)
+
+
+def _lax_convolve(x, kernel, padding, strides=(1, 1), **dilations):
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel,
+    strides,
+    list(padding),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    **dilations,
+  )
+
+
+def _half(kernel):
+  return [(k // 2, k // 2) for k in kernel.shape[:2]]
+
+
 def _matmul(x, kernel):
   """`x @ kernel` over the last axis, as one two-dimensional product."""
   y = x.reshape(-1, x.shape[-1]) @ kernel
   return y.reshape(*x.shape[:-1], kernel.shape[-1])
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def channel_separated_conv3d(
-  x: Float[Array, 'n t h w c'],
-  kernel: Float[Array, 'i j k 1 c'],
-  strides: Triple = (1, 1, 1),
-) -> Float[Array, 'n u v x c']:
-  """Returns each channel of x convolved with its own kernel, in x's dtype.
-
-  A sum of shifted products, accumulated in float32, with a backward pass of the
-  same kind: autodiff of the sum is several times slower.
-
-  Args:
-    x: activations.
-    kernel: of x's dtype.
-    strides: frames, rows, columns.
-  """
-  volume = kernel.shape[:3]
-  return _correlate(
-    _pad_for(x, volume),
-    kernel,
-    _output_shape(x.shape[1:4], volume, strides),
-    strides,
-  )
-
-
-def _separated_fwd(x, kernel, strides):
-  return channel_separated_conv3d(x, kernel, strides), (x, kernel)
-
-
-def _separated_bwd(strides, residuals, dy):
-  x, kernel = residuals
-  dx = _input_gradient(dy, kernel, x.shape[1:4], strides)
-  dkernel = _kernel_gradient(x, dy, kernel.shape[:3], strides)
-  return dx, dkernel.astype(kernel.dtype)
-
-
-channel_separated_conv3d.defvjp(_separated_fwd, _separated_bwd)
-
-
-def _correlate(x, kernel, shape, strides=(1, 1, 1), start=(0, 0, 0)):
-  """`y[p] = Σ_o x[start + strides·p + o]·kernel[o]`, `shape` positions."""
-  run = functools.partial(
-    _sum_of_products, shape=tuple(shape), strides=strides, start=tuple(start)
-  )
-
-  def run_apart(x, kernel):
-    # XLA's CPU compiler fuses the sum into each of its uses and computes it
-    # again there, unless it is a call that must stay one. It drops an
-    # `optimization_barrier` before it fuses.
-    with set_xla_metadata(inlineable='false'):
-      return run(x, kernel)
-
-  return jax.lax.platform_dependent(x, kernel, cpu=run_apart, default=run)
-
-
-@functools.partial(jax.jit, static_argnames=('shape', 'strides', 'start'))
-@set_xla_metadata(inlineable=None)  # Of the call alone, not of what is in it.
-def _sum_of_products(x, kernel, shape, strides, start):
-  y = jnp.zeros((), precision.wide_dtype(x))
-  taps = jnp.unstack(kernel.reshape(-1, 1, 1, 1, 1, x.shape[-1]))
-  for offset, tap in zip(np.ndindex(*kernel.shape[:3]), taps, strict=True):
-    corner = [a + o for a, o in zip(start, offset, strict=True)]
-    view = _strided(x, corner, shape, strides)
-    y = y + precision.widen(view) * precision.widen(tap)
-  return jnp.broadcast_to(y, (x.shape[0], *shape, x.shape[-1])).astype(x.dtype)
-
-
-def _input_gradient(dy, kernel, shape, strides):
-  """Correlates dy with the flipped kernel, one phase of the input at a time.
-
-  Position `s·m + r` of the input, r its phase, met every s-th element of the
-  kernel only. Apart, each phase is a plain correlation without any dilation.
-  """
-  n, *_, c = dy.shape
-  counts = [-(-size // s) for size, s in zip(shape, strides, strict=True)]
-  axes = []  # of each axis, of each phase: first kernel element, pads of dy
-  for k, s, size, count in zip(
-    kernel.shape[:3], strides, dy.shape[1:4], counts, strict=True
-  ):
-    axis = []
-    for r in range(s):
-      first = (r + k // 2) % s
-      base = (r + k // 2) // s  # The output that `first` met at m = 0.
-      axis.append(
-        (first, len(range(first, k, s)) - 1 - base, base + count - size)
-      )
-    axes.append(axis)
-  low = [max(p[1] for p in axis) for axis in axes]
-  padded = _pad(dy, low, [max(p[2] for p in axis) for axis in axes])
-  phases = []
-  for phase in np.ndindex(*strides):
-    chosen = [axis[r] for axis, r in zip(axes, phase, strict=True)]
-    i, j, k = (p[0] for p in chosen)
-    taps = kernel[i :: strides[0], j :: strides[1], k :: strides[2]]
-    start = [a - p[1] for a, p in zip(low, chosen, strict=True)]
-    phases.append(
-      _correlate(padded, jnp.flip(taps, (0, 1, 2)), counts, start=start)
-    )
-  dx = jnp.stack(phases).reshape(*strides, n, *counts, c)
-  dx = dx.transpose(3, 4, 0, 5, 1, 6, 2, 7)  # n m s m s m s c
-  dx = dx.reshape(n, *(m * s for m, s in zip(counts, strides, strict=True)), c)
-  return dx[:, : shape[0], : shape[1], : shape[2]]
-
-
-def _kernel_gradient(x, dy, volume, strides):
-  """Sums x·dy over all positions, for each offset of the kernel, in float32.
-
-  Per row and column offset, the frames are multiplied and added element by
-  element for all temporal offsets at once; a product with ones sums the rest,
-  because XLA's own reduction of so many rows is slow on a CPU. The scan over
-  offsets compiles one loop body where unrolling compiles one for each offset.
-  Clips are summed after it: inside, their devices would meet at each offset.
-  """
-  kt, kh, kw = volume
-  st, sh, sw = strides
-  n, frames, rows, cols, c = dy.shape
-  padded = _pad_for(x, volume)
-  span = (n, padded.shape[1], sh * (rows - 1) + 1, sw * (cols - 1) + 1, c)
-  wide = precision.wide_dtype(x)
-  # Row i of the selector sums the elements of temporal offset i; one selector
-  # a clip, which a CPU multiplies faster than one for all.
-  selector = jnp.tile(
-    jnp.repeat(jnp.eye(kt, dtype=wide), cols, axis=1), (n, 1, rows)
-  )
-
-  def one_offset(_, offset):
-    view = jax.lax.dynamic_slice(padded, (0, 0, *offset, 0), span)
-    view = view[:, :, ::sh, ::sw].astype(wide)
-    total = jnp.zeros((n, kt, c), wide)
-    for first in range(0, frames, _FRAMES_PER_SUM):
-      products = jnp.zeros((), wide)
-      for f in range(first, min(first + _FRAMES_PER_SUM, frames)):
-        below = view[:, st * f : st * f + kt].swapaxes(1, 2)  # n h kt w c
-        products = products + below * dy[:, f, :, None].astype(wide)
-      total += jnp.matmul(
-        selector,
-        products.reshape(n, -1, c),
-        precision=jax.lax.Precision.HIGHEST,
-      )
-    return None, total
-
-  offsets = jnp.array(list(np.ndindex(kh, kw)))
-  _, gradient = jax.lax.scan(one_offset, None, offsets)  # hw n k c
-  return gradient.sum(axis=1).reshape(kh, kw, kt, 1, c).transpose(2, 0, 1, 3, 4)
-
-
-def _output_shape(shape, volume, strides):
-  return tuple(
-    (n + 2 * (k // 2) - k) // s + 1
-    for n, k, s in zip(shape, volume, strides, strict=True)
-  )
-
-
-def _pad_for(x, volume):
-  half = [k // 2 for k in volume]
-  return _pad(x, half, half)
-
-
-def _pad(x, low: Sequence[int], high: Sequence[int]):
-  """Zeros around frames, rows and columns; a negative number crops."""
-  pads = [(a, b, 0) for a, b in zip(low, high, strict=True)]
-  zero = jnp.zeros((), x.dtype)
-  return jax.lax.pad(x, zero, ((0, 0, 0), *pads, (0, 0, 0)))
-
-
-def _strided(x, start, shape, strides):
-  """The view of x from `start` on, every stride-th of `shape` positions."""
-  limit = [
-    a + s * (m - 1) + 1 for a, m, s in zip(start, shape, strides, strict=True)
-  ]
-  n, *_, c = x.shape
-  return jax.lax.slice(x, (0, *start, 0), (n, *limit, c), (1, *strides, 1))

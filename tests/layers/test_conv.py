@@ -1,5 +1,7 @@
 """3-D convolutions against loops over their definition."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -26,7 +28,11 @@ DENSE = [
   ((2, 3, 4, 3, 3), (1, 1, 1), (1, 1, 1)),
   ((1, 3, 4, 5, 3), (1, 1, 1), (2, 2, 2)),
   ((1, 3, 5, 4, 3), (3, 3, 3), (1, 2, 2)),  # frames side by side in channels
-  ((1, 3, 5, 4, 17), (3, 3, 3), (2, 2, 2)),  # frame by frame
+  ((1, 3, 5, 4, 17), (3, 3, 3), (2, 2, 2)),  # frame by frame, small maps
+  ((1, 3, 9, 10, 17), (3, 3, 3), (1, 1, 1)),  # frame by frame
+  ((2, 4, 10, 9, 17), (3, 3, 3), (2, 2, 2)),
+  ((1, 1, 9, 8, 17), (3, 3, 3), (2, 1, 2)),  # outer frames of the kernel idle
+  ((1, 5, 8, 9, 17), (5, 2, 3), (3, 2, 1)),
   ((1, 5, 2, 3, 17), (3, 1, 1), (2, 1, 2)),
   ((1, 2, 6, 5, 3), (1, 3, 3), (1, 2, 2)),  # windows copied out
   ((1, 3, 7, 8, 3), (3, 7, 7), (1, 2, 2)),
@@ -117,7 +123,26 @@ def test_dense_equals_its_definition(shape, size, strides):
   np.testing.assert_allclose(y, loops(x, kernel, strides), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(('shape', 'size', 'strides'), [DENSE[1], DENSE[7]])
+@pytest.mark.parametrize(('shape', 'size', 'strides'), DENSE)
+def test_dense_gradients_equal_those_of_xla(shape, size, strides):
+  x, kernel = arrays(shape, size, features=4)
+  convolve = functools.partial(conv.conv3d, strides=strides)
+  y, vjp = jax.jit(lambda x, k: jax.vjp(convolve, x, k))(x, kernel)
+  dy = np.random.default_rng(1).normal(size=y.shape)
+  with jax.enable_x64(True):
+    plain = functools.partial(
+      jax.lax.conv_general_dilated,
+      window_strides=strides,
+      padding=[(n // 2, n // 2) for n in size],
+      dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
+    )
+    expected = jax.vjp(plain, np.float64(x), np.float64(kernel))[1](dy)
+    expected = [np.asarray(ref) for ref in expected]
+  for grad, ref in zip(vjp(np.float32(dy)), expected, strict=True):
+    np.testing.assert_allclose(grad, ref, rtol=0, atol=1e-5 * abs(ref).max())
+
+
+@pytest.mark.parametrize(('shape', 'size', 'strides'), [DENSE[1], DENSE[-2]])
 def test_dense_gradients_through_the_platform_switch(shape, size, strides):
   x, kernel = arrays(shape, size, features=2)
   expected = loops(x, kernel, strides)
@@ -144,7 +169,7 @@ def test_the_form_for_accelerators_is_the_same_convolution(
 
 
 def test_an_exported_program_holds_both_forms():
-  x, kernel = arrays((1, 2, 3, 3, 17), (3, 3, 3), features=2)
+  x, kernel = arrays((1, 2, 9, 8, 17), (3, 3, 3), features=2)
   program = export.export(jax.jit(conv.conv3d), platforms=['cpu', 'cuda'])(
     x, kernel
   )

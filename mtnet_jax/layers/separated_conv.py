@@ -1,0 +1,196 @@
+"""Channel-separated (depthwise) 3-D convolution, as sums of shifted products.
+
+It moves much data for little arithmetic, and the grouped convolution of XLA is
+a hundred times slower on a CPU: see `benchmarks/layers.py`. Padding as in
+`conv`.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.xla_metadata import set_xla_metadata
+
+from mtnet_jax.layers import precision
+from mtnet_jax.typing import Array, Float
+
+Triple = tuple[int, int, int]
+
+# Longer sums over frames no longer become one loop over memory on a CPU.
+_FRAMES_PER_SUM = 16
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def channel_separated_conv3d(
+  x: Float[Array, 'n t h w c'],
+  kernel: Float[Array, 'i j k 1 c'],
+  strides: Triple = (1, 1, 1),
+) -> Float[Array, 'n u v x c']:
+  """Returns each channel of x convolved with its own kernel, in x's dtype.
+
+  A sum of shifted products, accumulated in float32, with a backward pass of the
+  same kind: autodiff of the sum is several times slower.
+
+  Args:
+    x: activations.
+    kernel: of x's dtype.
+    strides: frames, rows, columns.
+  """
+  volume = kernel.shape[:3]
+  return _correlate(
+    _pad_for(x, volume),
+    kernel,
+    _output_shape(x.shape[1:4], volume, strides),
+    strides,
+  )
+
+
+def _separated_fwd(x, kernel, strides):
+  return channel_separated_conv3d(x, kernel, strides), (x, kernel)
+
+
+def _separated_bwd(strides, residuals, dy):
+  x, kernel = residuals
+  dx = _input_gradient(dy, kernel, x.shape[1:4], strides)
+  dkernel = _kernel_gradient(x, dy, kernel.shape[:3], strides)
+  return dx, dkernel.astype(kernel.dtype)
+
+
+channel_separated_conv3d.defvjp(_separated_fwd, _separated_bwd)
+
+
+def _correlate(x, kernel, shape, strides=(1, 1, 1), start=(0, 0, 0)):
+  """`y[p] = Σ_o x[start + strides·p + o]·kernel[o]`, `shape` positions."""
+  run = functools.partial(
+    _sum_of_products, shape=tuple(shape), strides=strides, start=tuple(start)
+  )
+
+  def run_apart(x, kernel):
+    # XLA's CPU compiler fuses the sum into each of its uses and computes it
+    # again there, unless it is a call that must stay one. It drops an
+    # `optimization_barrier` before it fuses.
+    with set_xla_metadata(inlineable='false'):
+      return run(x, kernel)
+
+  return jax.lax.platform_dependent(x, kernel, cpu=run_apart, default=run)
+
+
+@functools.partial(jax.jit, static_argnames=('shape', 'strides', 'start'))
+@set_xla_metadata(inlineable=None)  # Of the call alone, not of what is in it.
+def _sum_of_products(x, kernel, shape, strides, start):
+  y = jnp.zeros((), precision.wide_dtype(x))
+  taps = jnp.unstack(kernel.reshape(-1, 1, 1, 1, 1, x.shape[-1]))
+  for offset, tap in zip(np.ndindex(*kernel.shape[:3]), taps, strict=True):
+    corner = [a + o for a, o in zip(start, offset, strict=True)]
+    view = _strided(x, corner, shape, strides)
+    y = y + precision.widen(view) * precision.widen(tap)
+  return jnp.broadcast_to(y, (x.shape[0], *shape, x.shape[-1])).astype(x.dtype)
+
+
+def _input_gradient(dy, kernel, shape, strides):
+  """Correlates dy with the flipped kernel, one phase of the input at a time.
+
+  Position `s·m + r` of the input, r its phase, met every s-th element of the
+  kernel only. Apart, each phase is a plain correlation without any dilation.
+  """
+  n, *_, c = dy.shape
+  counts = [-(-size // s) for size, s in zip(shape, strides, strict=True)]
+  axes = []  # of each axis, of each phase: first kernel element, pads of dy
+  for k, s, size, count in zip(
+    kernel.shape[:3], strides, dy.shape[1:4], counts, strict=True
+  ):
+    axis = []
+    for r in range(s):
+      first = (r + k // 2) % s
+      base = (r + k // 2) // s  # The output that `first` met at m = 0.
+      axis.append(
+        (first, len(range(first, k, s)) - 1 - base, base + count - size)
+      )
+    axes.append(axis)
+  low = [max(p[1] for p in axis) for axis in axes]
+  padded = _pad(dy, low, [max(p[2] for p in axis) for axis in axes])
+  phases = []
+  for phase in np.ndindex(*strides):
+    chosen = [axis[r] for axis, r in zip(axes, phase, strict=True)]
+    i, j, k = (p[0] for p in chosen)
+    taps = kernel[i :: strides[0], j :: strides[1], k :: strides[2]]
+    start = [a - p[1] for a, p in zip(low, chosen, strict=True)]
+    phases.append(
+      _correlate(padded, jnp.flip(taps, (0, 1, 2)), counts, start=start)
+    )
+  dx = jnp.stack(phases).reshape(*strides, n, *counts, c)
+  dx = dx.transpose(3, 4, 0, 5, 1, 6, 2, 7)  # n m s m s m s c
+  dx = dx.reshape(n, *(m * s for m, s in zip(counts, strides, strict=True)), c)
+  return dx[:, : shape[0], : shape[1], : shape[2]]
+
+
+def _kernel_gradient(x, dy, volume, strides):
+  """Sums x·dy over all positions, for each offset of the kernel, in float32.
+
+  Per row and column offset, the frames are multiplied and added element by
+  element for all temporal offsets at once; a product with ones sums the rest,
+  because XLA's own reduction of so many rows is slow on a CPU. The scan over
+  offsets compiles one loop body where unrolling compiles one for each offset.
+  Clips are summed after it: inside, their devices would meet at each offset.
+  """
+  kt, kh, kw = volume
+  st, sh, sw = strides
+  n, frames, rows, cols, c = dy.shape
+  padded = _pad_for(x, volume)
+  span = (n, padded.shape[1], sh * (rows - 1) + 1, sw * (cols - 1) + 1, c)
+  wide = precision.wide_dtype(x)
+  # Row i of the selector sums the elements of temporal offset i; one selector
+  # a clip, which a CPU multiplies faster than one for all.
+  selector = jnp.tile(
+    jnp.repeat(jnp.eye(kt, dtype=wide), cols, axis=1), (n, 1, rows)
+  )
+
+  def one_offset(_, offset):
+    view = jax.lax.dynamic_slice(padded, (0, 0, *offset, 0), span)
+    view = view[:, :, ::sh, ::sw].astype(wide)
+    total = jnp.zeros((n, kt, c), wide)
+    for first in range(0, frames, _FRAMES_PER_SUM):
+      products = jnp.zeros((), wide)
+      for f in range(first, min(first + _FRAMES_PER_SUM, frames)):
+        below = view[:, st * f : st * f + kt].swapaxes(1, 2)  # n h kt w c
+        products = products + below * dy[:, f, :, None].astype(wide)
+      total += jnp.matmul(
+        selector,
+        products.reshape(n, -1, c),
+        precision=jax.lax.Precision.HIGHEST,
+      )
+    return None, total
+
+  offsets = jnp.array(list(np.ndindex(kh, kw)))
+  _, gradient = jax.lax.scan(one_offset, None, offsets)  # hw n k c
+  return gradient.sum(axis=1).reshape(kh, kw, kt, 1, c).transpose(2, 0, 1, 3, 4)
+
+
+def _output_shape(shape, volume, strides):
+  return tuple(
+    (n + 2 * (k // 2) - k) // s + 1
+    for n, k, s in zip(shape, volume, strides, strict=True)
+  )
+
+
+def _pad_for(x, volume):
+  half = [k // 2 for k in volume]
+  return _pad(x, half, half)
+
+
+def _pad(x, low: Sequence[int], high: Sequence[int]):
+  """Zeros around frames, rows and columns; a negative number crops."""
+  pads = [(a, b, 0) for a, b in zip(low, high, strict=True)]
+  zero = jnp.zeros((), x.dtype)
+  return jax.lax.pad(x, zero, ((0, 0, 0), *pads, (0, 0, 0)))
+
+
+def _strided(x, start, shape, strides):
+  """The view of x from `start` on, every stride-th of `shape` positions."""
+  limit = [
+    a + s * (m - 1) + 1 for a, m, s in zip(start, shape, strides, strict=True)
+  ]
+  n, *_, c = x.shape
+  return jax.lax.slice(x, (0, *start, 0), (n, *limit, c), (1, *strides, 1))
