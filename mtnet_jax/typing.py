@@ -7,8 +7,8 @@ channels.
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, PyTree, UInt8
 
 Batch = Mapping[str, np.ndarray]
 
-__all__ = ['Array', 'Batch', 'Bool', 'Float', 'Int', 'UInt8']
+__all__ = ['Array', 'Batch', 'Bool', 'Float', 'Int', 'PyTree', 'UInt8']
