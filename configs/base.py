@@ -40,6 +40,8 @@ def get_config() -> ml_collections.ConfigDict:
     # Of the computation, or 'bfloat16', or 'float16' with a scaled loss where a
     # GPU has no bfloat16; parameters are float32
     dtype='float32',
+    # Training computes each block again in the backward pass: less memory
+    rematerialize=False,
     # Overrides of the named model; unset means the model's own default.
     class_regularization=config_dict.placeholder(bool),  # after every stage
     # Its strength for each stage, from 1 (without effect) to 0

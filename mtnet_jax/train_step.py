@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from mtnet_jax import losses, metrics, optim, preprocessing, state
 from mtnet_jax.layers import norm
+from mtnet_jax.models import repetition
 from mtnet_jax.state import TrainState
 from mtnet_jax.typing import Batch
 
@@ -85,14 +86,14 @@ def make_train_step(
         dtype=jnp.float32
       ),
       'learning_rate': schedule(current.step),
-      'gradient_norm': optax.tree.norm(gradients),
+      'gradient_norm': metrics.tree_norm(gradients),
     }
     if scale is not None:
       following = _unless_overflow(finite, following, current)
       values['gradient_norm'] = jnp.where(finite, values['gradient_norm'], 0)
       values |= {'loss_scale': scale.scale, 'overflow': 1.0 - finite}
     following = _place(following, shardings)
-    values['parameter_norm'] = optax.tree.norm(
+    values['parameter_norm'] = metrics.tree_norm(
       (following.params, following.batch_stats)
     )
     for block, share in endpoints['gate_open'].items():
@@ -101,7 +102,11 @@ def make_train_step(
       values[name] = numbers.sum()
     return following, values
 
-  return jax.jit(train_step, donate_argnums=0)
+  options = None
+  if repetition.has_functions():
+    # What blocks share is optimized before it is copied to each block.
+    options = {'xla_cpu_opt_preset': 'CPU_OPT_PRESET_FAST_COMPILE'}
+  return jax.jit(train_step, donate_argnums=0, compiler_options=options)
 
 
 def _differentiate(loss_fn, loss_scale, params):

@@ -266,7 +266,8 @@ def test_no_gradient_is_computed_that_nobody_needs(trained, convolutions):
   model, tx = _Tiny(freeze_norm=True), _sgd(trained=trained)
   step = make_train_step(model, lambda _: 0.1, tx, seed=0, trained=trained)
   abstract = jax.eval_shape(lambda: state.create(model, tx, _SHAPE, 0))
-  assert _convolutions(jax.make_jaxpr(step)(abstract, _batch())) == convolutions
+  program = step.trace(abstract, _batch()).jaxpr
+  assert _convolutions(program) == convolutions
 
 
 @pytest.mark.parametrize('name', ['mtnet_xs', 'r3d_18'])

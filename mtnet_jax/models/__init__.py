@@ -109,6 +109,7 @@ def _overrides(name):
     'freeze_norm',
     'input_mean',
     'input_std',
+    'rematerialize',
   )
   mtconv = ('local_ratio', 'pooling', 'shared_selection')
   if name in mtnet.VARIANTS:

@@ -28,6 +28,7 @@ from mtnet_jax.layers.mtconv import MTConv, branch_features
 from mtnet_jax.layers.norm import BatchNorm
 from mtnet_jax.layers.pooling import split_pooling
 from mtnet_jax.layers.srtg import SqueezeAndRecursion
+from mtnet_jax.models import repetition
 from mtnet_jax.typing import Array, Float
 
 _STAGES = ((54, 24), (108, 48), (216, 96), (432, 192))
@@ -106,6 +107,8 @@ class MTNet(nn.Module):
     input_mean: of the brightness in [0, 1] by channel that `preprocessing`
       normalises clips with, not the network itself.
     input_std: the deviation likewise.
+    rematerialize: in training the backward pass computes each block again from
+      its input: less memory for about a third more work.
   """
 
   num_classes: int
@@ -132,6 +135,7 @@ class MTNet(nn.Module):
   freeze_norm: bool = False
   input_mean: tuple[float, ...] = (0.45,) * 3
   input_std: tuple[float, ...] = (0.225,) * 3
+  rematerialize: bool = False
 
   def __post_init__(self):
     recurrent.find_cell(self.cell)
@@ -165,7 +169,8 @@ class MTNet(nn.Module):
       self.head_features[1], self.num_classes, name='classifier'
     )
     x = self._stem(clips, conv, norm)
-    x, endpoints = self._stages(x, parts, classifier)
+    shared = train and not self.is_initializing()
+    x, endpoints = self._stages(x, parts, classifier, shared)
     x = conv(self.head_features[0], (1, 1, 1), name='head')(x)
     x = nn.relu(norm(name='head_norm')(x))
     features = jnp.mean(precision.widen(x), axis=(1, 2, 3))  # n c
@@ -202,15 +207,19 @@ class MTNet(nn.Module):
     x = conv(c, (frames, 1, 1), groups=c, name='stem_temporal')(x)
     return nn.relu(norm(name='stem_norm')(x))
 
-  def _stages(self, x, parts, classifier):
+  def _stages(self, x, parts, classifier, shared):
     """The last stage's activations, and what `__call__` tells of all."""
     endpoints, early, gate_open = {'stem': x}, {}, {}
+    period = 2 if self.squeeze_excitation else 1
     for i, widths in enumerate(self.stages, start=1):
-      for j in range(1, self.blocks[i - 1] + 1):
-        name = f'stage_{i}_block_{j}'
-        x, share = self._block(*widths, j, parts, name)(x)
-        if share is not None:
-          gate_open[name] = share
+      blocks = [
+        self._block(*widths, j, parts, f'stage_{i}_block_{j}')
+        for j in range(1, self.blocks[i - 1] + 1)
+      ]
+      x, shares = repetition.run(
+        blocks, x, shared, self.rematerialize, called=True, period=period
+      )
+      gate_open |= shares
       if self.class_regularization:
         regularization = ClassRegularization(
           self.affection_rates[i - 1], name=f'class_regularization_{i}'

@@ -28,6 +28,7 @@ from mtnet_jax.layers.conv import Conv3D
 from mtnet_jax.layers.norm import BatchNorm
 from mtnet_jax.layers.pooling import split_pooling
 from mtnet_jax.layers.srtg import SqueezeAndRecursion
+from mtnet_jax.models import repetition
 from mtnet_jax.typing import Array, Float
 
 # Blocks a stage by depth; from 50 layers on they are Bottlenecks.
@@ -86,8 +87,7 @@ class ResNet3D(nn.Module):
     shared_selection: its two inputs keep the same frames.
     stage_features: channels of each stage; the stem has the first's.
     stem_frames: temporal extent of the stem's kernel.
-    stem_pool: a max-pool of stride 2 after the stem. Other authors' networks go
-      without.
+    stem_pool: a max-pool of stride 2 after the stem.
     class_regularization: after every stage (the thesis, chapter 6).
     affection_rates: its λ for each stage, in [0, 1].
     dropout: before the classifier, in [0, 1).
@@ -95,8 +95,9 @@ class ResNet3D(nn.Module):
     norm_batch_size: clips that share BN statistics; 0: the whole batch.
     freeze_norm: normalise by the moving statistics in training too.
     input_mean: of the brightness in [0, 1] by channel that `preprocessing`
-      normalises clips with, not the network itself.
+      normalises clips with.
     input_std: the deviation likewise.
+    rematerialize: in training, blocks are computed again in the backward pass.
   """
 
   num_classes: int
@@ -120,6 +121,7 @@ class ResNet3D(nn.Module):
   freeze_norm: bool = False
   input_mean: tuple[float, ...] = (0.45,) * 3
   input_std: tuple[float, ...] = (0.225,) * 3
+  rematerialize: bool = False
 
   def __post_init__(self):
     assert self.depth in _DEPTHS, self.depth
@@ -168,26 +170,27 @@ class ResNet3D(nn.Module):
     )(clips)
     if self.stem_pool:
       x = nn.max_pool(x, (3, 3, 3), (2, 2, 2), [(1, 1)] * 3)
-    x, endpoints = self._stages(x, units, classifier)
+    shared = train and not self.is_initializing()
+    x, endpoints = self._stages(x, units, classifier, shared)
     features = jnp.mean(precision.widen(x), axis=(1, 2, 3))  # n c
     endpoints |= {'last': x, 'features': features}
     dropout = nn.Dropout(self.dropout, deterministic=not train, name='dropout')
     return classifier(dropout(features)), endpoints
 
-  def _stages(self, x, units, classifier):
+  def _stages(self, x, units, classifier, shared):
     """The last stage's activations, and what `__call__` tells of all."""
     endpoints, early, gate_open = {'stem': x}, {}, {}
     stages = zip(self.stage_features, _DEPTHS[self.depth], strict=True)
-    for i, (features, blocks) in enumerate(stages, start=1):
-      for j in range(1, blocks + 1):
+    in_features = x.shape[-1]
+    for i, (features, count) in enumerate(stages, start=1):
+      blocks = []
+      for j in range(1, count + 1):
         strides = (2, 2, 2) if i > 1 and j == 1 else (1, 1, 1)
-        name = f'stage_{i}_block_{j}'
-        block = self.make_block(
-          units, x.shape[-1], features, strides, name=name
-        )
-        x, share = block(x)
-        if share is not None:
-          gate_open[name] = share
+        sizes, name = (in_features, features, strides), f'stage_{i}_block_{j}'
+        blocks.append(self.make_block(units, *sizes, name=name))
+        in_features = features
+      x, shares = repetition.run(blocks, x, shared, self.rematerialize)
+      gate_open |= shares
       if self.class_regularization:
         regularization = ClassRegularization(
           self.affection_rates[i - 1], name=f'class_regularization_{i}'

@@ -1,0 +1,104 @@
+"""Blocks of a stage, of which equal ones are traced once.
+
+The blocks of a stage after its first differ in their variables alone. One
+function stands for all of them, so that JAX traces and differentiates it once.
+It may be a function of the program too: a CPU's compiler then optimizes it
+once, and computes it again in the backward pass where that is asked for. In
+line it would find the same values in the forward pass, and keep those instead.
+"""
+
+from collections.abc import Sequence
+
+import jax
+from flax import linen as nn
+from jax.experimental.xla_metadata import set_xla_metadata
+
+from mtnet_jax.layers import norm
+from mtnet_jax.typing import Array, Float
+
+
+def run(
+  blocks: Sequence[nn.Module],
+  x: Float[Array, 'n t h w c'],
+  shared: bool,
+  rematerialize: bool,
+  *,
+  called: bool = False,
+  period: int = 1,
+) -> tuple[Float[Array, 'n t2 h2 w2 c2'], dict[str, Float[Array, '']]]:
+  """Applies a stage's blocks one after the other.
+
+  Args:
+    blocks: called from their parent's compact method. Those after the first are
+      alike but for their variables, or every `period`-th of them is.
+    x: the first block's input.
+    shared: False: each block for itself, to be initialized or watched.
+    rematerialize: keeps nothing but each block's input for the backward pass.
+      Of shared blocks.
+    called: shared blocks are functions of the program, where it can have them.
+      Not for convolutions of rows and columns: XLA brings those of a CPU into
+      their fast form in the main function alone.
+    period: blocks from one to the next that is alike.
+
+  Returns:
+    What the last block returns, and by name what blocks return besides, None
+    left out.
+  """
+  functions = [
+    _shared(block, rematerialize, called) for block in blocks[: 1 + period]
+  ]
+  shares = {}
+  for i, block in enumerate(blocks):
+    if shared:
+      like = 1 + (i - 1) % period if i else 0
+      x, share = functions[like](block, x)
+    else:
+      x, share = block(x)
+    if share is not None:
+      shares[block.name] = share
+  return x, shares
+
+
+def _shared(block, rematerialize, called):
+  """`(block, x) -> block(x)`, one function for all blocks like this one."""
+  mutable = [
+    name
+    for name in ('batch_stats', norm.MOMENTS)
+    if block.is_mutable_collection(name)
+  ]
+  free = block.clone(parent=None, name=None)
+
+  def apply(x, variables, rngs):
+    return free.apply(variables, x, mutable=mutable, rngs=rngs)
+
+  if rematerialize:
+    apply = jax.checkpoint(apply)
+  apply = jax.jit(set_xla_metadata(inlineable=None)(apply))
+
+  def call(block, x):
+    rngs = {
+      name: block.make_rng(name) for name in ('pooling',) if block.has_rng(name)
+    }
+    variables = {
+      name: block.variables[name]
+      for name in ('params', 'batch_stats')
+      if name in block.variables
+    }
+    inlineable = 'false' if called and has_functions() else None
+    with set_xla_metadata(inlineable=inlineable):
+      (x, share), updated = apply(x, variables, rngs)
+    for collection, values in updated.items():
+      for name, value in values.items():
+        block.put_variable(collection, name, value)
+    return x, share
+
+  return call
+
+
+def has_functions() -> bool:
+  """Whether programs here may have functions: on a single CPU.
+
+  Other compilers know no calls. Several devices would exchange the gradients of
+  each block inside its call, rather than those of all blocks at once.
+  """
+  return jax.default_backend() == 'cpu' and jax.device_count() == 1
