@@ -8,6 +8,7 @@ a file's timestamps cannot be trusted (AVI), frames are counted from the start.
 
 import array
 import bisect
+import collections
 import contextlib
 import itertools
 import os
@@ -173,8 +174,8 @@ class VideoReader:
     """Decodes frames.
 
     Args:
-      indices: (n,) numbers in [0, num_frames), ascending. A repeated number is
-        decoded once.
+      indices: (n,) numbers in [0, num_frames), ascending, at least one. A
+        repeated number is decoded once.
       short_side: pixels. Frames are resized so that the shorter side has this
         length: bilinear, and averaging over what a pixel covers.
 
@@ -188,13 +189,19 @@ class VideoReader:
     count = self.num_frames
     if not all(0 <= i < count for i in indices):
       raise IndexError(f'Frames {indices} of {self._name}, which has {count}.')
-    wanted = sorted({self._keys[i] for i in indices})
+    places = collections.defaultdict(list)
+    for place, index in enumerate(indices):
+      places[self._keys[index]].append(place)
+    frames = None
     with self._errors_named():
-      images = {
-        key: self._image(frame, short_side)
-        for key, frame in self._decode(wanted)
-      }
-      return np.stack([images[self._keys[i]] for i in indices])
+      for key, frame in self._decode(sorted(places)):
+        # Copied while it is in the processor's cache, and then forgotten: the
+        # next one gets its memory.
+        image = self._image(frame, short_side)
+        if frames is None:
+          frames = np.empty((len(indices), *image.shape), np.uint8)
+        frames[places[key]] = image
+    return frames
 
   def frames(
     self, short_side: int | None = None

@@ -25,6 +25,12 @@ def test_mirror():
   assert mirrored[1, 0, 0, 0] == 104
 
 
+def test_mirror_of_a_part_of_colored_frames():
+  rng = np.random.default_rng(0)
+  part = rng.integers(0, 256, (3, 9, 11, 3), np.uint8)[:, 2:7, 1:8]
+  assert (transforms.mirror(part) == part[:, :, ::-1]).all()
+
+
 @pytest.mark.parametrize(
   ('crops', 'lefts'), [(1, [1]), (2, [0, 3]), (3, [0, 2, 3]), (4, [0, 1, 2, 3])]
 )
@@ -61,6 +67,12 @@ def test_random_crops_are_everywhere_and_the_same_in_all_frames():
     assert (crop[1] == crop[0] + 100).all()
     corners.add(corner)
   assert corners == {0, 1, 2, 4, 5, 6}
+
+
+def test_a_random_crop_keeps_no_more_than_itself():
+  clip = np.zeros((2, 6, 8, 3), np.uint8)
+  crop = transforms.random_crop(clip, 4, np.random.default_rng(0))
+  assert crop.base is None and crop.flags.c_contiguous
 
 
 def test_resizing_to_a_quarter_averages():

@@ -158,6 +158,25 @@ def test_resizing_keeps_the_aspect_and_the_content(coded):
   assert coded_video.numbers(small) == coded_video.numbers(large) == [9, 30]
 
 
+@pytest.mark.parametrize('short_side', [None, 25, 70])
+def test_pixels_are_those_of_a_plain_loop(tmp_path, short_side):
+  rng = np.random.default_rng(0)
+  # FFmpeg pads rows of 46 pixels, which is none of the multiples it likes.
+  images = rng.integers(0, 256, (20, 34, 46, 3), np.uint8)
+  path = coded_video.write(tmp_path / 'noise.mp4', images)
+  size = {None: (46, 34), 25: (34, 25), 70: (95, 70)}[short_side]
+  with av.open(path) as container:
+    expected = [
+      frame.to_ndarray(format='rgb24', width=size[0], height=size[1])
+      for frame in container.decode(video=0)
+    ]
+  indices = [0, 3, 3, 4, 19]  # a frame twice
+  with VideoReader(path) as video:
+    frames = video.read(indices, short_side)
+  assert frames.flags.c_contiguous
+  assert (frames == np.stack([expected[i] for i in indices])).all()
+
+
 @pytest.mark.parametrize('degrees', [90, 180, 270])
 def test_rotated_videos_stand_upright(tmp_path, degrees):
   upright = np.full((3, 48, 64, 3), 30, np.uint8)
