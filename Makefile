@@ -1,4 +1,5 @@
 # Two commands set up everything: `make demo` and `make test`.
+# `make bench` measures speed beside PyTorch, in about a quarter of an hour.
 # `make demo STATIC=1` also trains a network that is blind to direction in time.
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := .venv/bin
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: demo test lint format clean
+.PHONY: demo test bench lint format clean
 
 demo: .venv/installed
 	$(BIN)/python -m data.stick_figures.prepare --out=$(RUNS)/data
@@ -29,6 +30,9 @@ endif
 test: .venv/installed-dev
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
+bench: .venv/installed-bench
+	$(BIN)/python -m benchmarks.cpu
+
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
@@ -40,6 +44,12 @@ format: .venv/installed-dev
 .venv/installed: setup.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+.venv/installed-bench: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .[bench]
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
+	  pytorchvideo==0.1.5
 	touch $@
 
 .venv/installed-dev: .venv/installed

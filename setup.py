@@ -55,6 +55,8 @@ setuptools.setup(
       'onnx-ir>=1.1',
       'onnxruntime>=1.32',
     ],
+    # The peers of `make bench`, which adds PyTorchVideo alone.
+    'bench': ['fvcore>=0.1.5.post20221221', 'iopath>=0.1.10', 'torch==2.13.0'],
     # Reads PyTorch's weights.
     'torch': ['torch>=2.13'],
     'cuda': ['jax[cuda13]'],

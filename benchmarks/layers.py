@@ -11,7 +11,6 @@ bearable.
 """
 
 import functools
-import statistics
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,6 +20,7 @@ import jax.numpy as jnp
 from absl import app, flags
 from flax import linen as nn
 
+from benchmarks import measure
 from mtnet_jax.layers import conv, frame_selection, norm, soft_pool
 
 _SECONDS = flags.DEFINE_float('seconds', 2.0, 'Time for each comparison.')
@@ -169,19 +169,12 @@ def with_gradient(function: Callable) -> Callable:
 def race(ours: Callable, peer: Callable, args) -> tuple[float, float, float]:
   """Returns medians of ours and peer in ms, and ours' compile time in s."""
   start = time.perf_counter()
-  compiled = [jax.jit(ours).lower(*args).compile()]
+  compiled = {'ours': jax.jit(ours).lower(*args).compile()}
   compile_time = time.perf_counter() - start
-  compiled.append(jax.jit(peer).lower(*args).compile())
-  times = ([], [])
-  until = time.perf_counter() + _SECONDS.value
-  while len(times[0]) < 4 or time.perf_counter() < until:
-    for run, kept in zip(compiled, times, strict=True):
-      start = time.perf_counter()
-      jax.block_until_ready(run(*args))
-      kept.append(1e3 * (time.perf_counter() - start))
-  # The first round warms up.
-  first, second = (statistics.median(kept[1:]) for kept in times)
-  return first, second, compile_time
+  compiled['peer'] = jax.jit(peer).lower(*args).compile()
+  runs = {k: measure.ready(run, *args) for k, run in compiled.items()}
+  times = measure.race(runs, _SECONDS.value / 2)
+  return 1e3 * times['ours'].median, 1e3 * times['peer'].median, compile_time
 
 
 def main(argv):

@@ -7,24 +7,20 @@ same run. The compilation cache is off. Clips are those of
 that the largest network fits a small machine.
 """
 
-import statistics
 import sys
 import time
 
 import jax
-import numpy as np
-import optax
 
-from mtnet_jax import models, state
+from benchmarks import measure, programs
+from mtnet_jax import models
 from mtnet_jax.analysis import cost
-from mtnet_jax.train_step import make_train_step
 
 NAMES = (
   'x3d_m', 'mtnet_xs', 'mtnet_s', 'mtnet_m', 'mtnet_l', 'x3d_s', 'x3d_l',
   'r3d_34', 'r3d_50', 'r2plus1d_34', 'srtg_r3d_34', 'srtg_r2plus1d_34',
 )  # fmt: skip
 _CLASSES = 400
-_REPEATS = 5
 
 
 def main(names: list[str]) -> None:
@@ -56,28 +52,12 @@ def main(names: list[str]) -> None:
 
 def _train_step(name: str, clip: tuple[int, int]) -> tuple[float, float]:
   """Seconds to compile, and the median to run, a step on one clip."""
-  frames, size = clip
-  shape = (frames, size, size, 3)
-  model = models.build(name, _CLASSES)
-  tx = optax.sgd(0.01, momentum=0.9)
-  abstract = jax.eval_shape(lambda: state.create(model, tx, shape, 0))
-  batch = {
-    'clips': np.zeros((1, *shape), np.uint8),
-    'labels': np.zeros(1, np.int32),
-  }
-  step = make_train_step(model, lambda _: 0.01, tx, 0)
+  program = programs.train_step(name, 1, clip)
   start = time.monotonic()
-  compiled = step.lower(abstract, batch).compile()
+  compiled = program.compile()
   compiling = time.monotonic() - start
-  # Values do not change the time; a real initialization would take as long.
-  current = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), abstract)
-  times = []
-  for _ in range(_REPEATS + 1):
-    start = time.monotonic()
-    current, values = compiled(current, batch)
-    jax.block_until_ready(values)
-    times.append(time.monotonic() - start)
-  return compiling, statistics.median(times[1:])
+  times = measure.race({name: program.start(compiled)}, seconds=0.0)
+  return compiling, times[name].median
 
 
 if __name__ == '__main__':

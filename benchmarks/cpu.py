@@ -1,0 +1,388 @@
+"""Our speed on a CPU beside PyTorch's, and beside the machine's limits.
+
+    python -m benchmarks.cpu [--only=TEXT] [--seconds=2] [--out=DIR]
+
+Measures, in float32, train steps and inference of whole networks, the
+channel-separated convolution, compilation, and the loading of clips. Every
+peer runs in turns with ours, on all cores; medians are compared. Prints a line
+for each row as it comes and a table at the end, and adds the rows to
+DIR/YYYY-MM-DD-DEVICE.json.
+
+PyTorch is measured in both of its memory layouts, and the faster one is its
+best. It gets normalised float clips, which is its easier case: ours are uint8
+and normalised in the program.
+"""
+
+import functools
+import importlib.util
+import math
+import os
+import pathlib
+import platform
+import re
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+
+from benchmarks import compilation, measure, programs, results
+from benchmarks.measure import Timing
+from benchmarks.programs import Program
+from mtnet_jax import cli, models
+from mtnet_jax.analysis import cost
+from mtnet_jax.errors import UserError
+from mtnet_jax.layers import conv
+
+_CLASSES = 400
+# Far more than the caches hold.
+_COPIED_BYTES = 2**28
+
+Run = Callable[[], Any]
+Peers = Mapping[str, Timing]
+
+
+class Case(NamedTuple):
+  """A row to be measured.
+
+  Attributes:
+    work: what it is.
+    shape: in words.
+    ours: makes our program.
+    others: makes what runs in turns with it, by name; each waits for its
+      result.
+    compare: from the others' timings to the row's peers.
+    goals: by peer's name, its least ratio to ours.
+  """
+
+  work: str
+  shape: str
+  ours: Callable[[], Program]
+  others: Callable[[], Mapping[str, Run]]
+  compare: Callable[[Peers], Peers]
+  goals: Mapping[str, float] = types.MappingProxyType({})
+
+  @property
+  def name(self) -> str:
+    """Work and shape."""
+    return f'{self.work}, {self.shape}'
+
+
+def cases() -> list[Case]:
+  """Every row of networks and layers, with what we aim at."""
+  train, infer = 'train step', 'inference'
+  large, small = (1, 16, 224), (2, 4, 112)
+  return [
+    network('x3d_m', train, large, default=2.0, best=1.2),
+    network('x3d_m', train, small, default=2.0, best=2.0),
+    network('x3d_m', infer, large, default=2.2, best=1.5),
+    network('x3d_m', infer, small, default=2.2, best=1.5),
+    network('srtg_r3d_34', train, (1, 16, 112), best=1.3),
+    by_macs('mtnet_m', 'x3d_m', train, large),
+    by_macs('mtnet_m', 'x3d_m', infer, large),
+    *(
+      separated((1, 16, size, size, c), strides, backward)
+      for size, c, strides in (
+        (56, 54, (1, 1, 1)),
+        (56, 108, (1, 2, 2)),
+        (28, 108, (1, 1, 1)),
+        (14, 216, (1, 1, 1)),
+      )
+      for backward in (False, True)
+    ),
+  ]
+
+
+def _program(name, kind, shape):
+  make = programs.train_step if kind == 'train step' else programs.inference
+  n, *clip = shape
+  return functools.partial(make, name, n, tuple(clip))
+
+
+def _clips_in_words(shape):
+  n, frames, size = shape
+  return f'{n}×{frames}×{size}²'
+
+
+def network(
+  name: str, kind: str, shape: tuple[int, int, int], **goals: float
+) -> Case:
+  """A network of ours against PyTorch's.
+
+  Args:
+    name: 'x3d_m' or 'srtg_r3d_34'.
+    kind: 'train step' or 'inference'.
+    shape: clips, frames, height and width in pixels.
+    **goals: least ratios to its `default` layout and to its `best`.
+  """
+  return Case(
+    f'{name} {kind}',
+    _clips_in_words(shape),
+    _program(name, kind, shape),
+    functools.partial(_torch_networks, name, kind, shape),
+    best_layout,
+    {f'PyTorch, {layout}': goal for layout, goal in goals.items()},
+  )
+
+
+def _torch_networks(name, kind, shape):
+  """What PyTorch runs, by layout."""
+  import torch
+
+  from benchmarks import torch_peers
+
+  n, frames, size = shape
+  make = {
+    'x3d_m': lambda: torch_peers.x3d_m(_CLASSES, frames, size),
+    'srtg_r3d_34': lambda: torch_peers.srtg_r3d_34(_CLASSES),
+  }[name]
+  clips = torch.randn(n, 3, frames, size, size)
+  runs = {}
+  for layout, memory in torch_peers.LAYOUTS.items():
+    network = make().to(memory_format=memory)
+    laid = clips.to(memory_format=memory)
+    runs[layout] = (
+      torch_peers.train_step(network, laid, torch.zeros(n, dtype=torch.long))
+      if kind == 'train step'
+      else torch_peers.inference(network, laid)
+    )
+  return runs
+
+
+def best_layout(times: Peers) -> Peers:
+  """PyTorch's default and, of both of its layouts, the faster one."""
+  best = min(times.values(), key=lambda timing: timing.median)
+  return {'PyTorch, default': times['default'], 'PyTorch, best': best}
+
+
+def by_macs(
+  name: str, other: str, kind: str, shape: tuple[int, int, int]
+) -> Case:
+  """A network against another of ours that had as many multiply-adds."""
+  _, frames, size = shape
+
+  def others():
+    program = _program(other, kind, shape)()
+    return {other: program.start(program.compile())}
+
+  def compare(times):
+    macs = [
+      cost.macs(models.build(n, _CLASSES), (frames, size, size, 3))
+      for n in (name, other)
+    ]
+    return {peer: scaled(times[other], macs[0] / macs[1])}
+
+  peer = f'{other} × ratio of MACs'
+  return Case(
+    f'{name} {kind}',
+    _clips_in_words(shape),
+    _program(name, kind, shape),
+    others,
+    compare,
+    {peer: 1 / 1.5},
+  )
+
+
+def separated(
+  shape: tuple[int, ...], strides: tuple[int, int, int], backward: bool
+) -> Case:
+  """The channel-separated 3×3×3 against PyTorch's and against copying.
+
+  Args:
+    shape: of the input, `n t h w c`, divisible by the strides.
+    strides: frames, rows, columns.
+    backward: whether both passes are made.
+  """
+  n, t, h, w, c = shape
+  y_shape = (n, t, h // strides[1], w // strides[2], c)
+
+  def ours():
+    x, kernel, dy = (
+      jax.ShapeDtypeStruct(s, jnp.float32)
+      for s in (shape, (3, 3, 3, 1, c), y_shape)
+    )
+
+    def convolve(x, kernel):
+      return conv.channel_separated_conv3d(x, kernel, strides)
+
+    def with_gradients(x, kernel, dy):
+      y, vjp = jax.vjp(convolve, x, kernel)
+      return y, vjp(dy)
+
+    if backward:
+      return Program(jax.jit(with_gradients), (x, kernel, dy))
+    return Program(jax.jit(convolve), (x, kernel))
+
+  def compare(times):
+    share = separated_bytes(shape, y_shape, backward) / (2 * _COPIED_BYTES)
+    layouts = {k: v for k, v in times.items() if k != 'copy'}
+    limit = scaled(times['copy'], share)
+    return {**best_layout(layouts), 'memory bandwidth': limit}
+
+  passes = 'forward and backward' if backward else 'forward'
+  return Case(
+    f'channel-separated 3×3×3, stride {strides[1]}, {passes}',
+    '×'.join(map(str, shape)),
+    ours,
+    functools.partial(_torch_separated, shape, strides, y_shape, backward),
+    compare,
+    {'PyTorch, best': 2.0},
+  )
+
+
+def separated_bytes(
+  shape: tuple[int, ...], y_shape: tuple[int, ...], backward: bool
+) -> int:
+  """Bytes in float32 that must move at least; kernels are nothing beside.
+
+  Forward x is read and y written; backward x and dy are read, dx written.
+
+  Args:
+    shape: of x.
+    y_shape: of the output.
+    backward: whether both passes are made.
+  """
+  x, y = math.prod(shape), math.prod(y_shape)
+  return 4 * (3 * x + 2 * y if backward else x + y)
+
+
+def _torch_separated(shape, strides, y_shape, backward):
+  """PyTorch's convolution by layout, and a copy of much memory."""
+  import torch
+
+  from benchmarks import torch_peers
+
+  def channels_second(s, memory):
+    n, t, h, w, c = s
+    return torch.randn(n, c, t, h, w).to(memory_format=memory)
+
+  def contender(memory):
+    x, dy = (channels_second(s, memory) for s in (shape, y_shape))
+    kernel = torch.randn(shape[-1], 1, 3, 3, 3).to(memory_format=memory)
+    if not backward:
+      infer = torch.inference_mode()(torch_peers.separated_conv)
+      return functools.partial(infer, x, kernel, strides)
+    inputs = [a.requires_grad_() for a in (x, kernel)]
+    return lambda: torch.autograd.grad(
+      torch_peers.separated_conv(*inputs, strides), inputs, dy
+    )
+
+  source = torch.ones(_COPIED_BYTES // 4)
+  target = torch.zeros_like(source)
+  return {
+    **{k: contender(memory) for k, memory in torch_peers.LAYOUTS.items()},
+    'copy': lambda: target.copy_(source),
+  }
+
+
+def scaled(timing: Timing, factor: float) -> Timing:
+  """The timing of `factor` times as much work."""
+  *seconds, runs = timing
+  return Timing(*(factor * value for value in seconds), runs)
+
+
+def run(case: Case, seconds: float) -> results.Row:
+  """Measures a case.
+
+  Args:
+    case: one of `cases()`.
+    seconds: for each contender.
+  """
+  program = case.ours()
+  contenders = {'ours': program.start(program.compile()), **case.others()}
+  times = measure.race(contenders, seconds)
+  ours = times.pop('ours')
+  return results.Row(
+    work=case.work,
+    shape=case.shape,
+    precision='float32',
+    ours=ours,
+    unit='s',
+    peers=case.compare(times),
+    goals=case.goals,
+  )
+
+
+def parts(
+  seconds: float,
+) -> Iterator[tuple[str, Callable[[], list[results.Row]]]]:
+  """Every part of the benchmark: its name, and what measures its rows."""
+  for case in cases():
+    yield case.name, lambda case=case: [run(case, seconds)]
+  yield 'compilation', compilation.rows
+  yield 'loading', functools.partial(_loading_rows, seconds)
+
+
+def _loading_rows(seconds):
+  from benchmarks import loading
+
+  return loading.rows(seconds)
+
+
+def device_name() -> str:
+  """The processor and how many of its cores this process may use."""
+  name = platform.processor() or platform.machine()
+  info = pathlib.Path('/proc/cpuinfo')
+  if info.exists():
+    found = re.search(r'^model name\s*: (.*)', info.read_text(), re.MULTILINE)
+    name = found[1] if found else name
+  return f'{name}, {len(os.sched_getaffinity(0))} cores'
+
+
+def prepare_peers() -> None:
+  """Lets PyTorch use all cores.
+
+  Raises:
+    UserError: PyTorch or PyTorchVideo is not installed.
+  """
+  needed = ('torch', 'fvcore', 'iopath', 'pytorchvideo')
+  missing = [name for name in needed if not importlib.util.find_spec(name)]
+  if missing:
+    raise UserError(
+      f'The peers need {", ".join(missing)}: pip install torch fvcore iopath '
+      '&& pip install --no-deps pytorchvideo'
+    )
+  import torch
+
+  torch.set_num_threads(len(os.sched_getaffinity(0)))
+
+
+def main(only: str, seconds: float, out: str) -> None:
+  """Prints and keeps the rows.
+
+  Args:
+    only: of the rows, those whose name contains this.
+    seconds: for each contender.
+    out: folder.
+
+  Raises:
+    UserError: a peer is not installed, or no row has such a name.
+  """
+  prepare_peers()
+  jax.config.update('jax_platforms', 'cpu')
+  device = device_name()
+  command = ' '.join(['python -m benchmarks.cpu', *sys.argv[1:]])
+  print(device, flush=True)
+  rows, path = [], None
+  for name, measured in parts(seconds):
+    if only not in name:
+      continue
+    for row in measured():
+      rows.append(row)
+      path = results.write([row], device, command, out)
+      found = [f'{k} {v:.2f}×' for k, v in results.ratios(row).items()]
+      print(f'{row.work}, {row.shape}: {", ".join(found)}', flush=True)
+  if not rows:
+    names = '; '.join(name for name, _ in parts(seconds))
+    raise UserError(f'No row has --only={only!r} in its name: {names}.')
+  print(f'\n{results.table(rows)}\n\n{path}')
+
+
+if __name__ == '__main__':
+  _ONLY = flags.DEFINE_string('only', '', 'Rows whose name contains this.')
+  _SECONDS = flags.DEFINE_float('seconds', 2.0, 'For each contender.', 0.0)
+  _OUT = flags.DEFINE_string('out', 'benchmarks/results', 'Folder for rows.')
+  cli.run(lambda _: main(_ONLY.value, _SECONDS.value, _OUT.value))

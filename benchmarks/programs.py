@@ -1,0 +1,117 @@
+"""The programs of a network that are timed: a train step and inference."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import measure
+from configs import base
+from mtnet_jax import models, optim, preprocessing, state
+from mtnet_jax.train_step import make_train_step
+
+_CLASSES = 400
+
+
+class Program(NamedTuple):
+  """A jitted function and what it takes.
+
+  Attributes:
+    function: of the arguments.
+    arguments: abstract arrays, or pytrees of them.
+    has_state: the first result is the first argument of the next call.
+  """
+
+  function: Callable
+  arguments: tuple[Any, ...]
+  has_state: bool = False
+
+  def compile(self) -> Callable:
+    """Returns the function, compiled."""
+    return self.function.lower(*self.arguments).compile()
+
+  def start(self, compiled: Callable) -> Callable[[], None]:
+    """Returns a function of no arguments that runs once and waits.
+
+    Args:
+      compiled: from `compile`.
+    """
+    arguments = draw(self.arguments)
+    if not self.has_state:
+      return measure.ready(compiled, *arguments)
+    current, *rest = arguments
+
+    def step():
+      nonlocal current
+      current, _ = jax.block_until_ready(compiled(current, *rest))
+
+    return step
+
+
+def train_step(name: str, batch: int, clip: tuple[int, int]) -> Program:
+  """A train step with momentum and weight decay, on uint8 clips, in float32.
+
+  Args:
+    name: one of `models.NAMES`.
+    batch: clips a step.
+    clip: frames, and height and width in pixels.
+  """
+  model = models.build(name, _CLASSES)
+  tx = optim.sgd(base.get_config().optim, lambda _: 0.01)
+  shape = _shape(clip)
+  abstract = jax.eval_shape(
+    functools.partial(state.create, model, tx, shape, 0)
+  )
+  arguments = {
+    'clips': jax.ShapeDtypeStruct((batch, *shape), jnp.uint8),
+    'labels': jax.ShapeDtypeStruct((batch,), jnp.int32),
+  }
+  step = make_train_step(model, lambda _: 0.01, tx, 0)
+  return Program(step, (abstract, arguments), has_state=True)
+
+
+def inference(name: str, batch: int, clip: tuple[int, int]) -> Program:
+  """The logits of uint8 clips; arguments as those of `train_step`."""
+  model = models.build(name, _CLASSES)
+  clips = jax.ShapeDtypeStruct((batch, *_shape(clip)), jnp.uint8)
+  normalized = jax.ShapeDtypeStruct(clips.shape, jnp.float32)
+  variables = jax.eval_shape(model.init, jax.random.key(0), normalized)
+
+  @jax.jit
+  def infer(variables, clips):
+    clips = preprocessing.prepare(clips, model)
+    return model.apply(variables, clips, train=False)[0]
+
+  return Program(infer, (variables, clips))
+
+
+def _shape(clip):
+  frames, size = clip
+  return (frames, size, size, 3)
+
+
+def draw(abstract: Any) -> Any:
+  """Returns arrays in place of abstract ones.
+
+  Kernels, and arrays without a name, keep the size of activations; scales and
+  variances are one, and everything else is zero. Bytes are random.
+  """
+  rng = np.random.default_rng(0)
+
+  def values(path, leaf):
+    name = str(getattr(path[-1], 'key', 'kernel'))
+    if leaf.dtype == jnp.uint8:
+      return jnp.asarray(rng.integers(0, 256, leaf.shape, np.uint8))
+    if name in ('scale', 'var'):
+      return jnp.ones(leaf.shape, leaf.dtype)
+    if not name.startswith('kernel') or leaf.ndim < 2:
+      return jnp.zeros(leaf.shape, leaf.dtype)
+    deviation = math.prod(leaf.shape[:-1]) ** -0.5
+    drawn = rng.standard_normal(leaf.shape, np.float32)
+    return jnp.asarray(deviation * drawn, leaf.dtype)
+
+  return jax.tree_util.tree_map_with_path(values, abstract)
