@@ -69,9 +69,10 @@ def test_shared_blocks_compute_what_each_block_computes(
     np.testing.assert_allclose(
       got, ref, rtol=0, atol=1e-4 * scale, err_msg=jax.tree_util.keystr(path)
     )
-  # Of narrow maps a few may be dead behind their ReLU.
-  alive = [np.abs(g).max() > 0 for g in jax.tree.leaves(expected[0])]
-  assert np.mean(alive) > 0.9
+  for path, gradient in jax.tree.leaves_with_path(expected[0]):
+    # Of a single frame, recurrent kernels meet a zero state alone.
+    where = jax.tree_util.keystr(path)
+    assert np.abs(gradient).max() > 0 or 'kernel_h' in where, where
 
 
 def _alone(run, blocks, x, shared, rematerialize, **kw):
