@@ -165,7 +165,7 @@ def test_what_the_description_says(directory):
   }
   assert metadata['model'] == {
     'name': 'mtnet_m',
-    'overrides': {'dtype': 'float32'},
+    'overrides': {'dtype': 'float32', 'rematerialize': False},
     'num_parameters': 12,
   }
   assert metadata['normalization'] == {
