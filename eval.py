@@ -26,10 +26,11 @@ _CONTROLS = flags.DEFINE_bool(
 
 def main(_) -> None:
   # Not above: loader processes read this file again and have no use for jax.
-  from mtnet_jax import distributed, evaluation
+  from mtnet_jax import distributed, evaluation, memory
   from mtnet_jax.analysis import controls, report
 
   distributed.join(_PROCESSES())
+  memory.keep()
   config, checkpoint = cli.get_config(_CONFIG), _CHECKPOINT.value
   workdir = pathlib.Path(_WORKDIR.value)
   if _CONTROLS.value:

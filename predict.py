@@ -34,11 +34,12 @@ _HOP = flags.DEFINE_float(
 
 
 def main(argv: list[str]) -> None:
-  from mtnet_jax import predict_command
+  from mtnet_jax import memory, predict_command
   from mtnet_jax.prediction import Predictor
 
   names, times = argv[1:], (_WINDOW.value, _HOP.value)
   predict_command.check_arguments(names, _TIMELINE.value, *times)
+  memory.keep()
   predictor = Predictor(_WORKDIR.value, _CHECKPOINT.value)
   timelines = None
   if _TIMELINE.value is not None:

@@ -17,9 +17,10 @@ _WORKDIR = flags.DEFINE_string(
 
 def main(_) -> None:
   # Not above: loader processes read this file again and have no use for jax.
-  from mtnet_jax import distributed, training
+  from mtnet_jax import distributed, memory, training
 
   distributed.join(_PROCESSES())
+  memory.keep()
   training.train(cli.get_config(_CONFIG), _WORKDIR.value)
 
 

@@ -32,7 +32,7 @@ from absl import flags
 from benchmarks import compilation, measure, programs, results
 from benchmarks.measure import Timing
 from benchmarks.programs import Program
-from mtnet_jax import cli, models
+from mtnet_jax import cli, memory, models
 from mtnet_jax.analysis import cost
 from mtnet_jax.errors import UserError
 from mtnet_jax.layers import conv
@@ -141,9 +141,9 @@ def _torch_networks(name, kind, shape):
   }[name]
   clips = torch.randn(n, 3, frames, size, size)
   runs = {}
-  for layout, memory in torch_peers.LAYOUTS.items():
-    network = make().to(memory_format=memory)
-    laid = clips.to(memory_format=memory)
+  for layout, order in torch_peers.LAYOUTS.items():
+    network = make().to(memory_format=order)
+    laid = clips.to(memory_format=order)
     runs[layout] = (
       torch_peers.train_step(network, laid, torch.zeros(n, dtype=torch.long))
       if kind == 'train step'
@@ -255,13 +255,13 @@ def _torch_separated(shape, strides, y_shape, backward):
 
   from benchmarks import torch_peers
 
-  def channels_second(s, memory):
+  def channels_second(s, order):
     n, t, h, w, c = s
-    return torch.randn(n, c, t, h, w).to(memory_format=memory)
+    return torch.randn(n, c, t, h, w).to(memory_format=order)
 
-  def contender(memory):
-    x, dy = (channels_second(s, memory) for s in (shape, y_shape))
-    kernel = torch.randn(shape[-1], 1, 3, 3, 3).to(memory_format=memory)
+  def contender(order):
+    x, dy = (channels_second(s, order) for s in (shape, y_shape))
+    kernel = torch.randn(shape[-1], 1, 3, 3, 3).to(memory_format=order)
     if not backward:
       infer = torch.inference_mode()(torch_peers.separated_conv)
       return functools.partial(infer, x, kernel, strides)
@@ -273,7 +273,7 @@ def _torch_separated(shape, strides, y_shape, backward):
   source = torch.ones(_COPIED_BYTES // 4)
   target = torch.zeros_like(source)
   return {
-    **{k: contender(memory) for k, memory in torch_peers.LAYOUTS.items()},
+    **{k: contender(v) for k, v in torch_peers.LAYOUTS.items()},
     'copy': lambda: target.copy_(source),
   }
 
@@ -363,6 +363,7 @@ def main(only: str, seconds: float, out: str) -> None:
   """
   prepare_peers()
   jax.config.update('jax_platforms', 'cpu')
+  memory.keep()
   device = device_name()
   command = ' '.join(['python -m benchmarks.cpu', *sys.argv[1:]])
   print(device, flush=True)

@@ -9,7 +9,7 @@ import pytest
 
 # Each room may import itself and what stands before it.
 _ORDER = [
-  ('errors', 'typing', 'progress', 'run_exported'),
+  ('errors', 'typing', 'progress', 'memory', 'run_exported'),
   ('cli',),
   ('data',),
   ('prepare_command',),
