@@ -17,6 +17,7 @@ import numpy as np
 from flax import linen as nn
 
 from mtnet_jax.layers import (
+  activation,
   conv,
   mtconv,
   norm,
@@ -25,6 +26,7 @@ from mtnet_jax.layers import (
   recurrent,
   srtg,
 )
+from mtnet_jax.models import mtnet, resnet3d
 
 
 def conv3d(x, kernel, strides=(1, 1, 1), groups=1):
@@ -130,11 +132,25 @@ def cycle_consistent(a, b):
   return gate_scores(a, b) < 0
 
 
+# Those of `jax.nn` keep what autodiff keeps.
+_ACTIVATIONS = {
+  None: lambda x: x,
+  activation.relu: nn.relu,
+  activation.swish: nn.swish,
+}
+
+
+def scale_and_activate(x, gain, offset, activation, dtype):
+  """The activation of `x · gain + offset`."""
+  y = precision.widen(x) * gain + offset
+  return _ACTIVATIONS.get(activation, activation)(y.astype(dtype))
+
+
 class BatchNorm(norm.BatchNorm):
   """Mean and variance by their definition, sub-batch by sub-batch."""
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x, activation=None):
     c = x.shape[-1]
     scale = self.param('scale', self.scale_init, (c,), jnp.float32)
     bias = self.param('bias', nn.initializers.zeros, (c,), jnp.float32)
@@ -163,7 +179,8 @@ class BatchNorm(norm.BatchNorm):
       return y * scale.reshape(shape) + bias.reshape(shape)
 
     y = [normalize(p, *m) for p, m in zip(parts, found, strict=True)]
-    return jnp.concatenate(y).astype(self.dtype or x.dtype)
+    y = jnp.concatenate(y).astype(self.dtype or x.dtype)
+    return _ACTIVATIONS.get(activation, activation)(y)
 
 
 class RecurrentLayer(recurrent.RecurrentLayer):
@@ -201,6 +218,9 @@ _FORMS = (
   (mtconv, 'select_frame_indices', select_frame_indices),
   (mtconv, 'gather_frames', gather_frames),
   (srtg, 'cycle_consistent', cycle_consistent),
+  (mtnet, 'scale_and_activate', scale_and_activate),
+  (mtnet, 'relu', nn.relu),
+  (resnet3d, 'relu', nn.relu),
   (norm.BatchNorm, '__call__', BatchNorm.__call__),
   (recurrent.RecurrentLayer, '__call__', RecurrentLayer.__call__),
 )

@@ -231,10 +231,10 @@ def build(name, **fields):
 
 
 NETWORKS = {
-  'mtnet_xs': CONV | SEPARATED | NORM | RECURRENT | BRANCHES,
-  'x3d_s': CONV | SEPARATED | NORM,
-  'srtg_r3d_18': CONV | NORM | RECURRENT | {'cycle_consistent'},
-  'r2plus1d_34': CONV | NORM,
+  'mtnet_xs': CONV | SEPARATED | NORM | RECURRENT | BRANCHES | {'relu'},
+  'x3d_s': CONV | SEPARATED | NORM | {'relu', 'scale_and_activate'},
+  'srtg_r3d_18': CONV | NORM | RECURRENT | {'cycle_consistent', 'relu'},
+  'r2plus1d_34': CONV | NORM | {'relu'},
 }
 
 

@@ -238,7 +238,7 @@ def _convolve_map_bwd(strides, residuals, dy):
   )
   dx = _lax_convolve(
     dy,
-    jnp.flip(kernel, (0, 1)).swapaxes(2, 3),
+    jax.lax.rev(kernel, (0, 1)).swapaxes(2, 3),
     [
       (k - 1 - k // 2, size - 1 + k // 2 - (count - 1) * s)
       for k, size, count, s in sizes

@@ -17,6 +17,7 @@ from flax import linen as nn
 
 from mtnet_jax.errors import UserError
 from mtnet_jax.layers import precision
+from mtnet_jax.layers.activation import relu
 from mtnet_jax.layers.conv import Conv3D
 from mtnet_jax.layers.frame_selection import gather_frames, select_frame_indices
 from mtnet_jax.layers.norm import BatchNorm
@@ -79,7 +80,7 @@ class MTConv(nn.Module):
   strides: tuple[int, int, int] = (1, 1, 1)
   local_ratio: float = 7 / 8
   channel_separated: bool = False
-  activation: Callable[[Array], Array] | None = nn.relu
+  activation: Callable[[Array], Array] | None = relu
   pooling: str = 'softpool+cos'
   shared_selection: bool = True
   train: bool = False
@@ -142,8 +143,7 @@ class MTConv(nn.Module):
       name=name,
     )
     norm = self.norm(name=f'{name}_norm')
-    activation = self.activation or (lambda a: a)
-    return lambda x: activation(norm(conv(x)))
+    return lambda x: norm(conv(x), self.activation)
 
   def _down_sample(self, x, y_local):
     """Halves both inputs of the prolonged branch in space and time."""

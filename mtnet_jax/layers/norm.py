@@ -8,7 +8,7 @@ The thesis is A. Stergiou, *Efficient Modelling Across Time of Human Actions
 and Interactions*, 2021.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from flax import linen as nn
 
 from mtnet_jax.errors import UserError
 from mtnet_jax.layers import precision
+from mtnet_jax.layers.activation import scale_and_activate
 from mtnet_jax.typing import Array, Float
 
 # The collection that gets every sub-batch's statistics, where it is mutable.
@@ -48,8 +49,12 @@ class BatchNorm(nn.Module):
   scale_init: nn.initializers.Initializer = nn.initializers.ones
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'n *d c']) -> Float[Array, 'n *d c']:
-    """Returns x normalised, of the same shape.
+  def __call__(
+    self,
+    x: Float[Array, 'n *d c'],
+    activation: Callable[[Array], Array] | None = None,
+  ) -> Float[Array, 'n *d c']:
+    """Returns x normalised and, if there is an activation, activated.
 
     Raises:
       UserError: the number of clips is not a multiple of `batch_size`.
@@ -75,8 +80,14 @@ class BatchNorm(nn.Module):
     shape = (mean.shape[0], *[1] * (groups.ndim - 2), c)
     gain = jax.lax.rsqrt(var + self.epsilon) * scale.reshape(1, c)
     offset = bias.reshape(1, c) - mean * gain
-    y = precision.widen(groups) * gain.reshape(shape) + offset.reshape(shape)
-    return y.reshape(x.shape).astype(self.dtype or x.dtype)
+    y = scale_and_activate(
+      groups,
+      gain.reshape(shape),
+      offset.reshape(shape),
+      activation,
+      self.dtype or x.dtype,
+    )
+    return y.reshape(x.shape)
 
 
 def _split(x: Float[Array, 'n *d c'], size: int) -> Float[Array, 'g b *d c']:

@@ -18,8 +18,8 @@ from mtnet_jax.typing import Array, Float
 
 Triple = tuple[int, int, int]
 
-# Longer sums over frames no longer become one loop over memory on a CPU.
-_FRAMES_PER_SUM = 16
+# Longer sums of products no longer become one loop over memory on a CPU.
+_PRODUCTS_PER_SUM = 28
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -38,23 +38,23 @@ def channel_separated_conv3d(
     kernel: of x's dtype.
     strides: frames, rows, columns.
   """
-  volume = kernel.shape[:3]
-  return _correlate(
-    _pad_for(x, volume),
-    kernel,
-    _output_shape(x.shape[1:4], volume, strides),
-    strides,
-  )
+  return _separated_fwd(x, kernel, strides)[0]
 
 
 def _separated_fwd(x, kernel, strides):
-  return channel_separated_conv3d(x, kernel, strides), (x, kernel)
+  volume = kernel.shape[:3]
+  padded = _pad_for(x, volume)
+  shape = _output_shape(x.shape[1:4], volume, strides)
+  # The padded array is kept: then nothing need write x itself.
+  return _correlate(padded, kernel, shape, strides), (padded, kernel)
 
 
 def _separated_bwd(strides, residuals, dy):
-  x, kernel = residuals
-  dx = _input_gradient(dy, kernel, x.shape[1:4], strides)
-  dkernel = _kernel_gradient(x, dy, kernel.shape[:3], strides)
+  padded, kernel = residuals
+  volume = kernel.shape[:3]
+  sizes = zip(padded.shape[1:4], volume, strict=True)
+  dx = _input_gradient(dy, kernel, [n - k // 2 * 2 for n, k in sizes], strides)
+  dkernel = _kernel_gradient(padded, dy, volume, strides)
   return dx, dkernel.astype(kernel.dtype)
 
 
@@ -118,7 +118,7 @@ def _input_gradient(dy, kernel, shape, strides):
     taps = kernel[i :: strides[0], j :: strides[1], k :: strides[2]]
     start = [a - p[1] for a, p in zip(low, chosen, strict=True)]
     phases.append(
-      _correlate(padded, jnp.flip(taps, (0, 1, 2)), counts, start=start)
+      _correlate(padded, jax.lax.rev(taps, (0, 1, 2)), counts, start=start)
     )
   dx = jnp.stack(phases).reshape(*strides, n, *counts, c)
   dx = dx.transpose(3, 4, 0, 5, 1, 6, 2, 7)  # n m s m s m s c
@@ -126,46 +126,56 @@ def _input_gradient(dy, kernel, shape, strides):
   return dx[:, : shape[0], : shape[1], : shape[2]]
 
 
-def _kernel_gradient(x, dy, volume, strides):
-  """Sums x·dy over all positions, for each offset of the kernel, in float32.
+def _kernel_gradient(padded, dy, volume, strides):
+  """Sums padded·dy over all positions by offset of the kernel, in float32.
 
-  Per row and column offset, the frames are multiplied and added element by
+  Per row and column offset, frames and rows are multiplied and added element by
   element for all temporal offsets at once; a product with ones sums the rest,
-  because XLA's own reduction of so many rows is slow on a CPU. The scan over
-  offsets compiles one loop body where unrolling compiles one for each offset.
-  Clips are summed after it: inside, their devices would meet at each offset.
+  because XLA's own reduction of so many rows is slow on a CPU. Offsets are
+  constants: one that a loop counts keeps a CPU from its vector instructions.
+  Clips are summed at the end: before, their devices would meet at each offset.
   """
   kt, kh, kw = volume
   st, sh, sw = strides
   n, frames, rows, cols, c = dy.shape
-  padded = _pad_for(x, volume)
-  span = (n, padded.shape[1], sh * (rows - 1) + 1, sw * (cols - 1) + 1, c)
-  wide = precision.wide_dtype(x)
+  wide = precision.wide_dtype(padded)
+  step = _rows_per_sum(frames, rows)
+  rest = rows // step
   # Row i of the selector sums the elements of temporal offset i; one selector
   # a clip, which a CPU multiplies faster than one for all.
   selector = jnp.tile(
-    jnp.repeat(jnp.eye(kt, dtype=wide), cols, axis=1), (n, 1, rows)
+    jnp.repeat(jnp.eye(kt, dtype=wide), cols, axis=1), (n, 1, rest)
   )
 
-  def one_offset(_, offset):
-    view = jax.lax.dynamic_slice(padded, (0, 0, *offset, 0), span)
-    view = view[:, :, ::sh, ::sw].astype(wide)
+  by_position = [
+    [dy[:, f : f + 1, r::step].astype(wide) for r in range(step)]
+    for f in range(frames)
+  ]
+
+  def one_offset(j, k):
     total = jnp.zeros((n, kt, c), wide)
-    for first in range(0, frames, _FRAMES_PER_SUM):
+    for first in range(0, frames, _PRODUCTS_PER_SUM):
       products = jnp.zeros((), wide)
-      for f in range(first, min(first + _FRAMES_PER_SUM, frames)):
-        below = view[:, st * f : st * f + kt].swapaxes(1, 2)  # n h kt w c
-        products = products + below * dy[:, f, :, None].astype(wide)
+      for f in range(first, min(first + _PRODUCTS_PER_SUM, frames)):
+        for r, at_position in enumerate(by_position[f]):
+          start, shape = (st * f, sh * r + j, k), (kt, rest, cols)
+          below = _strided(padded, start, shape, (1, sh * step, sw))
+          products += below.astype(wide) * at_position
       total += jnp.matmul(
         selector,
-        products.reshape(n, -1, c),
+        products.swapaxes(1, 2).reshape(n, -1, c),  # n rest kt cols c
         precision=jax.lax.Precision.HIGHEST,
       )
-    return None, total
+    return total
 
-  offsets = jnp.array(list(np.ndindex(kh, kw)))
-  _, gradient = jax.lax.scan(one_offset, None, offsets)  # hw n k c
+  gradient = jnp.stack([one_offset(*o) for o in np.ndindex(kh, kw)])  # hw n k c
   return gradient.sum(axis=1).reshape(kh, kw, kt, 1, c).transpose(2, 0, 1, 3, 4)
+
+
+def _rows_per_sum(frames, rows):
+  """The rows that are added element by element: a divisor of all."""
+  room = _PRODUCTS_PER_SUM // min(frames, _PRODUCTS_PER_SUM)
+  return max(r for r in range(1, room + 1) if rows % r == 0)
 
 
 def _output_shape(shape, volume, strides):

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mtnet_jax.layers import precision, recurrent
+from mtnet_jax.layers.activation import relu, scale_and_activate, swish
 from mtnet_jax.layers.class_regularization import (
   ClassRegularization,
   check_affection_rates,
@@ -44,7 +45,7 @@ _X3D = _row(
   local_ratio=1.0,
   recurrence=False,
   squeeze_excitation=True,
-  separated_activation=nn.swish,
+  separated_activation=swish,
 )
 
 # Fields of `MTNet` by model name.
@@ -125,7 +126,7 @@ class MTNet(nn.Module):
   cell: str = 'gru'
   gate: bool = False
   squeeze_excitation: bool = False
-  separated_activation: Callable[[Array], Array] = nn.relu
+  separated_activation: Callable[[Array], Array] = relu
   norm_all_shortcuts: bool = False
   class_regularization: bool = False
   affection_rates: tuple[float, ...] = (0.9, 0.8, 0.7, 0.6)
@@ -172,7 +173,7 @@ class MTNet(nn.Module):
     shared = train and not self.is_initializing()
     x, endpoints = self._stages(x, parts, classifier, shared)
     x = conv(self.head_features[0], (1, 1, 1), name='head')(x)
-    x = nn.relu(norm(name='head_norm')(x))
+    x = norm(name='head_norm')(x, relu)
     features = jnp.mean(precision.widen(x), axis=(1, 2, 3))  # n c
     endpoints |= {'last': x, 'features': features}
     return classifier(self._embed(features, train)), endpoints
@@ -205,7 +206,7 @@ class MTNet(nn.Module):
     c, frames = self.stem_features, 5 if self.temporal_kernels else 1
     x = conv(c, (1, 3, 3), (1, 2, 2), name='stem_spatial')(x)
     x = conv(c, (frames, 1, 1), groups=c, name='stem_temporal')(x)
-    return nn.relu(norm(name='stem_norm')(x))
+    return norm(name='stem_norm')(x, relu)
 
   def _stages(self, x, parts, classifier, shared):
     """The last stage's activations, and what `__call__` tells of all."""
@@ -237,7 +238,7 @@ class MTNet(nn.Module):
       name='linear',
     )
     dropout = nn.Dropout(self.dropout, deterministic=not train, name='dropout')
-    return dropout(nn.relu(linear(x)))
+    return dropout(relu(linear(x)))
 
   def _block(self, inner, outer, j, parts, name):
     """The j-th block of a stage; the first halves height and width."""
@@ -308,8 +309,8 @@ class MTBlock(nn.Module):
       name='separated',
     )(y)
     if excite:
-      y = SqueezeExcitation(name='squeeze_excitation')(y)
-      y = self.separated_activation(y)
+      excitation = SqueezeExcitation(name='squeeze_excitation')
+      y = excitation(y, self.separated_activation)
     y = self.mtconv(self.outer, (1, 1, 1), activation=None, name='project')(y)
     share = None
     if self.recursion is not None:
@@ -319,7 +320,7 @@ class MTBlock(nn.Module):
       x = self.conv(self.outer, (1, 1, 1), strides, name='shortcut')(x)
       if widens or self.norm_all_shortcuts:
         x = self.norm(name='shortcut_norm')(x)
-    return nn.relu(x + y), share
+    return relu(x + y), share
 
 
 class SqueezeExcitation(nn.Module):
@@ -332,13 +333,16 @@ class SqueezeExcitation(nn.Module):
   ratio: float = 1 / 16
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'n t h w c']) -> Float[Array, 'n t h w c']:
-    """Returns x scaled, in its dtype; the gate is float32."""
+  def __call__(
+    self, x: Float[Array, 'n t h w c'], activation: Callable[[Array], Array]
+  ) -> Float[Array, 'n t h w c']:
+    """Returns x scaled and activated, in its dtype; the gate is float32."""
     c = x.shape[-1]
     pooled = jnp.mean(precision.widen(x), axis=(1, 2, 3))  # n c
     hidden = nn.Dense(round_width(c * self.ratio), name='reduce')(pooled)
-    gate = nn.sigmoid(nn.Dense(c, name='expand')(nn.relu(hidden)))
-    return (x * gate[:, None, None, None, :]).astype(x.dtype)
+    gate = nn.sigmoid(nn.Dense(c, name='expand')(relu(hidden)))
+    gate = gate[:, None, None, None, :]
+    return scale_and_activate(x, gate, 0.0, activation, x.dtype)
 
 
 def round_width(width: float, divisor: int = 8) -> int:

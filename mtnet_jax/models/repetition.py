@@ -73,7 +73,7 @@ def _shared(block, rematerialize, called):
 
   if rematerialize:
     apply = jax.checkpoint(apply)
-  apply = jax.jit(set_xla_metadata(inlineable=None)(apply))
+  apply = jax.jit(set_xla_metadata(inlineable='true')(apply))
 
   def call(block, x):
     rngs = {

@@ -19,6 +19,7 @@ from flax import linen as nn
 
 from mtnet_jax.errors import UserError
 from mtnet_jax.layers import mtconv, precision, recurrent
+from mtnet_jax.layers.activation import relu
 from mtnet_jax.layers.class_regularization import (
   ClassRegularization,
   check_affection_rates,
@@ -333,7 +334,7 @@ class ResidualBlock(nn.Module):
       y = fuse(after, convolution(name=f'conv_{i}')(y))
     if x.shape != y.shape:
       x = self.shortcut(name='shortcut')(x)
-    y = fuse('final', nn.relu(y + fuse('res', x)))
+    y = fuse('final', relu(y + fuse('res', x)))
     return y, shares[0] if shares else None
 
 
@@ -354,14 +355,13 @@ class ConvUnit(nn.Module):
   conv: Callable[..., nn.Module]
   norm: Callable[..., nn.Module]
   strides: tuple[int, int, int] = (1, 1, 1)
-  activation: Callable[[Array], Array] | None = nn.relu
+  activation: Callable[[Array], Array] | None = relu
 
   @nn.compact
   def __call__(self, x: Float[Array, 'n t h w c']) -> Float[Array, 'n *d c2']:
     """Returns activations of sizes `⌈size / stride⌉`."""
     conv = self.conv(self.features, self.kernel_size, self.strides, name='conv')
-    x = self.norm(name='norm')(conv(x))
-    return self.activation(x) if self.activation else x
+    return self.norm(name='norm')(conv(x), self.activation)
 
 
 class FactorizedUnit(nn.Module):
@@ -385,7 +385,7 @@ class FactorizedUnit(nn.Module):
   conv: Callable[..., nn.Module]
   norm: Callable[..., nn.Module]
   strides: tuple[int, int, int] = (1, 1, 1)
-  activation: Callable[[Array], Array] | None = nn.relu
+  activation: Callable[[Array], Array] | None = relu
 
   @nn.compact
   def __call__(self, x: Float[Array, 'n t h w c']) -> Float[Array, 'n *d c2']:
@@ -395,6 +395,5 @@ class FactorizedUnit(nn.Module):
       self.mid_features, (1, kh, kw), (1, sh, sw), name='spatial'
     )
     temporal = self.conv(self.features, (kt, 1, 1), (st, 1, 1), name='temporal')
-    x = nn.relu(self.norm(name='spatial_norm')(spatial(x)))
-    x = self.norm(name='norm')(temporal(x))
-    return self.activation(x) if self.activation else x
+    x = self.norm(name='spatial_norm')(spatial(x), relu)
+    return self.norm(name='norm')(temporal(x), self.activation)

@@ -9,7 +9,7 @@ import pytest
 
 from mtnet_jax import models
 from mtnet_jax.errors import UserError
-from mtnet_jax.layers import recurrent
+from mtnet_jax.layers import activation, recurrent
 from mtnet_jax.layers.conv import Conv3D
 from mtnet_jax.layers.mtconv import MTConv
 from mtnet_jax.layers.norm import BatchNorm
@@ -70,7 +70,7 @@ def block(inner, outer, stride, **fields):
     'kernel_frames': 3,
     'recursion': None,
     'squeeze_excitation': False,
-    'separated_activation': jax.nn.relu,
+    'separated_activation': activation.relu,
     'norm_all_shortcuts': False,
     **fields,
   }
@@ -79,7 +79,7 @@ def block(inner, outer, stride, **fields):
 
 X3D_PARTS = {
   'squeeze_excitation': True,
-  'separated_activation': jax.nn.swish,
+  'separated_activation': activation.swish,
 }
 GRU = functools.partial(mtnet.SqueezeAndRecursion, 'gru', gate=False)
 
