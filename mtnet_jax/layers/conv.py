@@ -203,18 +203,26 @@ def _convolve_2d(x, kernel, strides):
 
 
 def _multiply_windows(x, kernel, strides):
-  """The window below each position of the result, times the kernel."""
-  sizes = zip(x.shape[1:3], kernel.shape[:2], strides, strict=True)
+  """The window below each position of the result, times the kernel.
+
+  As many columns as the stride has are one run of channels: so windows are
+  copied in longer and fewer pieces.
+  """
+  (kh, kw, c, features), (sh, sw) = kernel.shape, strides
+  sizes = zip(x.shape[1:3], (kh, kw), strides, strict=True)
   rows, cols = ((n + 2 * (k // 2) - k) // s + 1 for n, k, s in sizes)
-  sh, sw = strides
-  x = jnp.pad(x, ((0, 0), *_half(kernel), (0, 0)))
+  runs = -(-kw // sw)
+  width = sw * (cols + runs - 1)
+  zero = jnp.zeros((), x.dtype)
+  right = width - x.shape[2] - kw // 2  # below 0: columns that no window meets
+  pads = [(0, 0), (kh // 2, kh // 2), (kw // 2, right), (0, 0)]
+  x = jax.lax.pad(x, zero, [(*pad, 0) for pad in pads])
+  x = x.reshape(*x.shape[:2], width // sw, sw * c)
   windows = [
-    x[:, i : i + sh * (rows - 1) + 1 : sh, j : j + sw * (cols - 1) + 1 : sw]
-    for i, j in np.ndindex(*kernel.shape[:2])
+    x[:, i : i + sh * (rows - 1) + 1 : sh, j : j + cols, : (kw - j * sw) * c]
+    for i, j in np.ndindex(kh, runs)
   ]
-  return _matmul(
-    jnp.concatenate(windows, -1), kernel.reshape(-1, kernel.shape[-1])
-  )
+  return _matmul(jnp.concatenate(windows, -1), kernel.reshape(-1, features))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
