@@ -1,10 +1,13 @@
 """How long the largest network's train step takes to compile.
 
-    python -m benchmarks.compilation NAME FRAMES SIZE
+    python -m benchmarks.compilation NAME FRAMES SIZE [CLIPS [FIELD=VALUE ...]]
 
 Prints the seconds of one start, as JSON: `trace` until XLA has the program, and
-`compile` until it can run. `rows` starts that twice, in processes of their own
-with a compilation cache between them that is empty at first.
+`compile` until it can run; and `temporary`, the bytes that the program needs
+besides what it takes and returns. Fields are the network's, such as
+`rematerialize=true` or `dtype="bfloat16"`. `rows` starts that twice, in
+processes of their own with a compilation cache between them that is empty at
+first.
 """
 
 import json
@@ -15,20 +18,27 @@ import tempfile
 import time
 
 from benchmarks import programs, results
+from mtnet_jax import models
 
 # Of a start, the seconds that nobody minds waiting.
 _LIMITS = {'first start': 60.0, 'start from the cache': 10.0}
 
 
-def main(name: str, frames: int, size: int) -> None:
-  """Prints how long tracing and compiling take in this process."""
-  program = programs.train_step(name, 1, (frames, size))
+def main(name: str, frames: str, size: str, clips: str = '1', *fields) -> None:
+  """Prints what tracing and compiling take in this process."""
+  overrides = dict(field.split('=') for field in fields)
+  overrides = {key: json.loads(value) for key, value in overrides.items()}
+  model = models.build(name, programs.CLASSES, **overrides)
+  shape = (int(frames), int(size), int(size), 3)
+  program = programs.train_step(model, shape, int(clips))
   before = time.perf_counter()
   lowered = program.function.lower(*program.arguments)
   between = time.perf_counter()
-  lowered.compile()
+  compiled = lowered.compile()
   after = time.perf_counter()
-  print(json.dumps({'trace': between - before, 'compile': after - between}))
+  found = {'trace': between - before, 'compile': after - between}
+  found['temporary'] = compiled.memory_analysis().temp_size_in_bytes
+  print(json.dumps(found))
 
 
 def rows(
@@ -53,22 +63,22 @@ def rows(
       child = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, text=True, check=True
       )
-      seconds = json.loads(child.stdout)
+      cost = json.loads(child.stdout)
       found.append(
         results.Row(
           work=f'{model} train step, compilation, {start}',
           shape=f'1×{frames}×{size}²',
           precision='float32',
-          ours=sum(seconds.values()),
+          ours=cost['trace'] + cost['compile'],
           unit='s',
           peers={'limit': limit},
           goals={'limit': 1.0},
-          note=f'tracing {seconds["trace"]:.1f} s, '
-          f'compiling {seconds["compile"]:.1f} s',
+          note=f'tracing {cost["trace"]:.1f} s, '
+          f'compiling {cost["compile"]:.1f} s',
         )
       )
   return found
 
 
 if __name__ == '__main__':
-  main(sys.argv[1], *map(int, sys.argv[2:]))
+  main(*sys.argv[1:])

@@ -4,15 +4,16 @@
 
 Measures, in float32, train steps and inference of whole networks, the
 channel-separated convolution, compilation, and the loading of clips. Every
-peer runs in turns with ours, on all cores; medians are compared. Prints a line
-for each row as it comes and a table at the end, and adds the rows to
-DIR/YYYY-MM-DD-DEVICE.json.
+peer runs in turns with ours, on all cores, in a process of its own; medians are
+compared. Prints a line for each row as it comes and a table at the end, and
+adds the rows to DIR/YYYY-MM-DD-DEVICE.json.
 
 PyTorch is measured in both of its memory layouts, and the faster one is its
 best. It gets normalised float clips, which is its easier case: ours are uint8
 and normalised in the program.
 """
 
+import contextlib
 import functools
 import importlib.util
 import math
@@ -37,7 +38,9 @@ from mtnet_jax.analysis import cost
 from mtnet_jax.errors import UserError
 from mtnet_jax.layers import conv
 
-_CLASSES = 400
+_CLASSES = programs.CLASSES
+# Of `torch_peers.LAYOUTS`.
+_LAYOUTS = ('default', 'channels_last_3d')
 # Far more than the caches hold.
 _COPIED_BYTES = 2**28
 
@@ -52,8 +55,7 @@ class Case(NamedTuple):
     work: what it is.
     shape: in words.
     ours: makes our program.
-    others: makes what runs in turns with it, by name; each waits for its
-      result.
+    others: by name, makes what runs in turns with it and waits for its result.
     compare: from the others' timings to the row's peers.
     goals: by peer's name, its least ratio to ours.
   """
@@ -61,7 +63,7 @@ class Case(NamedTuple):
   work: str
   shape: str
   ours: Callable[[], Program]
-  others: Callable[[], Mapping[str, Run]]
+  others: Mapping[str, Callable[[], Run]]
   compare: Callable[[Peers], Peers]
   goals: Mapping[str, float] = types.MappingProxyType({})
 
@@ -98,8 +100,9 @@ def cases() -> list[Case]:
 
 def _program(name, kind, shape):
   make = programs.train_step if kind == 'train step' else programs.inference
-  n, *clip = shape
-  return functools.partial(make, name, n, tuple(clip))
+  n, frames, size = shape
+  model = models.build(name, _CLASSES)
+  return functools.partial(make, model, (frames, size, size, 3), n)
 
 
 def _clips_in_words(shape):
@@ -122,34 +125,13 @@ def network(
     f'{name} {kind}',
     _clips_in_words(shape),
     _program(name, kind, shape),
-    functools.partial(_torch_networks, name, kind, shape),
+    {
+      layout: functools.partial(_torch, 'network', name, kind, shape, layout)
+      for layout in _LAYOUTS
+    },
     best_layout,
     {f'PyTorch, {layout}': goal for layout, goal in goals.items()},
   )
-
-
-def _torch_networks(name, kind, shape):
-  """What PyTorch runs, by layout."""
-  import torch
-
-  from benchmarks import torch_peers
-
-  n, frames, size = shape
-  make = {
-    'x3d_m': lambda: torch_peers.x3d_m(_CLASSES, frames, size),
-    'srtg_r3d_34': lambda: torch_peers.srtg_r3d_34(_CLASSES),
-  }[name]
-  clips = torch.randn(n, 3, frames, size, size)
-  runs = {}
-  for layout, order in torch_peers.LAYOUTS.items():
-    network = make().to(memory_format=order)
-    laid = clips.to(memory_format=order)
-    runs[layout] = (
-      torch_peers.train_step(network, laid, torch.zeros(n, dtype=torch.long))
-      if kind == 'train step'
-      else torch_peers.inference(network, laid)
-    )
-  return runs
 
 
 def best_layout(times: Peers) -> Peers:
@@ -164,10 +146,6 @@ def by_macs(
   """A network against another of ours that had as many multiply-adds."""
   _, frames, size = shape
 
-  def others():
-    program = _program(other, kind, shape)()
-    return {other: program.start(program.compile())}
-
   def compare(times):
     macs = [
       cost.macs(models.build(n, _CLASSES), (frames, size, size, 3))
@@ -180,7 +158,7 @@ def by_macs(
     f'{name} {kind}',
     _clips_in_words(shape),
     _program(name, kind, shape),
-    others,
+    {other: functools.partial(_start, _program(other, kind, shape))},
     compare,
     {peer: 1 / 1.5},
   )
@@ -227,7 +205,13 @@ def separated(
     f'channel-separated 3×3×3, stride {strides[1]}, {passes}',
     '×'.join(map(str, shape)),
     ours,
-    functools.partial(_torch_separated, shape, strides, y_shape, backward),
+    {
+      layout: functools.partial(
+        _torch, 'separated', shape, strides, y_shape, backward, layout
+      )
+      for layout in _LAYOUTS
+    }
+    | {'copy': functools.partial(_torch, 'copy', _COPIED_BYTES)},
     compare,
     {'PyTorch, best': 2.0},
   )
@@ -249,39 +233,35 @@ def separated_bytes(
   return 4 * (3 * x + 2 * y if backward else x + y)
 
 
-def _torch_separated(shape, strides, y_shape, backward):
-  """PyTorch's convolution by layout, and a copy of much memory."""
-  import torch
-
-  from benchmarks import torch_peers
-
-  def channels_second(s, order):
-    n, t, h, w, c = s
-    return torch.randn(n, c, t, h, w).to(memory_format=order)
-
-  def contender(order):
-    x, dy = (channels_second(s, order) for s in (shape, y_shape))
-    kernel = torch.randn(shape[-1], 1, 3, 3, 3).to(memory_format=order)
-    if not backward:
-      infer = torch.inference_mode()(torch_peers.separated_conv)
-      return functools.partial(infer, x, kernel, strides)
-    inputs = [a.requires_grad_() for a in (x, kernel)]
-    return lambda: torch.autograd.grad(
-      torch_peers.separated_conv(*inputs, strides), inputs, dy
-    )
-
-  source = torch.ones(_COPIED_BYTES // 4)
-  target = torch.zeros_like(source)
-  return {
-    **{k: contender(v) for k, v in torch_peers.LAYOUTS.items()},
-    'copy': lambda: target.copy_(source),
-  }
-
-
 def scaled(timing: Timing, factor: float) -> Timing:
   """The timing of `factor` times as much work."""
   *seconds, runs = timing
   return Timing(*(factor * value for value in seconds), runs)
+
+
+def contender(name: str, which: str) -> Run:
+  """Returns what one of a case's contenders runs.
+
+  Args:
+    name: of the case.
+    which: 'ours', or one of the others.
+  """
+  (case,) = (case for case in cases() if case.name == name)
+  return _start(case.ours) if which == 'ours' else case.others[which]()
+
+
+def _start(make):
+  """A program of ours, compiled, as our commands would run it."""
+  memory.keep()
+  program = make()
+  return program.start(program.compile())
+
+
+def _torch(make, *args):
+  """What PyTorch runs; it may be absent where only our side is looked at."""
+  from benchmarks import torch_rows
+
+  return getattr(torch_rows, make)(*args)
 
 
 def run(case: Case, seconds: float) -> results.Row:
@@ -291,9 +271,12 @@ def run(case: Case, seconds: float) -> results.Row:
     case: one of `cases()`.
     seconds: for each contender.
   """
-  program = case.ours()
-  contenders = {'ours': program.start(program.compile()), **case.others()}
-  times = measure.race(contenders, seconds)
+  with contextlib.ExitStack() as stack:
+    contenders = {
+      which: stack.enter_context(measure.apart(contender, case.name, which))
+      for which in ('ours', *case.others)
+    }
+    times = measure.turns(contenders, seconds)
   ours = times.pop('ours')
   return results.Row(
     work=case.work,
@@ -332,12 +315,8 @@ def device_name() -> str:
   return f'{name}, {len(os.sched_getaffinity(0))} cores'
 
 
-def prepare_peers() -> None:
-  """Lets PyTorch use all cores.
-
-  Raises:
-    UserError: PyTorch or PyTorchVideo is not installed.
-  """
+def check_peers() -> None:
+  """Raises a UserError where PyTorch or PyTorchVideo is not installed."""
   needed = ('torch', 'fvcore', 'iopath', 'pytorchvideo')
   missing = [name for name in needed if not importlib.util.find_spec(name)]
   if missing:
@@ -345,9 +324,6 @@ def prepare_peers() -> None:
       f'The peers need {", ".join(missing)}: pip install torch fvcore iopath '
       '&& pip install --no-deps pytorchvideo'
     )
-  import torch
-
-  torch.set_num_threads(len(os.sched_getaffinity(0)))
 
 
 def main(only: str, seconds: float, out: str) -> None:
@@ -361,9 +337,9 @@ def main(only: str, seconds: float, out: str) -> None:
   Raises:
     UserError: a peer is not installed, or no row has such a name.
   """
-  prepare_peers()
+  check_peers()
+  os.environ['JAX_PLATFORMS'] = 'cpu'  # of the contenders' processes
   jax.config.update('jax_platforms', 'cpu')
-  memory.keep()
   device = device_name()
   command = ' '.join(['python -m benchmarks.cpu', *sys.argv[1:]])
   print(device, flush=True)

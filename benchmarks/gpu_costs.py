@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import jax
 
-from benchmarks import compilation, gpu_common, gpu_networks
+from benchmarks import compilation, gpu_common, gpu_networks, programs
 from benchmarks.gpu_common import Case, Options
 from benchmarks.results import Row
 
@@ -26,7 +26,7 @@ def memory(options: Options) -> Iterator[Case]:
   @functools.cache
   def program(rematerialize):
     model = gpu_networks.build(name, rematerialize=rematerialize)
-    step = gpu_networks.train_step(model, shape, options.batch)
+    step = programs.train_step(model, shape, options.batch)
     return step, step.compile()
 
   def row(what, ours, without, unit, goal):
@@ -100,7 +100,7 @@ def profile(options: Options) -> Iterator[Case]:
 
   def measure():
     model = gpu_networks.build(name)
-    program = gpu_networks.train_step(model, shape, options.batch)
+    program = programs.train_step(model, shape, options.batch)
     contender = gpu_networks.contender(program, program.compile())
     contender.wait(contender.start())
     folder = options.out / 'profile'

@@ -12,23 +12,19 @@ import importlib.util
 from collections.abc import Callable, Iterator
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from benchmarks import gpu_common, programs
 from benchmarks.gpu_common import Case, Contender, Options
 from benchmarks.programs import Program
 from benchmarks.results import Row
-from configs import base
-from mtnet_jax import models, optim, preprocessing, state
+from mtnet_jax import models
 from mtnet_jax.analysis import cost
 from mtnet_jax.layers.classifier import Classifier
 from mtnet_jax.layers.conv import Conv3D
-from mtnet_jax.train_step import make_train_step
 
 NAMES = ('x3d_m', 'mtnet_m', 'mtnet_l', 'srtg_r3d_50')
 SMALL = 'mtnet_xs'
-CLASSES = 400
 OURS = 'ours'
 # PyTorch's network beside ours; the goal of training is of the same network.
 _PEERS = {'x3d_m': 'x3d_m', 'srtg_r3d_50': 'r3d_50', SMALL: 'r3d_50'}
@@ -39,9 +35,9 @@ _UNDER_WAY = 5
 def build(name: str, **overrides) -> nn.Module:
   """The network in bfloat16; of the small one, a single plain block."""
   if name != SMALL:
-    return models.build(name, CLASSES, dtype='bfloat16', **overrides)
+    return models.build(name, programs.CLASSES, dtype='bfloat16', **overrides)
   overrides |= {'local_ratio': 1.0, 'recurrence': False}
-  model = models.build(name, CLASSES, dtype='bfloat16', **overrides)
+  model = models.build(name, programs.CLASSES, dtype='bfloat16', **overrides)
   return model.copy(blocks=(1,), stages=model.stages[:1])
 
 
@@ -49,44 +45,6 @@ def clip_shape(name: str, options: Options) -> tuple[int, int, int, int]:
   """Frames, height, width, channels of the network's own clip."""
   frames, size = (4, 32) if options.small else models.DEFAULT_CLIPS[name]
   return (frames, size, size, 3)
-
-
-def train_step(
-  model: nn.Module, shape: tuple[int, int, int, int], batch: int
-) -> Program:
-  """Forward, backward and the update, on uint8 clips.
-
-  Args:
-    model: from `build`.
-    shape: frames, height, width, channels of a clip.
-    batch: clips a step.
-  """
-  tx = optim.sgd(base.get_config().optim, lambda _: 1e-4)
-  abstract = jax.eval_shape(
-    functools.partial(state.create, model, tx, shape, 0)
-  )
-  arguments = {
-    'clips': jax.ShapeDtypeStruct((batch, *shape), jnp.uint8),
-    'labels': jax.ShapeDtypeStruct((batch,), jnp.int32),
-  }
-  step = make_train_step(model, lambda _: 1e-4, tx, 0)
-  return Program(step, (abstract, arguments), has_state=True)
-
-
-def inference(
-  model: nn.Module, shape: tuple[int, int, int, int], batch: int
-) -> Program:
-  """Logits of uint8 clips in evaluation; arguments as those of `train_step`."""
-  clips = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
-  normalized = jax.ShapeDtypeStruct(clips.shape, model.dtype)
-  variables = jax.eval_shape(model.init, jax.random.key(0), normalized)
-
-  @jax.jit
-  def infer(variables, clips):
-    clips = preprocessing.prepare(clips, model)
-    return model.apply(variables, clips, train=False)[0]
-
-  return Program(infer, (variables, clips))
 
 
 def contender(program: Program, compiled: Callable) -> Contender:
@@ -153,7 +111,7 @@ def _rows(name, mode, bandwidth, arithmetic, options):
   batch = options.batch
 
   def ours():
-    make = train_step if mode == 'train' else inference
+    make = programs.train_step if mode == 'train' else programs.inference
     program = make(model, shape, batch)
     return contender(program, program.compile())
 

@@ -4,8 +4,11 @@ A machine's speed changes from minute to minute. Contenders that run in turns
 see the same changes, so that the ratio of their medians means more than either.
 """
 
+import contextlib
+import functools
+import multiprocessing
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -48,22 +51,83 @@ def race(
     clock: seconds since any moment.
     rest: pauses for so many seconds, before each run.
   """
-  taken = {name: [] for name in runs}
+
+  def timed(run):
+    start = clock()
+    run()
+    return clock() - start
+
+  contenders = {k: functools.partial(timed, run) for k, run in runs.items()}
+  return turns(contenders, seconds, least, clock, rest)
+
+
+def turns(
+  contenders: Mapping[str, Callable[[], float]],
+  seconds: float = 2.0,
+  least: int = 5,
+  clock: Callable[[], float] = time.perf_counter,
+  rest: Callable[[float], None] = time.sleep,
+) -> dict[str, Timing]:
+  """As `race`, of contenders that take their own time and return it."""
+  taken = {name: [] for name in contenders}
   until = None
   rounds = 0
   while until is None or rounds < least or clock() < until:
-    for name, run in runs.items():
+    for name, contend in contenders.items():
       rest(_REST)
-      start = clock()
-      run()
-      end = clock()
+      took = contend()
       if until is not None:
-        taken[name].append(end - start)
+        taken[name].append(took)
     if until is None:
-      until = clock() + seconds * len(runs)
+      until = clock() + seconds * len(contenders)
     else:
       rounds += 1
   return {name: _timing(values) for name, values in taken.items()}
+
+
+@contextlib.contextmanager
+def apart(
+  make: Callable[..., Callable[[], Any]], *args: Any
+) -> Iterator[Callable[[], float]]:
+  """A contender in a process of its own, as its user would run it.
+
+  In one process, contenders share threads and memory: what one frees the other
+  gets, in pieces. Each run follows one that is not timed, so that another's
+  turn has not emptied the caches.
+
+  Args:
+    make: returns what is to be run; both it and `args` can be pickled.
+    *args: of `make`.
+
+  Yields:
+    What runs it and returns the seconds; the first call makes it.
+  """
+  context = multiprocessing.get_context('spawn')
+  ours, theirs = context.Pipe()
+  process = context.Process(target=_serve, args=(theirs, make, args))
+  process.start()
+  theirs.close()
+
+  def contend():
+    ours.send(None)
+    return ours.recv()
+
+  try:
+    yield contend
+  finally:
+    ours.close()
+    process.join()
+
+
+def _serve(connection, make, args):
+  run = make(*args)
+  with contextlib.suppress(EOFError):
+    while True:
+      connection.recv()
+      run()
+      start = time.perf_counter()
+      run()
+      connection.send(time.perf_counter() - start)
 
 
 def _timing(seconds):

@@ -8,13 +8,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from benchmarks import measure
 from configs import base
-from mtnet_jax import models, optim, preprocessing, state
+from mtnet_jax import optim, preprocessing, state
 from mtnet_jax.train_step import make_train_step
 
-_CLASSES = 400
+# Of Kinetics-400.
+CLASSES = 400
+
+Shape = tuple[int, int, int, int]
 
 
 class Program(NamedTuple):
@@ -52,17 +56,15 @@ class Program(NamedTuple):
     return step
 
 
-def train_step(name: str, batch: int, clip: tuple[int, int]) -> Program:
-  """A train step with momentum and weight decay, on uint8 clips, in float32.
+def train_step(model: nn.Module, shape: Shape, batch: int) -> Program:
+  """A train step with momentum and weight decay, on uint8 clips.
 
   Args:
-    name: one of `models.NAMES`.
+    model: from `models.build`; it computes in its dtype.
+    shape: frames, height, width, channels of a clip.
     batch: clips a step.
-    clip: frames, and height and width in pixels.
   """
-  model = models.build(name, _CLASSES)
   tx = optim.sgd(base.get_config().optim, lambda _: 0.01)
-  shape = _shape(clip)
   abstract = jax.eval_shape(
     functools.partial(state.create, model, tx, shape, 0)
   )
@@ -74,11 +76,10 @@ def train_step(name: str, batch: int, clip: tuple[int, int]) -> Program:
   return Program(step, (abstract, arguments), has_state=True)
 
 
-def inference(name: str, batch: int, clip: tuple[int, int]) -> Program:
+def inference(model: nn.Module, shape: Shape, batch: int) -> Program:
   """The logits of uint8 clips; arguments as those of `train_step`."""
-  model = models.build(name, _CLASSES)
-  clips = jax.ShapeDtypeStruct((batch, *_shape(clip)), jnp.uint8)
-  normalized = jax.ShapeDtypeStruct(clips.shape, jnp.float32)
+  clips = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
+  normalized = jax.ShapeDtypeStruct(clips.shape, model.dtype or jnp.float32)
   variables = jax.eval_shape(model.init, jax.random.key(0), normalized)
 
   @jax.jit
@@ -87,11 +88,6 @@ def inference(name: str, batch: int, clip: tuple[int, int]) -> Program:
     return model.apply(variables, clips, train=False)[0]
 
   return Program(infer, (variables, clips))
-
-
-def _shape(clip):
-  frames, size = clip
-  return (frames, size, size, 3)
 
 
 def draw(abstract: Any) -> Any:

@@ -44,16 +44,16 @@ def run(
     What the last block returns, and by name what blocks return besides, None
     left out.
   """
-  functions = [
-    _shared(block, rematerialize, called) for block in blocks[: 1 + period]
-  ]
+  functions = []
   shares = {}
   for i, block in enumerate(blocks):
-    if shared:
-      like = 1 + (i - 1) % period if i else 0
-      x, share = functions[like](block, x)
-    else:
+    if not shared:
       x, share = block(x)
+    elif i <= period:
+      functions.append(_shared(block, rematerialize, called))
+      x, share = functions[i](block, x)
+    else:
+      x, share = functions[1 + (i - 1) % period](block, x)
     if share is not None:
       shares[block.name] = share
   return x, shares

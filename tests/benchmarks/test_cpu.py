@@ -1,5 +1,6 @@
 """Every row of the CPU benchmark can be built; small ones are measured."""
 
+import contextlib
 import functools
 import importlib.util
 import json
@@ -25,7 +26,19 @@ _CASES = {case.work: case for case in cpu.cases()}
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-  """Nothing rests, and little is copied."""
+  """Nothing rests, little is copied, and all happens in this process."""
+
+  @contextlib.contextmanager
+  def here(make, *args):
+    run = make(*args)
+
+    def contend():
+      run()
+      return 1.0
+
+    yield contend
+
+  monkeypatch.setattr(measure, 'apart', here)
   monkeypatch.setattr(measure, '_REST', 0.0)
   monkeypatch.setattr(cpu, '_COPIED_BYTES', 2**10)
 
@@ -56,8 +69,9 @@ def test_rows_differ_in_name():
 
 
 @pytest.mark.parametrize('kind', ['train step', 'inference'])
-def test_network_row(kind, narrow):
+def test_network_row(kind, narrow, monkeypatch):
   case = cpu.by_macs('r3d_18', 'r3d_18', kind, (1, 2, 16))
+  monkeypatch.setattr(cpu, 'cases', lambda: [case])
   row = cpu.run(case, 0.0)
   assert (row.work, row.shape) == (f'r3d_18 {kind}', '1×2×16²')
   assert row.ours.runs == row.peers['r3d_18 × ratio of MACs'].runs == 5
@@ -122,9 +136,10 @@ def test_bytes_by_hand():
 
 @pytest.mark.parametrize('strides', [(1, 1, 1), (1, 2, 2)])
 @pytest.mark.parametrize('backward', [False, True])
-def test_separated_row(strides, backward):
+def test_separated_row(strides, backward, monkeypatch):
   pytest.importorskip('torch')
   case = cpu.separated((1, 4, 8, 8, 3), strides, backward)
+  monkeypatch.setattr(cpu, 'cases', lambda: [case])
   row = cpu.run(case, 0.0)
   assert row.peers.keys() == {
     'PyTorch, default',
@@ -148,17 +163,18 @@ def test_torch_side_of_x3d(work):
   pytest.importorskip('pytorchvideo')
   kind = work.removeprefix('x3d_m ')
   case = cpu.network('x3d_m', kind, (2, 4, 32), default=2.0, best=1.0)
-  runs = case.others()
-  assert runs.keys() == {'default', 'channels_last_3d'}
-  for run in runs.values():
-    assert torch.isfinite(run()).all()
+  assert case.others.keys() == {'default', 'channels_last_3d'}
+  for make in case.others.values():
+    assert torch.isfinite(make()()).all()
   assert case.goals == {'PyTorch, default': 2.0, 'PyTorch, best': 1.0}
 
 
 def test_compilation_in_this_process(capsys, narrow):
-  compilation.main('r3d_18', 2, 16)
-  seconds = json.loads(capsys.readouterr().out)
-  assert seconds.keys() == {'trace', 'compile'}
+  compilation.main('r3d_18', '2', '16', '2', 'rematerialize=true')
+  cost = json.loads(capsys.readouterr().out)
+  assert cost.keys() == {'trace', 'compile', 'temporary'}
+  # A clip's activations after the stem alone, in float32.
+  assert cost['temporary'] > 2 * 2 * 8 * 8 * 4 * 4
 
 
 def test_compilation_rows(monkeypatch):
@@ -187,10 +203,10 @@ def test_command_measures_and_keeps(monkeypatch, tmp_path, capsys):
 
   one = Timing(1.0, 1.0, 1.0, 5)
   case = cpu.Case(
-    'doubling', '2', double, lambda: {'a': bool}, lambda _: {'peer': one}
+    'doubling', '2', double, {'a': lambda: bool}, lambda _: {'peer': one}
   )
   monkeypatch.setattr(cpu, 'cases', lambda: [case])
-  monkeypatch.setattr(cpu, 'prepare_peers', lambda: None)
+  monkeypatch.setattr(cpu, 'check_peers', lambda: None)
   cpu.main('doubl', 0.0, str(tmp_path))
   (path,) = tmp_path.iterdir()
   (row,) = json.loads(path.read_text())['rows']
@@ -204,4 +220,4 @@ def test_command_measures_and_keeps(monkeypatch, tmp_path, capsys):
 def test_missing_peers(monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda _: None)
   with pytest.raises(UserError, match='pip install --no-deps pytorchvideo'):
-    cpu.prepare_peers()
+    cpu.check_peers()

@@ -18,6 +18,7 @@ from benchmarks import (
   gpu_costs,
   gpu_networks,
   gpu_separated,
+  programs,
   results,
 )
 from benchmarks.gpu_common import Case, Contender
@@ -246,7 +247,7 @@ def test_the_largest_memory_in_use_is_the_devices(options, monkeypatch):
   monkeypatch.setattr(jax, 'devices', lambda: [device])
   monkeypatch.setattr(gpu_networks, 'build', lambda name, **_: None)
   program = types.SimpleNamespace(compile=lambda: None)
-  monkeypatch.setattr(gpu_networks, 'train_step', lambda *_: program)
+  monkeypatch.setattr(programs, 'train_step', lambda *_: program)
   waits = Contender(lambda: None, lambda _: None)
   monkeypatch.setattr(gpu_networks, 'contender', lambda *_: waits)
   cases = {case.name: case for case in gpu_costs.memory(options)}

@@ -1,6 +1,10 @@
 """Races by a clock that only moves where it is told."""
 
+import itertools
+import sys
+
 import jax.numpy as jnp
+import pytest
 
 from benchmarks import measure
 
@@ -46,6 +50,21 @@ def test_rounds_go_on_until_the_time_is_up():
   )
   # 20 seconds for both, of which a round takes four.
   assert times['a'].runs == times['b'].runs == 5
+
+
+def _count_up(start):
+  numbers = itertools.count(start)
+  return lambda: next(numbers) < 100 or sys.exit(1)
+
+
+def test_a_contender_apart():
+  with measure.apart(_count_up, 0) as contend:
+    assert 0 <= contend() < 10 and 0 <= contend() < 10
+  # It runs in a process of its own, twice a turn.
+  with measure.apart(_count_up, 98) as contend:
+    contend()
+    with pytest.raises(EOFError):
+      contend()
 
 
 def test_ready_calls_with_the_arguments():
