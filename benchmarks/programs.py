@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from benchmarks import measure
 from configs import base
-from mtnet_jax import optim, preprocessing, state
+from mtnet_jax import compiler, optim, preprocessing, state
 from mtnet_jax.train_step import make_train_step
 
 # Of Kinetics-400.
@@ -82,7 +82,7 @@ def inference(model: nn.Module, shape: Shape, batch: int) -> Program:
   normalized = jax.ShapeDtypeStruct(clips.shape, model.dtype or jnp.float32)
   variables = jax.eval_shape(model.init, jax.random.key(0), normalized)
 
-  @jax.jit
+  @compiler.jit
   def infer(variables, clips):
     clips = preprocessing.prepare(clips, model)
     return model.apply(variables, clips, train=False)[0]

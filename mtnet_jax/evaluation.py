@@ -17,6 +17,7 @@ from flax import linen as nn
 
 from mtnet_jax import distributed, metrics, models, preprocessing, state
 from mtnet_jax.checkpoints import Checkpoints, make_workdir
+from mtnet_jax.compiler import jit
 from mtnet_jax.data import loading, pipeline
 from mtnet_jax.errors import UserError
 from mtnet_jax.progress import Progress
@@ -77,7 +78,7 @@ def make_eval_step(model: nn.Module) -> EvalStep:
     `(n,)` by stage, of networks with Class Regularisation.
   """
 
-  @jax.jit
+  @jit
   def eval_step(variables, clips):
     clips = preprocessing.prepare(clips, model)
     logits, endpoints = model.apply(variables, clips, train=False)

@@ -7,9 +7,15 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from mtnet_jax import losses, metrics, optim, preprocessing, state
+from mtnet_jax import (
+  compiler,
+  losses,
+  metrics,
+  optim,
+  preprocessing,
+  state,
+)
 from mtnet_jax.layers import norm
-from mtnet_jax.models import repetition
 from mtnet_jax.state import TrainState
 from mtnet_jax.typing import Batch
 
@@ -102,11 +108,7 @@ def make_train_step(
       values[name] = numbers.sum()
     return following, values
 
-  options = None
-  if repetition.has_functions():
-    # What blocks share is optimized before it is copied to each block.
-    options = {'xla_cpu_opt_preset': 'CPU_OPT_PRESET_FAST_COMPILE'}
-  return jax.jit(train_step, donate_argnums=0, compiler_options=options)
+  return compiler.jit(train_step, training=True, donate_argnums=0)
 
 
 def _differentiate(loss_fn, loss_scale, params):

@@ -15,7 +15,7 @@ _ORDER = [
   ('prepare_command',),
   ('layers',),
   ('models',),
-  ('preprocessing',),
+  ('preprocessing', 'compiler'),
   ('losses', 'metrics', 'optim'),
   ('state', 'distributed', 'metric_writer'),
   (
