@@ -334,7 +334,9 @@ class SqueezeExcitation(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'n t h w c'], activation: Callable[[Array], Array]
+    self,
+    x: Float[Array, 'n t h w c'],
+    activation: Callable[[Array], Array] | None = None,
   ) -> Float[Array, 'n t h w c']:
     """Returns x scaled and activated, in its dtype; the gate is float32."""
     c = x.shape[-1]
