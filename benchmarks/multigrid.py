@@ -30,8 +30,9 @@ _BATCH = 8
 
 
 def main(_) -> None:
-  from mtnet_jax import metric_writer, training
+  from mtnet_jax import memory, metric_writer, training
 
+  memory.keep()
   curves = {}
   for name, epochs in (
     ('multigrid', _MULTIGRID_EPOCHS.value),
