@@ -22,11 +22,11 @@ from mtnet_jax import cli
 
 _DATA = flags.DEFINE_string('data', None, 'Videos.', required=True)
 _OUT = flags.DEFINE_string('out', None, 'Folder of the runs.', required=True)
-_EPOCHS = flags.DEFINE_float('epochs', 5.0, 'Of the run without multigrid.')
+_EPOCHS = flags.DEFINE_float('epochs', 16.0, 'Of the run without multigrid.')
 _MULTIGRID_EPOCHS = flags.DEFINE_float('multigrid_epochs', 30.0, 'With it.')
+_BATCH = flags.DEFINE_integer('batch', 8, 'Clips of a base step.')
 _ACCURACIES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 _REPEATS = 5
-_BATCH = 8
 
 
 def main(_) -> None:
@@ -72,7 +72,7 @@ def _step_times(config):
   config.train.long_cycle = config.train.short_cycle = True
   dataset = pipeline.build(config, 'train')
   model = evaluation.build_model(
-    config, len(dataset.labels), norm_batch_size=_BATCH
+    config, len(dataset.labels), norm_batch_size=_BATCH.value
   )
   tx = optax.sgd(0.01, momentum=0.9)
   clip_shape = evaluation.clip_shape(config)
@@ -97,6 +97,7 @@ def _config(epochs: float, cycles: bool):
 
   Without it a shape is compiled in seconds rather than minutes.
   """
+  batch = _BATCH.value
   config = quickstart.get_config()
   config.data.dir = _DATA.value
   config.data.num_frames = 16
@@ -106,12 +107,13 @@ def _config(epochs: float, cycles: bool):
   config.data.input_size = config.eval.input_size = 112
   config.model.local_ratio = 1.0
   config.model.recurrence = False
-  config.train.batch_size = _BATCH
+  config.train.batch_size = batch
   config.train.num_epochs = epochs
   config.train.long_cycle = config.train.short_cycle = cycles
-  config.train.precise_norm_steps = 10
+  config.train.precise_norm_steps = 80 // batch
   config.train.log_every = 12
-  config.train.eval_every = 72 if cycles else 144
+  # About as many seconds apart with either.
+  config.train.eval_every = (72 if cycles else 144) * 8 // batch
   config.train.checkpoint_every = 144
   config.eval.clips_per_step = 20
   return config
