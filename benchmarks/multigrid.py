@@ -7,8 +7,8 @@ Trains one network twice from the same start, clips of 16 x 112^2: with the long
 and the short cycle, and with the base shape in every step. A run that is there
 already is not trained again. Prints the validation accuracy after so many
 seconds of training (compilation, validation and saving apart), the seconds to
-each accuracy, and, measured at the end one after the other, the time of a step
-of every shape.
+each accuracy, the time of a step of every shape, measured at the end one after
+the other, and what the seconds to each accuracy would be of those alone.
 """
 
 import pathlib
@@ -31,32 +31,53 @@ _REPEATS = 5
 
 def main(_) -> None:
   from mtnet_jax import memory, metric_writer, training
+  from mtnet_jax.data import pipeline
 
   memory.keep()
-  curves = {}
-  for name, epochs in (
-    ('multigrid', _MULTIGRID_EPOCHS.value),
-    ('base', _EPOCHS.value),
-  ):
+  configs = {
+    'multigrid': _config(_MULTIGRID_EPOCHS.value, cycles=True),
+    'base': _config(_EPOCHS.value, cycles=False),
+  }
+  curves, shapes = {}, {}
+  for name, config in configs.items():
     workdir = pathlib.Path(_OUT.value) / name
-    config = _config(epochs, cycles=name == 'multigrid')
     training.train(config, workdir)
     curves[name] = _curve(metric_writer.read(workdir / 'metrics.jsonl'))
-    print(f'{name}: {epochs:g} epochs')
-    for seconds, accuracy in curves[name]:
-      print(f'  {seconds:7.0f} s  {accuracy:.3f}')
-  print('accuracy  base, s  multigrid, s  ratio')
-  for accuracy in _ACCURACIES:
-    times = [_time_to(accuracy, curves[name]) for name in ('base', 'multigrid')]
-    if None not in times:
-      print(
-        f'{accuracy:8.1f} {times[0]:8.0f} {times[1]:13.0f} '
-        f'{times[0] / times[1]:6.2f}'
-      )
+    shapes[name] = pipeline.build(config, 'train').multigrid.shape
+    print(f'{name}: {config.train.num_epochs:g} epochs')
+    for step, seconds, accuracy in curves[name]:
+      print(f'  {step:6d} steps {seconds:7.0f} s  {accuracy:.3f}')
+  print('loading on the same cores:')
+  _print_ratios(curves)
 
   print('(b, t, h, w)          s a step  clips a second')
-  for shape, seconds in _step_times(config):
+  times = {}
+  for shape, seconds in _step_times(configs['multigrid']):
+    times[shape] = seconds
     print(f'{shape!s:21} {seconds:8.3f} {shape[0] / seconds:15.1f}')
+  print('those times alone, as if clips came from elsewhere:')
+  _print_ratios(
+    {
+      name: [
+        (step, sum(times[shapes[name](k)] for k in range(step)), accuracy)
+        for step, _, accuracy in curve
+      ]
+      for name, curve in curves.items()
+    }
+  )
+
+
+def _print_ratios(curves):
+  """The seconds to each accuracy that both runs reached."""
+  print('accuracy  base, s  multigrid, s  ratio')
+  for accuracy in _ACCURACIES:
+    base, multigrid = (
+      _time_to(accuracy, curves[name]) for name in ('base', 'multigrid')
+    )
+    if base is not None and multigrid is not None:
+      print(
+        f'{accuracy:8.1f} {base:8.0f} {multigrid:13.0f} {base / multigrid:6.2f}'
+      )
 
 
 def _step_times(config):
@@ -69,7 +90,6 @@ def _step_times(config):
   from mtnet_jax.data import pipeline
   from mtnet_jax.train_step import make_train_step
 
-  config.train.long_cycle = config.train.short_cycle = True
   dataset = pipeline.build(config, 'train')
   model = evaluation.build_model(
     config, len(dataset.labels), norm_batch_size=_BATCH.value
@@ -119,18 +139,20 @@ def _config(epochs: float, cycles: bool):
   return config
 
 
-def _curve(records: list[dict]) -> list[tuple[float, float]]:
-  """Seconds of training and validation accuracy after them."""
+def _curve(records: list[dict]) -> list[tuple[int, float, float]]:
+  """Steps, seconds of training and validation accuracy after them."""
   seconds, points = 0.0, []
   for record in records:
     seconds += record.get('train/seconds', 0.0)
     if 'val/top1' in record:
-      points.append((seconds, record['val/top1']))
+      points.append((record['step'], seconds, record['val/top1']))
   return points
 
 
-def _time_to(accuracy: float, curve: list[tuple[float, float]]) -> float | None:
-  return next((s for s, reached in curve if reached >= accuracy), None)
+def _time_to(
+  accuracy: float, curve: list[tuple[int, float, float]]
+) -> float | None:
+  return next((s for _, s, reached in curve if reached >= accuracy), None)
 
 
 if __name__ == '__main__':
