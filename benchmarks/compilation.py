@@ -1,13 +1,13 @@
 """How long the largest network's train step takes to compile.
 
-    python -m benchmarks.compilation NAME FRAMES SIZE [CLIPS [FIELD=VALUE ...]]
+    python -m benchmarks.compilation NAME FRAMES SIZE [CLIPS [STEPS [FIELDS]]]
 
 Prints the seconds of one start, as JSON: `trace` until XLA has the program, and
-`compile` until it can run; and `temporary`, the bytes that the program needs
-besides what it takes and returns. Fields are the network's, such as
-`rematerialize=true` or `dtype="bfloat16"`. `rows` starts that twice, in
-processes of their own with a compilation cache between them that is empty at
-first.
+`compile` until it can run; `temporary`, the bytes that the program needs
+besides what it takes and returns; and `step`, the median seconds of so many
+steps, null of none. Fields are the network's, such as `rematerialize=true` or
+`dtype="bfloat16"`. `rows` starts that twice, in processes of their own with a
+compilation cache between them that is empty at first.
 """
 
 import json
@@ -17,15 +17,22 @@ import sys
 import tempfile
 import time
 
-from benchmarks import programs, results
-from mtnet_jax import models
+from benchmarks import measure, programs, results
+from mtnet_jax import memory, models
 
 # Of a start, the seconds that nobody minds waiting.
 _LIMITS = {'first start': 60.0, 'start from the cache': 10.0}
 
 
-def main(name: str, frames: str, size: str, clips: str = '1', *fields) -> None:
-  """Prints what tracing and compiling take in this process."""
+def main(
+  name: str,
+  frames: str,
+  size: str,
+  clips: str = '1',
+  steps: str = '0',
+  *fields: str,
+) -> None:
+  """Prints what tracing, compiling and running take in this process."""
   overrides = dict(field.split('=') for field in fields)
   overrides = {key: json.loads(value) for key, value in overrides.items()}
   model = models.build(name, programs.CLASSES, **overrides)
@@ -38,7 +45,16 @@ def main(name: str, frames: str, size: str, clips: str = '1', *fields) -> None:
   after = time.perf_counter()
   found = {'trace': between - before, 'compile': after - between}
   found['temporary'] = compiled.memory_analysis().temp_size_in_bytes
+  found['step'] = _step(program, compiled, int(steps))
   print(json.dumps(found))
+
+
+def _step(program, compiled, steps):
+  """The median seconds of so many steps, after one that is not timed."""
+  if not steps:
+    return None
+  run = program.start(compiled)
+  return measure.race({'': run}, seconds=0, least=steps)[''].median
 
 
 def rows(
@@ -81,4 +97,5 @@ def rows(
 
 
 if __name__ == '__main__':
+  memory.keep()
   main(*sys.argv[1:])

@@ -170,9 +170,10 @@ def test_torch_side_of_x3d(work):
 
 
 def test_compilation_in_this_process(capsys, narrow):
-  compilation.main('r3d_18', '2', '16', '2', 'rematerialize=true')
+  compilation.main('r3d_18', '2', '16', '2', '3', 'rematerialize=true')
   cost = json.loads(capsys.readouterr().out)
-  assert cost.keys() == {'trace', 'compile', 'temporary'}
+  assert cost.keys() == {'trace', 'compile', 'temporary', 'step'}
+  assert cost['step'] > 0
   # A clip's activations after the stem alone, in float32.
   assert cost['temporary'] > 2 * 2 * 8 * 8 * 4 * 4
 
