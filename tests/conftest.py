@@ -3,6 +3,7 @@
 import os
 import pathlib
 import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -32,6 +33,14 @@ def quick_compilation():
   jax.config.update('jax_disable_most_optimizations', True)
   yield
   jax.config.update('jax_disable_most_optimizations', False)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _forget_programs():
+  """After a file, its programs: they pile up to gigabytes."""
+  yield
+  if 'jax' in sys.modules:
+    sys.modules['jax'].clear_caches()
 
 
 @pytest.fixture(scope='session')

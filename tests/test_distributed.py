@@ -106,11 +106,24 @@ def alone(root, blinking_videos, tmp_path_factory):
   return workdir
 
 
-@pytest.mark.parametrize('count', [2, 4])
+@pytest.fixture(scope='module')
+def alone_and_light(root, blinking_videos, tmp_path_factory):
+  """Likewise, of the light network."""
+  workdir = tmp_path_factory.mktemp('alone_and_light')
+  _train(root, blinking_videos, workdir, 1)
+  return workdir
+
+
+# Four that compile the whole network want all memory of a small machine.
+@pytest.mark.parametrize(
+  ('count', 'other'), [(2, 'alone'), (4, 'alone_and_light')]
+)
 def test_several_processes_train_like_one(
-  root, blinking_videos, alone, tmp_path, count
+  root, blinking_videos, count, other, request, tmp_path
 ):
-  logs = _train(root, blinking_videos, tmp_path, count, light=False)
+  light = other == 'alone_and_light'
+  alone = request.getfixturevalue(other)
+  logs = _train(root, blinking_videos, tmp_path, count, light=light)
   differences = _differences(alone, tmp_path)
   assert max(differences.values()) < 1e-5, differences
   # One logger: of the others nothing is in the log.
@@ -135,10 +148,9 @@ def test_split_parameters_train_like_whole_ones(
 
 
 def test_a_run_goes_on_with_more_processes_and_with_fewer_again(
-  root, blinking_videos, tmp_path
+  root, blinking_videos, alone_and_light, tmp_path
 ):
-  whole, changing = tmp_path / 'whole', tmp_path / 'changing'
-  _train(root, blinking_videos, whole, 1)
+  changing = tmp_path / 'changing'
   for count, steps in ((1, 3), (4, 4), (1, 5)):
     logs = _train(
       root, blinking_videos, changing, count, train__num_steps=steps
@@ -146,7 +158,7 @@ def test_a_run_goes_on_with_more_processes_and_with_fewer_again(
     if steps > 3:
       before = steps - 1
       assert f'Going on from the checkpoint of step {before}' in logs[0]
-  differences = _differences(whole, changing)
+  differences = _differences(alone_and_light, changing)
   assert max(differences.values()) < 1e-5, differences
 
 
