@@ -9,7 +9,10 @@ setuptools.setup(
   license='Apache-2.0',
   python_requires='>=3.11',
   packages=setuptools.find_packages(include=['mtnet_jax', 'mtnet_jax.*']),
-  package_data={'mtnet_jax.explain': ['*.css', '*.html', '*.js']},
+  package_data={
+    'mtnet_jax.explain': ['*.css', '*.html', '*.js'],
+    'mtnet_jax.native': ['*.cc', '*.h'],
+  },
   # From the versions that the tests pass with on Python 3.11 (jax 0.10.2) to
   # those on 3.12 (jax 0.11.2). PyAV 19 renames `metadata_errors`.
   install_requires=[

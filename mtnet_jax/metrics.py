@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mtnet_jax import native
 from mtnet_jax.typing import Array, Bool, Float, Int, PyTree
 
 
@@ -50,6 +51,9 @@ def tree_norm(tree: PyTree) -> Float[Array, '']:
     tree: floats.
   """
   leaves = jax.tree.leaves(tree)
+  if native.usable(*leaves):
+    result = jax.ShapeDtypeStruct((), jnp.float32)
+    return jnp.sqrt(native.call('square_sum', result, *leaves))
   vectors = [jnp.zeros(0), *(jnp.ravel(a) for a in leaves if jnp.ndim(a) < 2)]
   arrays = [jnp.concatenate(vectors)]
   arrays += [a for a in leaves if jnp.ndim(a) > 1]

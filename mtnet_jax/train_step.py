@@ -167,7 +167,7 @@ def make_precise_norm(
     return lambda current, _: current
   whole = shardings and state.whole(shardings)
 
-  @jax.jit
+  @compiler.jit
   def measure(current, clips):
     clips = preprocessing.prepare(clips, model)
     key = jax.random.key(0)

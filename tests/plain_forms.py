@@ -63,6 +63,11 @@ def soft_pool(x, gradient='weights', window=(1, 2, 2)):
   return jnp.sum(weights * a, places).astype(x.dtype)
 
 
+def soft_pool_beside(x, frames=None):
+  """The input, and frames of it pooled."""
+  return x, soft_pool(x if frames is None else gather_frames(x, frames))
+
+
 def up_sample(x, shape):
   """JAX's own interpolation."""
   shape = (x.shape[0], *shape, x.shape[-1])
@@ -214,6 +219,7 @@ _FORMS = (
   (conv, 'conv3d', conv3d),
   (conv, 'channel_separated_conv3d', channel_separated_conv3d),
   (pooling, 'soft_pool', soft_pool),
+  (pooling, 'soft_pool_beside', soft_pool_beside),
   (mtconv, 'up_sample', up_sample),
   (mtconv, 'select_frame_indices', select_frame_indices),
   (mtconv, 'gather_frames', gather_frames),

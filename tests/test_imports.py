@@ -13,6 +13,7 @@ _ORDER = [
   ('cli',),
   ('data',),
   ('prepare_command',),
+  ('native',),
   ('layers',),
   ('models',),
   ('preprocessing', 'compiler'),

@@ -1,7 +1,8 @@
 """Fast forms beside plain ones: layers and whole networks, with gradients.
 
-The plain ones are computed in float64. Differences are relative to the greatest
-absolute value of an array.
+The plain ones are computed in float64, the fast ones as programs of XLA alone
+and with kernels in C++. Differences are relative to the greatest absolute value
+of an array.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtnet_jax import models
+from mtnet_jax import models, native
 from mtnet_jax.layers import conv, mtconv, norm, pooling, recurrent, srtg
 from mtnet_jax.models import resnet3d
 from tests import plain_forms
@@ -84,7 +85,12 @@ def assert_close(got, wanted, bounds):
 BATCH_NORM = functools.partial(norm.BatchNorm, use_running_average=False)
 CONV, SEPARATED = {'conv3d'}, {'channel_separated_conv3d'}
 NORM, RECURRENT = {'BatchNorm'}, {'RecurrentLayer'}
-BRANCHES = {'soft_pool', 'select_frame_indices', 'gather_frames', 'up_sample'}
+BRANCHES = {
+  'soft_pool_beside',
+  'select_frame_indices',
+  'gather_frames',
+  'up_sample',
+}
 
 
 def dense(c, *fields, **more):
@@ -135,7 +141,7 @@ LAYERS = {
   'mtconv': (
     mtconv.MTConv(6, (3, 3, 3), (2, 2, 2), local_ratio=0.7, norm=BATCH_NORM),
     (3, 9, 7, 6, 5),
-    CONV | NORM | BRANCHES,
+    CONV | NORM | BRANCHES | {'soft_pool'},
   ),
   'mtconv_separated': (
     mtconv.MTConv(
@@ -172,17 +178,23 @@ def plain_layer(name):
   return variables, x, *run_plain(module.apply, variables, x, HELD.get(name))
 
 
-def run_fast(name, apply, variables, x, choices):
+def run_fast(name, apply, variables, x, choices, form='programs'):
   held = HELD.get(name, [choice.made for choice in choices])
-  return jax.jit(functools.partial(run, apply))(variables, x, held=held)
+  compiled = jax.jit(FORMS[form](functools.partial(run, apply)))
+  return compiled(variables, x, held=held)
 
 
+# What may be called where a function is traced.
+FORMS = {'programs': lambda function: function, 'kernels': native.allow}
+
+
+@pytest.mark.parametrize('form', FORMS)
 @pytest.mark.parametrize('name', LAYERS)
-def test_layers(name):
+def test_layers(name, form):
   module, _, forms = LAYERS[name]
   variables, x, wanted, choices, called = plain_layer(name)
   assert called == forms
-  got, own = run_fast(name, module.apply, variables, x, choices)
+  got, own = run_fast(name, module.apply, variables, x, choices, form)
   assert_close(got, wanted, SINGLE)
   assert all(gap < GAP for gap in plain_forms.flips(choices, own))
 
@@ -194,6 +206,7 @@ def half(module):
   return module.copy(**dtype) if hasattr(module, 'dtype') else module
 
 
+@pytest.mark.parametrize('form', FORMS)
 @pytest.mark.parametrize(
   'name',
   [
@@ -201,11 +214,11 @@ def half(module):
     *('recursion_gated', 'mtconv_separated'),
   ],
 )
-def test_layers_in_half_precision(name):
+def test_layers_in_half_precision(name, form):
   variables, x, wanted, choices, _ = plain_layer(name)
   apply = half(LAYERS[name][0]).apply
   x = jnp.asarray(x, jnp.bfloat16)
-  got, _ = run_fast(name, apply, variables, x, choices)
+  got, _ = run_fast(name, apply, variables, x, choices, form)
   assert_close(got, wanted, HALF)
 
 
@@ -238,6 +251,25 @@ NETWORKS = {
 }
 
 
+_BOTH_WAYS = {'norm_forward', 'norm_backward', 'sums'}
+_SEPARATED = {
+  'separated_conv_forward',
+  'separated_conv_input_gradient',
+  'separated_conv_kernel_gradient',
+}
+KERNELS = {
+  'mtnet_xs': {
+    *(_BOTH_WAYS | _SEPARATED),
+    *('soft_pool_forward', 'soft_pool_backward', 'select_frames'),
+    *('up_sample_forward', 'up_sample_backward'),
+    *('gru_forward', 'gru_backward'),
+  },
+  'x3d_s': _BOTH_WAYS | _SEPARATED | {'scale_gradient'},
+  'srtg_r3d_18': _BOTH_WAYS | {'scale_gradient'},
+  'r2plus1d_34': _BOTH_WAYS,
+}
+
+
 @functools.cache
 def plain_network(name):
   """As `plain_layer`, in training."""
@@ -250,18 +282,35 @@ def plain_network(name):
   return variables, clips, *run_plain(apply, variables, clips, HELD.get(name))
 
 
+@pytest.fixture
+def kernels(monkeypatch):
+  """The names of the kernels that a test has called."""
+  names, call = set(), native.call
+
+  def noting(name, *args, **attributes):
+    names.add(name)
+    return call(name, *args, **attributes)
+
+  monkeypatch.setattr(native, 'call', noting)
+  return names
+
+
+@pytest.mark.parametrize('form', FORMS)
 @pytest.mark.parametrize('name', NETWORKS)
-def test_networks(name):
+def test_networks(name, form, kernels):
   variables, clips, wanted, choices, called = plain_network(name)
   assert called == NETWORKS[name]
   apply = functools.partial(build(name)[0].apply, train=True)
-  got, own = run_fast(name, apply, variables, clips, choices)
+  got, own = run_fast(name, apply, variables, clips, choices, form)
+  has_kernels = form == 'kernels' and native.available()
+  assert kernels == (KERNELS[name] if has_kernels else set())
   assert_close(got, wanted, SINGLE)
   assert all(gap < GAP for gap in plain_forms.flips(choices, own))
 
 
+@pytest.mark.parametrize('form', FORMS)
 @pytest.mark.parametrize('name', ['mtnet_xs', 'x3d_s', 'srtg_r3d_18'])
-def test_rematerialized_networks(name, monkeypatch):
+def test_rematerialized_networks(name, form, monkeypatch):
   """Blocks in loops, among them of two kinds in turn, and gates in loops."""
   variables, clips, wanted, _, _ = plain_network(name)
   if name in HELD:
@@ -270,7 +319,9 @@ def test_rematerialized_networks(name, monkeypatch):
   apply = functools.partial(
     build(name, rematerialize=True)[0].apply, train=True
   )
-  compiled = quick_jit(functools.partial(run, apply, watched=False))
+  compiled = quick_jit(
+    FORMS[form](functools.partial(run, apply, watched=False))
+  )
   got, _ = compiled(variables, clips)
   assert_close(got, wanted, SINGLE)
 

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from mtnet_jax import losses
+from mtnet_jax import compiler, losses
 from mtnet_jax.errors import UserError
 
 ClipShape = tuple[int, int, int, int]
@@ -142,7 +142,7 @@ def _measure(program, what, model, clip_shape, batch, clock):
   variables = jax.eval_shape(model.init, key, clips)
   try:
     start = clock()
-    compiled = jax.jit(program).lower(variables, clips, key).compile()
+    compiled = compiler.jit(program).lower(variables, clips, key).compile()
     compile_seconds = clock() - start
     memory = compiled.memory_analysis()
     if memory and jax.devices()[0].platform == 'cpu':

@@ -13,12 +13,13 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from mtnet_jax.layers import precision
+from mtnet_jax import native
+from mtnet_jax.layers import precision, sums
 from mtnet_jax.typing import Array, Float
 
 
-@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=(3, 4))
 def scale_and_activate(
   x: Float[Array, '*d'],
   gain: Float[Array, '*d'],
@@ -31,12 +32,67 @@ def scale_and_activate(
   Args:
     x: any float dtype; computed in float32 (float64 where it is).
     gain: of a shape that broadcasts with x's.
-    offset: likewise.
+    offset: likewise, or of gain's.
     activation: takes and returns arrays of `dtype`; None: the identity.
     dtype: of the result.
   """
+  if (
+    native.usable(x, gain)
+    and activation in KNOWN
+    and dtype == x.dtype
+    and _first_summed(x, gain)
+  ):
+    offset = jnp.broadcast_to(offset, gain.shape)
+    return _scale_with_sums(x, gain, offset, activation)
+  return _scale(x, gain, offset, activation, dtype)
+
+
+def _first_summed(x, gain):
+  """The axis from which to the channels gain is broadcast; 0: not so."""
+  for first in range(1, x.ndim - 1):
+    ones = [1] * (x.ndim - 1 - first)
+    if gain.shape == (*x.shape[:first], *ones, x.shape[-1]):
+      return first
+  return 0
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=(3, 4))
+def _scale(x, gain, offset, activation, dtype):
   y = (precision.widen(x) * gain + offset).astype(dtype)
   return activation(y) if activation else y
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _scale_with_sums(x, gain, offset, activation):
+  y = x * gain + offset
+  return activation(y) if activation else y
+
+
+def _scale_with_sums_fwd(x, gain, offset, activation):
+  return _scale_with_sums(x, gain, offset, activation), (x, gain, offset)
+
+
+def _scale_with_sums_bwd(activation, residuals, dy):
+  x, gain, offset = residuals
+  first = _first_summed(x, gain)
+  result = jax.ShapeDtypeStruct(
+    (gain.size // x.shape[-1], x.shape[-1]), x.dtype
+  )
+  d_gain, d_offset = native.call(
+    'scale_gradient',
+    (result, result),
+    sums.flat(x, first),
+    sums.flat(dy, first),
+    gain.reshape(result.shape),
+    offset.reshape(result.shape),
+    activation=np.int64(KNOWN[activation]),
+  )
+  if activation:
+    (dy,) = jax.vjp(activation, x * gain + offset)[1](dy)
+  return dy * gain, d_gain.reshape(gain.shape), d_offset.reshape(gain.shape)
+
+
+_scale_with_sums.defvjp(_scale_with_sums_fwd, _scale_with_sums_bwd)
 
 
 @jax.custom_vjp
@@ -60,3 +116,7 @@ relu.defvjp(_relu_fwd, _relu_bwd)
 def swish(x: Float[Array, '*d']) -> Float[Array, '*d']:
   """Returns `x · sigmoid(x)`."""
   return x * jax.lax.logistic(x)
+
+
+# Activations by the number that kernels have for them.
+KNOWN = {None: 0, relu: 1, swish: 2}

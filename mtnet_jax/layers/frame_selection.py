@@ -11,7 +11,8 @@ and Interactions*, 2021.
 import jax
 import jax.numpy as jnp
 
-from mtnet_jax.layers import precision
+from mtnet_jax import native
+from mtnet_jax.layers import sums
 from mtnet_jax.typing import Array, Float, Int
 
 # A frame without activation has no direction; its norm is held above this.
@@ -33,7 +34,7 @@ def triplet_scores(x: Float[Array, 'n t h w c']) -> Float[Array, 'n t']:
   n, t, *_ = x.shape
   if t == 1:
     return jnp.zeros((n, 1), jnp.float32)
-  v = jnp.mean(precision.widen(x), axis=(2, 3))  # n t c
+  v = sums.mean(x, 2)  # n t c
   norm = jnp.sqrt(jnp.sum(v * v, axis=-1, keepdims=True))
   v = v / jnp.maximum(norm, _MIN_NORM)
   cos = jnp.sum(v[:, :-1] * v[:, 1:], axis=-1)  # n t-1
@@ -53,6 +54,9 @@ def select_frame_indices(x: Float[Array, 'n t h w c']) -> Int[Array, 'n k']:
     equal scores the earlier ones are kept. No gradient flows through them.
   """
   keep = max(1, x.shape[1] // 2)
+  if native.usable(x):
+    result = jax.ShapeDtypeStruct((x.shape[0], keep), jnp.int32)
+    return native.call('select_frames', result, jax.lax.stop_gradient(x))
   scores = triplet_scores(jax.lax.stop_gradient(x))
   # A stable sort leaves the earlier of equal frames first. Unlike `top_k` it
   # needs no scores of other devices.
@@ -72,4 +76,6 @@ def gather_frames(
   Returns:
     `x[n, indices[n, k]]`, in x's dtype.
   """
-  return jnp.take_along_axis(x, indices[:, :, None, None, None], axis=1)
+  return jnp.take_along_axis(
+    x, indices[:, :, None, None, None], axis=1, mode='promise_in_bounds'
+  )

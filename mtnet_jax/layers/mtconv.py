@@ -15,13 +15,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mtnet_jax import native
 from mtnet_jax.errors import UserError
 from mtnet_jax.layers import precision
 from mtnet_jax.layers.activation import relu
 from mtnet_jax.layers.conv import Conv3D
 from mtnet_jax.layers.frame_selection import gather_frames, select_frame_indices
 from mtnet_jax.layers.norm import BatchNorm
-from mtnet_jax.layers.pooling import pool, split_pooling
+from mtnet_jax.layers.pooling import pool, pool_beside, split_pooling
 from mtnet_jax.typing import Array, Float
 
 
@@ -104,19 +105,19 @@ class MTConv(nn.Module):
         form whose input does not have `features` channels.
     """
     local, prolonged = branch_features(self.features, self.local_ratio)
-    x_local = x_prolonged = x
     if self.channel_separated:
       self._check_channels(x)
-      x_local, x_prolonged = x[..., :local], x[..., local:]
     strides = self.strides
-    y_local = self._unit('local', local, self.kernel_size, strides)(x_local)
+    local_unit = self._unit('local', local, self.kernel_size, strides)
     if not prolonged:
-      return y_local
-    # Frames are strided before they are chosen, so that frame i of one input
-    # and of the other are the same moment.
-    pooled, pooled_local = self._down_sample(
-      x_prolonged[:, :: strides[0]], y_local
-    )
+      return local_unit(x)
+    if self.channel_separated:
+      x, x_prolonged = jax.lax.split(x, (local, prolonged), -1)
+      _, pooled = self._pool(x_prolonged, strides[0])
+    else:
+      x, pooled = self._pool(x, strides[0])
+    y_local = local_unit(x)
+    y_local, pooled, pooled_local = self._select(y_local, pooled)
     y = self._unit('prolonged', prolonged, self.kernel_size, (1, *strides[1:]))(
       pooled
     )
@@ -145,28 +146,35 @@ class MTConv(nn.Module):
     norm = self.norm(name=f'{name}_norm')
     return lambda x: norm(conv(x), self.activation)
 
-  def _down_sample(self, x, y_local):
-    """Halves both inputs of the prolonged branch in space and time."""
+  def _pool(self, x, stride=1, frames=None):
+    """x, and every stride-th frame of it, or the given ones, down-sampled."""
     kind, selects_frames = split_pooling(self.pooling)
-    if not selects_frames:
-      draws = self.train and kind == 'stochastic'
-      return tuple(
-        pool(a, kind, key=self.make_rng('pooling') if draws else None)
-        for a in (x, y_local)
-      )
-    in_space = functools.partial(pool, kind=kind, window=(1, 2, 2))
-    pooled = in_space(x)
+    if selects_frames and stride == 1:
+      return pool_beside(x, kind, frames)
+    # Frames are strided before they are chosen, so that frame i of one input
+    # and of the other are the same moment.
+    strided = x[:, ::stride]
+    if selects_frames:
+      return x, pool(strided, kind, (1, 2, 2))
+    draws = self.train and kind == 'stochastic'
+    return x, pool(
+      strided, kind, key=self.make_rng('pooling') if draws else None
+    )
+
+  def _select(self, y_local, pooled):
+    """The local branch, and half the frames of both inputs, down-sampled."""
+    if not split_pooling(self.pooling)[1]:
+      return y_local, pooled, self._pool(y_local)[1]
     indices = select_frame_indices(pooled)
     self.sow('intermediates', 'kept_frames', indices)
+    pooled = gather_frames(pooled, indices)
     if self.shared_selection:
       # Pooling is per frame: only the frames that stay need it.
-      pooled_local = in_space(gather_frames(y_local, indices))
-    else:
-      pooled_local = in_space(y_local)
-      pooled_local = gather_frames(
-        pooled_local, select_frame_indices(pooled_local)
-      )
-    return gather_frames(pooled, indices), pooled_local
+      y_local, pooled_local = self._pool(y_local, frames=indices)
+      return y_local, pooled, pooled_local
+    y_local, pooled_local = self._pool(y_local)
+    indices = select_frame_indices(pooled_local)
+    return y_local, pooled, gather_frames(pooled_local, indices)
 
 
 def up_sample(
@@ -186,6 +194,9 @@ def up_sample(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _up_sample(x, old_shape, shape):
+  if native.usable(x):
+    result = jax.ShapeDtypeStruct(shape, x.dtype)
+    return native.call('up_sample_forward', result, x)
   # Doubling as a sum of two shifts is faster than as a matmul, but only
   # forwards: its transpose pads and adds.
   for axis in (1, 2, 3):
@@ -203,6 +214,8 @@ def _up_sample_fwd(x, old_shape, shape):
 def _up_sample_bwd(old_shape, shape, residuals, dy):
   del residuals
   x = jax.ShapeDtypeStruct(old_shape, dy.dtype)
+  if native.usable(dy):
+    return (native.call('up_sample_backward', x, dy),)
   return jax.linear_transpose(lambda x: _resize(x, shape), x)(dy)
 
 

@@ -8,16 +8,19 @@ The thesis is A. Stergiou, *Efficient Modelling Across Time of Human Actions
 and Interactions*, 2021.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
+from mtnet_jax import native
 from mtnet_jax.errors import UserError
-from mtnet_jax.layers import precision
-from mtnet_jax.layers.activation import scale_and_activate
+from mtnet_jax.layers import sums
+from mtnet_jax.layers.activation import KNOWN, scale_and_activate
 from mtnet_jax.typing import Array, Float
 
 # The collection that gets every sub-batch's statistics, where it is mutable.
@@ -65,28 +68,25 @@ class BatchNorm(nn.Module):
     moving_mean = self.variable('batch_stats', 'mean', jnp.zeros, (c,))
     moving_var = self.variable('batch_stats', 'var', jnp.ones, (c,))
     if self.use_running_average:
-      groups = x[None]
-      mean, var = moving_mean.value[None], moving_var.value[None]  # 1 c
-    else:
-      groups = _split(x, self.batch_size)  # g b *d c
-      mean, var = _statistics(groups)  # g c
-      if not self.is_initializing():
-        self.sow(MOMENTS, 'mean', mean)
-        self.sow(MOMENTS, 'var', var)
-        for moving, batch in ((moving_mean, mean), (moving_var, var)):
-          moving.value = self.momentum * moving.value + (
-            1 - self.momentum
-          ) * jnp.mean(batch, axis=0)
-    shape = (mean.shape[0], *[1] * (groups.ndim - 2), c)
-    gain = jax.lax.rsqrt(var + self.epsilon) * scale.reshape(1, c)
-    offset = bias.reshape(1, c) - mean * gain
-    y = scale_and_activate(
-      groups,
-      gain.reshape(shape),
-      offset.reshape(shape),
-      activation,
-      self.dtype or x.dtype,
+      mean, var = moving_mean.value, moving_var.value
+      gain = jax.lax.rsqrt(var + self.epsilon) * scale
+      offset = bias - mean * gain
+      shape = (*[1] * (x.ndim - 1), c)
+      gain, offset = gain.reshape(shape), offset.reshape(shape)
+      return scale_and_activate(
+        x, gain, offset, activation, self.dtype or x.dtype
+      )
+    groups = _split(x, self.batch_size)  # g b *d c
+    y, mean, var = normalize(
+      groups, scale, bias, self.epsilon, activation, self.dtype or x.dtype
     )
+    if not self.is_initializing():
+      self.sow(MOMENTS, 'mean', mean)
+      self.sow(MOMENTS, 'var', var)
+      for moving, batch in ((moving_mean, mean), (moving_var, var)):
+        moving.value = self.momentum * moving.value + (
+          1 - self.momentum
+        ) * jnp.mean(batch, axis=0)
     return y.reshape(x.shape)
 
 
@@ -102,14 +102,95 @@ def _split(x: Float[Array, 'n *d c'], size: int) -> Float[Array, 'g b *d c']:
   return x.reshape(n // size, size, *x.shape[1:])
 
 
-def _statistics(groups):
-  """Mean and variance of each sub-batch, `(g, c)`, in one pass over x."""
-  groups = precision.widen(groups)
-  axes = tuple(range(1, groups.ndim - 1))
-  mean = jnp.mean(groups, axes)
-  # E[x²] - E[x]² may come out just below zero for a constant channel.
-  var = jnp.maximum(jnp.mean(groups * groups, axes) - mean * mean, 0)
-  return mean, var
+def normalize(
+  x: Float[Array, 'g *d c'],
+  scale: Float[Array, ' c'],
+  bias: Float[Array, ' c'],
+  epsilon: float,
+  activation: Callable[[Array], Array] | None,
+  dtype: jax.typing.DTypeLike,
+) -> tuple[Float[Array, 'g *d c'], Float[Array, 'g c'], Float[Array, 'g c']]:
+  """Returns x normalised by group and activated, and mean and variance.
+
+  No gradient flows through the mean and the variance that are returned.
+
+  Args:
+    x: any float dtype; computed in float32 (float64 where it is).
+    scale: by channel.
+    bias: likewise.
+    epsilon: added to the variance.
+    activation: takes and returns arrays of `dtype`; None: the identity.
+    dtype: of the result.
+  """
+  if native.usable(x) and dtype == x.dtype and activation in KNOWN:
+    y, mean, var = _normalize(x, scale, bias, float(epsilon), activation)
+  else:
+    mean, square = sums.moments(x)
+    # E[x²] - E[x]² may come out just below zero for a constant channel.
+    var = jnp.maximum(square - mean * mean, 0)
+    gain = jax.lax.rsqrt(var + epsilon) * scale.reshape(1, -1)
+    offset = bias.reshape(1, -1) - mean * gain
+    y = scale_and_activate(
+      x, _spread(gain, x), _spread(offset, x), activation, dtype
+    )
+  return y, jax.lax.stop_gradient(mean), jax.lax.stop_gradient(var)
+
+
+def _spread(a, x):
+  """`(g, c)` in a shape that broadcasts with x's."""
+  return a.reshape(a.shape[0], *[1] * (x.ndim - 2), a.shape[1])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _normalize(x, scale, bias, epsilon, activation):
+  return _normalize_fwd(x, scale, bias, epsilon, activation)[0]
+
+
+def _normalize_fwd(x, scale, bias, epsilon, activation):
+  result = jax.ShapeDtypeStruct((x.shape[0], x.shape[-1]), x.dtype)
+  mean, var, gain, offset = native.call(
+    'norm_forward',
+    (result,) * 4,
+    sums.flat(x),
+    scale,
+    bias,
+    epsilon=np.float32(epsilon),
+  )
+  y = _activate(_spread(gain, x) * x + _spread(offset, x), activation)
+  return (y, mean, var), (x, scale, mean, var, gain, offset)
+
+
+def _activate(y, activation):
+  return activation(y) if activation else y
+
+
+def _normalize_bwd(epsilon, activation, residuals, gradients):
+  x, scale, mean, var, gain, offset = residuals
+  dy, _, _ = gradients
+  by_group = jax.ShapeDtypeStruct(mean.shape, x.dtype)
+  by_channel = jax.ShapeDtypeStruct(scale.shape, x.dtype)
+  slope, shift, d_scale, d_bias = native.call(
+    'norm_backward',
+    (by_group, by_group, by_channel, by_channel),
+    sums.flat(x),
+    sums.flat(dy),
+    scale,
+    mean,
+    var,
+    gain,
+    offset,
+    epsilon=np.float32(epsilon),
+    activation=np.int64(KNOWN[activation]),
+  )
+  gain, offset, slope, shift = (
+    _spread(a, x) for a in (gain, offset, slope, shift)
+  )
+  if activation:
+    (dy,) = jax.vjp(activation, gain * x + offset)[1](dy)
+  return gain * dy + slope * x + shift, d_scale, d_bias
+
+
+_normalize.defvjp(_normalize_fwd, _normalize_bwd)
 
 
 def raw_moments(moments: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 
 from mtnet_jax.errors import UserError
 from mtnet_jax.layers import precision
-from mtnet_jax.layers.soft_pool import soft_pool
-from mtnet_jax.typing import Array, Float
+from mtnet_jax.layers.frame_selection import gather_frames
+from mtnet_jax.layers.soft_pool import soft_pool, soft_pool_beside
+from mtnet_jax.typing import Array, Float, Int
 
 POOLINGS = ('avg', 'max', 'stochastic', 'softpool', 'avg+cos', 'softpool+cos')
 
@@ -80,6 +81,25 @@ def pool(
     if key is not None:
       weights = _draw(key, weights)
   return jnp.sum(weights * a, axis=0).astype(x.dtype)
+
+
+def pool_beside(
+  x: Float[Array, 'n t h w c'],
+  kind: str,
+  frames: Int[Array, 'n k'] | None = None,
+) -> tuple[Float[Array, 'n t h w c'], Float[Array, 'n k h2 w2 c']]:
+  """Returns x, for its other uses, and frames of it at half the size.
+
+  Args:
+    x: as of `pool`.
+    kind: likewise; not `'stochastic'`.
+    frames: of each clip, those to be pooled, in their order; none twice. None:
+      all.
+  """
+  if kind == 'softpool':
+    return soft_pool_beside(x, frames)
+  chosen = x if frames is None else gather_frames(x, frames)
+  return x, pool(chosen, kind, (1, 2, 2))
 
 
 def _elements(x, window):

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mtnet_jax import native
 from mtnet_jax.errors import UserError
 from mtnet_jax.layers import precision
 from mtnet_jax.typing import Array, Float
@@ -116,6 +117,9 @@ class RecurrentLayer(nn.Module):
     x = jnp.swapaxes(precision.widen(x), 0, 1)  # t n c
     inputs = jnp.matmul(x, kernel_x, precision=_PRECISION)
     inputs += bias.reshape(1, 1, -1)  # t n k·h
+    if native.usable(inputs, kernel_h) and cell.step is _gru:
+      hidden = _recur_natively(inputs, kernel_h)
+      return jnp.swapaxes(hidden, 0, 1)
     widths = [g * h for g in cell.gates]
     kernels = tuple(
       jnp.split(kernel_h, [sum(widths[:i]) for i in range(1, len(widths))], 1)
@@ -274,6 +278,41 @@ def _recur_bwd(step, residuals, d_hidden):
 
 
 _recur.defvjp(_recur_fwd, _recur_bwd)
+
+
+@jax.custom_vjp
+def _recur_natively(inputs, kernel):
+  """`_recur` of a GRU, by the kernel in C++."""
+  return _recur_natively_fwd(inputs, kernel)[0]
+
+
+def _recur_natively_fwd(inputs, kernel):
+  t, n, width = inputs.shape
+  results = [
+    jax.ShapeDtypeStruct((t, n, size), inputs.dtype)
+    for size in (kernel.shape[0], width)
+  ]
+  hidden, gates = native.call('gru_forward', results, inputs, kernel)
+  return hidden, (hidden, gates, kernel)
+
+
+def _recur_natively_bwd(residuals, d_hidden):
+  hidden, gates, kernel = residuals
+  d_inputs = native.call('gru_backward', gates, d_hidden, *residuals)
+  h = kernel.shape[0]
+  before = jnp.concatenate([jnp.zeros_like(hidden[:1]), hidden[:-1]])
+  r = gates[:, :, h : 2 * h]
+  d_kernel = [
+    jnp.einsum('tni,tnj->ij', a, d, precision=_PRECISION)
+    for a, d in (
+      (before, d_inputs[:, :, : 2 * h]),
+      (r * before, d_inputs[:, :, 2 * h :]),
+    )
+  ]
+  return d_inputs, jnp.concatenate(d_kernel, axis=1)
+
+
+_recur_natively.defvjp(_recur_natively_fwd, _recur_natively_bwd)
 
 
 def _zero_shifts(kernels, inputs):

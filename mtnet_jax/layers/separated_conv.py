@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.xla_metadata import set_xla_metadata
 
+from mtnet_jax import native
 from mtnet_jax.layers import precision
 from mtnet_jax.typing import Array, Float
 
@@ -43,6 +44,14 @@ def channel_separated_conv3d(
 
 def _separated_fwd(x, kernel, strides):
   volume = kernel.shape[:3]
+  if _is_native(x, kernel, strides):
+    shape = (
+      x.shape[0],
+      *_output_shape(x.shape[1:4], volume, strides),
+      x.shape[4],
+    )
+    y = _call('forward', shape, x, kernel, strides)
+    return y, (x, kernel)
   padded = _pad_for(x, volume)
   shape = _output_shape(x.shape[1:4], volume, strides)
   # The padded array is kept: then nothing need write x itself.
@@ -52,6 +61,10 @@ def _separated_fwd(x, kernel, strides):
 def _separated_bwd(strides, residuals, dy):
   padded, kernel = residuals
   volume = kernel.shape[:3]
+  if _is_native(padded, kernel, strides):
+    x = padded
+    dx = _call('input_gradient', x.shape, dy, kernel, strides)
+    return dx, _call('kernel_gradient', kernel.shape, x, dy, strides)
   sizes = zip(padded.shape[1:4], volume, strict=True)
   dx = _input_gradient(dy, kernel, [n - k // 2 * 2 for n, k in sizes], strides)
   dkernel = _kernel_gradient(padded, dy, volume, strides)
@@ -59,6 +72,23 @@ def _separated_bwd(strides, residuals, dy):
 
 
 channel_separated_conv3d.defvjp(_separated_fwd, _separated_bwd)
+
+
+def _is_native(x, kernel, strides):
+  """Whether the kernels in C++ can do it."""
+  kt, kh, kw = kernel.shape[:3]
+  return (
+    native.usable(x, kernel)
+    and kt * kh <= 25
+    and (kw, strides[2]) in ((1, 1), (3, 1), (3, 2))
+  )
+
+
+def _call(name, shape, a, b, strides):
+  result = jax.ShapeDtypeStruct(shape, a.dtype)
+  return native.call(
+    f'separated_conv_{name}', result, a, b, strides=np.array(strides, np.int64)
+  )
 
 
 def _correlate(x, kernel, shape, strides=(1, 1, 1), start=(0, 0, 0)):

@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mtnet_jax import native
 from mtnet_jax.errors import UserError
 from mtnet_jax.layers import precision
-from mtnet_jax.typing import Array, Float
+from mtnet_jax.layers.frame_selection import gather_frames
+from mtnet_jax.typing import Array, Float, Int
 
 _GRADIENTS = ('weights', 'exact')
 
@@ -46,7 +48,52 @@ def soft_pool(
       f'Unknown `gradient` (={gradient!r}) of soft_pool. Choose one of '
       f'{", ".join(map(repr, _GRADIENTS))}.'
     )
+  if gradient == 'weights' and window == (1, 2, 2):
+    return soft_pool_beside(x)[1]
   return _pool(x, gradient, window)
+
+
+def soft_pool_beside(
+  x: Float[Array, 'n t h w c'], frames: Int[Array, 'n k'] | None = None
+) -> tuple[Float[Array, 'n t h w c'], Float[Array, 'n k h2 w2 c']]:
+  """Returns x, for its other uses, and `soft_pool` of some of its frames.
+
+  A kernel makes one pass over memory for x's gradient from both.
+
+  Args:
+    x: as of `soft_pool`.
+    frames: of each clip, those to be pooled, in their order; none twice. None:
+      all.
+  """
+  if not native.usable(x):
+    chosen = x if frames is None else gather_frames(x, frames)
+    return x, _pool(chosen, 'weights', (1, 2, 2))
+  if frames is None:
+    n, t = x.shape[:2]
+    frames = jnp.tile(jnp.arange(t, dtype=jnp.int32), (n, 1))
+  return _pool_beside(x, frames)
+
+
+@jax.custom_vjp
+def _pool_beside(x, frames):
+  n, _, h, w, c = x.shape
+  shape = (n, frames.shape[1], -(-h // 2), -(-w // 2), c)
+  result = jax.ShapeDtypeStruct(shape, x.dtype)
+  return x, native.call('soft_pool_forward', result, x, frames)
+
+
+def _pool_beside_fwd(x, frames):
+  return _pool_beside(x, frames), (x, frames)
+
+
+def _pool_beside_bwd(residuals, gradients):
+  x, frames = residuals
+  beside, dy = gradients
+  dx = native.call('soft_pool_backward', beside, x, frames, dy, beside)
+  return dx, None
+
+
+_pool_beside.defvjp(_pool_beside_fwd, _pool_beside_bwd)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))

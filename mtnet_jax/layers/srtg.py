@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mtnet_jax.layers import precision, recurrent
+from mtnet_jax.layers import precision, recurrent, sums
+from mtnet_jax.layers.activation import scale_and_activate
 from mtnet_jax.typing import Array, Bool, Float
 
 
@@ -98,11 +99,12 @@ class SqueezeAndRecursion(nn.Module):
     `gate=False`, and for a single frame. No gradient flows through a decision.
     """
     _, t, _, _, c = x.shape
-    pooled = jnp.mean(precision.widen(x), axis=(2, 3))  # n t c
+    pooled = sums.mean(x, 2)  # n t c
     hidden = recurrent.build(self.cell, c, self.num_layers, name='recurrence')(
       pooled
     )
-    fused = (x * hidden[:, :, None, None, :]).astype(x.dtype)
+    gain = hidden[:, :, None, None, :]
+    fused = scale_and_activate(x, gain, 0.0, None, x.dtype)
     if not self.gate or t == 1:
       return fused, None
     is_open = cycle_consistent(*jax.lax.stop_gradient((pooled, hidden)))

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mtnet_jax.layers import precision, recurrent
+from mtnet_jax.layers import recurrent, sums
 from mtnet_jax.layers.activation import relu, scale_and_activate, swish
 from mtnet_jax.layers.class_regularization import (
   ClassRegularization,
@@ -174,7 +174,7 @@ class MTNet(nn.Module):
     x, endpoints = self._stages(x, parts, classifier, shared)
     x = conv(self.head_features[0], (1, 1, 1), name='head')(x)
     x = norm(name='head_norm')(x, relu)
-    features = jnp.mean(precision.widen(x), axis=(1, 2, 3))  # n c
+    features = sums.mean(x, 1)  # n c
     endpoints |= {'last': x, 'features': features}
     return classifier(self._embed(features, train)), endpoints
 
@@ -340,7 +340,7 @@ class SqueezeExcitation(nn.Module):
   ) -> Float[Array, 'n t h w c']:
     """Returns x scaled and activated, in its dtype; the gate is float32."""
     c = x.shape[-1]
-    pooled = jnp.mean(precision.widen(x), axis=(1, 2, 3))  # n c
+    pooled = sums.mean(x, 1)  # n c
     hidden = nn.Dense(round_width(c * self.ratio), name='reduce')(pooled)
     gate = nn.sigmoid(nn.Dense(c, name='expand')(relu(hidden)))
     gate = gate[:, None, None, None, :]

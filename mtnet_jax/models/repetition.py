@@ -13,6 +13,7 @@ import jax
 from flax import linen as nn
 from jax.experimental.xla_metadata import set_xla_metadata
 
+from mtnet_jax import native
 from mtnet_jax.layers import norm
 from mtnet_jax.typing import Array, Float
 
@@ -84,7 +85,10 @@ def _shared(block, rematerialize, called):
       for name in ('params', 'batch_stats')
       if name in block.variables
     }
-    inlineable = 'false' if called and has_functions() else None
+    # Not on accelerators, whose compilers know no calls, nor on several
+    # devices, which would exchange the gradients of each block inside its call
+    # rather than those of all blocks at once.
+    inlineable = 'false' if called and native.on_one_cpu() else None
     with set_xla_metadata(inlineable=inlineable):
       (x, share), updated = apply(x, variables, rngs)
     for collection, values in updated.items():
@@ -93,12 +97,3 @@ def _shared(block, rematerialize, called):
     return x, share
 
   return call
-
-
-def has_functions() -> bool:
-  """Whether programs here may have functions: on a single CPU.
-
-  Other compilers know no calls. Several devices would exchange the gradients of
-  each block inside its call, rather than those of all blocks at once.
-  """
-  return jax.default_backend() == 'cpu' and jax.device_count() == 1
