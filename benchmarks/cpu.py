@@ -33,7 +33,7 @@ from absl import flags
 from benchmarks import compilation, measure, programs, results
 from benchmarks.measure import Timing
 from benchmarks.programs import Program
-from mtnet_jax import cli, memory, models
+from mtnet_jax import cli, compiler, memory, models
 from mtnet_jax.analysis import cost
 from mtnet_jax.errors import UserError
 from mtnet_jax.layers import conv
@@ -191,8 +191,8 @@ def separated(
       return y, vjp(dy)
 
     if backward:
-      return Program(jax.jit(with_gradients), (x, kernel, dy))
-    return Program(jax.jit(convolve), (x, kernel))
+      return Program(compiler.jit(with_gradients), (x, kernel, dy))
+    return Program(compiler.jit(convolve), (x, kernel))
 
   def compare(times):
     share = separated_bytes(shape, y_shape, backward) / (2 * _COPIED_BYTES)

@@ -17,6 +17,8 @@ import numpy as np
 # Threads of OpenMP, PyTorch's for instance, wait busily for about 15 ms after
 # their work; XLA's would share the cores with them.
 _REST = 0.02
+# A processor that was idle takes some milliseconds to come up to speed.
+_WARM_UP = 0.05
 
 
 class Timing(NamedTuple):
@@ -92,8 +94,8 @@ def apart(
   """A contender in a process of its own, as its user would run it.
 
   In one process, contenders share threads and memory: what one frees the other
-  gets, in pieces. Each run follows one that is not timed, so that another's
-  turn has not emptied the caches.
+  gets, in pieces. Each run follows others that are not timed, so that another's
+  turn has not emptied the caches, and the processor is up to speed.
 
   Args:
     make: returns what is to be run; both it and `args` can be pickled.
@@ -124,7 +126,10 @@ def _serve(connection, make, args):
   with contextlib.suppress(EOFError):
     while True:
       connection.recv()
+      begin = time.perf_counter()
       run()
+      while time.perf_counter() < begin + _WARM_UP:
+        run()
       start = time.perf_counter()
       run()
       connection.send(time.perf_counter() - start)

@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+import time
 
 import jax.numpy as jnp
 import pytest
@@ -52,19 +53,27 @@ def test_rounds_go_on_until_the_time_is_up():
   assert times['a'].runs == times['b'].runs == 5
 
 
-def _count_up(start):
+def _count_up(start, seconds):
   numbers = itertools.count(start)
-  return lambda: next(numbers) < 100 or sys.exit(1)
+
+  def run():
+    time.sleep(seconds)
+    return next(numbers) < 100 or sys.exit(1)
+
+  return run
 
 
 def test_a_contender_apart():
-  with measure.apart(_count_up, 0) as contend:
-    assert 0 <= contend() < 10 and 0 <= contend() < 10
-  # It runs in a process of its own, twice a turn.
-  with measure.apart(_count_up, 98) as contend:
-    contend()
+  # It runs in a process of its own, twice a turn where a run takes long.
+  with measure.apart(_count_up, 96, 0.1) as contend:
+    assert 0.1 <= contend() < 10 and 0.1 <= contend() < 10
     with pytest.raises(EOFError):
       contend()
+
+
+def test_short_runs_go_on_until_the_processor_is_up_to_speed():
+  with measure.apart(_count_up, 0, 0.0) as contend, pytest.raises(EOFError):
+    contend()
 
 
 def test_ready_calls_with_the_arguments():
