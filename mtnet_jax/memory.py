@@ -24,6 +24,8 @@ def keep() -> None:
   """
   # In the main thread, programs take their memory from the main heap; those of
   # other threads are too small for it, and it does not come back from there.
+  # A program also runs in another thread where it is called before its
+  # arguments are there (`state.to_devices`).
   jax.config.update('jax_cpu_enable_async_dispatch', False)
   if sys.platform != 'linux' or jax.default_backend() != 'cpu':
     return

@@ -158,13 +158,19 @@ def whole(shardings: TrainState) -> TrainState:
 
 
 def to_devices(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
-  """Puts a process's part of a batch on its devices, split over all."""
-  return jax.tree.map(
+  """Puts a process's part of a batch on its devices, split over all.
+
+  On a CPU, waits until it is there: see `memory.keep`.
+  """
+  arrays = jax.tree.map(
     functools.partial(
       jax.make_array_from_process_local_data, split_batch(mesh)
     ),
     dict(batch),
   )
+  if jax.default_backend() == 'cpu':
+    jax.block_until_ready(arrays)
+  return arrays
 
 
 def to_own_devices(variables: optax.Params, mesh: Mesh) -> optax.Params:

@@ -7,17 +7,20 @@ import sys
 import pytest
 
 # Prints the pages that most of ten calls touch anew. The program needs arrays
-# of 64 MiB between its arguments and its result; a page has 4 KiB.
+# of 64 MiB between its arguments and its result; a page has 4 KiB. Its argument
+# comes from the host each time, as the clips of a step do.
 _SCRIPT = """
 import resource, statistics, sys
-import jax, jax.numpy as jnp
-from mtnet_jax import memory
+import jax, jax.numpy as jnp, numpy as np
+from mtnet_jax import memory, state
 if sys.argv[1] == 'keep':
   memory.keep()
 ends = jax.jit(lambda x: jnp.cumsum(x, 0)[-1] + jnp.cumsum(x, 1)[:, -1])
-x = jnp.ones((4096, 4096))
+mesh = state.make_mesh()
+host = np.ones((4096, 4096), np.float32)
 touched = []
 for _ in range(10):
+  x = state.to_devices({'x': host}, mesh)['x']
   before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
   jax.block_until_ready(ends(x))
   after = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
