@@ -103,11 +103,13 @@ def _step_times(config):
   clip_shape = evaluation.clip_shape(config)
   current = jax.jit(lambda: state.create(model, tx, clip_shape, 0))()
   step = make_train_step(model, lambda _: 0.01, tx, 0)
+  mesh = state.make_mesh()
   for shape in dataset.multigrid.shapes():
     batch = {
       'clips': np.zeros((*shape, 3), np.uint8),
       'labels': np.zeros(shape[0], np.int32),
     }
+    batch = state.to_devices(batch, mesh)
     times = []
     for _ in range(_REPEATS + 1):
       start = time.monotonic()
