@@ -25,7 +25,7 @@ from mtnet_jax import cli
 _DATA = flags.DEFINE_string('data', None, 'Videos.', required=True)
 _OUT = flags.DEFINE_string('out', None, 'Folder of the runs.', required=True)
 _EPOCHS = flags.DEFINE_float('epochs', 16.0, 'Of the run without multigrid.')
-_MULTIGRID_EPOCHS = flags.DEFINE_float('multigrid_epochs', 30.0, 'With it.')
+_MULTIGRID_EPOCHS = flags.DEFINE_float('multigrid_epochs', 52.0, 'With it.')
 _BATCH = flags.DEFINE_integer('batch', 8, 'Clips of a base step.')
 _ACCURACIES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 _REPEATS = 5
