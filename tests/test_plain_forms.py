@@ -251,7 +251,8 @@ NETWORKS = {
 }
 
 
-_BOTH_WAYS = {'norm_forward', 'norm_backward', 'sums'}
+_NORM = {'norm_forward', 'norm_backward'}
+_SCALED = {'scale_gradient', 'sums'}
 _SEPARATED = {
   'separated_conv_forward',
   'separated_conv_input_gradient',
@@ -259,14 +260,14 @@ _SEPARATED = {
 }
 KERNELS = {
   'mtnet_xs': {
-    *(_BOTH_WAYS | _SEPARATED),
+    *(_NORM | _SEPARATED | _SCALED),
     *('soft_pool_forward', 'soft_pool_backward', 'select_frames'),
     *('up_sample_forward', 'up_sample_backward'),
     *('gru_forward', 'gru_backward'),
   },
-  'x3d_s': _BOTH_WAYS | _SEPARATED | {'scale_gradient'},
-  'srtg_r3d_18': _BOTH_WAYS | {'scale_gradient'},
-  'r2plus1d_34': _BOTH_WAYS,
+  'x3d_s': _NORM | _SEPARATED | _SCALED,
+  'srtg_r3d_18': _NORM | _SCALED,
+  'r2plus1d_34': _NORM,
 }
 
 
