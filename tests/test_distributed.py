@@ -114,16 +114,18 @@ def alone_and_light(root, blinking_videos, tmp_path_factory):
   return workdir
 
 
-# Four that compile the whole network want all memory of a small machine.
+# Of the whole network, which takes long to compile, two processes with four
+# devices; of the light one, four processes.
 @pytest.mark.parametrize(
-  ('count', 'other'), [(2, 'alone'), (4, 'alone_and_light')]
+  ('count', 'devices', 'other'),
+  [(2, 1, 'alone'), (2, 2, 'alone'), (4, 1, 'alone_and_light')],
 )
 def test_several_processes_train_like_one(
-  root, blinking_videos, count, other, request, tmp_path
+  root, blinking_videos, count, devices, other, request, tmp_path
 ):
   light = other == 'alone_and_light'
   alone = request.getfixturevalue(other)
-  logs = _train(root, blinking_videos, tmp_path, count, light=light)
+  logs = _train(root, blinking_videos, tmp_path, count, devices, light=light)
   differences = _differences(alone, tmp_path)
   assert max(differences.values()) < 1e-5, differences
   # One logger: of the others nothing is in the log.
