@@ -10,6 +10,7 @@ and Interactions*, 2021.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mtnet_jax import native
 from mtnet_jax.layers import sums
@@ -56,7 +57,12 @@ def select_frame_indices(x: Float[Array, 'n t h w c']) -> Int[Array, 'n k']:
   keep = max(1, x.shape[1] // 2)
   if native.usable(x):
     result = jax.ShapeDtypeStruct((x.shape[0], keep), jnp.int32)
-    return native.call('select_frames', result, jax.lax.stop_gradient(x))
+    return native.call(
+      'select_frames',
+      result,
+      jax.lax.stop_gradient(x),
+      min_norm=np.float32(_MIN_NORM),
+    )
   scores = triplet_scores(jax.lax.stop_gradient(x))
   # A stable sort leaves the earlier of equal frames first. Unlike `top_k` it
   # needs no scores of other devices.

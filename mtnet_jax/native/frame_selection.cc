@@ -17,15 +17,15 @@ namespace ffi = xla::ffi;
 using Array = ffi::Buffer<ffi::F32, 5>;
 using Indices = ffi::Buffer<ffi::S32, 2>;
 
-constexpr double kMinNorm = 1e-6;
-
-// The cosine of every frame's mean (c) with the next one's.
-std::vector<double> Cosines(const double* means, int64_t t, int64_t c) {
+// The cosine of every frame's mean (c) with the next one's; norms are held above
+// a least one.
+std::vector<double> Cosines(const double* means, int64_t t, int64_t c,
+                            double min_norm) {
   std::vector<double> norms(t), cosines(t - 1);
   for (int64_t i = 0; i < t; ++i) {
     const double* v = means + i * c;
     norms[i] = std::sqrt(std::inner_product(v, v + c, v, 0.0));
-    norms[i] = std::max(norms[i], kMinNorm);
+    norms[i] = std::max(norms[i], min_norm);
   }
   for (int64_t i = 0; i + 1 < t; ++i) {
     const double* v = means + i * c;
@@ -35,7 +35,7 @@ std::vector<double> Cosines(const double* means, int64_t t, int64_t c) {
   return cosines;
 }
 
-ffi::Error Select(ffi::ThreadPool pool, Array x,
+ffi::Error Select(ffi::ThreadPool pool, Array x, float min_norm,
                   ffi::Result<Indices> indices) {
   const auto d = x.dimensions();
   const int64_t n = d[0], t = d[1], rows = d[2] * d[3], c = d[4];
@@ -48,7 +48,7 @@ ffi::Error Select(ffi::ThreadPool pool, Array x,
   for (int64_t clip = 0; clip < n; ++clip) {
     std::vector<float> scores(t);
     if (t > 1) {
-      const auto cosines = Cosines(means.data() + clip * t * c, t, c);
+      const auto cosines = Cosines(means.data() + clip * t * c, t, c, min_norm);
       for (int64_t i = 0; i < t; ++i) {
         const double before = cosines[std::max<int64_t>(i - 1, 0)];
         const double after = cosines[std::min<int64_t>(i, t - 2)];
@@ -69,7 +69,11 @@ ffi::Error Select(ffi::ThreadPool pool, Array x,
 }
 
 const auto kBinding = [] {
-  return ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Array>().Ret<Indices>();
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .Arg<Array>()
+      .Attr<float>("min_norm")
+      .Ret<Indices>();
 };
 
 }  // namespace
