@@ -43,6 +43,21 @@ def _forget_programs():
     sys.modules['jax'].clear_caches()
 
 
+@pytest.fixture
+def called_kernels(monkeypatch) -> set[str]:
+  """The names of the kernels that a test's programs call, as it goes on."""
+  from mtnet_jax import native
+
+  names, call = set(), native.call
+
+  def noting(name, *args, **attributes):
+    names.add(name)
+    return call(name, *args, **attributes)
+
+  monkeypatch.setattr(native, 'call', noting)
+  return names
+
+
 @pytest.fixture(scope='session')
 def write_video() -> Callable[..., None]:
   """A function `(path, frames, fps=10)` that writes H.264 of uint8 t h w 3."""

@@ -283,28 +283,15 @@ def plain_network(name):
   return variables, clips, *run_plain(apply, variables, clips, HELD.get(name))
 
 
-@pytest.fixture
-def kernels(monkeypatch):
-  """The names of the kernels that a test has called."""
-  names, call = set(), native.call
-
-  def noting(name, *args, **attributes):
-    names.add(name)
-    return call(name, *args, **attributes)
-
-  monkeypatch.setattr(native, 'call', noting)
-  return names
-
-
 @pytest.mark.parametrize('form', FORMS)
 @pytest.mark.parametrize('name', NETWORKS)
-def test_networks(name, form, kernels):
+def test_networks(name, form, called_kernels):
   variables, clips, wanted, choices, called = plain_network(name)
   assert called == NETWORKS[name]
   apply = functools.partial(build(name)[0].apply, train=True)
   got, own = run_fast(name, apply, variables, clips, choices, form)
   has_kernels = form == 'kernels' and native.available()
-  assert kernels == (KERNELS[name] if has_kernels else set())
+  assert called_kernels == (KERNELS[name] if has_kernels else set())
   assert_close(got, wanted, SINGLE)
   assert all(gap < GAP for gap in plain_forms.flips(choices, own))
 

@@ -19,7 +19,7 @@ from flax import linen as nn
 
 from mtnet_jax import native
 from mtnet_jax.errors import UserError
-from mtnet_jax.layers import sums
+from mtnet_jax.layers import precision, sums
 from mtnet_jax.layers.activation import KNOWN, scale_and_activate
 from mtnet_jax.typing import Array, Float
 
@@ -125,9 +125,10 @@ def normalize(
   if native.usable(x) and dtype == x.dtype and activation in KNOWN:
     y, mean, var = _normalize(x, scale, bias, float(epsilon), activation)
   else:
-    mean, square = sums.moments(x)
+    wide, axes = precision.widen(x), tuple(range(1, x.ndim - 1))
+    mean = jnp.mean(wide, axes)
     # E[x²] - E[x]² may come out just below zero for a constant channel.
-    var = jnp.maximum(square - mean * mean, 0)
+    var = jnp.maximum(jnp.mean(wide * wide, axes) - mean * mean, 0)
     gain = jax.lax.rsqrt(var + epsilon) * scale.reshape(1, -1)
     offset = bias.reshape(1, -1) - mean * gain
     y = scale_and_activate(
@@ -156,12 +157,9 @@ def _normalize_fwd(x, scale, bias, epsilon, activation):
     bias,
     epsilon=np.float32(epsilon),
   )
-  y = _activate(_spread(gain, x) * x + _spread(offset, x), activation)
+  y = _spread(gain, x) * x + _spread(offset, x)
+  y = activation(y) if activation else y
   return (y, mean, var), (x, scale, mean, var, gain, offset)
-
-
-def _activate(y, activation):
-  return activation(y) if activation else y
 
 
 def _normalize_bwd(epsilon, activation, residuals, gradients):

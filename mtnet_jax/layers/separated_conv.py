@@ -44,25 +44,20 @@ def channel_separated_conv3d(
 
 def _separated_fwd(x, kernel, strides):
   volume = kernel.shape[:3]
-  if _is_native(x, kernel, strides):
-    shape = (
-      x.shape[0],
-      *_output_shape(x.shape[1:4], volume, strides),
-      x.shape[4],
-    )
-    y = _call('forward', shape, x, kernel, strides)
-    return y, (x, kernel)
-  padded = _pad_for(x, volume)
   shape = _output_shape(x.shape[1:4], volume, strides)
+  if _is_native(x, kernel, strides):
+    y_shape = (x.shape[0], *shape, x.shape[4])
+    return _call('forward', y_shape, x, kernel, strides), (x, None, kernel)
+  padded = _pad_for(x, volume)
   # The padded array is kept: then nothing need write x itself.
-  return _correlate(padded, kernel, shape, strides), (padded, kernel)
+  return _correlate(padded, kernel, shape, strides), (None, padded, kernel)
 
 
 def _separated_bwd(strides, residuals, dy):
-  padded, kernel = residuals
+  x, padded, kernel = residuals
   volume = kernel.shape[:3]
-  if _is_native(padded, kernel, strides):
-    x = padded
+  # As the forward pass went, wherever this one is traced.
+  if padded is None:
     dx = _call('input_gradient', x.shape, dy, kernel, strides)
     return dx, _call('kernel_gradient', kernel.shape, x, dy, strides)
   sizes = zip(padded.shape[1:4], volume, strict=True)

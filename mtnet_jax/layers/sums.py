@@ -26,19 +26,6 @@ def mean(x: Float[Array, '*g d c'], first: int) -> Float[Array, '*g c']:
   return jnp.mean(precision.widen(x), tuple(range(first, x.ndim - 1)))
 
 
-def moments(
-  x: Float[Array, 'g *d c'],
-) -> tuple[Float[Array, 'g c'], Float[Array, 'g c']]:
-  """Returns the means of x and of x² over all axes but the first and the last.
-
-  Args:
-    x: any float dtype; computed and returned in float32 (float64 where it is).
-  """
-  x = precision.widen(x)
-  axes = tuple(range(1, x.ndim - 1))
-  return jnp.mean(x, axes), jnp.mean(x * x, axes)
-
-
 def flat(x: Float[Array, '*g d c'], first: int = 1) -> Float[Array, 'g d c']:
   """x as groups of rows of channels, as kernels take it."""
   rows = math.prod(x.shape[first:-1])

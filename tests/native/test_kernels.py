@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtnet_jax import native
+from mtnet_jax import metrics, native
 from mtnet_jax.layers import (
   activation,
   frame_selection,
@@ -32,19 +32,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(autouse=True)
-def called(monkeypatch):
-  """The names of the kernels that a test has called."""
-  names, call = set(), native.call
-
-  def noting(name, *args, **attributes):
-    names.add(name)
-    return call(name, *args, **attributes)
-
-  monkeypatch.setattr(native, 'call', noting)
-  return names
-
-
 def values_and_gradients(function, *args):
   """Of a function of arrays, its results and the gradients of a random sum."""
 
@@ -61,11 +48,11 @@ def values_and_gradients(function, *args):
   return run(*args)
 
 
-def check(called, kernels, function, plain, *args, bounds=(1e-5, 1e-5)):
+def check(called_kernels, kernels, function, plain, *args, bounds=(1e-5, 1e-5)):
   """Compares a function that calls kernels with a plain one in float64."""
   run = jax.jit(native.allow(functools.partial(values_and_gradients, function)))
   got = run(*args)
-  assert called == set(kernels)
+  assert called_kernels == set(kernels)
   with jax.enable_x64(True):
     wide = [np.float64(a) for a in args]
     wanted = values_and_gradients(plain, *wide)
@@ -116,33 +103,48 @@ def test_convolution_is_a_sum_over_taps(volume, strides, size):
     ((5, 1, 1), (1, 1, 1), (6, 3, 9)),
   ],
 )
-def test_convolution(volume, strides, size, c, called):
+def test_convolution(volume, strides, size, c, called_kernels):
   x, kernel = random_clips(2, *size, c), random_clips(*volume, 1, c, seed=1)
   fast = functools.partial(channel_separated_conv3d, strides=strides)
   plain = functools.partial(
     plain_forms.channel_separated_conv3d, strides=strides
   )
-  check(called, CONV, fast, plain, x, kernel)
+  check(called_kernels, CONV, fast, plain, x, kernel)
 
 
-def test_convolution_of_many_frames(called):
+def test_a_backward_pass_goes_as_its_forward_pass_did(called_kernels):
+  """Also where it is traced, no kernel being allowed any more."""
+  x, kernel = random_clips(2, 3, 4, 5, 6), random_clips(3, 3, 3, 1, 6, seed=1)
+  y, vjp = native.allow(lambda: jax.vjp(channel_separated_conv3d, x, kernel))()
+  got = vjp(y)
+  assert called_kernels == set(CONV)
+  with jax.enable_x64(True):
+    plain = plain_forms.channel_separated_conv3d
+    wide, vjp = jax.vjp(plain, np.float64(x), np.float64(kernel))
+    wanted = vjp(wide)
+  for mine, other in zip(got, wanted, strict=True):
+    bound = 1e-5 * np.abs(other).max()
+    np.testing.assert_allclose(mine, other, rtol=0, atol=bound)
+
+
+def test_convolution_of_many_frames(called_kernels):
   """The kernel's gradient is summed in parts: more frames than parts."""
   x = random_clips(3, 25, 3, 4, 5)
   kernel = random_clips(3, 3, 3, 1, 5, seed=1)
   plain = plain_forms.channel_separated_conv3d
-  check(called, CONV, channel_separated_conv3d, plain, x, kernel)
+  check(called_kernels, CONV, channel_separated_conv3d, plain, x, kernel)
 
 
 @pytest.mark.parametrize(
   ('volume', 'strides'), [((3, 3, 5), (1, 1, 1)), ((3, 3, 1), (1, 1, 2))]
 )
-def test_other_kernels_are_left_to_xla(volume, strides, called):
+def test_other_kernels_are_left_to_xla(volume, strides, called_kernels):
   x, kernel = random_clips(1, 2, 3, 6, 4), random_clips(*volume, 1, 4, seed=1)
   fast = functools.partial(channel_separated_conv3d, strides=strides)
   plain = functools.partial(
     plain_forms.channel_separated_conv3d, strides=strides
   )
-  check(called, [], fast, plain, x, kernel)
+  check(called_kernels, [], fast, plain, x, kernel)
 
 
 POOL = ['soft_pool_forward', 'soft_pool_backward']
@@ -150,15 +152,15 @@ POOL = ['soft_pool_forward', 'soft_pool_backward']
 
 @pytest.mark.parametrize('c', CHANNELS)
 @pytest.mark.parametrize('size', [(3, 4, 6), (2, 5, 7), (1, 1, 3), (2, 3, 1)])
-def test_soft_pool(size, c, called):
+def test_soft_pool(size, c, called_kernels):
   x = 5 * random_clips(2, *size, c)
-  check(called, POOL, soft_pool_beside, plain_forms.soft_pool_beside, x)
+  check(called_kernels, POOL, soft_pool_beside, plain_forms.soft_pool_beside, x)
 
 
-def test_soft_pool_of_chosen_frames(called):
+def test_soft_pool_of_chosen_frames(called_kernels):
   frames = np.array([[0, 2], [1, 4]], np.int32)
   check(
-    called,
+    called_kernels,
     POOL,
     functools.partial(soft_pool_beside, frames=frames),
     functools.partial(plain_forms.soft_pool_beside, frames=frames),
@@ -166,7 +168,7 @@ def test_soft_pool_of_chosen_frames(called):
   )
 
 
-def test_soft_pool_far_from_zero(called):
+def test_soft_pool_far_from_zero(called_kernels):
   """Of elements that are far apart the largest remains, and none overflows."""
   x = np.zeros((1, 1, 2, 2, 4), np.float32)
   x[0, 0, :, :, 0] = [[1e4, -1e4], [0, 0]]
@@ -174,7 +176,7 @@ def test_soft_pool_far_from_zero(called):
   x[0, 0, :, :, 2] = -1e30
   x[0, 0, :, :, 3] = [[88, 89], [88, 89]]
   y = jax.jit(native.allow(lambda x: soft_pool_beside(x)[1]))(x)
-  assert called == {POOL[0]}
+  assert called_kernels == {POOL[0]}
   e = np.exp(1.0)
   wanted = [1e4, 3e38, -1e30, (88 + 89 * e) / (1 + e)]
   np.testing.assert_allclose(y.ravel(), wanted, rtol=1e-6)
@@ -185,9 +187,9 @@ def test_soft_pool_far_from_zero(called):
   [((2, 3, 4), (4, 6, 8)), ((2, 3, 4), (5, 5, 7)), ((1, 1, 1), (3, 2, 1))],
 )
 @pytest.mark.parametrize('c', [1, 7, 20])
-def test_up_sample(old, new, c, called):
+def test_up_sample(old, new, c, called_kernels):
   check(
-    called,
+    called_kernels,
     ['up_sample_forward', 'up_sample_backward'],
     lambda x: mtconv.up_sample(x, new),
     lambda x: plain_forms.up_sample(x, new),
@@ -196,10 +198,10 @@ def test_up_sample(old, new, c, called):
 
 
 @pytest.mark.parametrize('c', CHANNELS)
-def test_mean(c, called):
+def test_mean(c, called_kernels):
   """More rows than a piece has, at most channels."""
   check(
-    called,
+    called_kernels,
     ['sums'],
     lambda x: sums.mean(x, 2),
     lambda x: x.mean((2, 3)),
@@ -209,7 +211,7 @@ def test_mean(c, called):
 
 @pytest.mark.parametrize('c', CHANNELS)
 @pytest.mark.parametrize('function', [None, 'relu', 'swish'])
-def test_norm(function, c, called):
+def test_norm(function, c, called_kernels):
   act = function and getattr(activation, function)
 
   def fast(x, scale, bias):
@@ -223,7 +225,7 @@ def test_norm(function, c, called):
     return act(y) if act else y
 
   check(
-    called,
+    called_kernels,
     ['norm_forward', 'norm_backward'],
     fast,
     plain,
@@ -234,7 +236,7 @@ def test_norm(function, c, called):
   )
 
 
-def test_norm_of_a_constant_channel(called):
+def test_norm_of_a_constant_channel(called_kernels):
   """It becomes the bias; its gradient is finite."""
   x = np.full((1, 2, 3, 3, 5), 0.1, np.float32)
   one, two = np.ones(5, np.float32), np.full(5, 2, np.float32)
@@ -243,6 +245,7 @@ def test_norm_of_a_constant_channel(called):
     return norm.normalize(x, one, two, 1e-5, None, x.dtype)
 
   y, mean, var = jax.jit(native.allow(run))(x)
+  assert called_kernels == {'norm_forward'}
   np.testing.assert_allclose(y, 2, rtol=1e-6)
   np.testing.assert_allclose(mean, 0.1, rtol=1e-6)
   np.testing.assert_allclose(var, 0, atol=1e-9)
@@ -250,7 +253,7 @@ def test_norm_of_a_constant_channel(called):
   np.testing.assert_allclose(dx, 0, atol=1e-2)  # of 12 · sqrt(1e5)
 
 
-def test_norm_of_a_mean_ten_deviations_from_zero(called):
+def test_norm_of_a_mean_ten_deviations_from_zero(called_kernels):
   """E[x²] - E[x]² loses digits; they are to be few."""
   x = np.float32(10 + np.random.default_rng(0).normal(size=(1, 50_000, 4)))
   one = np.ones(4, np.float32)
@@ -258,13 +261,14 @@ def test_norm_of_a_mean_ten_deviations_from_zero(called):
     lambda x: norm.normalize(x, one, 0 * one, 1e-5, None, x.dtype)
   )
   _, mean, var = jax.jit(run)(x)
+  assert called_kernels == {'norm_forward'}
   np.testing.assert_allclose(mean[0], np.float64(x)[0].mean(0), rtol=1e-6)
   np.testing.assert_allclose(var[0], np.float64(x)[0].var(0), rtol=2e-5)
 
 
 @pytest.mark.parametrize('first', [1, 2])
 @pytest.mark.parametrize('function', [None, 'relu', 'swish'])
-def test_scale(function, first, called):
+def test_scale(function, first, called_kernels):
   act = function and getattr(activation, function)
   x = random_clips(2, 3, 4, 5, 21)
   shape = (*x.shape[:first], *[1] * (4 - first), 21)
@@ -276,36 +280,37 @@ def test_scale(function, first, called):
     return plain_forms.scale_and_activate(x, gain, offset, act, x.dtype)
 
   gain, offset = random_clips(*shape, seed=1), random_clips(*shape, seed=2)
-  check(called, ['scale_gradient'], fast, plain, x, gain, offset)
+  check(called_kernels, ['scale_gradient'], fast, plain, x, gain, offset)
 
 
 @pytest.mark.parametrize('frames', [1, 2, 7, 8])
-def test_select_frames(frames, called):
+def test_select_frames(frames, called_kernels):
   x = random_clips(5, frames, 3, 4, 6)
   x[-1] = x[-1, :1]  # alike: the earlier ones are kept
   x[-2, :, :, :, :] = 0
   run = jax.jit(native.allow(frame_selection.select_frame_indices))
   indices = run(x)
-  assert called == {'select_frames'}
+  assert called_kernels == {'select_frames'}
   assert indices.dtype == jnp.int32
   with jax.enable_x64(True):
     wanted = plain_forms.select_frame_indices(jnp.asarray(np.float64(x)))
   np.testing.assert_array_equal(indices, wanted)
 
 
-def test_select_frames_with_a_nan(called):
+def test_select_frames_with_a_nan(called_kernels):
   """What is no number comes last, as where XLA sorts."""
   x = random_clips(1, 8, 2, 2, 3)
   x[0, 0] = np.nan
   run = jax.jit(native.allow(frame_selection.select_frame_indices))
   plain = jax.jit(frame_selection.select_frame_indices)(x)
   np.testing.assert_array_equal(run(x), plain)
+  assert called_kernels == {'select_frames'}
   assert 0 not in np.asarray(run(x))
 
 
 @pytest.mark.parametrize('n', [1, 3, 9])
 @pytest.mark.parametrize('h', [1, 5, 16, 23])
-def test_gru(h, n, called):
+def test_gru(h, n, called_kernels):
   layer = recurrent.RecurrentLayer('gru', h)
   plain = plain_forms.RecurrentLayer('gru', h)
   args = (
@@ -320,7 +325,7 @@ def test_gru(h, n, called):
     return module.apply({'params': dict(zip(names, params, strict=True))}, x)
 
   check(
-    called,
+    called_kernels,
     ['gru_forward', 'gru_backward'],
     functools.partial(apply, layer),
     functools.partial(apply, plain),
@@ -328,14 +333,14 @@ def test_gru(h, n, called):
   )
 
 
-def test_square_sum():
+def test_square_sum(called_kernels):
   leaves = [
     random_clips(*shape, seed=i)
     for i, shape in enumerate([(), (3,), (40, 41), (16,), (0,), (5000,)])
   ]
-  result = jax.ShapeDtypeStruct((), jnp.float32)
-  got = jax.jit(lambda *a: native.call('square_sum', result, *a))(*leaves)
-  wanted = sum(np.sum(np.float64(a) ** 2) for a in leaves)
+  got = jax.jit(native.allow(metrics.tree_norm))(leaves)
+  assert called_kernels == {'square_sum'}
+  wanted = sum(np.sum(np.float64(a) ** 2) for a in leaves) ** 0.5
   np.testing.assert_allclose(got, wanted, rtol=1e-6)
 
 
@@ -347,10 +352,10 @@ def test_clips_of_a_batch_apart():
   np.testing.assert_array_equal(jax.vmap(run)(x), wanted)
 
 
-def test_other_precisions_are_left_to_xla(called):
+def test_other_precisions_are_left_to_xla(called_kernels):
   x = random_clips(1, 2, 3, 4, 4)
   run = jax.jit(native.allow(lambda x: soft_pool_beside(x)[1]))
   assert run(jnp.asarray(x, jnp.bfloat16)).dtype == jnp.bfloat16
   with jax.enable_x64(True):
     assert run(np.float64(x)).dtype == jnp.float64
-  assert not called
+  assert not called_kernels
