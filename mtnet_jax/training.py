@@ -35,6 +35,8 @@ from mtnet_jax.watch import Watch
 from mtnet_jax.window import Window
 
 _FEW_VIDEOS = 1_000
+# For a few lines: a file system that takes longer stands still.
+_WRITING_SECONDS = 60.0
 
 
 def train(
@@ -152,7 +154,7 @@ class _Loop:
 
         wanted = scores or last or stopping
         if wanted or due(step, self._config.train.checkpoint_every):
-          with self._window.paused(step, 'saving', limited=True):
+          with self._window.paused(step, 'saving', limit=None):
             self._save(current, scores)
         if stopping or last:
           self._watch.note('saving', step)
@@ -187,7 +189,10 @@ class _Loop:
     return current
 
   def _write(self, writer, step: int, figures: dict[str, float]) -> None:
-    with self._perhaps_unsaved():
+    with (
+      self._window.paused(step, 'writing figures', _WRITING_SECONDS),
+      self._perhaps_unsaved(),
+    ):
       writer.write(step, figures)
 
   def _save(self, current: TrainState, scores) -> None:

@@ -7,6 +7,7 @@ of it, and looks at theirs.
 
 import contextlib
 import json
+import math
 import os
 import socket
 import sys
@@ -77,17 +78,18 @@ class Watch:
     self._beats, self._heard = 0, {}
     self._over, self._code = '', cli.RESUME
     self._finished = threading.Event()
-    self._stage = ('starting', 0, clock(), False)
+    self._stage = ('starting', 0, clock(), math.inf)
 
-  def note(self, stage: str, step: int, limited: bool = True) -> None:
+  def note(self, stage: str, step: int, limit: float | None = None) -> None:
     """Says what this process does from now on.
 
     Args:
       stage: for people, such as `LOADER`.
       step: of the training.
-      limited: whether it must not take longer than `stall_seconds`.
+      limit: seconds that it may take, `math.inf` for any number; None:
+        `stall_seconds`, twice as many where others may be to blame.
     """
-    self._stage = (stage, step, self._clock(), limited)
+    self._stage = (stage, step, self._clock(), limit)
 
   def iterate(self, batches: Iterable[T], step: int) -> Iterator[T]:
     """The batches; waiting for each is a stage, the time between may be long.
@@ -102,20 +104,24 @@ class Watch:
       try:
         batch = next(batches)
       except StopIteration:
-        self.note('validated', step, limited=False)
+        self.note('validated', step, limit=math.inf)
         return
-      self.note('validating', step, limited=False)
+      self.note('validating', step, limit=math.inf)
       yield batch
 
   def look(self) -> None:
     """Looks once, and ends the process where something stands still."""
-    stage, step, since, limited = self._stage
+    stage, step, since, limit = self._stage
     now = self._clock()
-    patience = self._stall_seconds * (1 if stage == LOADER else 2)
-    if limited and now - since > patience:
+    allowed = f'train.stall_timeout (={self._stall_seconds:g})'
+    if limit is None:
+      limit = self._stall_seconds * (1 if stage == LOADER else 2)
+    else:
+      allowed = f'the {limit:g} s that it may take'
+    if now - since > limit:
       self._give_up(
         f'{self._name} has been {stage} for {now - since:.0f} s at step '
-        f'{step}, longer than train.stall_timeout (={self._stall_seconds:g}).'
+        f'{step}, longer than {allowed}.'
       )
     if self._board is None:
       return
@@ -163,13 +169,13 @@ class Watch:
 
   def _tell(self):
     self._beats += 1
-    stage, step, _, limited = self._stage
+    stage, step, _, limit = self._stage
     told = {
       'name': self._name,
       'beats': self._beats,
       'stage': stage,
       'step': step,
-      'limited': limited,
+      'limited': limit != math.inf,
       'over': self._over,
       'code': self._code,
     }
@@ -216,7 +222,7 @@ class Watch:
     # Perhaps a peer is gone, which comes as any error of devices or files: then
     # the thread finds out which, and ends this process meanwhile.
     self._failing = True
-    self.note('failing', self._stage[1], limited=False)
+    self.note('failing', self._stage[1], limit=math.inf)
     time.sleep(_SILENCE_AFTER_ERROR + 3 * _LOOK_EVERY)
     mistake = isinstance(error, UserError)
     if not mistake:

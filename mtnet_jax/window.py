@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import itertools
+import math
 import time
 from collections.abc import Iterator
 
@@ -62,12 +63,18 @@ class Window:
 
   @contextlib.contextmanager
   def paused(
-    self, step: int, stage: str, limited: bool = False
+    self, step: int, stage: str, limit: float | None = math.inf
   ) -> Iterator[None]:
-    """What happens inside does not count as time of training."""
+    """What happens inside does not count as time of training.
+
+    Args:
+      step: of the training.
+      stage: for people.
+      limit: see `Watch.note`.
+    """
     jax.block_until_ready(self._values)
     before = time.monotonic()
-    self._watch.note(stage, step, limited)
+    self._watch.note(stage, step, limit)
     yield
     self._watch.note('training', step)
     self._started += time.monotonic() - before

@@ -1,6 +1,7 @@
 """Who is told what when something stands still, by a clock that we turn."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -112,7 +113,7 @@ def test_some_stages_may_take_long():
   own = Watch(10.0, clock=clock, end=_append_to(ended))
   clock.now += 1e6  # from the start on: checkpoints are read
   own.look()
-  own.note('compiling', 4, limited=False)
+  own.note('compiling', 4, limit=math.inf)
   clock.now += 1e6
   own.look()
   assert not ended
@@ -120,6 +121,22 @@ def test_some_stages_may_take_long():
   clock.now += 21
   own.look()  # and from here on it is training again
   assert len(ended) == 1 and 'training for 21 s at step 4' in ended[0]
+
+
+def test_a_stage_may_have_a_limit_of_its_own():
+  clock, ended = _Clock(), []
+  own = Watch(600.0, clock=clock, end=_append_to(ended))
+  own.note('writing figures', 9, limit=60.0)
+  clock.now += 60
+  own.look()
+  assert not ended
+  clock.now += 1
+  own.look()
+  (reason,) = ended
+  assert reason.endswith(
+    'has been writing figures for 61 s at step 9, longer than the 60 s that '
+    'it may take.'
+  )
 
 
 def test_batches_to_score_are_waited_for_but_scored_at_leisure():

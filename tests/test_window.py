@@ -1,5 +1,7 @@
 """Figures between two lines of the log, by a clock that we turn."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -22,8 +24,8 @@ class _Watch:
   def __init__(self):
     self.told = []
 
-  def note(self, stage, step, limited=True):
-    self.told.append((stage, step, limited))
+  def note(self, stage, step, limit=None):
+    self.told.append((stage, step, limit))
 
 
 @pytest.fixture
@@ -132,11 +134,11 @@ def test_the_watch_hears_what_is_waited_for(clock):
     pass
   loader, training = 'waiting for its loader', 'training'
   assert watch.told == [
-    *[(loader, 1, True), (training, 1, True)],
-    *[(loader, 2, True), (training, 2, True)],
-    ('waiting for the devices', 3, True),
-    *[(loader, 3, True), (training, 3, True)],
-    *[('saving', 3, False), (training, 3, True)],
+    *[(loader, 1, None), (training, 1, None)],
+    *[(loader, 2, None), (training, 2, None)],
+    ('waiting for the devices', 3, None),
+    *[(loader, 3, None), (training, 3, None)],
+    *[('saving', 3, math.inf), (training, 3, None)],
   ]
 
 
