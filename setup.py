@@ -11,10 +11,10 @@ setuptools.setup(
   packages=setuptools.find_packages(include=['mtnet_jax', 'mtnet_jax.*']),
   package_data={
     'mtnet_jax.explain': ['*.css', '*.html', '*.js'],
-    'mtnet_jax.native': ['*.cc', '*.h'],
+    'mtnet_jax.ops.native': ['*.cc', '*.h'],
   },
   # From the versions that the tests pass with on Python 3.11 (jax 0.10.2) to
-  # those on 3.12 (jax 0.11.2). PyAV 19 renames `metadata_errors`.
+  # those on 3.12 (jax 0.12.0). PyAV 19 renames `metadata_errors`.
   install_requires=[
     'absl-py>=2.5',
     'array_record>=0.8.6,<0.9',
@@ -22,7 +22,7 @@ setuptools.setup(
     'flatbuffers>=25',  # jax.export asks for it
     'flax>=0.12.8,<0.13',
     'grain>=0.2.18,<0.3',
-    'jax>=0.10.2,<0.12',
+    'jax>=0.10.2,<0.13',
     'jaxtyping>=0.3.11',
     'matplotlib>=3.11',
     'ml_collections>=1.1',
@@ -42,9 +42,11 @@ setuptools.setup(
     'beam': ['apache-beam>=2.77,<3'],
     'dev': [
       'apache-beam>=2.77,<3',
+      'beartype>=0.22',  # checks jaxtyping's annotations
       'chex>=0.1.92',
       'playwright>=1.65',  # drives the Chromium that is installed
       'pytest>=9',
+      'pytest-timeout>=2.4',
       'pytest-xdist>=3.8',
       'ruff>=0.17,<0.18',
       'tensorflow-datasets>=4.9.10',  # to write what is read without it

@@ -33,10 +33,11 @@ from absl import flags
 from benchmarks import compilation, measure, programs, results
 from benchmarks.measure import Timing
 from benchmarks.programs import Program
-from mtnet_jax import cli, compiler, memory, models
+from mtnet_jax import cli, models
 from mtnet_jax.analysis import cost
+from mtnet_jax.devices import compiler, host_memory
 from mtnet_jax.errors import UserError
-from mtnet_jax.layers import conv
+from mtnet_jax.ops.separated_conv import channel_separated_conv3d
 
 _CLASSES = programs.CLASSES
 # Of `torch_peers.LAYOUTS`.
@@ -184,15 +185,16 @@ def separated(
     )
 
     def convolve(x, kernel):
-      return conv.channel_separated_conv3d(x, kernel, strides)
+      return channel_separated_conv3d(x, kernel, strides)
 
     def with_gradients(x, kernel, dy):
       y, vjp = jax.vjp(convolve, x, kernel)
       return y, vjp(dy)
 
     if backward:
-      return Program(compiler.jit(with_gradients), (x, kernel, dy))
-    return Program(compiler.jit(convolve), (x, kernel))
+      program = compiler.jit(with_gradients, programs.one_device())
+      return Program(program, (x, kernel, dy))
+    return Program(compiler.jit(convolve, programs.one_device()), (x, kernel))
 
   def compare(times):
     share = separated_bytes(shape, y_shape, backward) / (2 * _COPIED_BYTES)
@@ -252,7 +254,7 @@ def contender(name: str, which: str) -> Run:
 
 def _start(make):
   """A program of ours, compiled, as our commands would run it."""
-  memory.keep()
+  host_memory.keep_freed_memory()
   program = make()
   return program.start(program.compile())
 
@@ -358,8 +360,23 @@ def main(only: str, seconds: float, out: str) -> None:
   print(f'\n{results.table(rows)}\n\n{path}')
 
 
+def define_flags(values: flags.FlagValues) -> None:
+  """Declares the command's flags."""
+  flags.DEFINE_string(
+    'only', '', 'Rows whose name contains this.', flag_values=values
+  )
+  flags.DEFINE_float(
+    'seconds', 2.0, 'For each contender.', 0.0, flag_values=values
+  )
+  flags.DEFINE_string(
+    'out', 'benchmarks/results', 'Folder for rows.', flag_values=values
+  )
+
+
+COMMAND = cli.Command(
+  lambda values, _: main(values.only, values.seconds, values.out), define_flags
+)
+
+
 if __name__ == '__main__':
-  _ONLY = flags.DEFINE_string('only', '', 'Rows whose name contains this.')
-  _SECONDS = flags.DEFINE_float('seconds', 2.0, 'For each contender.', 0.0)
-  _OUT = flags.DEFINE_string('out', 'benchmarks/results', 'Folder for rows.')
-  cli.run(lambda _: main(_ONLY.value, _SECONDS.value, _OUT.value))
+  cli.run(COMMAND)

@@ -37,7 +37,7 @@ from benchmarks import (
 from benchmarks.gpu_common import Case, Options, Part
 from benchmarks.results import Row
 from mtnet_jax import cli
-from mtnet_jax.errors import UserError
+from mtnet_jax.errors import USER_ERROR, UserError
 
 _RESULTS = 'benchmarks/results'
 
@@ -155,7 +155,7 @@ def _run_all(arguments):
     print(f'--- {part}', flush=True)
     command = [sys.executable, '-m', 'benchmarks.gpu', f'--part={part}']
     code = subprocess.run([*command, *arguments], check=False).returncode
-    if code == cli.USER_ERROR:
+    if code == USER_ERROR:
       sys.exit(code)  # its sentence is printed, and the others would fail alike
     if code:
       failed.append(part)
@@ -164,16 +164,28 @@ def _run_all(arguments):
     sys.exit(1)
 
 
-def define_flags() -> None:
+def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
-  flags.DEFINE_enum('part', None, list(PARTS), 'One alone; else all.')
-  flags.DEFINE_string('only', '', 'Measure what has this in its name.')
-  flags.DEFINE_string('out', None, f'Folder of the JSON file; {_RESULTS}.')
-  flags.DEFINE_integer('batch', 16, 'Clips a step.', 1)
-  flags.DEFINE_float('seconds', 1.0, 'For each contender of a race.', 0.0)
-  flags.DEFINE_bool('small', False, 'Tiny shapes, to try the code.')
+  flags.DEFINE_enum(
+    'part', None, list(PARTS), 'One alone; else all.', flag_values=values
+  )
+  flags.DEFINE_string(
+    'only', '', 'Measure what has this in its name.', flag_values=values
+  )
+  flags.DEFINE_string(
+    'out', None, f'Folder of the JSON file; {_RESULTS}.', flag_values=values
+  )
+  flags.DEFINE_integer('batch', 16, 'Clips a step.', 1, flag_values=values)
+  flags.DEFINE_float(
+    'seconds', 1.0, 'For each contender of a race.', 0.0, flag_values=values
+  )
+  flags.DEFINE_bool(
+    'small', False, 'Tiny shapes, to try the code.', flag_values=values
+  )
+
+
+COMMAND = cli.Command(lambda values, _: main(values), define_flags)
 
 
 if __name__ == '__main__':
-  define_flags()
-  cli.run(lambda _: main(flags.FLAGS))
+  cli.run(COMMAND)

@@ -1,6 +1,6 @@
 """The channel-separated convolution: candidates for a GPU, and PyTorch's.
 
-Every candidate is checked against our own of `mtnet_jax.layers.conv` in
+Every candidate is checked against our own of `mtnet_jax.ops` in
 float32, so that a wrong one cannot win. The least that any of them can do is
 to read one array of the input's and one of the output's size, or to write one
 and read the other.
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from benchmarks import gpu_common
 from benchmarks.gpu_common import Case, Contender, Options
 from benchmarks.results import Row
-from mtnet_jax.layers import conv
+from mtnet_jax.ops import conv, forms, separated_conv
 from mtnet_jax.typing import Array, Float
 
 # Of the seconds of other parts: there are many cases.
@@ -93,27 +93,22 @@ def by_planes(
   return y.reshape(n, count, *y.shape[1:])
 
 
-def by_lax(
+def by_shifts(
   x: Float[Array, 'n t h w c'],
   kernel: Float[Array, 'i j k 1 c'],
   strides: tuple[int, int, int],
 ) -> Float[Array, 'n u v x c']:
-  """The grouped 3-D convolution that XLA hands to cuDNN."""
-  return jax.lax.conv_general_dilated(
-    x,
-    kernel,
-    strides,
-    [(k // 2, k // 2) for k in kernel.shape[:3]],
-    dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
-    feature_group_count=x.shape[-1],
-  )
+  """The form for CPUs, whose backward pass is a sum of shifts, too."""
+  with forms.use('cpu'):
+    return separated_conv.channel_separated_conv3d(x, kernel, strides)
 
 
 CANDIDATES: Mapping[str, Callable] = types.MappingProxyType(
   {
-    OURS: conv.channel_separated_conv3d,
-    'ours, autodiff': conv.channel_separated_conv3d.__wrapped__,
-    'lax': by_lax,
+    OURS: separated_conv.channel_separated_conv3d,
+    'shifts': by_shifts,
+    'shifts, autodiff': separated_conv.sum_shifts,
+    'lax': conv.convolve,
     '2-D by frame': by_planes,
   }
 )
@@ -196,7 +191,7 @@ def _draw(work, precision, batch):
   shape = (batch, *work.shape)
   kernel = (*work.kernel, 1, shape[-1])
   out = jax.eval_shape(
-    lambda x, k: by_lax(x, k, work.strides),
+    lambda x, k: conv.convolve(x, k, work.strides),
     jax.ShapeDtypeStruct(shape, precision),
     jax.ShapeDtypeStruct(kernel, precision),
   )

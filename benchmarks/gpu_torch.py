@@ -58,9 +58,17 @@ def separated(
 
   def differentiate():
     gradients = torch.ops.aten.convolution_backward(
-      *(dy, x, kernel, None, strides, padding),
-      *((1, 1, 1), False, (0, 0, 0), x.shape[1]),  # not dilated or transposed
-      (by_input, not by_input, False),
+      grad_output=dy,
+      input=x,
+      weight=kernel,
+      bias_sizes=None,
+      stride=strides,
+      padding=padding,
+      dilation=(1, 1, 1),
+      transposed=False,
+      output_padding=(0, 0, 0),
+      groups=x.shape[1],
+      output_mask=(by_input, not by_input, False),
     )
     return gradients[0 if by_input else 1]
 
@@ -117,8 +125,10 @@ class _Bottleneck(nn.Module):
     super().__init__()
     strides = (stride,) * 3
     self.convolutions = nn.Sequential(
-      *(*_unit(c, width), nn.ReLU()),
-      *(*_unit(width, width, (3, 3, 3), strides), nn.ReLU()),
+      *_unit(c, width),
+      nn.ReLU(),
+      *_unit(width, width, (3, 3, 3), strides),
+      nn.ReLU(),
       *_unit(width, width),
     )
     self.shortcut = nn.Sequential()

@@ -21,10 +21,13 @@ from absl import app, flags
 from flax import linen as nn
 
 from benchmarks import measure
-from mtnet_jax.layers import conv, frame_selection, norm, soft_pool
+from mtnet_jax.layers import norm
+from mtnet_jax.ops import conv, frame_selection, separated_conv, soft_pool
 
 _SECONDS = flags.DEFINE_float('seconds', 2.0, 'Time for each comparison.')
 _ONLY = flags.DEFINE_string('only', '', 'Operations whose name contains this.')
+
+SEPARATED = separated_conv.channel_separated_conv3d
 
 
 class Case(NamedTuple):
@@ -43,18 +46,6 @@ class Case(NamedTuple):
   ours: Callable
   peer: Callable
   shapes: tuple
-
-
-def lax_conv(x, kernel, strides):
-  """The convolution that XLA offers, grouped where the kernel is."""
-  return jax.lax.conv_general_dilated(
-    x,
-    kernel,
-    strides,
-    [(k // 2, k // 2) for k in kernel.shape[:3]],
-    dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
-    feature_group_count=x.shape[-1] // kernel.shape[3],
-  )
 
 
 def window_soft_pool(x):
@@ -82,12 +73,12 @@ def conv_case(name, shape, size, features=0, strides=(1, 1, 1)):
   """A convolution, channel-separated without `features`."""
   c = shape[-1]
   kernel = (*size, c, features) if features else (*size, 1, c)
-  ours = conv.conv3d if features else conv.channel_separated_conv3d
+  ours = conv.conv3d if features else SEPARATED
   return Case(
     f'{name} {"×".join(map(str, size))}/{strides[1]}',
     'grouped lax convolution' if not features else 'lax 3-D convolution',
     lambda x, k: ours(x, k, strides),
-    lambda x, k: lax_conv(x, k, strides),
+    lambda x, k: conv.convolve(x, k, strides),
     (shape, kernel),
   )
 
@@ -126,8 +117,8 @@ def cases() -> list[Case]:
     Case(
       'separated 3×3×3/1',
       'autodiff of the same sum',
-      conv.channel_separated_conv3d,
-      conv.channel_separated_conv3d.__wrapped__,
+      SEPARATED,
+      functools.partial(separated_conv.sum_shifts, strides=(1, 1, 1)),
       ((1, 16, 28, 28, 54), (3, 3, 3, 1, 54)),
     ),
     conv_case('separated stem', (1, 16, 56, 56, 24), (5, 1, 1)),

@@ -290,11 +290,20 @@ def _read(video: Video, indices: np.ndarray):
     reader.read(indices)
 
 
-def main(_: Sequence[str]) -> None:
+def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   """Prints a table."""
-  print(results.table(rows(flags.FLAGS.seconds)))
+  print(results.table(rows(values.seconds)))
+
+
+def define_flags(values: flags.FlagValues) -> None:
+  """Declares the command's flags."""
+  flags.DEFINE_float(
+    'seconds', 2.0, 'For each contender of a race.', 0.0, flag_values=values
+  )
+
+
+COMMAND = cli.Command(main, define_flags)
 
 
 if __name__ == '__main__':
-  flags.DEFINE_float('seconds', 2.0, 'For each contender of a race.', 0.0)
-  cli.run(main)
+  cli.run(COMMAND)

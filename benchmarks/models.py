@@ -13,8 +13,9 @@ import time
 import jax
 
 from benchmarks import measure, programs
-from mtnet_jax import memory, models
+from mtnet_jax import models
 from mtnet_jax.analysis import cost
+from mtnet_jax.devices import host_memory
 
 NAMES = (
   'x3d_m', 'mtnet_xs', 'mtnet_s', 'mtnet_m', 'mtnet_l', 'x3d_s', 'x3d_l',
@@ -25,7 +26,7 @@ NAMES = (
 def main(names: list[str]) -> None:
   """Prints a line a network."""
   jax.config.update('jax_enable_compilation_cache', False)
-  memory.keep()
+  host_memory.keep_freed_memory()
   print(
     '| network | parameters | GMACs | clip | compile, s | step, s | ratio |'
   )

@@ -16,37 +16,54 @@ The videos are first coded frame by frame (`coded_frames`).
 import pathlib
 import statistics
 import time
+from collections.abc import Sequence
 
 from absl import flags
 
 from configs import quickstart
 from mtnet_jax import cli
 
-_DATA = flags.DEFINE_string('data', None, 'Videos.', required=True)
-_OUT = flags.DEFINE_string('out', None, 'Folder of the runs.', required=True)
-_EPOCHS = flags.DEFINE_float('epochs', 16.0, 'Of the run without multigrid.')
-_MULTIGRID_EPOCHS = flags.DEFINE_float('multigrid_epochs', 52.0, 'With it.')
-_BATCH = flags.DEFINE_integer('batch', 8, 'Clips of a base step.')
 _ACCURACIES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 _REPEATS = 5
 
 
-def main(_) -> None:
-  from benchmarks import coded_frames
-  from mtnet_jax import memory, metric_writer, training
-  from mtnet_jax.data import pipeline
+def define_flags(values: flags.FlagValues) -> None:
+  """Declares the command's flags."""
+  flags.DEFINE_string(
+    'data', None, 'Videos.', required=True, flag_values=values
+  )
+  flags.DEFINE_string(
+    'out', None, 'Folder of the runs.', required=True, flag_values=values
+  )
+  flags.DEFINE_float(
+    'epochs', 16.0, 'Of the run without multigrid.', flag_values=values
+  )
+  flags.DEFINE_float('multigrid_epochs', 52.0, 'With it.', flag_values=values)
+  flags.DEFINE_integer('batch', 8, 'Clips of a base step.', flag_values=values)
 
-  memory.keep()
-  out = pathlib.Path(_OUT.value)
-  data = coded_frames.write(_DATA.value, ('train', 'val'), out / 'frames')
+
+def main(values: flags.FlagValues, _: Sequence[str]) -> None:
+  """Trains with and without multigrid, and prints the ratios."""
+  # Not above: a mistake in the flags is told before jax is loaded.
+  from benchmarks import coded_frames
+  from mtnet_jax.data import pipeline
+  from mtnet_jax.devices import host_memory
+  from mtnet_jax.runs import metric_writer
+  from mtnet_jax.training import loop
+
+  host_memory.keep_freed_memory()
+  out = pathlib.Path(values.out)
+  data = coded_frames.write(values.data, ('train', 'val'), out / 'frames')
   configs = {
-    'multigrid': _config(data, _MULTIGRID_EPOCHS.value, cycles=True),
-    'base': _config(data, _EPOCHS.value, cycles=False),
+    'multigrid': _config(
+      data, values.multigrid_epochs, values.batch, cycles=True
+    ),
+    'base': _config(data, values.epochs, values.batch, cycles=False),
   }
   curves, shapes = {}, {}
   for name, config in configs.items():
     workdir = out / name
-    training.train(config, workdir)
+    loop.train(config, workdir)
     curves[name] = _curve(metric_writer.read(workdir / 'metrics.jsonl'))
     shapes[name] = pipeline.build(config, 'train').multigrid.shape
     print(f'{name}: {config.train.num_epochs:g} epochs')
@@ -87,44 +104,46 @@ def _print_ratios(curves):
 
 def _step_times(config):
   """Every shape of the multigrid, the base shape last, and seconds a step."""
+  # Not above: a mistake in the flags is told before jax is loaded.
   import jax
   import numpy as np
   import optax
 
-  from mtnet_jax import evaluation, state
   from mtnet_jax.data import pipeline
-  from mtnet_jax.train_step import make_train_step
+  from mtnet_jax.devices import mesh as mesh_lib
+  from mtnet_jax.runs import model as model_lib
+  from mtnet_jax.runs import state as state_lib
+  from mtnet_jax.training.step import make_train_step
 
   dataset = pipeline.build(config, 'train')
-  model = evaluation.build_model(
-    config, len(dataset.labels), norm_batch_size=_BATCH.value
+  model = model_lib.build_model(
+    config, len(dataset.labels), norm_batch_size=config.train.batch_size
   )
   tx = optax.sgd(0.01, momentum=0.9)
-  clip_shape = evaluation.clip_shape(config)
-  current = jax.jit(lambda: state.create(model, tx, clip_shape, 0))()
-  step = make_train_step(model, lambda _: 0.01, tx, 0)
-  mesh = state.make_mesh()
+  clip_shape = model_lib.training_clip_shape(config)
+  state = jax.jit(lambda: state_lib.create(model, tx, clip_shape, 0))()
+  mesh = mesh_lib.make_mesh()
+  step = make_train_step(model, lambda _: 0.01, tx, 0, mesh)
   for shape in dataset.multigrid.shapes():
     batch = {
       'clips': np.zeros((*shape, 3), np.uint8),
       'labels': np.zeros(shape[0], np.int32),
     }
-    batch = state.to_devices(batch, mesh)
+    batch = mesh_lib.to_devices(batch, mesh)
     times = []
     for _ in range(_REPEATS + 1):
       start = time.monotonic()
-      current, values = step(current, batch)
-      jax.block_until_ready(values)
+      state, metrics = step(state, batch)
+      jax.block_until_ready(metrics)
       times.append(time.monotonic() - start)
     yield shape, statistics.median(times[1:])
 
 
-def _config(data: str, epochs: float, cycles: bool):
+def _config(data: str, epochs: float, batch: int, cycles: bool):
   """The quick start at 16 x 112^2, without MTConv's second branch.
 
   Without it a shape is compiled in seconds rather than minutes.
   """
-  batch = _BATCH.value
   config = quickstart.get_config()
   config.data.dir = data
   config.data.num_frames = 16
@@ -162,5 +181,7 @@ def _time_to(
   return next((s for _, s, reached in curve if reached >= accuracy), None)
 
 
+COMMAND = cli.Command(main, define_flags)
+
 if __name__ == '__main__':
-  cli.run(main)
+  cli.run(COMMAND)

@@ -12,8 +12,12 @@ from flax import linen as nn
 
 from benchmarks import measure
 from configs import base
-from mtnet_jax import compiler, optim, preprocessing, state
-from mtnet_jax.train_step import make_train_step
+from mtnet_jax import preprocessing
+from mtnet_jax.devices import compiler
+from mtnet_jax.devices import mesh as mesh_lib
+from mtnet_jax.runs import state as state_lib
+from mtnet_jax.training import optim
+from mtnet_jax.training.step import make_train_step
 
 # Of Kinetics-400.
 CLASSES = 400
@@ -47,11 +51,11 @@ class Program(NamedTuple):
     arguments = draw(self.arguments)
     if not self.has_state:
       return measure.ready(compiled, *arguments)
-    current, *rest = arguments
+    state, *rest = arguments
 
     def step():
-      nonlocal current
-      current, _ = jax.block_until_ready(compiled(current, *rest))
+      nonlocal state
+      state, _ = jax.block_until_ready(compiled(state, *rest))
 
     return step
 
@@ -66,13 +70,13 @@ def train_step(model: nn.Module, shape: Shape, batch: int) -> Program:
   """
   tx = optim.sgd(base.get_config().optim, lambda _: 0.01)
   abstract = jax.eval_shape(
-    functools.partial(state.create, model, tx, shape, 0)
+    functools.partial(state_lib.create, model, tx, shape, 0)
   )
   arguments = {
     'clips': jax.ShapeDtypeStruct((batch, *shape), jnp.uint8),
     'labels': jax.ShapeDtypeStruct((batch,), jnp.int32),
   }
-  step = make_train_step(model, lambda _: 0.01, tx, 0)
+  step = make_train_step(model, lambda _: 0.01, tx, 0, one_device())
   return Program(step, (abstract, arguments), has_state=True)
 
 
@@ -82,12 +86,16 @@ def inference(model: nn.Module, shape: Shape, batch: int) -> Program:
   normalized = jax.ShapeDtypeStruct(clips.shape, model.dtype or jnp.float32)
   variables = jax.eval_shape(model.init, jax.random.key(0), normalized)
 
-  @compiler.jit
   def infer(variables, clips):
     clips = preprocessing.prepare(clips, model)
     return model.apply(variables, clips, train=False)[0]
 
-  return Program(infer, (variables, clips))
+  return Program(compiler.jit(infer, one_device()), (variables, clips))
+
+
+def one_device() -> jax.sharding.Mesh:
+  """Returns a mesh of the first device: the programs are timed on one."""
+  return mesh_lib.make_mesh(devices=jax.devices()[:1])
 
 
 def draw(abstract: Any) -> Any:

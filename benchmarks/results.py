@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchmarks.measure import Timing
+from mtnet_jax import files
 
 _LIBRARIES = ('jax', 'jaxlib', 'flax', 'torch')
 
@@ -107,11 +108,8 @@ def write(
     'versions': earlier.get('versions', {}) | _versions(),
     'rows': list(records.values()),
   }
-  partial = path.with_suffix('.partial')
-  partial.write_text(
-    json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + '\n'
-  )
-  partial.replace(path)
+  text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+  files.write_text(path, text + '\n')
   return path
 
 

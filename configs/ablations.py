@@ -18,8 +18,6 @@ blocks of three convolutions have (depth 50 and more), in Table 5.6 the ratio
 Its run `maps` goes on from `without`: name that with --config.train.init_from.
 """
 
-import importlib
-import pathlib
 import re
 import types
 from collections.abc import Callable, Mapping
@@ -27,16 +25,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-_FINETUNE = '/finetune'
-
-# Files of this folder that have nothing of their own to vary.
-_NO_RECIPES = {
-  '__init__',
-  'ablations',
-  'base',
-  'class_regularization',
-  'transfer',
-}
+from configs import _recipes, class_regularization
 
 
 class Run(NamedTuple):
@@ -103,14 +92,15 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   table, run, recipe = [*argument.split('/', 2), '', ''][:3]
   row = _find(table)
   recipe = recipe or row.config
-  config = load(recipe)
+  config = _recipes.load(recipe)
   choices = row.runs(config.model.name)
   if run not in choices:
     start = f'Table {table} has no run {run!r}. It' if run else f'Table {table}'
     raise ValueError(
       f'{start} compares {row.varies}. Give configs/ablations.py:{table}/RUN '
       f'with RUN one of {", ".join(choices)}; {table}/RUN/CONFIG takes another '
-      f'network or recipe than {recipe}, CONFIG one of {", ".join(recipes())}.'
+      f'network or recipe than {recipe}, CONFIG one of '
+      f'{", ".join(_recipes.recipes())}.'
     )
   config.model.update(choices[run].model)
   config.update_from_flattened_dict(choices[run].recipe)
@@ -125,55 +115,6 @@ def _find(table: str) -> Table:
       f'which lists its runs, with TABLE one of {tables}.'
     )
   return TABLES[table]
-
-
-def load(recipe: str) -> ml_collections.ConfigDict:
-  """Returns a configuration of this folder that others vary, locked.
-
-  Args:
-    recipe: FILE or FILE:ARGUMENT, 'mtnet_m' or 'srtg:r3d_50' for instance.
-
-  Raises:
-    ValueError: there is no such file; the message lists them.
-  """
-  name, *argument = recipe.split(':', 1)
-  if name not in recipes():
-    raise ValueError(
-      f'There is no configs/{name}.py to vary. Choose one of '
-      f'{", ".join(recipes())}.'
-    )
-  return importlib.import_module(f'configs.{name}').get_config(*argument)
-
-
-def load_for(
-  file: str, argument: str
-) -> tuple[ml_collections.ConfigDict, bool]:
-  """Returns a configuration that another file changes, and how it is to.
-
-  Args:
-    file: of this folder, without its suffix; for the message.
-    argument: CONFIG or CONFIG/finetune, CONFIG as `load` takes it.
-
-  Returns:
-    The configuration of CONFIG, and whether `/finetune` stands behind it.
-
-  Raises:
-    ValueError: an unknown CONFIG; the message lists them.
-  """
-  recipe = argument.removesuffix(_FINETUNE)
-  if not recipe or '/' in recipe:
-    raise ValueError(
-      f'There is no recipe to start from in {argument!r}. Give '
-      f'configs/{file}.py:CONFIG or configs/{file}.py:CONFIG{_FINETUNE} with '
-      f'CONFIG one of {", ".join(recipes())}.'
-    )
-  return load(recipe), argument != recipe
-
-
-def recipes() -> list[str]:
-  """Returns the files of this folder that `load` takes."""
-  names = {path.stem for path in pathlib.Path(__file__).parent.glob('*.py')}
-  return sorted(names - _NO_RECIPES)
 
 
 def _backbones(table: str, model: str) -> tuple[dict[str, str], int]:
@@ -226,14 +167,14 @@ def _convolutions(model: str) -> Runs:
 
 def _regularizations(model: str) -> Runs:
   """Without Class Regularisation, with, and its maps alone on the first."""
-  # Not above: that file imports this one.
-  recipe = importlib.import_module('configs.class_regularization').MAPS
   plain = {'name': model, 'class_regularization': False}
   regularized = {'name': model, 'class_regularization': True}
   return {
     'without': Run(plain, 'without'),
     'whole': Run(regularized, 'without'),
-    'maps': Run(regularized, 'without', recipe, after='without'),
+    'maps': Run(
+      regularized, 'without', class_regularization.MAPS, after='without'
+    ),
   }
 
 

@@ -25,7 +25,7 @@ evaluation sees, and the maps cost little to train.
 
 import ml_collections
 
-from configs import ablations
+from configs import _recipes
 
 # What the maps are trained with, whatever the network was trained with.
 MAPS = {
@@ -57,7 +57,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   Raises:
     ValueError: an unknown CONFIG; the message lists them.
   """
-  config, finetune = ablations.load_for('class_regularization', argument)
+  config, finetune = _recipes.load_for('class_regularization', argument)
   config.model.class_regularization = True
   config.update_from_flattened_dict(MAPS)
   if finetune:

@@ -20,7 +20,7 @@ than the large ones of the evaluation, and a classifier alone costs little.
 
 import ml_collections
 
-from configs import ablations
+from configs import _recipes
 
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:
@@ -32,7 +32,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   Raises:
     ValueError: an unknown CONFIG; the message lists them.
   """
-  config, finetune = ablations.load_for('transfer', argument)
+  config, finetune = _recipes.load_for('transfer', argument)
 
   config.optim.schedule = 'step'
   config.optim.learning_rate = 0.01

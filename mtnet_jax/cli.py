@@ -15,55 +15,51 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from mtnet_jax.errors import UserError
+from mtnet_jax.errors import USER_ERROR, UserError
 
-USER_ERROR = 2
-# The same command goes on where this one stopped; sysexits.h's EX_TEMPFAIL.
-RESUME = os.EX_TEMPFAIL
 _PACKAGE = pathlib.Path(__file__).resolve().parent
+# The checkpoints of a run that have a name.
+CHECKPOINTS = ('best', 'last')
 _INTERRUPTED = 128 + signal.SIGINT
 _BROKEN_PIPE = 128 + signal.SIGPIPE
 
 
-def run(
-  main: Callable[[Sequence[str]], None],
-  *,
-  takes_arguments: bool = False,
-  goes_on: bool = False,
-) -> None:
-  """Parses the flags and calls `main(argv)`, then exits.
+@dataclasses.dataclass(frozen=True)
+class Command:
+  """What a command line does.
 
-  Args:
-    main: the command. What it raises as `UserError`, and every mistake in the
-      flags, is printed to stderr as one sentence and ends the process with
-      code 2. Any other exception is a defect of ours and keeps its traceback.
-      Where nobody reads stdout any more, it ends as other programs do, with
-      code 141 and without a word.
-    takes_arguments: that are no flags, such as files; else they are a mistake.
-    goes_on: the command, interrupted and given again, goes on where it stopped.
+  Attributes:
+    main: a function of the parsed flags and of the arguments that are no flags.
+      It returns the process's exit code, None for 0. What it raises as
+      `UserError`, and every mistake in the flags, is printed to stderr as one
+      sentence and ends the process with code 2. Any other exception is a defect
+      of ours and keeps its traceback.
+    define_flags: declares the command's flags in the values that it is given.
+    takes_arguments: whether arguments that are no flags, such as files, are
+      allowed; else they are a mistake.
+    resumes: whether the command, interrupted and given again, goes on where it
+      stopped.
   """
 
-  def guarded(argv: Sequence[str]) -> None:
-    logging.set_verbosity(logging.INFO)
-    logging.get_absl_handler().addFilter(_worth_reading)
-    if len(argv) > 1 and not takes_arguments:
-      _fail(f'{argv[1]!r} is not a flag: flags begin with `--`.')
-    try:
-      main(argv)
-    except UserError as error:
-      _fail(str(error))
-    except OSError as error:
-      if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        raise
-      _fail(f'{error}. Free some space and give the same command again.')
-    except KeyboardInterrupt:
-      hint = '; the same command goes on' if goes_on else ''
-      print(f'Interrupted{hint}.', file=sys.stderr)
-      sys.exit(_INTERRUPTED)
+  main: Callable[[flags.FlagValues, Sequence[str]], int | None]
+  define_flags: Callable[[flags.FlagValues], None]
+  takes_arguments: bool = False
+  resumes: bool = False
 
+
+def run(command: Command) -> None:
+  """Does what this process's command line says, and ends the process.
+
+  Where nobody reads stdout any more, it ends as other programs do, with code
+  141 and without a word.
+  """
+  _declare(command, flags.FLAGS)
   try:
     try:
-      app.run(guarded, flags_parser=_parse_flags)
+      app.run(
+        lambda argv: sys.exit(_execute(command, flags.FLAGS, argv[1:])),
+        flags_parser=lambda argv: _parse(flags.FLAGS, argv),
+      )
     finally:
       sys.stdout.flush()
   except BrokenPipeError:
@@ -74,6 +70,60 @@ def run(
     sys.exit(_BROKEN_PIPE)
 
 
+def call(command: Command, *argv: str) -> int:
+  """Does what a command line says, in this process, which goes on.
+
+  Args:
+    command: what to do.
+    *argv: flags and arguments, without the command's name.
+
+  Returns:
+    The exit code that the process would have ended with.
+  """
+  values = flags.FlagValues()
+  # Where ml_collections looks for a configuration's keys.
+  before, sys.argv = sys.argv, ['', *argv]
+  try:
+    command.define_flags(values)
+    arguments = _parse(values, sys.argv)[1:]
+    return _execute(command, values, arguments)
+  except SystemExit as end:
+    return end.code or 0
+  finally:
+    sys.argv = before
+
+
+def _declare(command: Command, values: flags.FlagValues) -> None:
+  """Declares the flags, and has --help show them below the command's text."""
+  before = set(values)
+  command.define_flags(values)
+  for name in set(values) - before:
+    values.register_key_flag_for_module(sys.argv[0], values[name])
+  module = sys.modules[command.main.__module__]
+  sys.modules['__main__'].__doc__ = module.__doc__
+
+
+def _execute(
+  command: Command, values: flags.FlagValues, arguments: Sequence[str]
+) -> int:
+  logging.set_verbosity(logging.INFO)
+  logging.get_absl_handler().addFilter(_worth_reading)
+  if arguments and not command.takes_arguments:
+    _fail(f'{arguments[0]!r} is not a flag: flags begin with `--`.')
+  try:
+    return command.main(values, arguments) or 0
+  except UserError as error:
+    _fail(str(error))
+  except OSError as error:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+      raise
+    _fail(f'{error}. Free some space and give the same command again.')
+  except KeyboardInterrupt:
+    hint = '; the same command goes on' if command.resumes else ''
+    print(f'Interrupted{hint}.', file=sys.stderr)
+    sys.exit(_INTERRUPTED)
+
+
 def _nobody_reads(pipe: int) -> bool:
   """Whether the reader of a pipe, `head` perhaps, is gone."""
   poll = select.poll()
@@ -81,81 +131,49 @@ def _nobody_reads(pipe: int) -> bool:
   return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def define_config() -> flags.FlagHolder:
+def define_config(values: flags.FlagValues) -> None:
   """Declares `--config=FILE.py[:argument]` and `--config.KEY=VALUE`."""
-  return config_flags.DEFINE_config_file(
-    'config', None, 'A file of configs/, for instance configs/quickstart.py.'
+  config_flags.DEFINE_config_file(
+    'config',
+    None,
+    'A file of configs/, for instance configs/quickstart.py.',
+    flag_values=values,
   )
 
 
-@dataclasses.dataclass(frozen=True)
-class Processes:
-  """Which of how many processes this one is, as the command line tells.
-
-  Attributes:
-    coordinator: address `HOST:PORT` of process 0, or '' to ask the cluster.
-    count: of the processes; None: ask the cluster.
-    index: of this one, from 0; None: ask the cluster.
-  """
-
-  coordinator: str
-  count: int | None
-  index: int | None
-
-
-def define_processes() -> Callable[[], Processes | None]:
-  """Declares the flags of a run on several processes.
-
-  Returns:
-    A function that gives them, parsed; None for a single process.
-  """
-  together = flags.DEFINE_bool(
-    'distributed', False, 'One of several processes; the cluster says which.'
-  )
-  coordinator = flags.DEFINE_string(
-    'coordinator', '', 'HOST:PORT of process 0, where no cluster says it.'
-  )
-  count = flags.DEFINE_integer(
-    'num_processes', None, 'Processes in all, with --coordinator.', 1
-  )
-  index = flags.DEFINE_integer(
-    'process_id', None, 'Number of this process, from 0.', 0
-  )
-
-  def get() -> Processes | None:
-    given = coordinator.value, count.value, index.value
-    explicit = [value not in ('', None) for value in given]
-    if any(explicit) and not all(explicit):
-      raise UserError(
-        '--coordinator=HOST:PORT, --num_processes=N and --process_id=I belong '
-        'together: give all three, or --distributed for a cluster that says.'
-      )
-    if not (together.value or all(explicit)):
-      return None
-    if all(explicit) and index.value >= count.value:
-      raise UserError(
-        f'--process_id={index.value} must be below --num_processes='
-        f'{count.value}.'
-      )
-    return Processes(*given)
-
-  return get
-
-
-def get_config(holder: flags.FlagHolder) -> ml_collections.ConfigDict:
-  """The parsed configuration, locked.
+def define_run(
+  values: flags.FlagValues, workdir: str = 'Folder of the run.'
+) -> None:
+  """Declares `--workdir` and `--checkpoint`: the weights of a run to use.
 
   Args:
-    holder: what `define_config` returned.
+    values: where the flags are declared.
+    workdir: the help of `--workdir`.
+  """
+  flags.DEFINE_string(
+    'workdir', None, workdir, required=True, flag_values=values
+  )
+  flags.DEFINE_enum(
+    'checkpoint',
+    'best',
+    CHECKPOINTS,
+    'The checkpoint with the best validation top-1, or the last one.',
+    flag_values=values,
+  )
 
-  Returns:
-    The configuration with the command line's overrides.
+
+def get_config(values: flags.FlagValues) -> ml_collections.ConfigDict:
+  """Returns the parsed configuration with its overrides, locked.
+
+  Args:
+    values: the flags of a command line for which `define_config` declared the
+      flag.
 
   Raises:
     UserError: no `--config` was given, or its file does not exist.
   """
   try:
-    config = holder.value
+    config = values.config
     if config is None:
       raise UserError(f'--config is needed: one of {_available_configs()}.')
     return config.lock()
@@ -177,8 +195,8 @@ def _worth_reading(record: std_logging.LogRecord) -> bool:
 
 def _available_configs() -> str:
   paths = sorted(pathlib.Path().glob('configs/*.py'))
-  hidden = ('__init__.py', 'base.py')
-  return ', '.join(str(p) for p in paths if p.name not in hidden) or 'none here'
+  shown = (p for p in paths if p.name[0] != '_' and p.name != 'base.py')
+  return ', '.join(map(str, shown)) or 'none here'
 
 
 def _no_such_config(error: OSError) -> str:
@@ -189,9 +207,9 @@ def _no_such_config(error: OSError) -> str:
   )
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
+def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
   try:
-    return flags.FLAGS(argv)
+    return values(argv)
   except BrokenPipeError:
     raise  # of --help, which is printed here
   except OSError as error:  # an override of a configuration that is not there

@@ -1,9 +1,26 @@
-"""The one exception that a person can mend."""
+"""What is wrong, in words, and with which code does a command end?"""
+
+import os
+
+# A mistake that the user can mend.
+USER_ERROR = 2
+# The same command resumes where this one stopped; sysexits.h's EX_TEMPFAIL.
+RESUME = os.EX_TEMPFAIL
 
 
 class UserError(ValueError):
   """Something that the user gave is wrong, and the message says how to mend it.
 
   A message states what is wrong, what was given, what is allowed and what to
-  do. Entry points print it as one sentence and exit with code 2.
+  do. Commands print it as one sentence and end with code 2.
   """
+
+
+def printable(text: str) -> str:
+  """Returns a file's or class's name with nothing in it that upsets a terminal.
+
+  Control characters, and bytes that are not UTF-8, are written out: `\\x1b`.
+  """
+  return ''.join(
+    c if c.isprintable() else c.encode('unicode_escape').decode() for c in text
+  )

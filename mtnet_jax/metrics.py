@@ -1,11 +1,8 @@
-"""Accuracies from scores and labels, and the norm of a tree: pure functions."""
+"""How often is a classifier right? Pure functions of scores and labels."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from mtnet_jax import native
-from mtnet_jax.typing import Array, Bool, Float, Int, PyTree
+from mtnet_jax.typing import Array, Bool, Float, Int
 
 
 def top_k_correct(
@@ -39,22 +36,3 @@ def confusion_matrix(
   matrix = np.zeros((classes, classes), np.int64)
   np.add.at(matrix, (labels, predicted), 1)
   return matrix
-
-
-def tree_norm(tree: PyTree) -> Float[Array, '']:
-  """The square root of the sum of all elements' squares, as `optax.tree.norm`.
-
-  A network's hundreds of vectors are joined before they are squared: an own
-  reduction of each takes longer to compile than a block of the network.
-
-  Args:
-    tree: floats.
-  """
-  leaves = jax.tree.leaves(tree)
-  if native.usable(*leaves):
-    result = jax.ShapeDtypeStruct((), jnp.float32)
-    return jnp.sqrt(native.call('square_sum', result, *leaves))
-  vectors = [jnp.zeros(0), *(jnp.ravel(a) for a in leaves if jnp.ndim(a) < 2)]
-  arrays = [jnp.concatenate(vectors)]
-  arrays += [a for a in leaves if jnp.ndim(a) > 1]
-  return jnp.sqrt(sum(jnp.sum(a * a) for a in arrays))

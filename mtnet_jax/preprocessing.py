@@ -20,7 +20,7 @@ def prepare(
 
   Args:
     clips: RGB, 0 to 255.
-    model: from `mtnet_jax.models.build`.
+    model: a network from `mtnet_jax.models.build`.
   """
   return normalize(clips, model.dtype, model.input_mean, model.input_std)
 
@@ -35,9 +35,9 @@ def normalize(
 
   Args:
     clips: RGB, 0 to 255.
-    dtype: of the result. The arithmetic is float32.
-    mean: of each channel, in units of [0, 1] brightness.
-    std: likewise.
+    dtype: the dtype of the result. The arithmetic is float32.
+    mean: the mean of each channel, in units of [0, 1] brightness.
+    std: the standard deviation of each channel, in the same units.
 
   Returns:
     `(clips / 255 - mean) / std`; by default from -2 to about 2.4.

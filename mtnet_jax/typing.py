@@ -1,14 +1,15 @@
-"""Array aliases and what a batch is.
+"""What are arrays and batches called in annotations?
 
 Axes are always in the order `n t h w c`: clips, frames, height, width,
-channels.
+channels. What takes jax's arrays takes NumPy's as well.
 """
 
-from collections.abc import Mapping
+from typing import TypeAlias
 
+import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree, UInt8
+from jaxtyping import Bool, Float, Int, PyTree, Real, UInt8
 
-Batch = Mapping[str, np.ndarray]
+Array: TypeAlias = jax.Array | np.ndarray
 
-__all__ = ['Array', 'Batch', 'Bool', 'Float', 'Int', 'PyTree', 'UInt8']
+__all__ = ['Array', 'Bool', 'Float', 'Int', 'PyTree', 'Real', 'UInt8']

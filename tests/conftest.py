@@ -6,17 +6,47 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import jaxtyping
 import pytest
 from absl import flags
+
+import tests.annotations  # noqa: F401  The import hook names it.
 
 # Before jax is imported: tests run on the CPU and share one compilation cache.
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(_ROOT / '.cache/xla'))
-os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+# Many programs of a test compile faster than they would be written and read.
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
 os.environ.setdefault('JAX_NUMPY_RANK_PROMOTION', 'raise')
 
 flags.FLAGS.mark_as_parsed()
+jaxtyping.install_import_hook('mtnet_jax', 'tests.annotations.check')
+
+# What takes longest, and begins first: what begins last would run alone.
+_LONG = (
+  'test_distributed.py',
+  'test_loop.py',
+  'test_forms.py',
+  'test_parameters.py',
+  'test_every_form.py',
+  'test_transfer.py',
+  'test_kept_frames.py',
+  'test_repetition.py',
+  'test_mtnet.py',
+  'test_resnet3d.py',
+  'test_network_layers.py',
+  'test_bad_input.py',
+  'test_cpu.py',
+)
+# Compiled programs pile up: beyond this many bytes they are forgotten.
+_MEMORY = 5 << 30
+
+
+def pytest_collection_modifyitems(items):
+  """Puts the files that take longest first."""
+  rank = {name: i for i, name in enumerate(_LONG)}
+  items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 @pytest.fixture(scope='session')
@@ -37,16 +67,17 @@ def quick_compilation():
 
 @pytest.fixture(scope='module', autouse=True)
 def _forget_programs():
-  """After a file, its programs: they pile up to gigabytes."""
+  """After a file, and where they take much memory, its programs."""
   yield
-  if 'jax' in sys.modules:
+  pages = int(pathlib.Path('/proc/self/statm').read_text().split()[1])
+  if pages * os.sysconf('SC_PAGE_SIZE') > _MEMORY and 'jax' in sys.modules:
     sys.modules['jax'].clear_caches()
 
 
 @pytest.fixture
 def called_kernels(monkeypatch) -> set[str]:
   """The names of the kernels that a test's programs call, as it goes on."""
-  from mtnet_jax import native
+  from mtnet_jax.ops import native
 
   names, call = set(), native.call
 

@@ -7,20 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mtnet_jax import evaluation
-from mtnet_jax.checkpoints import Checkpoints
 from mtnet_jax.prediction import Predictor
-from mtnet_jax.state import TrainState
-from tests.test_training import _config
+from mtnet_jax.runs import model as model_lib
+from mtnet_jax.runs.checkpoints import Checkpoints
+from mtnet_jax.runs.state import TrainState
+from tests.tiny_runs import tiny_config
 
 CLASSES = ('bright', 'dark')
 
 
 def write_run(workdir, data, **changes):
   """Leaves a run as training does, with random weights; its configuration."""
-  config = _config(data, **changes)
-  model = evaluation.build_model(config, len(CLASSES))
-  clips = jax.ShapeDtypeStruct((1, *evaluation.clip_shape(config)), jnp.float32)
+  config = tiny_config(data, **changes)
+  model = model_lib.build_model(config, len(CLASSES))
+  clips = jax.ShapeDtypeStruct(
+    (1, *model_lib.training_clip_shape(config)), jnp.float32
+  )
   shapes = jax.eval_shape(
     functools.partial(model.init, train=False), jax.random.key(0), clips
   )
@@ -55,7 +57,7 @@ class BrightnessPredictor(Predictor):
   """Says 'bright' with a clip's mean brightness, 'dark' with the rest."""
 
   def __init__(self, workdir='', checkpoint='best', **changes):
-    self.config = _config('', **changes)
+    self.config = tiny_config('', **changes)
     self.class_names = CLASSES
     self.source = 'a rule'
     self.model = self.variables = None

@@ -1,20 +1,27 @@
 """Mistakes in flags and configurations: one sentence, exit code 2."""
 
+import dataclasses
+import errno
 import os
 import subprocess
 import sys
 
 import pytest
+from absl import flags
 
-_COMMAND = """
-import errno
 from mtnet_jax import cli
 from mtnet_jax.errors import UserError
+from tests import command_line
 
-holder = cli.define_config()
 
-def main(_):
-  config = cli.get_config(holder)
+@pytest.fixture(autouse=True)
+def in_the_root(root, monkeypatch):
+  """Configurations are named by their paths from there."""
+  monkeypatch.chdir(root)
+
+
+def main(values, arguments):
+  config = cli.get_config(values)
   if config.seed == 13:
     raise UserError('13 is bad luck: give another seed.')
   if config.seed == 14:
@@ -24,31 +31,28 @@ def main(_):
   if config.seed == 16:
     raise KeyboardInterrupt
   print(config.optim.learning_rate, config.optim.milestones, config.is_locked)
-
-cli.run(main)
-"""
+  return 3 if config.seed == 3 else None
 
 
-def _run(root, *arguments, command=_COMMAND, stdout=subprocess.PIPE):
-  return subprocess.run(
-    [sys.executable, '-c', command, *arguments],
-    cwd=root,
-    env=os.environ | {'PYTHONPATH': str(root)},
-    stdout=stdout,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
+COMMAND = cli.Command(main, cli.define_config)
 
 
-def test_any_key_can_be_set(root):
-  done = _run(
-    root,
+def test_any_key_can_be_set():
+  done = command_line.run(
+    COMMAND,
     '--config=configs/srtg.py:r3d_50',
     '--config.optim.learning_rate=0.5',
     '--config.optim.milestones=(1,2)',
   )
-  assert done.returncode == 0, done.stderr
+  assert done.code == 0, done.stderr
   assert done.stdout == '0.5 (1, 2) True\n'
+
+
+def test_a_command_has_its_own_codes():
+  done = command_line.run(
+    COMMAND, '--config=configs/base.py', '--config.seed=3'
+  )
+  assert done.code == 3
 
 
 @pytest.mark.parametrize(
@@ -94,90 +98,105 @@ def test_any_key_can_be_set(root):
     ),
   ],
 )
-def test_a_mistake_is_one_sentence_and_code_2(root, arguments, sentence):
-  done = _run(root, *arguments)
-  assert done.returncode == 2
+def test_a_mistake_is_one_sentence_and_code_2(arguments, sentence):
+  done = command_line.run(COMMAND, *arguments)
+  assert done.code == 2
   assert sentence in done.stderr
   assert 'Traceback' not in done.stderr and done.stdout == ''
   assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_run_of_an_ablation_can_be_chosen(root):
-  done = _run(
-    root,
+def test_a_run_of_an_ablation_can_be_chosen():
+  done = command_line.run(
+    COMMAND,
     '--config=configs/ablations.py:5.8/softpool+cos/quickstart',
     '--config.optim.learning_rate=0.5',
   )
-  assert done.returncode == 0, done.stderr
+  assert done.code == 0, done.stderr
   assert done.stdout == '0.5 () True\n'
 
 
-def test_a_defect_of_ours_keeps_its_traceback(root):
-  done = _run(root, '--config=configs/base.py', '--config.seed=14')
-  assert done.returncode == 1 and 'RuntimeError: ours' in done.stderr
+def test_a_defect_of_ours_is_no_sentence():
+  with pytest.raises(RuntimeError, match='ours'):
+    command_line.run(COMMAND, '--config=configs/base.py', '--config.seed=14')
 
 
-def test_arguments_that_are_no_flags_reach_a_command_that_takes_them(root):
-  command = """
-from absl import flags
-from mtnet_jax import cli
-flags.DEFINE_bool('loud', False, '')
-cli.run(lambda argv: print(argv[1:], flags.FLAGS.loud), takes_arguments=True)
-"""
+def define_loud(values):
+  flags.DEFINE_bool('loud', False, '', flag_values=values)
 
-  def run(*arguments):
-    return subprocess.run(
-      [sys.executable, '-c', command, *arguments],
-      cwd=root,
-      env=os.environ | {'PYTHONPATH': str(root)},
-      capture_output=True,
-      text=True,
-    )
 
+def test_arguments_that_are_no_flags_reach_a_command_that_takes_them():
+  command = cli.Command(
+    lambda values, arguments: print(arguments, values.loud),
+    define_loud,
+    takes_arguments=True,
+  )
   # Flags may come last, and behind `--` nothing is one.
-  done = run('a.mp4', '--loud', '--', '-b.mp4')
+  done = command_line.run(command, 'a.mp4', '--loud', '--', '-b.mp4')
   assert done.stdout == "['a.mp4', '-b.mp4'] True\n"
-  done = run('a.mp4', '--lowd')
-  assert done.returncode == 2 and 'Did you mean: loud' in done.stderr
+  done = command_line.run(command, 'a.mp4', '--lowd')
+  assert done.code == 2 and 'Did you mean: loud' in done.stderr
 
 
 @pytest.mark.parametrize(
-  ('given', 'sentence'),
+  ('resumes', 'sentence'),
   [
-    ('', 'Interrupted.\n'),
-    ('goes_on=True', 'Interrupted; the same command goes on.\n'),
+    (False, 'Interrupted.\n'),
+    (True, 'Interrupted; the same command goes on.\n'),
   ],
 )
-def test_ctrl_c_says_whether_it_goes_on(root, given, sentence):
-  command = _COMMAND.replace('cli.run(main)', f'cli.run(main, {given})')
+def test_ctrl_c_says_whether_it_goes_on(resumes, sentence):
+  command = dataclasses.replace(COMMAND, resumes=resumes)
   arguments = '--config=configs/base.py', '--config.seed=16'
-  done = _run(root, *arguments, command=command)
-  assert done.returncode == 130 and done.stderr == sentence
+  done = command_line.run(command, *arguments)
+  assert done.code == 130 and done.stderr == sentence
 
 
-_WRITING = """
+# What concerns a whole process: the text of the command is shown by --help, and
+# an exception that is not a UserError, 'ours', keeps its traceback.
+_WRITING = '''
+"""Writes much."""
 import os
 from mtnet_jax import cli
 
-def main(argv):
-  if argv[1:] == ['elsewhere']:
+def main(_, arguments):
+  if arguments == ['elsewhere']:
     raise BrokenPipeError('ours')
   for _ in range(2):
-    print('x' * 100_000, flush=argv[1:] == ['flush'])
+    print('x' * 100_000, flush=arguments == ['flush'])
+  return 7
 
-cli.run(main, takes_arguments=True)
-"""
+cli.run(cli.Command(main, cli.define_config, takes_arguments=True))
+'''
+
+
+def _run(root, *arguments, stdout=subprocess.PIPE):
+  return subprocess.run(
+    [sys.executable, '-c', _WRITING, *arguments],
+    cwd=root,
+    env=os.environ | {'PYTHONPATH': str(root)},
+    stdout=stdout,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
 
 
 @pytest.mark.parametrize('argument', ['', 'flush', '--help'])
 def test_nobody_reads_any_more(root, argument):
   read, write = os.pipe()
   os.close(read)
-  done = _run(root, argument, command=_WRITING, stdout=write)
+  done = _run(root, argument, stdout=write)
   os.close(write)
   assert (done.returncode, done.stderr) == (141, '')
 
 
 def test_a_pipe_that_is_not_stdout_is_a_defect(root):
-  done = _run(root, 'elsewhere', command=_WRITING)
+  done = _run(root, 'elsewhere')
   assert done.returncode == 1 and 'BrokenPipeError: ours' in done.stderr
+
+
+def test_a_process_shows_its_help_and_ends_with_its_code(root):
+  shown = _run(root, '--help')
+  assert 'Writes much.' in shown.stdout and '--config:' in shown.stdout
+  done = _run(root)
+  assert done.returncode == 7 and len(done.stdout) == 200_002

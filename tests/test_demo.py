@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 
 def _demo_commands(root, runs):
@@ -44,6 +45,21 @@ def test_the_control_runs_by_a_flag(root):
   ]
 
 
+def _check_predictions(path, videos, names):
+  """Checks the file that evaluation wrote, and returns its top-1."""
+  with np.load(path) as predictions:
+    assert sorted(predictions['ids']) == sorted(videos)
+    # The labels say what the file says, by each video's own id.
+    for video, label in zip(
+      predictions['ids'], predictions['labels'], strict=True
+    ):
+      assert pathlib.Path(str(video)).parts[1] == names[label]
+    assert predictions['probabilities'].shape == (len(names), len(names))
+    best = predictions['probabilities'].argmax(axis=1)
+    return float((best == predictions['labels']).mean())
+
+
+@pytest.mark.slow
 def test_demo_in_miniature(root, tmp_path):
   runs = tmp_path / 'runs'
   prepare, train, evaluate, explain = _demo_commands(root, runs)
@@ -53,11 +69,14 @@ def test_demo_in_miniature(root, tmp_path):
     'evaluate': ['--config.data.num_workers=0'],
     'explain': ['--faithfulness_steps=1'],
   }
+  commands = {
+    'prepare': prepare,
+    'train': train,
+    'evaluate': evaluate,
+    'explain': explain,
+  }
   outputs = {}
-  for name, command in [
-    ('prepare', prepare), ('train', train), ('evaluate', evaluate),
-    ('explain', explain),
-  ]:  # fmt: skip
+  for name, command in commands.items():
     done = subprocess.run(
       [*command, *more[name]], cwd=root, capture_output=True, text=True
     )
@@ -70,18 +89,8 @@ def test_demo_in_miniature(root, tmp_path):
   names = sorted({row['label'] for row in rows})
   assert len(names) >= 12 and len(rows) == 4 * len(names)
 
-  with np.load(runs / 'evaluation/predictions.npz') as predictions:
-    assert sorted(predictions['ids']) == sorted(
-      row['path'] for row in rows if row['split'] == 'test'
-    )
-    # The labels say what the file says, by each video's own id.
-    for video, label in zip(
-      predictions['ids'], predictions['labels'], strict=True
-    ):
-      assert pathlib.Path(str(video)).parts[1] == names[label]
-    assert predictions['probabilities'].shape == (len(names), len(names))
-    best = predictions['probabilities'].argmax(axis=1)
-    top1 = float((best == predictions['labels']).mean())
+  test = [row['path'] for row in rows if row['split'] == 'test']
+  top1 = _check_predictions(runs / 'evaluation/predictions.npz', test, names)
   summary = json.loads((runs / 'evaluation/summary.json').read_text())
   assert summary['videos'] == len(names) and summary['not_scored'] == {}
   assert summary['top1'] == top1

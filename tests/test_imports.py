@@ -2,43 +2,43 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
 import pytest
 
-# Each room may import itself and what stands before it.
+# Rooms of mtnet_jax from the ground up: each may import itself and those of
+# lines above it.
 _ORDER = [
-  ('errors', 'typing', 'progress', 'memory', 'run_exported'),
+  ('errors', 'typing', 'files', 'progress'),
   ('cli',),
-  ('data',),
-  ('prepare_command',),
-  ('native',),
+  ('ops',),
   ('layers',),
-  ('models',),
-  ('preprocessing', 'compiler'),
-  ('losses', 'metrics', 'optim'),
-  ('state', 'distributed', 'metric_writer'),
-  (
-    *('checkpoints', 'train_step', 'quarantine', 'watch'),
-    *('run_folder', 'stepwise'),
-  ),
-  ('window',),
-  ('evaluation', 'transfer'),
-  ('inputs', 'export'),
-  ('export_onnx',),
-  ('prediction',),
-  ('timeline', 'explain', 'export_command'),
-  ('predict_command',),
+  ('models', 'preprocessing', 'metrics'),
+  ('devices',),
+  ('data',),
+  ('runs',),
+  ('export',),
+  ('evaluation',),
   ('training',),
+  ('prediction',),
   ('analysis',),
-  ('experiments', 'convert'),
+  ('explain',),
+  ('convert',),
+  ('thesis',),
+  ('experiments',),
+  ('commands',),
 ]
 _RANK = {name: rank for rank, names in enumerate(_ORDER) for name in names}
 
 
 def _imported(path: pathlib.Path) -> set[str]:
-  """Full names of the modules that a file imports, wherever in the file."""
+  """Full names of the modules that a file imports, wherever in the file.
+
+  Also those that `importlib` is told: of a name that is put together, what it
+  begins with, and `*`.
+  """
   names = set()
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.Import):
@@ -46,12 +46,37 @@ def _imported(path: pathlib.Path) -> set[str]:
     elif isinstance(node, ast.ImportFrom):
       assert node.level == 0, f'{path}: relative import'
       names |= {f'{node.module}.{alias.name}' for alias in node.names}
+    elif isinstance(node, ast.Call) and 'import_module' in ast.unparse(
+      node.func
+    ):
+      names |= {_told(node.args[0])}
   return names
+
+
+def _told(argument: ast.expr) -> str:
+  if isinstance(argument, ast.JoinedStr):
+    parts = [getattr(part, 'value', '*') for part in argument.values]
+    return ''.join(p if isinstance(p, str) else '*' for p in parts)
+  return str(getattr(argument, 'value', '*'))
 
 
 def _rooms(names: set[str]) -> set[str]:
   parts = [name.split('.') for name in names]
   return {p[1] for p in parts if p[0] == 'mtnet_jax' and len(p) > 1}
+
+
+def test_names_of_modules_by_hand(tmp_path):
+  file = tmp_path / 'file.py'
+  file.write_text(
+    'import a.b\n'
+    'from c import d\n'
+    'def f(x):\n'
+    '  import importlib\n'
+    '  importlib.import_module("e.f")\n'
+    '  importlib.import_module(f"configs.{x}")\n'
+  )
+  wanted = {'a.b', 'c.d', 'importlib', 'e.f', 'configs.*'}
+  assert _imported(file) == wanted
 
 
 def test_no_file_imports_what_stands_above_it(root):
@@ -62,6 +87,42 @@ def test_no_file_imports_what_stands_above_it(root):
     assert room in _RANK, f'{path}: give the new room {room} a rank'
     for other in _rooms(_imported(path)):
       assert _RANK[other] <= _RANK[room], f'{path} imports {other}'
+
+
+def _files(root, *folders) -> dict[str, pathlib.Path]:
+  """Files by the name of their module."""
+  paths = [p for folder in folders for p in (root / folder).rglob('*.py')]
+  return {
+    '.'.join(p.relative_to(root).with_suffix('').parts).removesuffix(
+      '.__init__'
+    ): p
+    for p in paths
+  }
+
+
+def test_no_files_import_each_other_in_a_circle(root):
+  files = _files(root, 'mtnet_jax', 'configs', 'data', 'benchmarks')
+  # What `configs/_recipes.py` loads by name is whatever may be varied.
+  text = (root / 'configs/_recipes.py').read_text()
+  fixed = set(re.findall(r"^  '(\w+)',$", text, re.MULTILINE))
+  recipes = {n for n in files if n.startswith('configs.')}
+  recipes -= {f'configs.{name}' for name in fixed}
+
+  def below(name):
+    found = set()
+    for imported in _imported(files[name]):
+      if imported == 'configs.*':
+        found |= recipes
+      while imported and imported not in files:
+        imported = imported.rpartition('.')[0]
+      found |= {imported} & files.keys()
+    return found - {name}
+
+  arrows = {name: below(name) for name in files}
+  while arrows:  # files that import none of those left are taken away
+    done = {name for name, others in arrows.items() if not others}
+    assert done, f'imported in circles: {arrows}'
+    arrows = {n: others - done for n, others in arrows.items() if n not in done}
 
 
 def test_configs_import_nothing_of_the_library(root):
@@ -84,29 +145,48 @@ def test_data_sets_do_not_import_each_other(root):
 
 def test_the_loader_knows_no_jax(root):
   for path in (root / 'mtnet_jax/data').rglob('*.py'):
-    roots = {name.split('.')[0] for name in _imported(path)}
+    imported = _imported(path)
+    roots = {name.split('.')[0] for name in imported}
     assert not roots & {'jax', 'flax', 'optax', 'orbax', 'chex'}, path
+    below = {'data', 'cli', 'errors', 'files', 'progress', 'typing'}
+    assert _rooms(imported) <= below, path
 
 
-def test_entry_points_stay_thin(root):
-  for name in ('train', 'eval', 'predict', 'explain', 'export'):
-    assert len((root / f'{name}.py').read_text().splitlines()) <= 60
+def test_every_folder_and_loose_file_says_its_question(root):
+  for path in (root / 'mtnet_jax').rglob('*.py'):
+    assert ast.get_docstring(ast.parse(path.read_text())), path
 
 
-@pytest.mark.parametrize(
-  'module',
-  [
-    'mtnet_jax.training',
-    'mtnet_jax.data.pipeline',
-    'mtnet_jax.predict_command',
-    'mtnet_jax.explain.explainer',
-    'mtnet_jax.export_command',
-    'mtnet_jax.convert.torch_weights',
-    'mtnet_jax.experiments.runner',
-  ],
-)
-def test_tensorflow_never_loads(module, root):
-  code = f'import sys, {module}; print("tensorflow" in sys.modules)'
+_SCRIPTS = ('train', 'eval', 'predict', 'explain', 'export')
+
+
+@pytest.mark.parametrize('name', _SCRIPTS)
+def test_scripts_are_the_command_of_the_same_name(root, name):
+  text = (root / f'{name}.py').read_text()
+  assert f'cli.run({name}.COMMAND)' in text
+  assert len(text.splitlines()) <= 8
+
+
+def test_each_command_can_be_started(root):
+  """By a script, or by `python -m`."""
+  paths = [*(root / 'mtnet_jax').rglob('*.py'), *(root / 'data').rglob('*.py')]
+  texts = {path.relative_to(root): path.read_text() for path in paths}
+  commands = {
+    path: text
+    for path, text in texts.items()
+    if re.search(r'^COMMAND = \w+\.', text, re.MULTILINE)
+  }
+  assert len(commands) > 15
+  scripts = {f'mtnet_jax/commands/{name}.py' for name in _SCRIPTS}
+  for path, text in commands.items():
+    starts = text.endswith("if __name__ == '__main__':\n  cli.run(COMMAND)\n")
+    assert starts != (str(path) in scripts), path
+
+
+def test_tensorflow_never_loads(root):
+  """Of all files of the library, in a process of its own."""
+  code = f'import sys, {", ".join(sorted(_files(root, "mtnet_jax")))}; '
+  code += 'print("tensorflow" in sys.modules)'
   done = subprocess.run(
     [sys.executable, '-c', code], cwd=root, capture_output=True, text=True
   )

@@ -7,11 +7,13 @@ where they are encoded anew. Those that are missing or broken are left out and
 named. The same command, given again, goes on where an interrupted one stopped.
 """
 
-from mtnet_jax import prepare_command
-from mtnet_jax.data import sources
+from mtnet_jax import cli
+from mtnet_jax.data import prepare_command, sources
+
+COMMAND = prepare_command.make(
+  lambda values: sources.list_videos(values.videos),
+  videos='The videos: a folder, or a CSV file.',
+)
 
 if __name__ == '__main__':
-  prepare_command.run(
-    lambda values: sources.list_videos(values.videos),
-    videos='The videos: a folder, or a CSV file.',
-  )
+  cli.run(COMMAND)

@@ -14,8 +14,8 @@ import pathlib
 
 from absl import logging
 
-from mtnet_jax import prepare_command
-from mtnet_jax.data import annotations, tables
+from mtnet_jax import cli
+from mtnet_jax.data import annotations, prepare_command, tables
 from mtnet_jax.data.annotations import Clip
 from mtnet_jax.data.sources import Listing
 from mtnet_jax.errors import UserError
@@ -93,9 +93,11 @@ def _read(path: pathlib.Path) -> dict[str, list[Clip]]:
   return clips
 
 
+COMMAND = prepare_command.make(
+  lambda values: list_videos(values.videos, values.annotations),
+  videos='The folder that holds the videos.',
+  annotations='The folder that holds HACS_clips_v1.1.1.csv.',
+)
+
 if __name__ == '__main__':
-  prepare_command.run(
-    lambda values: list_videos(values.videos, values.annotations),
-    videos='The folder that holds the videos.',
-    annotations='The folder that holds HACS_clips_v1.1.1.csv.',
-  )
+  cli.run(COMMAND)

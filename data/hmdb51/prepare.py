@@ -10,10 +10,8 @@ video database for human motion recognition, ICCV 2011.
 
 import os
 
-from absl import flags
-
-from mtnet_jax import prepare_command
-from mtnet_jax.data import annotations
+from mtnet_jax import cli
+from mtnet_jax.data import annotations, prepare_command
 from mtnet_jax.data.annotations import Clip
 from mtnet_jax.data.sources import Listing
 
@@ -59,12 +57,12 @@ def list_videos(
   return annotations.list_clips(videos, labels, clips)
 
 
+COMMAND = prepare_command.make(
+  lambda values: list_videos(values.videos, values.annotations, values.split),
+  videos='The folder that holds the videos.',
+  annotations='The folder testTrainMulti_7030_splits.',
+  define_flags=lambda values: prepare_command.define_split(values, NUM_SPLITS),
+)
+
 if __name__ == '__main__':
-  flags.DEFINE_integer(
-    'split', 1, 'Which of the official divisions.', 1, NUM_SPLITS
-  )
-  prepare_command.run(
-    lambda values: list_videos(values.videos, values.annotations, values.split),
-    videos='The folder that holds the videos.',
-    annotations='The folder testTrainMulti_7030_splits.',
-  )
+  cli.run(COMMAND)

@@ -19,8 +19,8 @@ from collections.abc import Iterable, Iterator
 
 from absl import flags, logging
 
-from mtnet_jax import prepare_command
-from mtnet_jax.data import annotations, tables
+from mtnet_jax import cli
+from mtnet_jax.data import annotations, prepare_command, tables
 from mtnet_jax.data.annotations import Clip
 from mtnet_jax.data.records import Example
 from mtnet_jax.data.sources import Listing
@@ -161,14 +161,21 @@ def _lengths(examples: Iterable[Example]) -> Iterator[tuple[Example, float]]:
       yield example, video.num_frames / video.fps
 
 
-if __name__ == '__main__':
+def _define_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_bool(
-    'trimmed', False, 'Files such as ID.mp4 are cut already, and used whole.'
+    'trimmed',
+    False,
+    'Files such as ID.mp4 are cut already, and used whole.',
+    flag_values=values,
   )
-  prepare_command.run(
-    lambda values: list_videos(
-      values.videos, values.annotations, values.trimmed
-    ),
-    videos='The folder that holds the videos.',
-    annotations='The folder that holds train.csv, val.csv and test.csv.',
-  )
+
+
+COMMAND = prepare_command.make(
+  lambda values: list_videos(values.videos, values.annotations, values.trimmed),
+  videos='The folder that holds the videos.',
+  annotations='The folder that holds train.csv, val.csv and test.csv.',
+  define_flags=_define_flags,
+)
+
+if __name__ == '__main__':
+  cli.run(COMMAND)

@@ -12,8 +12,8 @@ import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from mtnet_jax import prepare_command
-from mtnet_jax.data import annotations
+from mtnet_jax import cli
+from mtnet_jax.data import annotations, prepare_command
 from mtnet_jax.data.annotations import Clip
 from mtnet_jax.data.sources import Listing
 from mtnet_jax.errors import UserError
@@ -67,9 +67,11 @@ def _read(
     yield Clip(f'{folder}/{line["path"]}', label, (name,), (label, folder))
 
 
+COMMAND = prepare_command.make(
+  lambda values: list_videos(values.videos, values.annotations),
+  videos='The folder that holds the videos.',
+  annotations='The folder that holds trainingSet.csv and the other lists.',
+)
+
 if __name__ == '__main__':
-  prepare_command.run(
-    lambda values: list_videos(values.videos, values.annotations),
-    videos='The folder that holds the videos.',
-    annotations='The folder that holds trainingSet.csv and the other lists.',
-  )
+  cli.run(COMMAND)

@@ -1,7 +1,6 @@
 """Makes the stick figures: python -m data.stick_figures.prepare --out=DIR."""
 
 import concurrent.futures
-import contextlib
 import csv
 import functools
 import io
@@ -10,14 +9,13 @@ import multiprocessing
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO
 
 import cv2
 import numpy as np
 from absl import flags, logging
 
 from data.stick_figures import actions, contact_sheet, videos
-from mtnet_jax import cli, progress
+from mtnet_jax import cli, files, progress
 from mtnet_jax.errors import UserError
 
 VERSION = 1  # of what a seed makes; goes up when pictures change
@@ -25,20 +23,6 @@ COLUMNS = (
   'path', 'label', 'split', 'frames', 'fps', 'duration', 'width', 'height',
 )  # fmt: skip
 _SETTINGS, _BOXES, _CLIPS = 'settings.json', 'boxes.npz', 'clips.csv'
-
-_OUT = flags.DEFINE_string('out', None, 'Directory to write to.')
-_SEED = flags.DEFINE_integer('seed', 0, 'Another seed, other videos.')
-_COUNTS = {
-  'train': flags.DEFINE_integer('train', 100, 'Training videos a class.'),
-  'val': flags.DEFINE_integer('val', 8, 'Validation videos a class.'),
-  'test': flags.DEFINE_integer('test', 15, 'Test videos a class.'),
-}
-_NUM_WORKERS = flags.DEFINE_integer(
-  'num_workers', 2, 'Processes that make videos; 0: this one.'
-)
-_SHEET = flags.DEFINE_string(
-  'contact_sheet', '', 'PNG file for a picture of two videos of each class.'
-)
 
 
 def prepare(
@@ -74,13 +58,12 @@ def prepare(
       return
     # Without the list nothing takes what follows for a whole data set.
     (directory / _CLIPS).unlink(missing_ok=True)
-    with _whole(directory / _SETTINGS) as file:
-      file.write(json.dumps(settings).encode())
+    files.write_text(directory / _SETTINGS, json.dumps(settings))
     boxes = _make_all(plan, directory, num_workers)
-    with _whole(directory / _BOXES) as file:
-      np.savez(file, **boxes)
-    with _whole(directory / _CLIPS) as file:
-      file.write(_table(plan).encode())
+    with files.replacing(directory / _BOXES) as partial:
+      with partial.open('wb') as file:
+        np.savez(file, **boxes)
+    files.write_text(directory / _CLIPS, _table(plan))
   except OSError as error:
     raise UserError(
       f'{directory} cannot be written to: {error}. Give another --out, or '
@@ -163,15 +146,6 @@ def _run(
       raise
 
 
-@contextlib.contextmanager
-def _whole(path: pathlib.Path) -> Iterator[IO[bytes]]:
-  """Opens a file that will be either whole or not there."""
-  unfinished = path.with_suffix('.part')
-  with unfinished.open('wb') as file:
-    yield file
-  os.replace(unfinished, path)
-
-
 def _table(plan: Sequence[videos.Video]) -> str:
   """Returns the rows of clips.csv."""
   text = io.StringIO()
@@ -185,11 +159,11 @@ def _table(plan: Sequence[videos.Video]) -> str:
   return text.getvalue()
 
 
-def _draw_sheet(path: str, directory: pathlib.Path) -> None:
+def _draw_sheet(path: str, directory: pathlib.Path, seed: int) -> None:
   """Draws the first training and the first test video of each class."""
   rows = {
     label: [
-      directory / videos.Video(_SEED.value, split, label, 0).path
+      directory / videos.Video(seed, split, label, 0).path
       for split in ('train', 'test')
     ]
     for label in actions.NAMES
@@ -204,16 +178,45 @@ def _draw_sheet(path: str, directory: pathlib.Path) -> None:
     ) from error
 
 
-def main(argv: Sequence[str]) -> None:
-  """Makes the data set that the flags describe."""
-  del argv
-  if not _OUT.value:
-    raise UserError('--out is needed: the directory to write to.')
-  counts = {split: flag.value for split, flag in _COUNTS.items()}
-  prepare(_OUT.value, counts, _SEED.value, _NUM_WORKERS.value)
-  if _SHEET.value:
-    _draw_sheet(_SHEET.value, pathlib.Path(_OUT.value))
+def define_flags(values: flags.FlagValues) -> None:
+  """Declares the command's flags."""
+  flags.DEFINE_string('out', None, 'Directory to write to.', flag_values=values)
+  flags.DEFINE_integer(
+    'seed', 0, 'Another seed, other videos.', flag_values=values
+  )
+  for split, name, count in (
+    ('train', 'Training', 100),
+    ('val', 'Validation', 8),
+    ('test', 'Test', 15),
+  ):
+    flags.DEFINE_integer(
+      split, count, f'{name} videos a class.', flag_values=values
+    )
+  flags.DEFINE_integer(
+    'num_workers',
+    2,
+    'Processes that make videos; 0: this one.',
+    flag_values=values,
+  )
+  flags.DEFINE_string(
+    'contact_sheet',
+    '',
+    'PNG file for a picture of two videos of each class.',
+    flag_values=values,
+  )
 
+
+def main(values: flags.FlagValues, _: Sequence[str]) -> None:
+  """Makes the data set that the flags describe."""
+  if not values.out:
+    raise UserError('--out is needed: the directory to write to.')
+  counts = {split: values[split].value for split in ('train', 'val', 'test')}
+  prepare(values.out, counts, values.seed, values.num_workers)
+  if values.contact_sheet:
+    _draw_sheet(values.contact_sheet, pathlib.Path(values.out), values.seed)
+
+
+COMMAND = cli.Command(main, define_flags, resumes=True)
 
 if __name__ == '__main__':
-  cli.run(main, goes_on=True)
+  cli.run(COMMAND)

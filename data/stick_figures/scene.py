@@ -89,19 +89,6 @@ class Scene:
       grain = noise[y : y + height, x : x + width]
       yield cv2.add(image, grain, dtype=cv2.CV_8U)
 
-  def silhouettes(self) -> Iterator[np.ndarray]:
-    """Yields (height, width, 3) uint8 frames: actors black, the rest white."""
-    layers = [
-      shapes.Layer(layer.depth, [(p, (0, 0, 0)) for p, _ in layer.shapes])
-      for actor in self._actors
-      for layer in actor
-    ]
-    painting = shapes.Painting(layers)
-    for i in range(self.form.frames):
-      image = np.full((self.form.height, self.form.width, 3), 255, np.uint8)
-      painting.paint(image, i)
-      yield image
-
   def _film(self, layers: list[shapes.Layer]) -> list[shapes.Layer]:
     """Moves layers as the camera in the hand moves."""
     return [

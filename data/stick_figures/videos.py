@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-import os
 import pathlib
 
 import av
 import numpy as np
 
 from data.stick_figures import actions, formats, scene
+from mtnet_jax import files
 
 SPLITS = ('train', 'val', 'test')
 
@@ -76,9 +76,8 @@ def make(video: Video, directory: pathlib.Path) -> np.ndarray:
   path = directory / video.path
   if not path.exists():
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix('.part')
-    _encode(shown, unfinished)
-    os.replace(unfinished, path)
+    with files.replacing(path, durable=False) as partial:
+      _encode(shown, partial)
   return shown.boxes()
 
 

@@ -12,10 +12,8 @@ import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from absl import flags
-
-from mtnet_jax import prepare_command
-from mtnet_jax.data import annotations
+from mtnet_jax import cli
+from mtnet_jax.data import annotations, prepare_command
 from mtnet_jax.data.annotations import Clip
 from mtnet_jax.data.sources import Listing
 from mtnet_jax.errors import UserError
@@ -76,12 +74,12 @@ def _spellings(name: str) -> tuple[str, ...]:
   return name, mended, mended.replace('Handstand', 'HandStand')
 
 
+COMMAND = prepare_command.make(
+  lambda values: list_videos(values.videos, values.annotations, values.split),
+  videos='The folder that holds the videos.',
+  annotations='The folder ucfTrainTestlist.',
+  define_flags=lambda values: prepare_command.define_split(values, NUM_SPLITS),
+)
+
 if __name__ == '__main__':
-  flags.DEFINE_integer(
-    'split', 1, 'Which of the official divisions.', 1, NUM_SPLITS
-  )
-  prepare_command.run(
-    lambda values: list_videos(values.videos, values.annotations, values.split),
-    videos='The folder that holds the videos.',
-    annotations='The folder ucfTrainTestlist.',
-  )
+  cli.run(COMMAND)

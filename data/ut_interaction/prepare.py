@@ -16,8 +16,8 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
-from mtnet_jax import prepare_command
-from mtnet_jax.data import tables
+from mtnet_jax import cli
+from mtnet_jax.data import prepare_command, tables
 from mtnet_jax.data.records import Example
 from mtnet_jax.data.sources import Listing
 from mtnet_jax.errors import UserError
@@ -161,8 +161,20 @@ def _list(values: flags.FlagValues) -> Listing:
   return list_clips(values.videos, validation)
 
 
-if __name__ == '__main__':
+def _define_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_list(
-    'validation', [], 'Sequences of set 1 for validation; without set 2 then.'
+    'validation',
+    [],
+    'Sequences of set 1 for validation; without set 2 then.',
+    flag_values=values,
   )
-  prepare_command.run(_list, videos='The folder that holds the clips.')
+
+
+COMMAND = prepare_command.make(
+  _list,
+  videos='The folder that holds the clips.',
+  define_flags=_define_flags,
+)
+
+if __name__ == '__main__':
+  cli.run(COMMAND)

@@ -1,1 +1,1 @@
-"""What a model costs and how its results compare."""
+"""What does a network cost, is it better than another, is it calibrated?"""

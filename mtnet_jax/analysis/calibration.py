@@ -20,8 +20,9 @@ import rich.table
 from absl import flags
 
 from mtnet_jax import cli
-from mtnet_jax.analysis import output_files, predictions_file
 from mtnet_jax.errors import UserError
+from mtnet_jax.evaluation import predictions_file
+from mtnet_jax.runs import folder as run_folder
 from mtnet_jax.typing import Float, Int
 
 # A smaller probability of the true class counts as this, the smallest normal
@@ -69,9 +70,10 @@ def calibrate(
   """Measures calibration, in float64.
 
   Args:
-    probabilities: of k classes for each of n videos, rows sum to 1; n > 0.
+    probabilities: the probabilities of k classes for each of n videos, rows sum
+      to 1; n > 0.
     labels: true classes, 0 to k - 1.
-    bins: of equal width over [0, 1], at least 1.
+    bins: the number of bins of equal width over [0, 1], at least 1.
   """
   probabilities = probabilities.astype(np.float64)
   confidence = probabilities.max(axis=1)
@@ -184,11 +186,11 @@ def _draw_one(panel, name: str, c: Calibration) -> None:
   bottom.set_xlim(0, 1)
 
 
-def main(argv: Sequence[str], bins: int, out: str | None) -> None:
-  """Measures the files that follow the program's name.
+def main(paths: Sequence[str], bins: int, out: str | None) -> None:
+  """Measures the predictions of files.
 
   Args:
-    argv: the command line without flags.
+    paths: the files.
     bins: see `calibrate`.
     out: PNG for the reliability diagrams, or None.
 
@@ -196,13 +198,12 @@ def main(argv: Sequence[str], bins: int, out: str | None) -> None:
     UserError: there is no file, or one twice; one is not what `eval.py` writes;
       the picture cannot be written.
   """
-  paths = argv[1:]
   if not paths or len(set(paths)) < len(paths):
     raise UserError(
       f'One file or several different ones must be given, not {len(paths)}: '
       'python -m mtnet_jax.analysis.calibration A/evaluation/predictions.npz.'
     )
-  png = output_files.png_path(out) if out else None
+  png = run_folder.png_path(out) if out else None
   found = {}
   for path in paths:
     predictions = predictions_file.read(path)
@@ -215,9 +216,19 @@ def main(argv: Sequence[str], bins: int, out: str | None) -> None:
     print(f'reliability: {png}')
 
 
-if __name__ == '__main__':
-  _BINS = flags.DEFINE_integer('bins', 15, 'Of equal width.', 1, 1000)
-  _OUT = flags.DEFINE_string('out', None, 'PNG file to write.')
-  cli.run(
-    lambda argv: main(argv, _BINS.value, _OUT.value), takes_arguments=True
+def define_flags(values: flags.FlagValues) -> None:
+  """Declares the command's flags."""
+  flags.DEFINE_integer(
+    'bins', 15, 'Of equal width.', 1, 1000, flag_values=values
   )
+  flags.DEFINE_string('out', None, 'PNG file to write.', flag_values=values)
+
+
+COMMAND = cli.Command(
+  lambda values, paths: main(paths, values.bins, values.out),
+  define_flags,
+  takes_arguments=True,
+)
+
+if __name__ == '__main__':
+  cli.run(COMMAND)

@@ -1,7 +1,4 @@
-"""What a network costs: parameters, multiply-adds, activations, and time.
-
-  python -m mtnet_jax.analysis.cost --model=mtnet_m [--clip=16x256x256]
-  python -m mtnet_jax.analysis.cost --all
+"""What does a network cost: parameters, multiply-adds, activations?
 
 Counts come from abstract evaluation: no parameter and no activation is
 allocated, so that the largest network takes seconds on any machine. Time is
@@ -50,7 +47,7 @@ class ModuleCosts:
   Attributes:
     parameters: BN's scales and biases count, its moving statistics do not.
     macs: multiply-adds of one clip's forward pass.
-    activation_bytes: of one clip, see the top of this file.
+    activation_bytes: the bytes of one clip, see the top of this file.
   """
 
   parameters: int
@@ -63,8 +60,8 @@ class Costs:
   """What a network costs.
 
   Attributes:
-    modules: of each submodule of the network, by name, in the order of their
-      calls. A network that is a single layer has that layer's class name.
+    modules: the cost of each submodule of the network, by name, in the order of
+      their calls. A network that is a single layer has that layer's class name.
     largest_layer_bytes: input and output, together, of the layer with a kernel
       where they are largest: inference needs that much of one clip at least.
   """
@@ -149,10 +146,3 @@ def _layer_macs(module, args, out):
 
 def _num_bytes(array):
   return math.prod(array.shape) * array.dtype.itemsize
-
-
-if __name__ == '__main__':
-  # Here alone: the command itself imports what is above.
-  from mtnet_jax.analysis import cost_command
-
-  cost_command.run()

@@ -20,12 +20,14 @@ import numpy as np
 from absl import flags, logging
 from flax import linen as nn
 
-from mtnet_jax import cli, evaluation, preprocessing, state
-from mtnet_jax.analysis import output_files
+from mtnet_jax import cli, preprocessing
 from mtnet_jax.data import loading, pipeline
+from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.errors import UserError
 from mtnet_jax.models import mtnet
 from mtnet_jax.progress import Progress
+from mtnet_jax.runs import folder as run_folder
+from mtnet_jax.runs import model as model_lib
 from mtnet_jax.typing import Array, Bool, Float, UInt8
 
 _MOST_SHOWN = 4
@@ -39,7 +41,7 @@ def kept_frames(
 
   Args:
     model: an MTNet, from `models.build`: all its layers see all frames.
-    variables: its parameters and statistics.
+    variables: the network's parameters and statistics.
     clips: uint8.
 
   Returns:
@@ -124,9 +126,9 @@ def draw(
 
   Args:
     clips: a few, uint8.
-    masks: from `kept_frames`.
-    titles: of the clips.
-    path: of the PNG.
+    masks: the masks from `kept_frames`.
+    titles: the titles of the clips.
+    path: the PNG to write.
   """
   n, t, h, w, _ = clips.shape
   layers = list(masks)
@@ -157,23 +159,32 @@ def draw(
   figure.savefig(path, dpi=80)
 
 
-def _define_flags():
-  flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
-  flags.DEFINE_string('out', None, 'PNG file to write.', required=True)
-  flags.DEFINE_list('ids', [], 'Videos to show; a few of the split if none.')
-  return cli.define_config()
+def define_flags(values: flags.FlagValues) -> None:
+  """Declares the command's flags."""
+  cli.define_config(values)
+  flags.DEFINE_string(
+    'workdir', None, 'Folder of the run.', required=True, flag_values=values
+  )
+  flags.DEFINE_string(
+    'out', None, 'PNG file to write.', required=True, flag_values=values
+  )
+  flags.DEFINE_list(
+    'ids',
+    [],
+    'Videos to show; a few of the split if none.',
+    flag_values=values,
+  )
 
 
-def main(holder: flags.FlagHolder) -> None:
+def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   """Draws what the flags name, and prints the relative motion by layer."""
-  values = flags.FLAGS
-  out = output_files.png_path(values.out)
-  config = cli.get_config(holder).copy_and_resolve_references()
+  out = run_folder.png_path(values.out)
+  config = cli.get_config(values).copy_and_resolve_references()
   config.eval.num_clips = config.eval.num_crops = 1
   dataset = pipeline.build_evaluation(config, config.eval.split)
-  model = evaluation.build_model(config, len(dataset.labels))
-  variables = evaluation.restore_variables(
-    config, values.workdir, 'best', model, state.make_mesh()
+  model = model_lib.build_model(config, len(dataset.labels))
+  variables, _ = model_lib.restore_variables(
+    config, values.workdir, 'best', model, mesh_lib.make_mesh()
   )
   shown, ratios = _select_all(dataset, model, variables, values.ids)
   draw(
@@ -217,6 +228,7 @@ def _stack(masks):
   return {layer: np.stack([m[layer] for m in masks]) for layer in masks[0]}
 
 
+COMMAND = cli.Command(main, define_flags)
+
 if __name__ == '__main__':
-  config_holder = _define_flags()
-  cli.run(lambda _: main(config_holder))
+  cli.run(COMMAND)

@@ -7,9 +7,6 @@ apart (Tables 5.5 and 5.7): the backward one is the difference of the medians.
 Clips are random, of zero mean and unit deviation, as normalisation leaves them,
 and lie on the device. Parameters are random too: some devices multiply zeros
 faster than other numbers.
-
-The thesis is A. Stergiou, *Efficient Modelling Across Time of Human Actions
-and Interactions*, 2021.
 """
 
 import dataclasses
@@ -25,8 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from mtnet_jax import compiler, losses
+from mtnet_jax.devices import compiler
+from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.errors import UserError
+from mtnet_jax.training import losses
 
 ClipShape = tuple[int, int, int, int]
 Clock = Callable[[], float]
@@ -43,13 +42,13 @@ class Timing:
 
   Attributes:
     median: seconds a clip: those of a run over its clips.
-    lower_quartile: of the runs, seconds a clip.
-    upper_quartile: likewise.
+    lower_quartile: the lower quartile of the runs, in seconds a clip.
+    upper_quartile: the upper quartile of the runs, in seconds a clip.
     runs: measured, a first one not counted.
-    compile_seconds: of tracing and compiling; where JAX keeps compiled programs
-      (`JAX_COMPILATION_CACHE_DIR`) and has this one, of finding it.
-    temporary_bytes: that the compiler sets aside for a run, for all its clips,
-      beyond arguments and results; None where it does not tell.
+    compile_seconds: the time of tracing and compiling; where JAX keeps compiled
+      programs (`JAX_COMPILATION_CACHE_DIR`) and has this one, of finding it.
+    temporary_bytes: the memory that the compiler sets aside for a run, for all
+      its clips, beyond arguments and results; None where it does not tell.
   """
 
   median: float
@@ -73,7 +72,7 @@ def measure_forward(
   """Measures logits in evaluation: BN by its moving statistics, no dropout.
 
   Args:
-    model: from `mtnet_jax.models.build`.
+    model: a network from `mtnet_jax.models.build`.
     clip_shape: frames, height, width, channels of a clip.
     batch: clips a run.
     clock: seconds since any moment.
@@ -102,7 +101,7 @@ def measure_step(
   update is not part of it.
 
   Args:
-    model: from `mtnet_jax.models.build`.
+    model: a network from `mtnet_jax.models.build`.
     clip_shape: frames, height, width, channels of a clip.
     batch: clips a run.
     clock: seconds since any moment.
@@ -142,7 +141,9 @@ def _measure(program, what, model, clip_shape, batch, clock):
   variables = jax.eval_shape(model.init, key, clips)
   try:
     start = clock()
-    compiled = compiler.jit(program).lower(variables, clips, key).compile()
+    mesh = mesh_lib.make_mesh(devices=jax.devices()[:1])
+    program = compiler.jit(program, mesh)
+    compiled = program.lower(variables, clips, key).compile()
     compile_seconds = clock() - start
     memory = compiled.memory_analysis()
     if memory and jax.devices()[0].platform == 'cpu':

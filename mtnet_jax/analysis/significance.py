@@ -22,9 +22,10 @@ import rich.table
 from absl import flags
 from scipy import stats
 
-from mtnet_jax import cli, run_folder
-from mtnet_jax.analysis import output_files, predictions_file
+from mtnet_jax import cli
 from mtnet_jax.errors import UserError
+from mtnet_jax.evaluation import predictions_file
+from mtnet_jax.runs import folder as run_folder
 from mtnet_jax.typing import Bool, Int
 
 # With more classes, names are given to those that change most.
@@ -38,9 +39,9 @@ class Comparison:
 
   Attributes:
     both: videos that both have right.
-    only_a: that the first alone has right.
-    only_b: that the second alone has right.
-    neither: that none has right.
+    only_a: the number that the first alone has right.
+    only_b: the number that the second alone has right.
+    neither: the number that none has right.
     statistic: chi-square, 0 or more.
     p_value: the probability of such a difference, or a larger one, if the
       models were equally good.
@@ -62,9 +63,9 @@ def mcnemar(both: int, only_a: int, only_b: int, neither: int) -> Comparison:
 
   Args:
     both: videos that both models have right.
-    only_a: that the first alone has right.
-    only_b: that the second alone has right.
-    neither: that none has right.
+    only_a: the number that the first alone has right.
+    only_b: the number that the second alone has right.
+    neither: the number that none has right.
 
   Returns:
     The counts, and the chi-square statistic of one degree of freedom with its
@@ -84,7 +85,7 @@ class Pair:
     labels: true classes of the n videos, 0 to `num_classes` - 1.
     right_a: which videos the first has right.
     right_b: which the second has right.
-    num_classes: of the data set.
+    num_classes: the number of classes of the data set.
   """
 
   labels: Int[np.ndarray, ' n']
@@ -98,7 +99,8 @@ def read_pair(path_a: str | pathlib.Path, path_b: str | pathlib.Path) -> Pair:
 
   Args:
     path_a: `predictions.npz` of the first, as `eval.py` writes it.
-    path_b: of the second, of the same videos in any order.
+    path_b: the file of the second, with predictions for the same videos in any
+      order.
 
   Raises:
     UserError: a file is missing or of another kind, or they differ in their
@@ -150,7 +152,7 @@ def compare_pair(pair: Pair) -> Comparison:
   """Compares the top-1 predictions of two evaluations that have been read.
 
   Args:
-    pair: from `read_pair`.
+    pair: the pair from `read_pair`.
   """
   a, b = pair.right_a, pair.right_b
   counts = (a & b, a & ~b, ~a & b, ~a & ~b)
@@ -162,8 +164,8 @@ class Gain:
   """What a class gains from one model to another.
 
   Attributes:
-    name: of the class.
-    videos: of it, at least 1.
+    name: the class's name.
+    videos: the number of its videos, at least 1.
     right_a: how many of them the first has right.
     right_b: how many the second has right.
   """
@@ -194,8 +196,8 @@ def per_class(pair: Pair, names: Sequence[str]) -> list[Gain]:
   """Returns the classes that have videos, the largest gain first.
 
   Args:
-    pair: from `read_pair`.
-    names: of the classes, by index. Equal gains stay in this order.
+    pair: the pair from `read_pair`.
+    names: the classes' names, by index. Equal gains stay in this order.
   """
   rows = []
   for index, name in enumerate(names):
@@ -210,8 +212,8 @@ def write_gains(gains: Sequence[Gain], path: str | pathlib.Path) -> None:
   """Writes a CSV of the gains.
 
   Args:
-    gains: from `per_class`.
-    path: of the file.
+    gains: the gains from `per_class`.
+    path: the CSV file to write.
   """
   with pathlib.Path(path).open('w', newline='', encoding='utf-8') as file:
     writer = csv.writer(file, lineterminator='\n')
@@ -228,7 +230,7 @@ def draw_gains(gains: Sequence[Gain]) -> matplotlib.figure.Figure:
   shows all and the 20 at either end are named beside it.
 
   Args:
-    gains: from `per_class`.
+    gains: the gains from `per_class`.
   """
   if len(gains) <= _MOST_NAMED:
     height = 1.2 + 0.24 * len(gains)
@@ -303,7 +305,7 @@ def show(
   """Prints who is right where, both accuracies and the p-value.
 
   Args:
-    comparison: from `compare`.
+    comparison: the comparison from `compare`.
     console: where to; the terminal if None.
   """
   c, console = comparison, console or rich.console.Console(emoji=False)
@@ -324,11 +326,11 @@ def show(
   )
 
 
-def main(argv: Sequence[str], plot: str | None, labels: str | None) -> None:
-  """Compares the two files that follow the program's name.
+def main(paths: Sequence[str], plot: str | None, labels: str | None) -> None:
+  """Compares the predictions of two files.
 
   Args:
-    argv: the command line without flags.
+    paths: the two files.
     plot: PNG for the gains of the classes, or None.
     labels: file that names the classes, a line each; None: `labels.txt` of the
       first file's workdir.
@@ -337,7 +339,6 @@ def main(argv: Sequence[str], plot: str | None, labels: str | None) -> None:
     UserError: there are not two files, the names are missing or of another
       number, the picture or its CSV cannot be written, and as `read_pair`.
   """
-  paths = argv[1:]
   if len(paths) != 2:
     raise UserError(
       f'Two files must be given, not {len(paths)}: python -m '
@@ -345,8 +346,8 @@ def main(argv: Sequence[str], plot: str | None, labels: str | None) -> None:
       'B/evaluation/predictions.npz.'
     )
   if plot:
-    png = output_files.png_path(plot)
-    table = output_files.file_path(png.with_suffix('.csv'))
+    png = run_folder.png_path(plot)
+    table = run_folder.file_path(png.with_suffix('.csv'))
   pair = read_pair(*paths)
   show(compare_pair(pair))
   if plot:
@@ -372,9 +373,21 @@ def _read_names(path, classes):
   return names
 
 
-if __name__ == '__main__':
-  _PLOT = flags.DEFINE_string('plot', None, 'PNG file for the classes.')
-  _LABELS = flags.DEFINE_string('labels', None, 'Names, a line a class.')
-  cli.run(
-    lambda argv: main(argv, _PLOT.value, _LABELS.value), takes_arguments=True
+def define_flags(values: flags.FlagValues) -> None:
+  """Declares the command's flags."""
+  flags.DEFINE_string(
+    'plot', None, 'PNG file for the classes.', flag_values=values
   )
+  flags.DEFINE_string(
+    'labels', None, 'Names, a line a class.', flag_values=values
+  )
+
+
+COMMAND = cli.Command(
+  lambda values, paths: main(paths, values.plot, values.labels),
+  define_flags,
+  takes_arguments=True,
+)
+
+if __name__ == '__main__':
+  cli.run(COMMAND)

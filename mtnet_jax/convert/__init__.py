@@ -1,1 +1,1 @@
-"""Weights of other authors' PyTorch networks, turned into runs."""
+"""How do weights of other authors' PyTorch networks become runs?"""

@@ -11,12 +11,11 @@ import ml_collections
 import numpy as np
 from flax import linen as nn
 
-from mtnet_jax import evaluation
-from mtnet_jax.checkpoints import leaf_paths
 from mtnet_jax.convert import layouts
-from mtnet_jax.errors import UserError
-from mtnet_jax.inputs import printable
-from mtnet_jax.optim import CLASSIFIER
+from mtnet_jax.errors import UserError, printable
+from mtnet_jax.runs import model as model_lib
+from mtnet_jax.runs.checkpoints import leaf_paths
+from mtnet_jax.training.optim import CLASSIFIER
 
 # BN counts its batches in PyTorch; we have no use for the number.
 _COUNTER = '.num_batches_tracked'
@@ -62,8 +61,8 @@ def convert(
   """Makes the leaves of a network's variables.
 
   Args:
-    tensors: of the file, by PyTorch's names.
-    shapes: of the leaves, by path: 'params/stem_norm/scale'.
+    tensors: the tensors of the file, by PyTorch's names.
+    shapes: the shapes of the leaves, by path: 'params/stem_norm/scale'.
     layout: says which are made of which.
     new_head: leave the classifier out.
     bgr: the network was trained on frames with blue first: its first kernel's
@@ -126,11 +125,11 @@ def complete(
   """Returns all variables; what the file has not begins as in training.
 
   Args:
-    conversion: of the file.
+    conversion: the conversion of the file.
     model: the network.
-    config: its `seed` draws the initial values.
+    config: a run's configuration, whose `seed` draws the initial values.
   """
-  shape = evaluation.clip_shape(config)
+  shape = model_lib.training_clip_shape(config)
   tree = variable_shapes(model, shape)
   values = dict(conversion.values)
   absent = {*conversion.new_head, *conversion.missing}
@@ -154,7 +153,7 @@ def check(
   """Sees that all of a file went into all of the network.
 
   Args:
-    conversion: of it.
+    conversion: the conversion of the file.
     source: the file, for messages.
     allow_mismatch: some of it is enough.
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mtnet_jax import models
+from mtnet_jax import models, preprocessing
 from mtnet_jax.convert import layouts
 from mtnet_jax.errors import UserError
 from mtnet_jax.models import mtnet, resnet3d
@@ -107,7 +107,7 @@ def recognize(
 
   Args:
     tensors: by name.
-    prefix: that their names had in the file.
+    prefix: the prefix that their names had in the file.
     family: one of `FAMILIES`; needed where the names alone leave a choice.
 
   Returns:
@@ -206,14 +206,14 @@ def settings(
   Args:
     family: one of `FAMILIES`.
     model: the network's name.
-    tensors: of the file, by name.
+    tensors: the tensors of the file, by name.
     bgr: the network was trained on frames with blue first.
   """
   frames, stride, short_side, crop, eval_crop = (
     _X3D_CLIPS[model] if model in _X3D_CLIPS else _RESNET_CLIPS[family]
   )
-  mean = _MEANS.get(family, (0.45,) * 3)
-  std = _STDS.get(family, (0.225,) * 3)
+  mean = _MEANS.get(family, preprocessing.MEAN)
+  std = _STDS.get(family, preprocessing.STD)
   keys = {
     'data.num_frames': frames,
     'data.frame_stride': stride,

@@ -55,7 +55,7 @@ class Layout(NamedTuple):
     """Returns the tensors that a leaf is made of; () where there are none.
 
     Args:
-      path: of the leaf, 'params/stage_1_block_2/expand/local/kernel'.
+      path: the leaf's path, 'params/stage_1_block_2/expand/local/kernel'.
     """
     _, *modules, leaf = path.split('/')
     leaves = _LEAVES
@@ -96,8 +96,9 @@ def from_torch(
   """Returns a leaf.
 
   Args:
-    tensors: that it is made of, each of shape `torch_shape`. Several are added.
-    shape: of the leaf.
+    tensors: the tensors that it is made of, each of shape `torch_shape`.
+      Several are added.
+    shape: the leaf's shape.
   """
   tensor = sum(tensors[1:], tensors[0])
   if len(shape) == 5:

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mtnet_jax.errors import UserError
-from mtnet_jax.inputs import printable
+from mtnet_jax.errors import UserError, printable
 
 # Under which training programs keep the network's state in a checkpoint.
 _WRAPPERS = ('state_dict', 'model_state', 'model')
@@ -20,8 +19,16 @@ _CONVERT = 'Save the network again with its weights as float32.'
 _PREFIXES = ('module.', 'model.')
 # Names of PyTorch's dtypes that have a value for an element, as NumPy's do.
 _DTYPES = (
-  *('float16', 'bfloat16', 'float32', 'float64'),
-  *('bool', 'uint8', 'int8', 'int16', 'int32', 'int64'),
+  'float16',
+  'bfloat16',
+  'float32',
+  'float64',
+  'bool',
+  'uint8',
+  'int8',
+  'int16',
+  'int32',
+  'int64',
 )
 
 
@@ -41,8 +48,8 @@ def read(path: str | pathlib.Path) -> State:
   """Reads the state of a network.
 
   Args:
-    path: of what `torch.save` wrote, a state dict or a checkpoint that holds
-      one, or of a `.safetensors` file.
+    path: the file that `torch.save` wrote, a state dict or a checkpoint that
+      holds one, or a `.safetensors` file.
 
   Returns:
     The tensors by name. NaN and infinity are an error.

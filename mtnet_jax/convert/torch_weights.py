@@ -12,7 +12,7 @@ of every tensor what became of it. docs/weights.md says whose weights.
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -21,21 +21,26 @@ import optax
 from absl import flags, logging
 from ml_collections import config_flags
 
-from mtnet_jax import cli, evaluation, run_folder
-from mtnet_jax.checkpoints import Checkpoints, leaf_paths, make_workdir
+from mtnet_jax import cli
 from mtnet_jax.convert import conversion, families, torch_files
 from mtnet_jax.data.sources import number_labels
-from mtnet_jax.errors import UserError
-from mtnet_jax.inputs import printable
-from mtnet_jax.optim import CLASSIFIER
-from mtnet_jax.state import TrainState
+from mtnet_jax.errors import UserError, printable
+from mtnet_jax.runs import folder as run_folder
+from mtnet_jax.runs import model as model_lib
+from mtnet_jax.runs.checkpoints import Checkpoints, leaf_paths
+from mtnet_jax.runs.folder import make_workdir
+from mtnet_jax.runs.state import TrainState
+from mtnet_jax.training.optim import CLASSIFIER
 
 _BIAS = f'params/{CLASSIFIER}/bias'
 _SECTIONS = ('data', 'model', 'eval')
 _WANTED_LABELS = 'Give a text file with the name of a class a line.'
 _WRITTEN = (
-  *('checkpoints', 'config.json', 'config.py'),
-  *('labels.txt', 'conversion.json'),
+  'checkpoints',
+  'config.json',
+  'config.py',
+  'labels.txt',
+  'conversion.json',
 )
 
 
@@ -57,10 +62,10 @@ def convert(
   Args:
     source: the file, as `torch_files.read` takes it.
     model_name: our name of the network.
-    config: of the run; what the weights ask for is set in it: the network, its
-      clips, and how their pixels are normalised.
-    workdir: of the run, which must hold nothing yet that is written here.
-    overrides: of keys of the configuration, after that.
+    config: the run's configuration; what the weights ask for is set in it: the
+      network, its clips, and how their pixels are normalised.
+    workdir: the run's folder, which must hold nothing yet that is written here.
+    overrides: values of keys of the configuration, after that.
     labels: a file with the name of a class a line; None: class_000, ...
     new_head: begin with a random class head, for these labels.
     allow_mismatch: begin with random values where a tensor is missing or has
@@ -91,8 +96,10 @@ def convert(
   config.update_from_flattened_dict(dict(overrides or {}))
   run_folder.check_config(config, 'the configuration')
   names = _class_names(tensors, layout, labels, new_head)
-  model = evaluation.build_model(config, len(names))
-  shapes = conversion.variable_shapes(model, evaluation.clip_shape(config))
+  model = model_lib.build_model(config, len(names))
+  shapes = conversion.variable_shapes(
+    model, model_lib.training_clip_shape(config)
+  )
   result = conversion.convert(
     tensors,
     {path: leaf.shape for path, leaf in leaf_paths(shapes).items()},
@@ -269,51 +276,93 @@ def _write_report(
   (workdir / 'conversion.json').write_text(json.dumps(report, indent=2))
 
 
-def _define_flags():
-  """Declares the flags; returns what `main` needs of them."""
-  config = config_flags.DEFINE_config_file(
-    'config', 'configs/base.py', 'The defaults of what weights do not ask for.'
+def define_flags(values: flags.FlagValues) -> None:
+  """Declares the command's flags."""
+  _define_run_flags(values)
+  _define_source_flags(values)
+
+
+def _define_run_flags(values: flags.FlagValues) -> None:
+  """Declares what the run is that is written."""
+  config_flags.DEFINE_config_file(
+    'config',
+    'configs/base.py',
+    'The defaults of what weights do not ask for.',
+    flag_values=values,
   )
-  given = {
-    'source': flags.DEFINE_string(
-      'from', None, 'A .pth, .pyth or .safetensors file.', required=True
-    ),
-    'model_name': flags.DEFINE_string(
-      'model', None, 'The network, for instance x3d_m.', required=True
-    ),
-    'workdir': flags.DEFINE_string(
-      'out', None, 'Folder for the run; a new one.', required=True
-    ),
-    'labels': flags.DEFINE_string(
-      'labels', None, 'File with the name of a class a line.'
-    ),
-    'new_head': flags.DEFINE_bool(
-      'new_head', False, 'A random class head, for the classes of --labels.'
-    ),
-    'allow_mismatch': flags.DEFINE_bool(
-      'allow_mismatch', False, 'Take what fits; the rest begins at random.'
-    ),
-    'family': flags.DEFINE_enum(
-      'family',
-      None,
-      list(families.FAMILIES),
-      'Whose weights, where the names of tensors leave a choice.',
-    ),
-    'bgr': flags.DEFINE_bool(
-      'bgr', False, 'The weights are of frames with blue first, as OpenCV has.'
-    ),
-  }
-  return config, given
+  flags.DEFINE_string(
+    'model',
+    None,
+    'The network, for instance x3d_m.',
+    required=True,
+    flag_values=values,
+  )
+  flags.DEFINE_string(
+    'out',
+    None,
+    'Folder for the run; a new one.',
+    required=True,
+    flag_values=values,
+  )
+  flags.DEFINE_string(
+    'labels',
+    None,
+    'File with the name of a class a line.',
+    flag_values=values,
+  )
+  flags.DEFINE_bool(
+    'new_head',
+    False,
+    'A random class head, for the classes of --labels.',
+    flag_values=values,
+  )
 
 
-def main(config: flags.FlagHolder, given: dict[str, flags.FlagHolder]) -> None:
-  """Runs the command."""
-  workdir = given['workdir'].value
+def _define_source_flags(values: flags.FlagValues) -> None:
+  """Declares where the weights come from, and what may be amiss with them."""
+  flags.DEFINE_string(
+    'from',
+    None,
+    'A .pth, .pyth or .safetensors file.',
+    required=True,
+    flag_values=values,
+  )
+  flags.DEFINE_bool(
+    'allow_mismatch',
+    False,
+    'Take what fits; the rest begins at random.',
+    flag_values=values,
+  )
+  flags.DEFINE_enum(
+    'family',
+    None,
+    list(families.FAMILIES),
+    'Whose weights, where the names of tensors leave a choice.',
+    flag_values=values,
+  )
+  flags.DEFINE_bool(
+    'bgr',
+    False,
+    'The weights are of frames with blue first, as OpenCV has.',
+    flag_values=values,
+  )
+
+
+def main(values: flags.FlagValues, _: Sequence[str]) -> None:
+  """Converts the weights that the flags name."""
   convert(
-    config=cli.get_config(config),
-    overrides=config_flags.get_override_values(flags.FLAGS['config']),
-    **{name: holder.value for name, holder in given.items()},
+    config=cli.get_config(values),
+    overrides=config_flags.get_override_values(values['config']),
+    source=values['from'].value,
+    model_name=values.model,
+    workdir=values.out,
+    labels=values.labels,
+    new_head=values.new_head,
+    allow_mismatch=values.allow_mismatch,
+    family=values.family,
+    bgr=values.bgr,
   )
+  workdir = values.out
   print(
     f'Written to {workdir}: python predict.py --workdir={workdir} VIDEO, or '
     f'python eval.py --config={workdir}/config.py --workdir={workdir} '
@@ -321,6 +370,7 @@ def main(config: flags.FlagHolder, given: dict[str, flags.FlagHolder]) -> None:
   )
 
 
+COMMAND = cli.Command(main, define_flags)
+
 if __name__ == '__main__':
-  holders = _define_flags()
-  cli.run(lambda _: main(*holders))
+  cli.run(COMMAND)

@@ -1,1 +1,4 @@
-"""Videos to batches. No jax in here: loader workers never touch a device."""
+"""How do videos become batches?
+
+Nothing in here imports jax: the loader's processes never touch a device.
+"""

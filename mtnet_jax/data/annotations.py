@@ -28,8 +28,9 @@ class Clip:
   Attributes:
     id: names the clip; unique in its data set.
     label: the class's name.
-    names: of the file, without its ending; the first that is there is taken,
-      wherever it lies: files of one name are taken for copies of one video.
+    names: names that the file may have, without its ending; the first that is
+      there is taken, wherever it lies: files of one name are taken for copies
+      of one video.
     folders: names of folders that the file may lie in, the most telling first.
       They choose among several files of a name; blanks and underscores, upper
       and lower case count as the same.
@@ -140,16 +141,16 @@ def read_classes(
   """Reads a list of numbered classes.
 
   Args:
-    path: the file.
-    pattern: as in `read_lines`, with groups `name` and `number`.
+    path: the list.
+    pattern: a pattern as in `read_lines`, with groups `name` and `number`.
     example: a line, for messages.
 
   Returns:
     The classes' names by rising number.
 
   Raises:
-    UserError: as in `read_lines`; or the numbers are not 0, 1, 2, … or 1, 2, 3,
-      …, each once; or a name stands twice.
+    UserError: what `read_lines` raises; or the numbers are not 0, 1, 2, … or 1,
+      2, 3, …, each once; or a name stands twice.
   """
   names = {}
   for where, line in read_lines(path, pattern, example):
@@ -221,7 +222,10 @@ def list_clips(
     paths = [index.find(clip) for clip in of_split]
     logging.info(
       'Split %r: %d of %d clips have their video in %s',
-      *(split, sum(map(bool, paths)), len(paths), videos),
+      split,
+      sum(map(bool, paths)),
+      len(paths),
+      videos,
     )
     if any(paths):
       splits[split] = tuple(
@@ -246,7 +250,8 @@ def _unique(clips: Mapping[str, Iterable[Clip]]) -> dict[str, list[Clip]]:
   if repeated:
     logging.warning(
       '%d clips are listed twice and taken where they stand first, such as %s',
-      *(len(repeated), repeated[0].id),
+      len(repeated),
+      repeated[0].id,
     )
   return unique
 

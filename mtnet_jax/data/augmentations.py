@@ -3,9 +3,6 @@
 Every change is drawn once and is the same in all frames of a clip: motion stays
 what it was. The thesis, 4.4.1 and 5.4.1: a share of the clips is changed at
 all, and of those each by every method with a probability of its own.
-
-The thesis is A. Stergiou, *Efficient Modelling Across Time of Human Actions
-and Interactions*, 2021.
 """
 
 import cv2
@@ -30,8 +27,8 @@ def augment(
 
   Args:
     clip: uint8 (t, h, w, 3).
-    share: of the clips that are changed, in [0, 1].
-    method_share: of those, the share that each method changes, in [0, 1].
+    share: the share of the clips that are changed, in [0, 1].
+    method_share: the share of those clips that each method changes, in [0, 1].
     rng: the source of randomness.
 
   Returns:

@@ -17,6 +17,7 @@ from mtnet_jax.data.tfds_source import FramesReader
 from mtnet_jax.data.video import VideoError, VideoReader, retry
 from mtnet_jax.errors import UserError
 
+# Arrays by name; `clips`, `labels` and others: see the builders below.
 Batch = dict[str, np.ndarray]
 
 # So many broken videos in a row are no accident.
@@ -28,7 +29,7 @@ def open_clip(example: Example) -> VideoReader | FramesReader:
   """Opens an example's frames.
 
   Args:
-    example: of any source.
+    example: an example of any source.
 
   Returns:
     A context manager with `num_frames` and `read(indices, short_side)`.

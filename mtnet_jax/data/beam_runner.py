@@ -57,7 +57,7 @@ def run(pipeline, unfinished: Sequence[Shard]) -> None:
   """Writes record files and their reports, as `shards.write` does.
 
   Args:
-    pipeline: from `build`; to be run once.
+    pipeline: a pipeline from `build`, to be run once.
     unfinished: the record files, whose reports are not there.
 
   Raises:

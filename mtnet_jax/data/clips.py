@@ -10,6 +10,8 @@ from jaxtyping import Int
 from mtnet_jax.errors import UserError
 
 STARTS = ('uniform', 'normal')
+# What happens to a video that is shorter than a clip.
+SHORT_VIDEOS = ('repeat', 'error')
 
 
 def training_indices(
@@ -46,7 +48,7 @@ def training_indices(
   Raises:
     UserError: `start` is unknown, or a number is below 1.
   """
-  _check_positive(video_frames, num_frames, stride)
+  _check_counts(video_frames, num_frames, stride)
   if start not in STARTS:
     raise UserError(
       f'Unknown training start {start!r}; allowed: {", ".join(STARTS)}.'
@@ -85,7 +87,7 @@ def view_indices(
   Raises:
     UserError: a number is below 1.
   """
-  _check_positive(video_frames, num_frames, stride, num_views)
+  _check_counts(video_frames, num_frames, stride, num_views)
   if video_frames < num_frames:
     return np.tile(_repeat(video_frames, num_frames), (num_views, 1))
   if num_frames > 1:
@@ -120,7 +122,7 @@ def _repeat(video_frames: int, num_frames: int) -> np.ndarray:
   return np.arange(num_frames) * video_frames // num_frames
 
 
-def _check_positive(*numbers: int):
+def _check_counts(*numbers: int):
   if min(numbers) < 1:
     raise UserError(
       'Frames in the video, frames in the clip, stride and views must all be '

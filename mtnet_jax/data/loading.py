@@ -25,7 +25,7 @@ def iterate(
   """Iterates over batches from a step on, loading ahead in other processes.
 
   Args:
-    batches: from `pipeline.build`; any picklable sequence.
+    batches: the batches from `pipeline.build`; any picklable sequence.
     start_step: the first batch's number.
     num_workers: loader processes; 0 loads in this one, when asked. The batches
       are the same, byte for byte, for any number.

@@ -44,7 +44,7 @@ class Multigrid:
 
   Attributes:
     batch: clips of a batch of the base shape, B.
-    frames: of a clip, T.
+    frames: the frames of a clip, T.
     size: pixels, the height and the width of a clip, H.
     samples_per_epoch: the training videos.
     long_cycle: whether there is a long cycle.

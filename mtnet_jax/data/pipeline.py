@@ -20,7 +20,8 @@ def build(
   """Builds the batches of a split.
 
   Args:
-    config: as configs/base.py; read are `seed`, `data`, `train` and `eval`.
+    config: a configuration as in configs/base.py; read are `seed`, `data`,
+      `train` and `eval`.
     split: 'train' gives training batches of `config.train.batch_size` clips for
       the whole run; 'val' and 'test' give evaluation batches of all views of
       `config.eval`, with as many videos as fill `clips_per_step`.
@@ -158,10 +159,10 @@ def _shared(
       f'train.stall_timeout (={config.train.stall_timeout}) must be above 0 '
       'seconds.'
     )
-  if data.short_videos not in ('repeat', 'error'):
+  if data.short_videos not in clips.SHORT_VIDEOS:
     raise UserError(
-      f'Unknown data.short_videos {data.short_videos!r}; allowed: repeat, '
-      'error.'
+      f'Unknown data.short_videos {data.short_videos!r}; allowed: '
+      f'{", ".join(clips.SHORT_VIDEOS)}.'
     )
   return {
     'source': sources.open_source(data.dir, split),

@@ -11,6 +11,7 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
+from mtnet_jax import files
 from mtnet_jax.data import beam_runner, records, shards, sources
 from mtnet_jax.data.records import Example
 from mtnet_jax.data.shards import Form, Shard
@@ -214,7 +215,7 @@ def _clean(
   for shard in unfinished:
     shard.report_path.unlink(missing_ok=True)
   ours = *whole, *(shard.path.stem for shard in plan)
-  for path in out.glob(f'*{records.PARTIAL}'):
+  for path in out.glob(f'*{files.PARTIAL}'):
     if path.name.startswith(ours):
       path.unlink(missing_ok=True)
 
@@ -249,8 +250,8 @@ def _finish(
   if 'train' in splits:
     trained = splits['train']['classes']
     sources.warn_of_untrained(listing.labels, trained, out)
-  with records.replacing(out / sources.LABELS_NAME) as partial:
-    partial.write_text('\n'.join(listing.labels) + '\n', 'utf-8')
+  names = '\n'.join(listing.labels) + '\n'
+  files.write_text(out / sources.LABELS_NAME, names)
   return manifest
 
 
@@ -277,7 +278,7 @@ def show(manifest: Mapping, out: str | os.PathLike) -> None:
   """Prints what came of a preparation.
 
   Args:
-    manifest: from `write`.
+    manifest: the manifest from `write`.
     out: where the records are.
   """
   for split, numbers in manifest['splits'].items():

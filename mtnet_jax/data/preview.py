@@ -46,7 +46,8 @@ class Sheet:
 
   Attributes:
     clips: uint8 (n, t, h, w, 3), h = w.
-    names: of the n clips: what they show, their ids, and a note or ''.
+    names: the titles of the n clips: what they show, their ids, and a note or
+      ''.
     caption: lines of text.
   """
 
@@ -61,7 +62,7 @@ def training_sheet(
   """Returns the first clips of a training batch.
 
   Args:
-    dataset: from `pipeline.build`.
+    dataset: the data set from `pipeline.build`.
     step: the batch's number.
     count: clips, ≥ 1; fewer where the batch has fewer.
 
@@ -130,7 +131,7 @@ def draw(sheet: Sheet, path: pathlib.Path) -> None:
 
   Args:
     sheet: what is shown.
-    path: of the PNG.
+    path: the PNG to write.
   """
   n, t, size, _, _ = sheet.clips.shape
   cell = _cell_size(size, t)
@@ -241,21 +242,29 @@ def _lines_of_id(text: str, num_lines: int) -> list[str]:
   return [text[first : first + _ID_WIDTH] for first in starts]
 
 
-def _define_flags() -> flags.FlagHolder:
-  flags.DEFINE_string('out', None, 'PNG file to write.', required=True)
-  flags.DEFINE_integer('step', 0, "The batch's number.", lower_bound=0)
-  flags.DEFINE_integer('clips', 8, 'Rows, at most.', lower_bound=1)
-  flags.DEFINE_enum('split', 'train', sources.SPLITS, 'Which videos.')
-  return cli.define_config()
+def define_flags(values: flags.FlagValues) -> None:
+  """Declares the command's flags."""
+  cli.define_config(values)
+  flags.DEFINE_string(
+    'out', None, 'PNG file to write.', required=True, flag_values=values
+  )
+  flags.DEFINE_integer(
+    'step', 0, "The batch's number.", lower_bound=0, flag_values=values
+  )
+  flags.DEFINE_integer(
+    'clips', 8, 'Rows, at most.', lower_bound=1, flag_values=values
+  )
+  flags.DEFINE_enum(
+    'split', 'train', sources.SPLITS, 'Which videos.', flag_values=values
+  )
 
 
-def main(holder: flags.FlagHolder) -> None:
+def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   """Draws what the flags name."""
-  values = flags.FLAGS
   out = pathlib.Path(values.out)
   if out.suffix != '.png' or not out.parent.is_dir():
     raise UserError(f'--out={out} must be a .png file in a folder that exists.')
-  dataset = pipeline.build(cli.get_config(holder), values.split)
+  dataset = pipeline.build(cli.get_config(values), values.split)
   training = values.split == 'train'
   make_sheet = training_sheet if training else evaluation_sheet
   sheet = make_sheet(dataset, values.step, values.clips)
@@ -263,6 +272,7 @@ def main(holder: flags.FlagHolder) -> None:
   print(*sheet.caption, out, sep='\n')
 
 
+COMMAND = cli.Command(main, define_flags)
+
 if __name__ == '__main__':
-  config_holder = _define_flags()
-  cli.run(lambda _: main(config_holder))
+  cli.run(COMMAND)

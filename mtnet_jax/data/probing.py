@@ -27,10 +27,10 @@ class Probe:
   Attributes:
     index: the video's place in its source.
     id: the video's.
-    label: its class; -1 if that cannot be read.
+    label: the class's number; -1 if that cannot be read.
     frames: in the range of times; 0 if they cannot be read, as below.
-    seconds: from its first to the end of its last frame, at the average rate;
-      NaN if the rate is not known.
+    seconds: the time from its first to the end of its last frame, at the
+      average rate; NaN if the rate is not known.
     height: pixels.
     width: pixels.
     cause: why the first or the last frame cannot be decoded, or ''.
@@ -50,9 +50,9 @@ def probe(source: Source, sample: int = 0, seed: int = 0) -> list[Probe]:
   """Opens videos and decodes the first and the last frame of each.
 
   Args:
-    source: of a split.
+    source: the videos of a split.
     sample: so many videos at most, drawn at random; 0: all.
-    seed: of that.
+    seed: the seed of that choice.
 
   Returns:
     A probe a video, in the order of the source.
@@ -103,7 +103,7 @@ class Speed:
     loaded: clips/s that one loader process gives, with nothing beside it.
     decoded: clips/s of the same videos, read, decoded and resized by one
       thread: what a loader process could give at most.
-    clips: that were measured.
+    clips: the number of clips that were measured.
   """
 
   loaded: float
@@ -120,11 +120,13 @@ def measure(
   """Measures a loader process, and then the decoding alone.
 
   Args:
-    batches: as training gets them; how many there are does not matter.
-    probes: of the videos to measure with, those with a cause left out. They
-      were read lately: that the disk is slow the first time does not show.
+    batches: the batches as training gets them; how many there are does not
+      matter.
+    probes: the probes of the videos to measure with, those with a cause left
+      out. They were read lately: that the disk is slow the first time does not
+      show.
     prefetch: batches that the process keeps ready.
-    seconds: of loading, at least; one batch is always measured.
+    seconds: the seconds of loading, at least; one batch is always measured.
 
   Returns:
     The rates.

@@ -10,17 +10,16 @@ import copy
 import dataclasses
 import os
 import pathlib
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgpack
 from array_record.python import array_record_data_source, array_record_module
 
+from mtnet_jax import files
 from mtnet_jax.data.video import VideoError
 from mtnet_jax.errors import UserError
 
 SUFFIX = '.array_record'
-PARTIAL = '.partial'  # ends the names of files that are not whole
 
 _OPTIONS = 'group_size:1,uncompressed'
 # What the library raises on a file that is not whole, or not its own.
@@ -62,13 +61,13 @@ def write(path: str | os.PathLike, examples: Iterable[Example]) -> None:
   another name, which ends in `.partial`.
 
   Args:
-    path: the file.
+    path: the file to write.
     examples: in the order of the file; may be a generator.
 
   Raises:
     OSError: the file cannot be written.
   """
-  with replacing(pathlib.Path(path)) as partial:
+  with files.replacing(pathlib.Path(path)) as partial:
     with _disk_errors(partial):
       writer = array_record_module.ArrayRecordWriter(str(partial), _OPTIONS)
     try:
@@ -78,30 +77,6 @@ def write(path: str | os.PathLike, examples: Iterable[Example]) -> None:
     finally:
       with _disk_errors(partial):
         writer.close()
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Gives a file its name when it is whole and on the disk.
-
-  Args:
-    path: the file that is to be, in place of one of that name.
-
-  Yields:
-    The path to write to: one that no other process has, since on a cluster two
-    may make the same file. An exception removes what was written.
-
-  Raises:
-    OSError: the disk refuses it.
-  """
-  partial = path.with_name(f'{path.name}.{uuid.uuid4().hex}{PARTIAL}')
-  try:
-    yield partial
-    with partial.open('rb') as file:
-      os.fsync(file.fileno())
-    partial.replace(path)
-  finally:
-    partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

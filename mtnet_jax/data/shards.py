@@ -15,6 +15,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 
+from mtnet_jax import files
 from mtnet_jax.data import encoding, records
 from mtnet_jax.data.records import Example
 from mtnet_jax.data.video import VideoError, VideoReader
@@ -44,7 +45,7 @@ class Shard:
   """A record file that is to be; picklable.
 
   Attributes:
-    path: of the file.
+    path: the record file.
     examples: the videos that go into it, by their paths.
     form: see there.
     inputs: a hash that changes whenever the file would.
@@ -134,8 +135,7 @@ def write_json(path: pathlib.Path, content: Mapping) -> None:
   Raises:
     OSError: it cannot be written.
   """
-  with records.replacing(path) as partial:
-    partial.write_text(json.dumps(content, indent=1), 'utf-8')
+  files.write_text(path, json.dumps(content, indent=1))
 
 
 def _try_all(

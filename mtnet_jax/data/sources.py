@@ -24,8 +24,20 @@ CSV_NAME = 'clips.csv'
 LABELS_NAME = 'labels.txt'
 
 VIDEO_SUFFIXES = (
-  *('.3gp', '.avi', '.flv', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg'),
-  *('.mts', '.ogv', '.ts', '.webm', '.wmv'),
+  '.3gp',
+  '.avi',
+  '.flv',
+  '.m4v',
+  '.mkv',
+  '.mov',
+  '.mp4',
+  '.mpeg',
+  '.mpg',
+  '.mts',
+  '.ogv',
+  '.ts',
+  '.webm',
+  '.wmv',
 )
 _MAX_NAMED = 10  # classes in a warning
 _REQUIRED_COLUMNS = ('path', 'label', 'split')
@@ -70,7 +82,8 @@ def open_source(directory: str | os.PathLike, split: str) -> Source:
   """Opens a split of a data set.
 
   Args:
-    directory: as docs/data.md tells: a directory, a CSV file or 'tfds:NAME'.
+    directory: what docs/data.md describes: a directory, a CSV file or
+      'tfds:NAME'.
     split: 'train', 'val' or 'test'.
 
   Returns:
@@ -129,7 +142,7 @@ def list_videos(directory: str | os.PathLike) -> Listing:
   """Lists the videos of a directory of plain files, in a fixed order.
 
   Args:
-    directory: as docs/data.md tells, or a CSV file; not records.
+    directory: what docs/data.md describes, or a CSV file; not records.
 
   Returns:
     The videos of every split; whether the files exist is not checked.
@@ -153,13 +166,13 @@ def list_videos(directory: str | os.PathLike) -> Listing:
   numbers = number_labels(labels, path)
   splits = {
     split: tuple(
-      Example(_printable(video), numbers[name], str(path / video))
+      Example(_decoded(video), numbers[name], str(path / video))
       for name, videos in classes.items()
       for video in videos
     )
     for split, classes in by_split.items()
   }
-  labels = tuple(map(_printable, labels))
+  labels = tuple(map(_decoded, labels))
   return Listing(labels, {k: v for k, v in splits.items() if v}, str(path))
 
 
@@ -170,7 +183,7 @@ def number_labels(
 
   Args:
     labels: the classes' names.
-    path: of the file or folder that names them, for messages.
+    path: the file or folder that names them, for messages.
 
   Raises:
     UserError: a name cannot stand in a line of labels.txt, or stands twice.
@@ -188,7 +201,7 @@ def number_labels(
   return numbers
 
 
-def _printable(name: str) -> str:
+def _decoded(name: str) -> str:
   """Returns a file's name with bytes that are not UTF-8 written out: \\xe9."""
   return os.fsencode(name).decode('utf-8', 'backslashreplace')
 

@@ -47,7 +47,7 @@ class FramesReader:
 
     Args:
       frames: JPEG or PNG files, at least one.
-      name: of the video, for messages.
+      name: the video's name, for messages.
 
     Raises:
       VideoError: there is no frame.

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-Clip = UInt8[np.ndarray, 't h w c']
+Clip = UInt8[np.ndarray, 't _h _w c']
 
 
 def resize(clip: Clip, height: int, width: int) -> Clip:

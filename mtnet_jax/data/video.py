@@ -211,7 +211,7 @@ class VideoReader:
     Until the last one is there, nothing else can be read.
 
     Args:
-      short_side: as `read` takes it.
+      short_side: the short side, as `read` takes it.
 
     Yields:
       The frame's time, in seconds from the first one, exactly; and the frame,

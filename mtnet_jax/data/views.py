@@ -43,7 +43,7 @@ def read(
 
   Args:
     video: the frames.
-    indices: of the frames of i clips, from `clips.view_indices`.
+    indices: the indices of the frames of i clips, from `clips.view_indices`.
     num_crops: crops of each clip, j ≥ 1, spread along the long side; a single
       one is the middle.
     crop_size: pixels: the frames' short side is resized to this, and crops are
@@ -89,7 +89,7 @@ class ArrayReader:
     Args:
       frames: RGB, 0 to 255, at the video's own rate. May lie in a file
         (`numpy.memmap`).
-      name: of the video, for messages.
+      name: the video's name, for messages.
       fps: frames per second.
 
     Raises:

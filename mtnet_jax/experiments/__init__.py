@@ -1,1 +1,1 @@
-"""Trains the runs of a table of the thesis and compares them."""
+"""How do the runs of one of the thesis's tables compare when trained here?"""

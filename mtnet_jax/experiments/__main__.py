@@ -11,7 +11,7 @@ docs/ablations.md reads the figures. Run it from the repository's root, where
 """
 
 import pathlib
-import sys
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -20,39 +20,57 @@ from mtnet_jax import cli
 from mtnet_jax.errors import UserError
 from mtnet_jax.experiments import plan
 
-_CONFIG = cli.define_config()
-_TABLE = flags.DEFINE_enum(
-  'table', None, list(ablations.TABLES), 'Of the thesis.', required=True
-)
-_OUT = flags.DEFINE_string(
-  'out', None, 'Folder of the table; gets RUN/seed_N.', required=True
-)
-_RUNS = flags.DEFINE_list('runs', None, "Some of the table's; all if not set.")
-_SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'One run for each.')
-_REFERENCE = flags.DEFINE_string(
-  'reference', '', "Run that all are compared with; the table's own if not set."
-)
+
+def define_flags(values: flags.FlagValues) -> None:
+  """Declares the command's flags."""
+  cli.define_config(values)
+  flags.DEFINE_enum(
+    'table',
+    None,
+    list(ablations.TABLES),
+    'Of the thesis.',
+    required=True,
+    flag_values=values,
+  )
+  flags.DEFINE_string(
+    'out',
+    None,
+    'Folder of the table; gets RUN/seed_N.',
+    required=True,
+    flag_values=values,
+  )
+  flags.DEFINE_list(
+    'runs', None, "Some of the table's; all if not set.", flag_values=values
+  )
+  flags.DEFINE_list(
+    'seeds', ['0', '1', '2'], 'One run for each.', flag_values=values
+  )
+  flags.DEFINE_string(
+    'reference',
+    '',
+    "Run that all are compared with; the table's own if not set.",
+    flag_values=values,
+  )
 
 
-def main(_) -> None:
-  """Runs the table that the flags describe; exits with 1 if a run failed."""
-  config = cli.get_config(_CONFIG)
-  if not _OUT.value:
+def main(values: flags.FlagValues, _: Sequence[str]) -> int:
+  """Runs the table that the flags describe; returns 1 if a run failed."""
+  config = cli.get_config(values)
+  if not values.out:
     raise UserError('--out is empty. Name a folder for the table.')
   table = plan.make(
     config,
-    _TABLE.value,
-    pathlib.Path(_OUT.value),
-    runs=_RUNS.value,
-    seeds=_parse_seeds(_SEEDS.value),
-    reference=_REFERENCE.value,
-    given=frozenset(flags.FLAGS['config'].override_values),
+    values.table,
+    pathlib.Path(values.out),
+    runs=values.runs,
+    seeds=_parse_seeds(values.seeds),
+    reference=values.reference,
+    given=frozenset(values['config'].override_values),
   )
   # Not above: a mistake is told before jax is there.
   from mtnet_jax.experiments import runner
 
-  if runner.run(table):
-    sys.exit(1)
+  return 1 if runner.run(table) else 0
 
 
 def _parse_seeds(words: list[str]) -> list[int]:
@@ -64,5 +82,7 @@ def _parse_seeds(words: list[str]) -> list[int]:
   return [int(word) for word in words]
 
 
+COMMAND = cli.Command(main, define_flags, resumes=True)
+
 if __name__ == '__main__':
-  cli.run(main, goes_on=True)
+  cli.run(COMMAND)

@@ -9,15 +9,20 @@ from typing import Any
 import ml_collections
 
 from configs import ablations, base
-from mtnet_jax import run_folder
 from mtnet_jax.errors import UserError
+from mtnet_jax.runs import folder as run_folder
 
 _START = 'train.init_from'
 # What a run that ends comes to does not depend on these. Devices (`mesh`) are
 # not among them: BN's statistics are of a device's clips.
 _FREE = {
-  *('data.dir', 'data.num_workers', 'data.prefetch', 'data.read_attempts'),
-  *('train.stall_timeout', 'train.log_every', 'train.checkpoint_every'),
+  'data.dir',
+  'data.num_workers',
+  'data.prefetch',
+  'data.read_attempts',
+  'train.stall_timeout',
+  'train.log_every',
+  'train.checkpoint_every',
   'eval.clips_per_step',
 }
 _SEED_BITS = 32  # of what jax.random.key takes
@@ -28,7 +33,7 @@ class Job:
   """One run of a table with one seed.
 
   Attributes:
-    run: its name in the table.
+    run: the run's name in the table.
     seed: `config.seed`.
     config: what is to be trained, locked; `train.init_from` is set when the
       run before it is there.
@@ -48,9 +53,9 @@ class Plan:
   """The runs of a table that were asked for.
 
   Attributes:
-    table: of the thesis, '5.8' for instance.
+    table: a table of the thesis, '5.8' for instance.
     varies: what its runs differ in.
-    out: its folder.
+    out: the table's folder.
     against: by run, in the order of the thesis, the run that it is compared
       with: itself, where others are compared with it.
     jobs: what is to be done, in this order: the first seed of all runs first,
@@ -154,7 +159,7 @@ def check_workdir(job: Job) -> None:
   how it is loaded, how often something is saved or told.
 
   Args:
-    job: of a plan.
+    job: a job of a plan.
 
   Raises:
     UserError: it holds another; the first key that differs is named. Or its

@@ -21,7 +21,7 @@ def make_figure(table: Plan, lines: Sequence[Line]) -> Figure:
 
   Args:
     table: the plan.
-    lines: of the runs that have a seed scored, at least one.
+    lines: the lines of the runs that have a seed scored, at least one.
 
   Returns:
     The figure. At 0, 1, … from left to right stand the runs: a wide bar is the

@@ -11,12 +11,15 @@ import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from mtnet_jax import evaluation, metric_writer, run_folder
+from mtnet_jax import files
 from mtnet_jax.analysis import cost
-from mtnet_jax.evaluation import Predictions
+from mtnet_jax.evaluation.predictions import Predictions
 from mtnet_jax.experiments import plot, scored
 from mtnet_jax.experiments.plan import Job, Plan
 from mtnet_jax.experiments.summary import Line, find_missing, summarize
+from mtnet_jax.runs import folder as run_folder
+from mtnet_jax.runs import metric_writer
+from mtnet_jax.runs import model as model_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,14 +27,15 @@ class Row:
   """A run with one seed, scored.
 
   Attributes:
-    run: its name in the table.
-    seed: of the run.
+    run: the run's name in the table.
+    seed: the run's seed.
     top1: share of the videos, 0 to 1.
-    top5: likewise.
-    videos: that were scored.
-    training_seconds: of all steps, without compiling, validating and saving.
-    steps: that it was trained.
-    parameters: of the network.
+    top5: the same share for the five best classes.
+    videos: the number of videos that were scored.
+    training_seconds: the seconds of all steps, without compiling, validating
+      and saving.
+    steps: the steps that it was trained for.
+    parameters: the number of the network's parameters.
     gmacs: 1e9 multiply-adds of a training clip's forward pass.
   """
 
@@ -77,9 +81,9 @@ def write(table: Plan, failed: Mapping[tuple[str, int], str]) -> None:
     ],
   }
   text = json.dumps(summary, indent=2) + '\n'
-  scored.replace(table.out / 'summary.json', text)
+  files.write_text(table.out / 'summary.json', text)
   text = _to_markdown(table, lines, failed, missing)
-  scored.replace(table.out / 'table.md', text)
+  files.write_text(table.out / 'table.md', text)
   if lines:
     plot.draw(table, lines, table.out / 'plot.png')
 
@@ -87,8 +91,8 @@ def write(table: Plan, failed: Mapping[tuple[str, int], str]) -> None:
 def _row(job: Job, predictions: Predictions) -> Row:
   records = metric_writer.read(job.workdir / 'metrics.jsonl')
   classes = run_folder.read_class_names(job.workdir / 'labels.txt')
-  model = evaluation.build_model(job.config, len(classes))
-  costs = _cost(model, evaluation.clip_shape(job.config))
+  model = model_lib.build_model(job.config, len(classes))
+  costs = _cost(model, model_lib.training_clip_shape(job.config))
   return Row(
     run=job.run,
     seed=job.seed,
@@ -112,8 +116,10 @@ _DIGITS = {'top1': 6, 'top5': 6, 'training_seconds': 1, 'gmacs': 6}
 
 
 def _write_csv(rows: Sequence[Row], path: pathlib.Path) -> None:
-  partial = path.with_name(f'{path.name}.partial')
-  with partial.open('w', newline='', encoding='utf-8') as file:
+  with (
+    files.replacing(path) as partial,
+    partial.open('w', newline='', encoding='utf-8') as file,
+  ):
     writer = csv.DictWriter(file, [f.name for f in dataclasses.fields(Row)])
     writer.writeheader()
     for row in rows:
@@ -122,7 +128,6 @@ def _write_csv(rows: Sequence[Row], path: pathlib.Path) -> None:
         name: f'{values[name]:.{digits}f}' for name, digits in _DIGITS.items()
       }
       writer.writerow(values | rounded)
-  partial.replace(path)
 
 
 _HEAD = """# Table {table}: {varies}

@@ -13,13 +13,15 @@ from collections.abc import Iterator
 import jax
 from absl import logging
 
-from mtnet_jax import cli, evaluation, training
-from mtnet_jax.analysis import report
-from mtnet_jax.checkpoints import UnsavedError, make_workdir
 from mtnet_jax.data import pipeline
-from mtnet_jax.errors import UserError
+from mtnet_jax.errors import RESUME, UserError
+from mtnet_jax.evaluation import report, scoring
 from mtnet_jax.experiments import plan, results, scored
 from mtnet_jax.experiments.plan import Job, Plan
+from mtnet_jax.runs import model as model_lib
+from mtnet_jax.runs.checkpoints import UnsavedError
+from mtnet_jax.runs.folder import make_workdir
+from mtnet_jax.training import loop
 
 
 def run(table: Plan) -> dict[tuple[str, int], str]:
@@ -32,7 +34,7 @@ def run(table: Plan) -> dict[tuple[str, int], str]:
   on. All runs share this process: what breaks it costs no finished run.
 
   Args:
-    table: from `plan.make`.
+    table: the table from `plan.make`.
 
   Returns:
     What failed and why, by run and seed.
@@ -78,7 +80,7 @@ def run(table: Plan) -> dict[tuple[str, int], str]:
 def _check_parts(jobs: list[Job]) -> None:
   """Raises a UserError for what would stop every run, or one after hours."""
   for job in jobs:
-    evaluation.build_model(job.config, num_classes=2)
+    model_lib.build_model(job.config, num_classes=2)
   for job in jobs[:1]:  # the data of one are the data of all
     pipeline.build(job.config, 'train')
     pipeline.build_evaluation(job.config, job.config.eval.split)
@@ -91,9 +93,9 @@ def _train_and_score(job: Job, failed: dict[tuple[str, int], str]) -> None:
     config.train.init_from = str(_start_of(job, failed))
     config.lock()
   scored.unmark(job.workdir)
-  training.train(config, job.workdir)
+  loop.train(config, job.workdir)
   # The last: a choice on validation would favor runs that vary more.
-  predictions, names = evaluation.evaluate(config, job.workdir, 'last')
+  predictions, names = scoring.evaluate(config, job.workdir, 'last')
   report.write(predictions, names, job.workdir)
   steps = (job.workdir / 'checkpoints').glob('[0-9]*')
   last = max(int(path.name) for path in steps if path.name.isdecimal())
@@ -158,7 +160,7 @@ def _exit_on_sigterm() -> Iterator[None]:
   if threading.current_thread() is not threading.main_thread():
     yield  # only the main thread may handle signals
     return
-  before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(cli.RESUME))
+  before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(RESUME))
   try:
     yield
   finally:

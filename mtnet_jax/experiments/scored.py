@@ -10,19 +10,20 @@ import json
 import pathlib
 from typing import Any
 
-from mtnet_jax.analysis import predictions_file
-from mtnet_jax.evaluation import Predictions
+from mtnet_jax import files
+from mtnet_jax.evaluation import predictions_file
+from mtnet_jax.evaluation.predictions import Predictions
 
 
 def mark(workdir: pathlib.Path, step: int) -> None:
   """Notes that a run is finished, its evaluation written.
 
   Args:
-    workdir: of the run.
-    step: of its last checkpoint, which was scored.
+    workdir: the run's folder.
+    step: the step of its last checkpoint, which was scored.
   """
   finished = {'step': step, 'checkpoint': 'last', 'sha256': _digest(workdir)}
-  replace(_path(workdir), json.dumps(finished, indent=2) + '\n')
+  files.write_text(_path(workdir), json.dumps(finished, indent=2) + '\n')
 
 
 def unmark(workdir: pathlib.Path) -> None:
@@ -41,13 +42,6 @@ def read(workdir: pathlib.Path) -> Predictions | None:
   if _read_mark(workdir) is None:
     return None
   return predictions_file.read(_predictions(workdir))
-
-
-def replace(path: pathlib.Path, text: str) -> None:
-  """Writes a file in one go: readers, or a kill, find the old or the new."""
-  partial = path.with_name(f'{path.name}.partial')
-  partial.write_text(text, encoding='utf-8')
-  partial.replace(path)
 
 
 def _read_mark(workdir: pathlib.Path) -> dict[str, Any] | None:

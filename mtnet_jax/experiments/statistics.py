@@ -36,7 +36,7 @@ def pool(comparisons: Sequence[Comparison]) -> Comparison:
   seed for itself: what it says holds for these videos.
 
   Args:
-    comparisons: of one run with another, a seed each.
+    comparisons: the comparisons of one run with another, a seed each.
 
   Returns:
     The sums, and the test on them.

@@ -9,7 +9,7 @@ import numpy as np
 from mtnet_jax.analysis import significance
 from mtnet_jax.analysis.significance import Comparison, Pair
 from mtnet_jax.errors import UserError
-from mtnet_jax.evaluation import Predictions
+from mtnet_jax.evaluation.predictions import Predictions
 from mtnet_jax.experiments import statistics
 from mtnet_jax.experiments.plan import Job, Plan
 
@@ -19,10 +19,10 @@ class Line:
   """A run over its seeds.
 
   Attributes:
-    run: its name in the table.
-    seeds: that are scored.
-    top1: of each, 0 to 1, of the videos that it could score.
-    mean: of them.
+    run: the run's name in the table.
+    seeds: the seeds that are scored.
+    top1: the top-1 of each seed, 0 to 1, of the videos that it could score.
+    mean: the mean of `top1`.
     seed_interval: half of the 95 % interval over seeds: what training again
       could change. None for a single one.
     video_interval: half of the 95 % interval over videos: what other videos
@@ -30,7 +30,8 @@ class Line:
     against: the run that it is compared with; itself: with none.
     comparison: with that one (a), on the videos that both could score; the
       counts summed over the seeds of both.
-    holm_p: its p-value, corrected for all comparisons of the table.
+    holm_p: the comparison's p-value, corrected for all comparisons of the
+      table.
   """
 
   run: str

@@ -1,1 +1,1 @@
-"""Why a network gave a class: tubes, pyramids, and whether to believe them."""
+"""Why did a network choose a class, and is the explanation to be believed?"""

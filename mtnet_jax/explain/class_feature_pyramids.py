@@ -31,17 +31,17 @@ from mtnet_jax.explain.network_layers import (
   find_kernels,
   inflate,
   inflate_branches,
-  keep,
   layer_chain,
   multiply,
   normalize,
   score_inputs,
+  select_channels,
   sort_importance,
 )
 from mtnet_jax.explain.recording import record
 from mtnet_jax.explain.saliency_tubes import saliency_tube
-from mtnet_jax.layers import precision
 from mtnet_jax.models.mtnet import MTNet
+from mtnet_jax.ops import precision
 from mtnet_jax.typing import Array, Float
 
 MODES = ('layer', 'feature')
@@ -58,10 +58,10 @@ class Edge:
   """From a channel to one below it.
 
   Attributes:
-    level: of the source, 0 for the last activations.
-    source: its channel, or `WHOLE_SET`.
+    level: the source's level, 0 for the last activations.
+    source: the source's channel, or `WHOLE_SET`.
     target: channel of level `level + span`.
-    importance: of the target to the source, in [0, 1].
+    importance: the importance of the target to the source, in [0, 1].
     via: `'kernel'`, or `'residual'` where it is a residual connection's.
     span: levels that it goes down: 1, or the layers of a residual block.
   """
@@ -81,7 +81,8 @@ class Level:
   Attributes:
     layer: path of the layer that made them.
     num_channels: kept or not.
-    importance: of each kept channel, in (0, 1], the largest first.
+    importance: the importance of each kept channel, in (0, 1], the largest
+      first.
   """
 
   layer: str
@@ -123,7 +124,7 @@ class Observation:
   Attributes:
     logits: float32 `(k,)`.
     features: means of the last activations, `(C',)`.
-    steps: from the last layer down.
+    steps: the steps from the last layer down.
     activations: by the path of the layer that made them, `(t, h, w, c)` on the
       device; of every level.
     endpoints: what the network returned besides, of `n` = 1.
@@ -148,7 +149,7 @@ def class_feature_pyramid(
   """Returns a class's pyramid and a tube for each of its levels.
 
   Args:
-    model: from `mtnet_jax.models.build`.
+    model: a network from `mtnet_jax.models.build`.
     variables: the model's.
     clip: one clip, normalised.
     label: the class; None: the predicted one.
@@ -276,7 +277,7 @@ def build(
   check_threshold(threshold)
   row = np.float64(class_row(params, observation.features, label))
   _check_finite(row)
-  start = keep(normalize(row * observation.features), threshold)
+  start = select_channels(normalize(row * observation.features), threshold)
   kept, edges = step_back(start, observation.steps, mode, threshold)
   levels = [
     Level(path, activations.shape[-1], importance)
@@ -301,7 +302,7 @@ def step_back(
 
   Args:
     start: the kept channels of level 0.
-    steps: from the last layer down.
+    steps: the steps from the last layer down.
     mode: one of `MODES`.
     threshold: θ.
 
@@ -336,7 +337,7 @@ def _groups(kept, mode):
 def _edges(level, source, scores, threshold, via='kernel', span=1):
   return [
     Edge(level, source, target, importance, via, span)
-    for target, importance in keep(scores, threshold).items()
+    for target, importance in select_channels(scores, threshold).items()
   ]
 
 

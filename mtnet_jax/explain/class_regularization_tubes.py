@@ -1,8 +1,4 @@
-"""What each Class Regularisation layer saw: the thesis, 6.3.3, Fig. 6.4.
-
-The thesis is A. Stergiou, *Efficient Modelling Across Time of Human Actions
-and Interactions*, 2021.
-"""
+"""What each Class Regularisation layer saw: the thesis, 6.3.3, Fig. 6.4."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +23,7 @@ def class_regularization_tubes(
   of Algorithm 1.
 
   Args:
-    params: of the network.
+    params: the network's parameters.
     endpoints: what the network returned for one clip, `n` = 1.
     label: the class, 0 to k - 1; None: of each stage the one it picked itself,
       its early prediction.

@@ -20,7 +20,7 @@ def class_row(
   0 for this clip pass nothing on.
 
   Args:
-    params: of the network.
+    params: the network's parameters.
     features: `endpoints['features']` of one clip, the means of the last
       activations.
     label: the class, 0 to k - 1.

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from mtnet_jax import preprocessing
-from mtnet_jax.errors import UserError
+from mtnet_jax.errors import UserError, printable
 from mtnet_jax.explain import class_feature_pyramids, graph_drawing
 from mtnet_jax.explain.class_regularization_tubes import (
   class_regularization_tubes,
@@ -20,8 +20,8 @@ from mtnet_jax.explain.faithfulness import faithfulness
 from mtnet_jax.explain.grad_cam import grad_cams
 from mtnet_jax.explain.network_layers import layer_chain
 from mtnet_jax.explain.saliency_tubes import interpolate, saliency_tube
-from mtnet_jax.inputs import Video, printable
 from mtnet_jax.prediction import Predictor
+from mtnet_jax.prediction.user_videos import Video
 from mtnet_jax.progress import Progress
 from mtnet_jax.typing import Float, UInt8
 
@@ -37,12 +37,14 @@ class Settings:
   Attributes:
     label: name of the class; None: the predicted one.
     methods: keys of `METHODS`, or `('all',)`: those that the network has.
-    layers: of the pyramid: steps back, or the path of the layer to go back to.
-    mode: of the pyramid, one of `class_feature_pyramids.MODES`.
-    threshold: of the pyramid, θ in [0.5, 0.731); None: the network's own.
+    layers: the depth of the pyramid: steps back, or the path of the layer to go
+      back to.
+    mode: the pyramid's mode, one of `class_feature_pyramids.MODES`.
+    threshold: the pyramid's θ in [0.5, 0.731); None: the network's own.
     at: seconds from the video's start that the clip is about; None: its middle.
-    faithfulness_steps: of the faithfulness curves; 0: none are measured.
-    seed: of what these curves leave to chance.
+    faithfulness_steps: the number of steps of the faithfulness curves; 0: none
+      are measured.
+    seed: the seed of what these curves leave to chance.
   """
 
   label: str | None = None
@@ -61,8 +63,8 @@ def explain(
   """Explains one clip of a video.
 
   Args:
-    predictor: of a run; an exported model cannot be looked into.
-    video: as the predictor takes it.
+    predictor: a run's predictor; an exported model cannot be looked into.
+    video: a video, as the predictor takes it.
     settings: how.
 
   Raises:
@@ -83,8 +85,8 @@ def explain(
   if settings.label is not None:
     label = find_label(settings.label, predictor.class_names)
   clip, seconds = predictor.central_clip(video, settings.at)
-  looking = _Looking(predictor, clip, label, settings)
-  tubes = [tube for method in methods for tube in looking.look(method)]
+  explainer = _Explainer(predictor, clip, label, settings)
+  tubes = [tube for method in methods for tube in explainer.tubes(method)]
   if settings.faithfulness_steps:
     tubes = list(_measure(predictor, clip, tubes, settings))
   return Explanation(
@@ -92,11 +94,11 @@ def explain(
     clip=clip,
     seconds=seconds,
     class_names=predictor.class_names,
-    probabilities=looking.probabilities,
-    label=looking.label,
+    probabilities=explainer.probabilities,
+    label=explainer.label,
     tubes=tuple(tubes),
-    pyramid=looking.pyramid,
-    node_tubes=looking.node_tubes,
+    pyramid=explainer.pyramid,
+    node_tubes=explainer.node_tubes,
   )
 
 
@@ -142,7 +144,7 @@ def _methods(names: Sequence[str], regularized: bool) -> list[str]:
   ]
 
 
-class _Looking:
+class _Explainer:
   """The methods, on one clip; all but Grad-CAM from one forward pass."""
 
   def __init__(
@@ -156,14 +158,14 @@ class _Looking:
     self._names, self._settings = predictor.class_names, settings
     self._shape = clip.shape[:3]
     self._clip = preprocessing.prepare(clip[None], self._model)
-    self._seen = class_feature_pyramids.observe(
+    self._observation = class_feature_pyramids.observe(
       self._model, self._variables, self._clip, settings.layers
     )
-    self.probabilities = np.asarray(jax.nn.softmax(self._seen.logits))
+    self.probabilities = np.asarray(jax.nn.softmax(self._observation.logits))
     self.label = int(self.probabilities.argmax()) if label is None else label
     self.pyramid, self.node_tubes = None, {}
 
-  def look(self, method: str) -> list[Tube]:
+  def tubes(self, method: str) -> list[Tube]:
     """Returns a method's tubes, from the first layer to the last."""
     return {
       'saliency_tubes': self._saliency_tubes,
@@ -173,8 +175,11 @@ class _Looking:
     }[method]()
 
   def _saliency_tubes(self) -> list[Tube]:
-    params, last = self._variables['params'], self._seen.endpoints['last'][0]
-    row = class_row(params, self._seen.features, self.label)
+    params, last = (
+      self._variables['params'],
+      self._observation.endpoints['last'][0],
+    )
+    row = class_row(params, self._observation.features, self.label)
     return [self._tube('saliency_tubes', 'last', saliency_tube(last, row))]
 
   def _grad_cam(self) -> list[Tube]:
@@ -190,7 +195,7 @@ class _Looking:
 
   def _class_regularization(self) -> list[Tube]:
     tubes = class_regularization_tubes(
-      self._variables['params'], self._seen.endpoints
+      self._variables['params'], self._observation.endpoints
     )
     note = 'what this layer takes the clip for, whatever is asked'
     return [
@@ -204,12 +209,12 @@ class _Looking:
     if threshold is None:
       threshold = class_feature_pyramids.default_threshold(self._model)
     self.pyramid = class_feature_pyramids.build(
-      self._seen, params, self.label, settings.mode, threshold
+      self._observation, params, self.label, settings.mode, threshold
     )
     self.node_tubes = class_feature_pyramids.channel_tubes(
-      self.pyramid, self._seen, graph_drawing.MOST_NODES
+      self.pyramid, self._observation, graph_drawing.MOST_NODES
     )
-    levels = class_feature_pyramids.level_tubes(self.pyramid, self._seen)
+    levels = class_feature_pyramids.level_tubes(self.pyramid, self._observation)
     tubes = [
       self._tube(
         'class_feature_pyramids',

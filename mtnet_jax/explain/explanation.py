@@ -94,11 +94,11 @@ class Explanation:
     title: the video's name.
     clip: uint8 `(t, h, w, 3)`, as the model saw it.
     seconds: `(t,)` of the frames in the video.
-    class_names: of all k classes.
+    class_names: the names of all k classes.
     probabilities: `(k,)` float32, of this clip.
     label: the class that is explained, 0 to k - 1.
     tubes: by method, and by layer from the first to the last.
-    pyramid: of the class, or None.
+    pyramid: the pyramid of the class, or None.
     node_tubes: low-resolution saliency `(t', h', w')` in [0, 1] of the
       pyramid's most important channels, by layer and channel.
   """

@@ -20,7 +20,7 @@ def write(found: Explanation, directory: pathlib.Path) -> pathlib.Path:
   `pyramid.png`.
 
   Args:
-    found: from `explain`.
+    found: the explanation from `explain`.
     directory: made if need be.
 
   Returns:

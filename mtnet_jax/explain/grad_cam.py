@@ -16,22 +16,10 @@ from flax import linen as nn
 
 from mtnet_jax.errors import UserError
 from mtnet_jax.explain.saliency_tubes import Shape, interpolate, stretch
-from mtnet_jax.layers import precision
+from mtnet_jax.ops import precision
 from mtnet_jax.typing import Array, Float
 
 LAYERS = ('stem', 'stage_1', 'stage_2', 'stage_3', 'stage_4', 'last')
-
-
-def grad_cam(
-  model: nn.Module,
-  variables: dict,
-  clip: Float[Array, 't h w c'],
-  label: int,
-  layer: str = 'last',
-  shape: Shape | None = None,
-) -> Float[np.ndarray, 't2 h2 w2']:
-  """Returns the Grad-CAM of a class in one layer; see `grad_cams`."""
-  return grad_cams(model, variables, clip, label, (layer,), shape)[layer]
 
 
 def grad_cams(
@@ -50,7 +38,7 @@ def grad_cams(
   SoftPool is defined by the thesis (Fig. 5.3), not the derivative.
 
   Args:
-    model: from `mtnet_jax.models.build`.
+    model: a network from `mtnet_jax.models.build`.
     variables: the model's.
     clip: normalised pixels, in the network's dtype.
     label: the class, 0 to k - 1.

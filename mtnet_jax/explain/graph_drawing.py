@@ -14,9 +14,9 @@ import matplotlib.path
 import matplotlib.patheffects
 import numpy as np
 
+from mtnet_jax.errors import printable
 from mtnet_jax.explain import overlay
 from mtnet_jax.explain.class_feature_pyramids import WHOLE_SET, Level, Pyramid
-from mtnet_jax.inputs import printable
 
 MOST_NODES = 16  # of a level: more are named by their number only
 
@@ -32,7 +32,7 @@ class Node:
   """A channel that is drawn.
 
   Attributes:
-    channel: its number in the layer.
+    channel: the channel's number in the layer.
     importance: in [0, 1].
     row: where it stands, from the top; a node has one row.
   """
@@ -47,9 +47,9 @@ class Column:
   """A level of the pyramid.
 
   Attributes:
-    layer: its name.
-    num_channels: that the layer has.
-    num_kept: of them, that the pyramid keeps.
+    layer: the layer's name.
+    num_channels: the number of channels that the layer has.
+    num_kept: the number of channels that the pyramid keeps.
     nodes: the most important kept channels, from the top.
     more_row: where the number of the others stands; None where all are drawn.
     is_source: whether lines start from the whole set of channels.
@@ -68,7 +68,7 @@ class Line:
   """An edge that is drawn.
 
   Attributes:
-    level: of the column where it starts; -1 is the class.
+    level: the level of the column where it starts; -1 is the class.
     source: the channel that it starts from; `WHOLE_SET`: also the class;
       None: one of the channels that are not drawn.
     start: the row there.
@@ -95,8 +95,8 @@ class Layout:
 
   Attributes:
     columns: a level each, from the classes to the first.
-    lines: from the least important to the most.
-    num_rows: of the highest column.
+    lines: the lines, from the least important to the most.
+    num_rows: the rows of the highest column.
   """
 
   columns: tuple[Column, ...]
@@ -114,8 +114,8 @@ def layout(pyramid: Pyramid, most_nodes: int = MOST_NODES) -> Layout:
 
   Args:
     pyramid: levels, and the edges between them.
-    most_nodes: of a level, ≥ 1. A line from another channel starts at the
-      number of these; one to another channel is left out.
+    most_nodes: the most nodes of a level, ≥ 1. A line from another channel
+      starts at the number of these; one to another channel is left out.
   """
   heights = [
     min(len(level.importance), most_nodes)
@@ -195,8 +195,8 @@ def draw(
 
   Args:
     pyramid: levels, and the edges between them.
-    class_name: of the class that it explains.
-    path: of the PNG.
+    class_name: the name of the class that it explains.
+    path: the PNG to write.
 
   Raises:
     UserError: the file cannot be written.

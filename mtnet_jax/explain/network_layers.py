@@ -33,7 +33,7 @@ class Layer:
   """A layer, and the residual connection that ends with it.
 
   Attributes:
-    path: of its module, `stage_4_block_7/project` for instance.
+    path: the path of its module, `stage_4_block_7/project` for instance.
     block: layers of the residual block whose last it is; 0: it is none's last.
     shortcut: path of the projection of that block's residual connection; None:
       the connection is the identity.
@@ -51,7 +51,7 @@ def layer_chain(params: Mapping[str, Any]) -> tuple[Layer, ...]:
   `shortcut` of the layer that ends their block.
 
   Args:
-    params: of a network of `mtnet_jax.models`, or their shapes.
+    params: the parameters of a network of `mtnet_jax.models`, or their shapes.
   """
   blocks = sorted(
     (name for name in params if _BLOCK.fullmatch(name)),
@@ -88,7 +88,7 @@ def count_steps(chain: Sequence[Layer], layers: int | str) -> int:
 
   Args:
     chain: the layers from the last to the first.
-    layers: that many steps, or the path of the layer that they lead to.
+    layers: the number of steps, or the path of the layer that they lead to.
 
   Raises:
     UserError: less than one step, or no such layer.
@@ -118,8 +118,8 @@ def find_kernels(params: Mapping[str, Any], path: str) -> dict[str, Array]:
   has; the others are `prolonged` and `pointwise`.
 
   Args:
-    params: of the network.
-    path: of the layer, or of a shortcut.
+    params: the network's parameters.
+    path: the path of the layer, or of a shortcut.
   """
   for name in path.split('/'):
     params = params[name]
@@ -148,8 +148,8 @@ def inflate(
   """Returns kernels of the full width of their input.
 
   Args:
-    means: of the kernels over space and time; r is 1 where the convolution is
-      channel-separated, else all inputs.
+    means: the means of the kernels over space and time; r is 1 where the
+      convolution is channel-separated, else all inputs.
     num_inputs: channels of the layer's input.
     first: the input channel that the first of channel-separated kernels reads.
   """
@@ -168,7 +168,8 @@ def inflate_branches(
   """Returns the full-width kernels of a layer's branches.
 
   Args:
-    means: of its kernels over space and time, by `find_kernels`'s names.
+    means: the means of its kernels over space and time, by `find_kernels`'s
+      names.
     num_inputs: channels of the layer's input.
   """
   num_local = means['local'].shape[-1]
@@ -188,7 +189,7 @@ class Step(NamedTuple):
     kernels: by branch, see `find_kernels`.
     inputs: means of what it reads, `(c,)`.
     outputs: means of what it makes, before any gate or residual sum, `(f,)`.
-    shortcut: of the residual block that ends with it, or None.
+    shortcut: the shortcut of the residual block that ends with it, or None.
   """
 
   layer: Layer
@@ -239,7 +240,7 @@ def _prolonged_routes(step, chosen, threshold):
   direct = multiply(kernels['prolonged'], inputs, chosen)
   num_local = kernels['local'].weights.shape[1]
   found = multiply(kernels['pointwise'], step.outputs[:num_local], chosen)
-  via = np.array(sorted(keep(normalize(found), threshold)), int)
+  via = np.array(sorted(select_channels(normalize(found), threshold)), int)
   if not via.size:
     return direct, np.full_like(direct, np.nan)
   return direct, multiply(kernels['local'], inputs, via)
@@ -276,7 +277,9 @@ def normalize(scores: Float[np.ndarray, ' c']) -> Float[np.ndarray, ' c']:
   return np.where(np.isnan(scores), np.nan, float(candidates.size == 1))
 
 
-def keep(scores: Float[np.ndarray, ' c'], threshold: float) -> Importance:
+def select_channels(
+  scores: Float[np.ndarray, ' c'], threshold: float
+) -> Importance:
   """Returns the channels whose sigmoid exceeds θ, the most important first.
 
   Args:

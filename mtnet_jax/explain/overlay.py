@@ -15,8 +15,7 @@ import matplotlib.figure
 import numpy as np
 import PIL.Image  # matplotlib brings it
 
-from mtnet_jax.errors import UserError
-from mtnet_jax.inputs import printable
+from mtnet_jax.errors import UserError, printable
 from mtnet_jax.typing import Float, UInt8
 
 _LARGE = 256  # pixels: smaller frames are magnified, by whole numbers, up to it
@@ -52,8 +51,8 @@ def blend(
   Args:
     clip: the frames.
     saliency: in [0, 1]; also the opacity of its color, times `strength`.
-    strength: of the colors, from 0 (none) to 1 (they alone are seen where the
-      saliency is 1).
+    strength: the strength of the colors, from 0 (none) to 1 (they alone are
+      seen where the saliency is 1).
 
   Raises:
     UserError: `strength` is outside [0, 1].
@@ -74,7 +73,7 @@ def frame_rate(seconds: Float[np.ndarray, ' t']) -> float:
   """Returns the frames a second at which a clip is shown, at least 4.
 
   Args:
-    seconds: of the frames in the video.
+    seconds: the frames' times in the video.
   """
   span = float(np.max(seconds) - np.min(seconds))
   if span <= 0:
@@ -94,9 +93,9 @@ def write_mp4(
   their number is odd: colors are stored for every second pixel.
 
   Args:
-    frames: from `blend`.
-    seconds: of the frames in the video.
-    path: of the MP4.
+    frames: the frames from `blend`.
+    seconds: the frames' times in the video.
+    path: the MP4 to write.
 
   Raises:
     UserError: the file cannot be written.
@@ -133,9 +132,9 @@ def write_gif(
   magnified. All share one palette, so that colors do not flicker.
 
   Args:
-    frames: from `blend`.
-    seconds: of the frames in the video.
-    path: of the GIF.
+    frames: the frames from `blend`.
+    seconds: the frames' times in the video.
+    path: the GIF to write.
 
   Raises:
     UserError: the file cannot be written.
@@ -175,8 +174,8 @@ def write_strip(
   Args:
     clip: the plain frames. Of more than 16, 16 spread evenly are drawn.
     overlaid: the same from `blend`, by the words above them.
-    seconds: of the frames in the video, written above them.
-    path: of the PNG.
+    seconds: the frames' times in the video, written above them.
+    path: the PNG to write.
     title: one line above all.
 
   Raises:
@@ -212,7 +211,7 @@ def writing(path: str | pathlib.Path) -> Iterator[None]:
   """Makes the folder of a file that is about to be written.
 
   Args:
-    path: of the file.
+    path: the file to write.
 
   Raises:
     UserError: the folder cannot be made, or what is done within the context

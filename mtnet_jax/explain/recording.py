@@ -25,14 +25,14 @@ def record(
   Compiled once for each network, shape of clips and `whole`.
 
   Args:
-    model: from `mtnet_jax.models.build`.
+    model: a network from `mtnet_jax.models.build`.
     variables: the model's.
     clips: normalised pixels, in the network's dtype.
     whole: paths of the modules to keep, as `stage_4_block_7/project`.
 
   Returns:
-    The logits, the endpoints, and by path the `input` and `output` of each
-    module: its first argument and its (first) result.
+    The logits, the endpoints, and by path what each module took and gave:
+    `input`, the first argument, and `output`, the (first) result.
 
   Raises:
     UserError: the network has no module of that path.
@@ -44,7 +44,7 @@ def record(
 def _record(model, paths, variables, clips):
   seen, recorded = [], {}
 
-  def keep(run, args, kwargs, context):
+  def record_call(run, args, kwargs, context):
     result = run(*args, **kwargs)
     if context.method_name == '__call__':
       path = '/'.join(context.module.path)
@@ -54,7 +54,7 @@ def _record(model, paths, variables, clips):
         recorded[path] = {'input': args[0], 'output': output}
     return result
 
-  with nn.intercept_methods(keep):
+  with nn.intercept_methods(record_call):
     logits, endpoints = model.apply(variables, clips, train=False)
   for path in paths:
     if path not in recorded:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
+from mtnet_jax.errors import printable
 from mtnet_jax.explain import graph_drawing, overlay
 from mtnet_jax.explain.explanation import (
   METHODS,
@@ -25,7 +26,6 @@ from mtnet_jax.explain.explanation import (
   layer_name,
 )
 from mtnet_jax.explain.saliency_tubes import interpolate
-from mtnet_jax.inputs import printable
 
 _HERE = pathlib.Path(__file__).parent
 _MOST_POINTS = 64  # of a tube's side: saliency is smooth
@@ -76,7 +76,7 @@ def verdict(faithfulness: Faithfulness, class_name: str) -> tuple[str, str]:
 
   Args:
     faithfulness: the curves and areas.
-    class_name: that they are probabilities of.
+    class_name: the class that they are probabilities of.
 
   Returns:
     'believe', 'doubt', 'chance' or 'unclear'; and the sentences.
@@ -270,7 +270,7 @@ def _map(saliency: np.ndarray, most_points: int) -> dict:
 
   Args:
     saliency: `(t, h, w)` in [0, 1], of the clip's frames.
-    most_points: of a side of the map.
+    most_points: the points of a side of the map.
   """
   _, h, w = saliency.shape
   shrink = min(1, most_points / max(h, w))

@@ -1,9 +1,6 @@
 """Saliency Tubes: where and when the evidence for a class lies.
 
 Source: the thesis, section 7.4, Fig. 7.4.
-
-The thesis is A. Stergiou, *Efficient Modelling Across Time of Human Actions
-and Interactions*, 2021.
 """
 
 import functools
@@ -12,14 +9,14 @@ import numpy as np
 from scipy import ndimage
 
 from mtnet_jax.errors import UserError
-from mtnet_jax.typing import Float
+from mtnet_jax.typing import Array, Float
 
 Shape = tuple[int, int, int]
 
 
 def saliency_tube(
-  activations: Float[np.ndarray, 't h w c'],
-  class_weights: Float[np.ndarray, ' c'],
+  activations: Float[Array, 't h w c'],
+  class_weights: Float[Array, ' c'],
   shape: Shape | None = None,
   threshold: float = 0.0,
 ) -> Float[np.ndarray, 't2 h2 w2']:
@@ -55,7 +52,7 @@ def saliency_tube(
 
 
 def stretch(
-  x: Float[np.ndarray, '*d'], axis: tuple[int, ...] | None = None
+  x: Float[Array, '*d'], axis: tuple[int, ...] | None = None
 ) -> Float[np.ndarray, '*d']:
   """Returns x brought to [0, 1] by its least and greatest value.
 
@@ -70,7 +67,7 @@ def stretch(
 
 
 def interpolate(
-  saliency: Float[np.ndarray, 't h w'], shape: Shape | None
+  saliency: Float[Array, 't h w'], shape: Shape | None
 ) -> Float[np.ndarray, 't2 h2 w2']:
   """Returns saliency at another resolution, float32, clipped to [0, 1].
 

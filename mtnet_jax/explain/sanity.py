@@ -39,15 +39,21 @@ from mtnet_jax.explain.recording import record
 from mtnet_jax.explain.saliency_tubes import saliency_tube
 from mtnet_jax.prediction import Predictor
 from mtnet_jax.progress import Progress
-from mtnet_jax.typing import Float, UInt8
+from mtnet_jax.typing import Float, Real, UInt8
 
 BOXES = 'boxes.npz'
 _RESAMPLES = 2_000
 _OTHERS = 5  # whose boxes each map is laid on, too
 _COLUMNS = '{:<12} {:<28} {:>8} {:>8} {:>6} {:>13} {:>6} {:>13}'
 _HEAD = _COLUMNS.format(
-  *('network', 'method, layer', 'in boxes', 'picture', 'ratio', '95 %'),
-  *('gain', '95 %'),
+  'network',
+  'method, layer',
+  'in boxes',
+  'picture',
+  'ratio',
+  '95 %',
+  'gain',
+  '95 %',
 )
 
 
@@ -56,12 +62,12 @@ class Sample:
   """A clip whose actors' places are known.
 
   Attributes:
-    clip: as the model sees it.
+    clip: the clip as the model sees it.
     boxes: `(t, actors, 4)` of `x0, y0, x1, y1` in pixels of the clip.
   """
 
   clip: UInt8[np.ndarray, 't h w 3']
-  boxes: Float[np.ndarray, 't actors 4']
+  boxes: Real[np.ndarray, 't actors 4']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +81,7 @@ class Score:
     ratio_interval: 95 %, by resampling the videos.
     gain: ratio over that of the same maps on other videos' boxes; 1 where a map
       knows only where actors usually are.
-    gain_interval: likewise.
+    gain_interval: the 95 % interval of `gain`.
   """
 
   mass: float
@@ -87,7 +93,7 @@ class Score:
 
 
 def coverage(
-  boxes: Float[np.ndarray, 't actors 4'], shape: tuple[int, int]
+  boxes: Real[np.ndarray, 't actors 4'], shape: tuple[int, int]
 ) -> Float[np.ndarray, 't h w']:
   """Returns how much of each pixel lies in a box, in [0, 1].
 
@@ -113,7 +119,7 @@ def coverage(
 
 
 def mass_in_boxes(
-  saliency: Float[np.ndarray, 't h w'], boxes: Float[np.ndarray, 't actors 4']
+  saliency: Float[np.ndarray, 't h w'], boxes: Real[np.ndarray, 't actors 4']
 ) -> tuple[float, float]:
   """Returns the share of saliency in the boxes, and that of the picture.
 
@@ -136,18 +142,18 @@ def mass_in_boxes(
 
 
 def boxes_in_view(
-  boxes: Float[np.ndarray, 't actors 4'],
+  boxes: Real[np.ndarray, 't actors 4'],
   width: int,
   height: int,
   crop_size: int,
   input_size: int,
-) -> Float[np.ndarray, 't actors 4']:
+) -> Real[np.ndarray, 't actors 4']:
   """Returns boxes of a video's pixels in those of evaluation's middle crop.
 
   Args:
     boxes: `x0, y0, x1, y1` in pixels of the video.
-    width: of the video, pixels.
-    height: of the video, pixels.
+    width: the video's width in pixels.
+    height: the video's height in pixels.
     crop_size: what the shorter side is resized to, and the crop's side.
     input_size: what the crop is resized to.
 
@@ -169,10 +175,10 @@ def read_samples(
   """Reads the central views of videos evenly spread over a split.
 
   Args:
-    predictor: of the run, which says what a view is.
+    predictor: the run's predictor, which says what a view is.
     data: the data set's directory.
-    split: of the videos.
-    count: of the videos at most.
+    split: the split of the videos.
+    count: the number of videos at most.
 
   Raises:
     UserError: the data set has no boxes, or of that split less than two.
@@ -219,7 +225,7 @@ def saliency_maps(
   """Returns the saliency of the predicted class by method and layer.
 
   Args:
-    model: from `mtnet_jax.models.build`.
+    model: a network from `mtnet_jax.models.build`.
     variables: the model's.
     clip: RGB, 0 to 255.
   """
@@ -245,15 +251,15 @@ def saliency_maps(
 
 def score(
   maps: Sequence[Float[np.ndarray, 't h w']],
-  boxes: Sequence[Float[np.ndarray, 't actors 4']],
+  boxes: Sequence[Real[np.ndarray, 't actors 4']],
   rng: np.random.Generator,
 ) -> Score:
   """Scores the maps of one method, one of each of two or more videos.
 
   Args:
     maps: saliency of each video.
-    boxes: of each video.
-    rng: of the choice of other videos, and of the bootstrap.
+    boxes: the boxes of each video.
+    rng: the generator of the choice of other videos, and of the bootstrap.
   """
   count = len(maps)
   pairs = list(zip(maps, boxes, strict=True))
@@ -296,7 +302,7 @@ def networks(
   0, 1, ….
 
   Args:
-    predictor: of the run.
+    predictor: the run's predictor.
     clip_shape: `(t, h, w, 3)`.
     count: untrained networks.
   """
@@ -307,17 +313,29 @@ def networks(
     yield f'untrained {seed}', init(jax.random.key(seed), clips)
 
 
-def _define_flags() -> None:
-  flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
-  flags.DEFINE_string('data', None, "Data set with boxes.npz; else the run's.")
-  flags.DEFINE_string('split', 'test', 'Its videos.')
-  flags.DEFINE_integer('videos', 50, 'Videos, evenly spread.', 2)
-  flags.DEFINE_integer('untrained', 3, 'Untrained networks to compare with.', 0)
+def define_flags(values: flags.FlagValues) -> None:
+  """Declares the command's flags."""
+  flags.DEFINE_string(
+    'workdir', None, 'Folder of the run.', required=True, flag_values=values
+  )
+  flags.DEFINE_string(
+    'data', None, "Data set with boxes.npz; else the run's.", flag_values=values
+  )
+  flags.DEFINE_string('split', 'test', 'Its videos.', flag_values=values)
+  flags.DEFINE_integer(
+    'videos', 50, 'Videos, evenly spread.', 2, flag_values=values
+  )
+  flags.DEFINE_integer(
+    'untrained',
+    3,
+    'Untrained networks to compare with.',
+    0,
+    flag_values=values,
+  )
 
 
-def main(_) -> None:
+def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   """Prints a row for each network, method and layer."""
-  values = flags.FLAGS
   predictor = Predictor(values.workdir)
   if predictor.model is None:
     raise UserError(
@@ -350,14 +368,20 @@ def _rows(name, maps, boxes) -> list[str]:
     s = score(own, boxes, np.random.default_rng(0))
     rows.append(
       _COLUMNS.format(
-        *(name, method, f'{s.mass:.3f}', f'{s.covered:.3f}'),
-        *(f'{s.ratio:.2f}', '{:.2f} to {:.2f}'.format(*s.ratio_interval)),
-        *(f'{s.gain:.2f}', '{:.2f} to {:.2f}'.format(*s.gain_interval)),
+        name,
+        method,
+        f'{s.mass:.3f}',
+        f'{s.covered:.3f}',
+        f'{s.ratio:.2f}',
+        '{:.2f} to {:.2f}'.format(*s.ratio_interval),
+        f'{s.gain:.2f}',
+        '{:.2f} to {:.2f}'.format(*s.gain_interval),
       )
     )
   return rows
 
 
+COMMAND = cli.Command(main, define_flags)
+
 if __name__ == '__main__':
-  _define_flags()
-  cli.run(main)
+  cli.run(COMMAND)

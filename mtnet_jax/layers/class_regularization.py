@@ -3,9 +3,6 @@
 In each stage of a network the classifier's weights, mapped to the stage's
 channels, tell which class a clip looks most like so far, and the channels that
 speak for that class are kept while the others are turned down.
-
-The thesis is A. Stergiou, *Efficient Modelling Across Time of Human Actions
-and Interactions*, 2021.
 """
 
 from collections.abc import Sequence
@@ -15,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mtnet_jax.errors import UserError
-from mtnet_jax.layers import precision
+from mtnet_jax.ops import precision
 from mtnet_jax.typing import Array, Float, Int
 
 

@@ -3,9 +3,6 @@
 Most channels see the clip as it is: the local branch. The others see half its
 frames at half its size, so that one kernel covers twice the time and space: the
 prolonged branch, which also reads what the local branch found.
-
-The thesis is A. Stergiou, *Efficient Modelling Across Time of Human Actions
-and Interactions*, 2021.
 """
 
 import functools
@@ -15,14 +12,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mtnet_jax import native
 from mtnet_jax.errors import UserError
-from mtnet_jax.layers import precision
-from mtnet_jax.layers.activation import relu
 from mtnet_jax.layers.conv import Conv3D
-from mtnet_jax.layers.frame_selection import gather_frames, select_frame_indices
 from mtnet_jax.layers.norm import BatchNorm
-from mtnet_jax.layers.pooling import pool, pool_beside, split_pooling
+from mtnet_jax.ops.activation import relu
+from mtnet_jax.ops.frame_selection import gather_frames, select_frame_indices
+from mtnet_jax.ops.pooling import pool, pool_with_residual, split_pooling
+from mtnet_jax.ops.up_sample import up_sample
 from mtnet_jax.typing import Array, Float
 
 
@@ -150,7 +146,7 @@ class MTConv(nn.Module):
     """x, and every stride-th frame of it, or the given ones, down-sampled."""
     kind, selects_frames = split_pooling(self.pooling)
     if selects_frames and stride == 1:
-      return pool_beside(x, kind, frames)
+      return pool_with_residual(x, kind, frames)
     # Frames are strided before they are chosen, so that frame i of one input
     # and of the other are the same moment.
     strided = x[:, ::stride]
@@ -175,65 +171,3 @@ class MTConv(nn.Module):
     y_local, pooled_local = self._pool(y_local)
     indices = select_frame_indices(pooled_local)
     return y_local, pooled, gather_frames(pooled_local, indices)
-
-
-def up_sample(
-  x: Float[Array, 'n t h w c'], shape: tuple[int, int, int]
-) -> Float[Array, 'n t2 h2 w2 c']:
-  """Returns x interpolated trilinearly, the `I` of 5.3.
-
-  Half-pixel centers; beyond the outermost centers the nearest value holds. The
-  frames are taken as evenly spaced.
-
-  Args:
-    x: activations, any float dtype.
-    shape: frames, height and width of the result, none smaller than x's.
-  """
-  return _up_sample(x, x.shape, (x.shape[0], *shape, x.shape[-1]))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _up_sample(x, old_shape, shape):
-  if native.usable(x):
-    result = jax.ShapeDtypeStruct(shape, x.dtype)
-    return native.call('up_sample_forward', result, x)
-  # Doubling as a sum of two shifts is faster than as a matmul, but only
-  # forwards: its transpose pads and adds.
-  for axis in (1, 2, 3):
-    if shape[axis] == 2 * old_shape[axis]:
-      x = _double(x, axis)
-    else:
-      x = _resize(x, (*x.shape[:axis], shape[axis], *x.shape[axis + 1 :]))
-  return x
-
-
-def _up_sample_fwd(x, old_shape, shape):
-  return _up_sample(x, old_shape, shape), None
-
-
-def _up_sample_bwd(old_shape, shape, residuals, dy):
-  del residuals
-  x = jax.ShapeDtypeStruct(old_shape, dy.dtype)
-  if native.usable(dy):
-    return (native.call('up_sample_backward', x, dy),)
-  return jax.linear_transpose(lambda x: _resize(x, shape), x)(dy)
-
-
-_up_sample.defvjp(_up_sample_fwd, _up_sample_bwd)
-
-
-def _resize(x, shape):
-  # Wide: half precision cannot number more than 256 positions.
-  resized = jax.image.resize(precision.widen(x), shape, 'linear')
-  return resized.astype(x.dtype)
-
-
-def _double(x, axis):
-  """Doubles one axis: every new element lies a quarter step off an old one."""
-  size = x.shape[axis]
-  take = functools.partial(jax.lax.slice_in_dim, x, axis=axis)
-  before = jnp.concatenate([take(0, 1), take(0, size - 1)], axis)
-  after = jnp.concatenate([take(1, size), take(size - 1, size)], axis)
-  pairs = [0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after]
-  shape = (*x.shape[:axis], 2 * size, *x.shape[axis + 1 :])
-  return jnp.stack(pairs, axis + 1).reshape(shape)

@@ -4,17 +4,16 @@ A clip's activations are pooled over space, a recurrent network follows the
 pooled vectors through time, and its hidden states scale the activations. A gate
 lets this happen only in clips whose pooled vectors and hidden states agree on
 the order of frames: that are cycle consistent.
-
-The thesis is A. Stergiou, *Efficient Modelling Across Time of Human Actions
-and Interactions*, 2021.
 """
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mtnet_jax.layers import precision, recurrent, sums
-from mtnet_jax.layers.activation import scale_and_activate
+from mtnet_jax.layers import recurrent
+from mtnet_jax.ops import precision
+from mtnet_jax.ops.activation import scale_and_activate
+from mtnet_jax.ops.mean import mean
 from mtnet_jax.typing import Array, Bool, Float
 
 
@@ -99,14 +98,16 @@ class SqueezeAndRecursion(nn.Module):
     `gate=False`, and for a single frame. No gradient flows through a decision.
     """
     _, t, _, _, c = x.shape
-    pooled = sums.mean(x, 2)  # n t c
+    pooled = mean(x, 2)  # n t c
     hidden = recurrent.build(self.cell, c, self.num_layers, name='recurrence')(
       pooled
     )
     gain = hidden[:, :, None, None, :]
-    fused = scale_and_activate(x, gain, 0.0, None, x.dtype)
+    fused = scale_and_activate(x, gain, None, None, x.dtype)
     if not self.gate or t == 1:
       return fused, None
-    is_open = cycle_consistent(*jax.lax.stop_gradient((pooled, hidden)))
+    is_open = cycle_consistent(
+      jax.lax.stop_gradient(pooled), jax.lax.stop_gradient(hidden)
+    )
     out = jnp.where(is_open[:, None, None, None, None], fused, x)
     return out, jnp.mean(is_open, dtype=jnp.float32)

@@ -10,12 +10,11 @@ import difflib
 import types
 from collections.abc import Mapping
 
-import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from mtnet_jax.errors import UserError
 from mtnet_jax.models import mtnet, resnet3d
+from mtnet_jax.models.network import option_names
 
 NAMES = (*mtnet.VARIANTS, *resnet3d.VARIANTS)
 
@@ -45,21 +44,18 @@ def build(name: str, num_classes: int, **overrides) -> nn.Module:
   """Returns a network.
 
   `model.apply(variables, clips, train=False)` returns `(logits, endpoints)`:
-  float32 `(n, num_classes)`, and a dict with `stem`, `stage_1` … `stage_4`,
-  `last`, `features`; `early_predictions`, the int32 class that Class
+  float32 `(n, num_classes)`, and a dict with the activations `stem`, `stage_1`
+  … `stage_4`, each as the next stage sees it, and `last`; `features`, the
+  float32 mean of `last`; `early_predictions`, the int32 class that Class
   Regularisation picks for each clip by stage; and `gate_open`, the share of
-  open gates by block.
+  open gates by block, without the blocks that have no gate or a single frame.
 
   Args:
     name: one of `NAMES`.
-    num_classes: classes, at least 1.
-    **overrides: fields of the network other than its variant's. All have
-      `class_regularization`, `affection_rates`, `dropout`, `dtype`,
-      `norm_batch_size`, `freeze_norm`, `input_mean`, `input_std`; MTNet, X3D
-      and mt_r3d_50 also `local_ratio`, `pooling`, `shared_selection`; MTNet and
-      X3D besides these `temporal_kernels`, `repeat_edges`, `recurrence`,
-      `cell`, `gate`, `norm_all_shortcuts`; SRTG networks `placement`, `cell`,
-      `gate`; all 3-D ResNets `stage_features`, `stem_frames`, `stem_pool`.
+    num_classes: number of classes, at least 1.
+    **overrides: options of the network other than its variant's. The classes
+      `Network`, `MTNet` and `ResNet3D` explain them; `override_names` says
+      which ones a network has.
 
   Raises:
     UserError: an unknown name, an override that the network does not have, or
@@ -71,17 +67,13 @@ def build(name: str, num_classes: int, **overrides) -> nn.Module:
     raise UserError(
       f'Unknown model (={name!r}).{hint} There are {", ".join(NAMES)}.'
     )
-  allowed = _overrides(name)
+  allowed = override_names(name)
   for key in overrides:
     if key not in allowed:
       raise UserError(
         f'{name} has no override {key!r}. It has '
         f'{", ".join(map(repr, allowed))}.'
       )
-  _check_range('num_classes', num_classes, num_classes >= 1, 'at least 1')
-  for key, (valid, allowed) in _RANGES.items():
-    if key in overrides:
-      _check_range(key, overrides[key], valid(overrides[key]), allowed)
   if 'affection_rates' in overrides and not overrides.get(
     'class_regularization'
   ):
@@ -90,8 +82,6 @@ def build(name: str, num_classes: int, **overrides) -> nn.Module:
       'Regularisation, which this network has not: set '
       'class_regularization=True, or leave them out.'
     )
-  if 'dtype' in overrides:
-    overrides['dtype'] = _float_dtype(overrides['dtype'])
   if name in mtnet.VARIANTS:
     return mtnet.MTNet(num_classes, **{**mtnet.VARIANTS[name], **overrides})
   return resnet3d.ResNet3D(
@@ -99,72 +89,13 @@ def build(name: str, num_classes: int, **overrides) -> nn.Module:
   )
 
 
-def _overrides(name):
-  common = (
-    'class_regularization',
-    'affection_rates',
-    'dropout',
-    'dtype',
-    'norm_batch_size',
-    'freeze_norm',
-    'input_mean',
-    'input_std',
-    'rematerialize',
-  )
-  mtconv = ('local_ratio', 'pooling', 'shared_selection')
+def override_names(name: str) -> tuple[str, ...]:
+  """Returns the overrides that `build` takes for a network.
+
+  Args:
+    name: one of `NAMES`.
+  """
   if name in mtnet.VARIANTS:
-    frames = ('temporal_kernels', 'repeat_edges')
-    recurrence = ('recurrence', 'cell', 'gate')
-    return (*common, *mtconv, *frames, *recurrence, 'norm_all_shortcuts')
-  common += ('stage_features', 'stem_frames', 'stem_pool')
-  if name.startswith('srtg_'):
-    return (*common, 'placement', 'cell', 'gate')
-  return (*common, *mtconv) if name.startswith('mt_') else common
-
-
-def _is_color(value):
-  """Whether these are numbers above 0, one of each channel."""
-  return (
-    isinstance(value, tuple)
-    and len(value) == 3
-    and all(isinstance(v, int | float) and v > 0 for v in value)
-  )
-
-
-_COLOR = (_is_color, 'three numbers above 0, in units of [0, 1] brightness')
-# What an override may be, and the same in words.
-_RANGES = types.MappingProxyType(
-  {
-    'dropout': (lambda rate: 0 <= rate < 1, 'in [0, 1)'),
-    'norm_batch_size': (lambda size: size >= 0, '0 or more clips'),
-    'stage_features': (
-      lambda widths: (
-        len(widths) == 4 and all(type(w) is int and w >= 1 for w in widths)
-      ),
-      'the channels of 4 stages, (64, 128, 256, 512) for instance',
-    ),
-    'stem_frames': (lambda frames: frames >= 1, 'at least 1'),
-    'input_mean': _COLOR,
-    'input_std': _COLOR,
-  }
-)
-
-
-def _float_dtype(dtype):
-  allowed = ('float32', 'bfloat16', 'float16', 'float64')
-  try:
-    dtype = jnp.dtype(dtype)
-  except TypeError:
-    pass  # A misspelled name; told below.
-  _check_range('dtype', dtype, str(dtype) in allowed, f'one of {allowed}')
-  if dtype == jnp.float64 and not jax.config.jax_enable_x64:
-    raise UserError(
-      '`dtype` (=float64) needs 64 bits: set JAX_ENABLE_X64=1, or choose '
-      'float32.'
-    )
-  return dtype
-
-
-def _check_range(name, value, valid, allowed):
-  if not valid:
-    raise UserError(f'`{name}` (={value}) must be {allowed}.')
+    return option_names(mtnet.MTNet)
+  unread = resnet3d.unread_options(resnet3d.VARIANTS[name])
+  return tuple(n for n in option_names(resnet3d.ResNet3D) if n not in unread)

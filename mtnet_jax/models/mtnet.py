@@ -3,38 +3,28 @@
 An MTNet is an X3D network (C. Feichtenhofer, *X3D*, 2020) whose convolutions
 are Multi-Temporal and whose squeeze-and-excitation is Squeeze and Recursion.
 One module is both; the table below says which parts each network has.
-
-The thesis is A. Stergiou, *Efficient Modelling Across Time of Human Actions
-and Interactions*, 2021.
 """
 
+import dataclasses
 import functools
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
-from mtnet_jax.layers import recurrent, sums
-from mtnet_jax.layers.activation import relu, scale_and_activate, swish
-from mtnet_jax.layers.class_regularization import (
-  ClassRegularization,
-  check_affection_rates,
-)
 from mtnet_jax.layers.classifier import Classifier
-from mtnet_jax.layers.conv import Conv3D
-from mtnet_jax.layers.mtconv import MTConv, branch_features
-from mtnet_jax.layers.norm import BatchNorm
-from mtnet_jax.layers.pooling import split_pooling
 from mtnet_jax.layers.srtg import SqueezeAndRecursion
-from mtnet_jax.models import repetition
+from mtnet_jax.models.network import Network, check_clips
+from mtnet_jax.ops.activation import relu, scale_and_activate, swish
+from mtnet_jax.ops.mean import mean
+from mtnet_jax.ops.recurrence import find_cell
 from mtnet_jax.typing import Array, Float
 
-_STAGES = ((54, 24), (108, 48), (216, 96), (432, 192))
-_SMALL = (3, 5, 11, 7)
-_LARGE = (5, 10, 25, 15)
+_WIDTHS = ((54, 24), (108, 48), (216, 96), (432, 192))
+# Blocks of each stage.
+_MEDIUM_DEPTH = (3, 5, 11, 7)
+_LARGE_DEPTH = (5, 10, 25, 15)
 
 
 def _row(**fields) -> Mapping[str, Any]:
@@ -57,149 +47,106 @@ VARIANTS = _row(
     head_features=(96, 128),
     repeat_edges=True,
   ),
-  mtnet_s=_row(blocks=_SMALL),
-  mtnet_m=_row(blocks=_SMALL),
-  mtnet_l=_row(blocks=_LARGE),
-  x3d_xs=_row(blocks=_SMALL, **_X3D),
-  x3d_s=_row(blocks=_SMALL, **_X3D),
-  x3d_m=_row(blocks=_SMALL, **_X3D),
-  x3d_l=_row(blocks=_LARGE, **_X3D),
+  mtnet_s=_row(blocks=_MEDIUM_DEPTH),
+  mtnet_m=_row(blocks=_MEDIUM_DEPTH),
+  mtnet_l=_row(blocks=_LARGE_DEPTH),
+  x3d_xs=_row(blocks=_MEDIUM_DEPTH, **_X3D),
+  x3d_s=_row(blocks=_MEDIUM_DEPTH, **_X3D),
+  x3d_m=_row(blocks=_MEDIUM_DEPTH, **_X3D),
+  x3d_l=_row(blocks=_LARGE_DEPTH, **_X3D),
 )
 
 
-class MTNet(nn.Module):
+class MTNet(Network):
   """Multi-Temporal network, or the X3D that it builds on.
 
   Submodules: `stem_spatial`, `stem_temporal`, `stem_norm`, then
   `stage_{i}_block_{j}` counted from 1, `head`, `head_norm`, `linear`,
   `classifier`; with Class Regularisation `class_regularization_{i}`.
 
+  It has the attributes of `Network` too.
+
   Attributes:
-    num_classes: classes.
-    blocks: blocks of each stage.
+    blocks: number of blocks of each stage.
     stem_features: channels of the stem.
     stages: inner and outer width of each stage's blocks.
     head_features: channels of the head's convolution and of its linear layer.
-    local_ratio: MTConv's δ in (0, 1]; 1: plain convolutions.
-    pooling: of MTConv's prolonged branch, one of `pooling.POOLINGS`.
-    shared_selection: its two inputs keep the same frames.
+    squeeze_excitation: whether every other block of a stage has X3D's own.
+    separated_activation: activation after the channel-separated convolution.
     temporal_kernels: False gives every kernel a temporal extent of 1. With
       `recurrence=False` and `pooling='avg'` too, a clip of an even number of
       frames and its reversal have the same logits: a control for what is known
       of time. Frame selection breaks ties towards the earlier frame, and so
       tells a clip that begins and ends with stills from its reversal.
-    repeat_edges: beyond a clip's ends its frames go on, rather than zeros.
-      Zeros make the first and last frames unlike their neighbors whatever they
-      show, and the frame selection keeps them. MTNet-XS, whose clips are short,
-      repeats; the others have zeros, as X3D has.
-    recurrence: Squeeze and Recursion at the end of every block's branch.
-    cell: of Squeeze and Recursion.
+    repeat_edges: whether a clip's frames go on beyond its ends, rather than
+      zeros. Zeros make the first and last frames unlike their neighbors
+      whatever they show, and the frame selection keeps them. MTNet-XS, whose
+      clips are short, repeats; the others have zeros, as X3D has.
+    recurrence: whether Squeeze and Recursion ends every block's branch.
+    cell: recurrent cell of Squeeze and Recursion.
     gate: whether its cycle-consistency gate is active.
-    squeeze_excitation: X3D's own, in every other block of a stage.
-    separated_activation: after the channel-separated convolution.
-    norm_all_shortcuts: BN on every projected residual connection, not only on
-      those that change the width.
-    class_regularization: after every stage (the thesis, chapter 6).
-    affection_rates: its λ for each stage, in [0, 1].
-    dropout: before the classifier, in [0, 1).
-    dtype: of the computation; parameters, statistics and logits are float32.
-    norm_batch_size: clips that share BN statistics; 0: the whole batch.
-    freeze_norm: normalise by the moving statistics in training too.
-    input_mean: of the brightness in [0, 1] by channel that `preprocessing`
-      normalises clips with, not the network itself.
-    input_std: the deviation likewise.
-    rematerialize: in training the backward pass computes each block again from
-      its input: less memory for about a third more work.
+    norm_all_shortcuts: whether BN follows every projected residual connection,
+      not only those that change the width.
   """
 
-  num_classes: int
   blocks: tuple[int, ...]
   stem_features: int = 24
-  stages: tuple[tuple[int, int], ...] = _STAGES
+  stages: tuple[tuple[int, int], ...] = _WIDTHS
   head_features: tuple[int, int] = (432, 2048)
-  local_ratio: float = 7 / 8
-  pooling: str = 'softpool+cos'
-  shared_selection: bool = True
+  squeeze_excitation: bool = False
+  separated_activation: Callable[[Array], Array] = relu
+  _: dataclasses.KW_ONLY
+  dropout: float = 0.5
   temporal_kernels: bool = True
   repeat_edges: bool = False
   recurrence: bool = True
   cell: str = 'gru'
   gate: bool = False
-  squeeze_excitation: bool = False
-  separated_activation: Callable[[Array], Array] = relu
   norm_all_shortcuts: bool = False
-  class_regularization: bool = False
-  affection_rates: tuple[float, ...] = (0.9, 0.8, 0.7, 0.6)
-  dropout: float = 0.5
-  dtype: jax.typing.DTypeLike = jnp.float32
-  norm_batch_size: int = 0
-  freeze_norm: bool = False
-  input_mean: tuple[float, ...] = (0.45,) * 3
-  input_std: tuple[float, ...] = (0.225,) * 3
-  rematerialize: bool = False
 
   def __post_init__(self):
-    recurrent.find_cell(self.cell)
-    split_pooling(self.pooling)
-    for widths in self.stages:
-      branch_features(min(widths), self.local_ratio)
-    if self.class_regularization:
-      check_affection_rates(self.affection_rates, len(self.stages))
+    find_cell(self.cell)
+    self.check_stages([min(widths) for widths in self.stages])
     super().__post_init__()
 
   @nn.compact
   def __call__(
-    self, clips: Float[Array, 'n t h w c'], *, train: bool = False
+    self, clips: Float[Array, '...'], *, train: bool = False
   ) -> tuple[Float[Array, 'n k'], dict[str, Any]]:
-    """Returns float32 logits, and the activations by name.
+    """Returns logits and endpoints; `models.build` says which.
 
-    The names: `stem`; `stage_1` … `stage_4`, as the next stage sees them;
-    `last`, of which the head pools the mean; `features` (that mean, float32);
-    `early_predictions`, the class that Class Regularisation picks for each clip
-    by stage; and `gate_open`, the share of open gates by block, without the
-    blocks that have no gate or a single frame.
+    The endpoint `last` is what the head computes, and `features` its mean.
 
     Args:
-      clips: normalised pixels.
-      train: batch statistics, dropout and stochastic pooling's draws; needs
-        `mutable=['batch_stats']` and rngs `dropout` and `pooling`.
+      clips: normalised pixels, `(n, t, h, w, 3)`.
+      train: whether there are batch statistics, dropout and stochastic
+        pooling's draws; needs `mutable=['batch_stats']` and rngs `dropout` and
+        `pooling`.
+
+    Raises:
+      UserError: clips of another shape.
     """
-    parts = self._parts(train)
+    check_clips(clips)
+    parts = self.make_parts(train, repeat_edges=self.repeat_edges)
     conv, norm = parts['conv'], parts['norm']
+    parts['mtconv'] = self.make_mtconv(train, parts)
     classifier = Classifier(
       self.head_features[1], self.num_classes, name='classifier'
     )
     x = self._stem(clips, conv, norm)
-    shared = train and not self.is_initializing()
-    x, endpoints = self._stages(x, parts, classifier, shared)
+    x, endpoints = self.run_stages(
+      x,
+      self._make_stages(parts),
+      classifier,
+      train,
+      keep_calls=True,
+      period=2 if self.squeeze_excitation else 1,
+    )
     x = conv(self.head_features[0], (1, 1, 1), name='head')(x)
     x = norm(name='head_norm')(x, relu)
-    features = sums.mean(x, 1)  # n c
+    features = mean(x, 1)  # n c
     endpoints |= {'last': x, 'features': features}
     return classifier(self._embed(features, train)), endpoints
-
-  def _parts(self, train):
-    """What makes layers, with dtype and mode bound."""
-    parts = {
-      'conv': functools.partial(
-        Conv3D, repeat_edges=self.repeat_edges, dtype=self.dtype
-      ),
-      'norm': functools.partial(
-        BatchNorm,
-        use_running_average=self.freeze_norm or not train,
-        batch_size=self.norm_batch_size,
-        dtype=self.dtype,
-      ),
-    }
-    mtconv = functools.partial(
-      MTConv,
-      local_ratio=self.local_ratio,
-      pooling=self.pooling,
-      shared_selection=self.shared_selection,
-      train=train,
-      **parts,
-    )
-    return {**parts, 'mtconv': mtconv}
 
   def _stem(self, x, conv, norm):
     """1×3×3, then one 5×1×1 kernel a channel, BN, ReLU."""
@@ -207,27 +154,6 @@ class MTNet(nn.Module):
     x = conv(c, (1, 3, 3), (1, 2, 2), name='stem_spatial')(x)
     x = conv(c, (frames, 1, 1), groups=c, name='stem_temporal')(x)
     return norm(name='stem_norm')(x, relu)
-
-  def _stages(self, x, parts, classifier, shared):
-    """The last stage's activations, and what `__call__` tells of all."""
-    endpoints, early, gate_open = {'stem': x}, {}, {}
-    period = 2 if self.squeeze_excitation else 1
-    for i, widths in enumerate(self.stages, start=1):
-      blocks = [
-        self._block(*widths, j, parts, f'stage_{i}_block_{j}')
-        for j in range(1, self.blocks[i - 1] + 1)
-      ]
-      x, shares = repetition.run(
-        blocks, x, shared, self.rematerialize, called=True, period=period
-      )
-      gate_open |= shares
-      if self.class_regularization:
-        regularization = ClassRegularization(
-          self.affection_rates[i - 1], name=f'class_regularization_{i}'
-        )
-        x, early[f'stage_{i}'] = regularization(x, classifier.kernel.T)
-      endpoints[f'stage_{i}'] = x
-    return x, endpoints | {'early_predictions': early, 'gate_open': gate_open}
 
   def _embed(self, x, train):
     """A linear layer without bias, ReLU, dropout; float32."""
@@ -240,7 +166,17 @@ class MTNet(nn.Module):
     dropout = nn.Dropout(self.dropout, deterministic=not train, name='dropout')
     return dropout(relu(linear(x)))
 
-  def _block(self, inner, outer, j, parts, name):
+  def _make_stages(self, parts):
+    """The blocks of each stage."""
+    return [
+      [
+        self._make_block(inner, outer, j, parts, f'stage_{i}_block_{j}')
+        for j in range(1, self.blocks[i - 1] + 1)
+      ]
+      for i, (inner, outer) in enumerate(self.stages, start=1)
+    ]
+
+  def _make_block(self, inner, outer, j, parts, name):
     """The j-th block of a stage; the first halves height and width."""
     recursion = functools.partial(
       SqueezeAndRecursion, self.cell, gate=self.gate
@@ -340,11 +276,11 @@ class SqueezeExcitation(nn.Module):
   ) -> Float[Array, 'n t h w c']:
     """Returns x scaled and activated, in its dtype; the gate is float32."""
     c = x.shape[-1]
-    pooled = sums.mean(x, 1)  # n c
+    pooled = mean(x, 1)  # n c
     hidden = nn.Dense(round_width(c * self.ratio), name='reduce')(pooled)
     gate = nn.sigmoid(nn.Dense(c, name='expand')(relu(hidden)))
     gate = gate[:, None, None, None, :]
-    return scale_and_activate(x, gate, 0.0, activation, x.dtype)
+    return scale_and_activate(x, gate, None, activation, x.dtype)
 
 
 def round_width(width: float, divisor: int = 8) -> int:

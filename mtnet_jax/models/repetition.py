@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import jax
 from flax import linen as nn
-from jax.experimental.xla_metadata import set_xla_metadata
 
-from mtnet_jax import native
 from mtnet_jax.layers import norm
+from mtnet_jax.ops import forms
+from mtnet_jax.ops.calls import keep_call
 from mtnet_jax.typing import Array, Float
 
 
@@ -24,7 +24,7 @@ def run(
   shared: bool,
   rematerialize: bool,
   *,
-  called: bool = False,
+  keep_calls: bool = False,
   period: int = 1,
 ) -> tuple[Float[Array, 'n t2 h2 w2 c2'], dict[str, Float[Array, '']]]:
   """Applies a stage's blocks one after the other.
@@ -36,9 +36,9 @@ def run(
     shared: False: each block for itself, to be initialized or watched.
     rematerialize: keeps nothing but each block's input for the backward pass.
       Of shared blocks.
-    called: shared blocks are functions of the program, where it can have them.
-      Not for convolutions of rows and columns: XLA brings those of a CPU into
-      their fast form in the main function alone.
+    keep_calls: whether shared blocks stay functions of the program, where it
+      can have them. Convolutions of rows and columns should not: XLA brings
+      those of a CPU into their fast form in the main function alone.
     period: blocks from one to the next that is alike.
 
   Returns:
@@ -51,7 +51,7 @@ def run(
     if not shared:
       x, share = block(x)
     elif i <= period:
-      functions.append(_shared(block, rematerialize, called))
+      functions.append(_share(block, rematerialize, keep_calls))
       x, share = functions[i](block, x)
     else:
       x, share = functions[1 + (i - 1) % period](block, x)
@@ -60,37 +60,38 @@ def run(
   return x, shares
 
 
-def _shared(block, rematerialize, called):
+def _share(block, rematerialize, keep_calls):
   """`(block, x) -> block(x)`, one function for all blocks like this one."""
   mutable = [
     name
     for name in ('batch_stats', norm.MOMENTS)
     if block.is_mutable_collection(name)
   ]
-  free = block.clone(parent=None, name=None)
+  unbound = block.clone(parent=None, name=None)
 
   def apply(x, variables, rngs):
-    return free.apply(variables, x, mutable=mutable, rngs=rngs)
+    return unbound.apply(variables, x, mutable=mutable, rngs=rngs)
 
   if rematerialize:
     apply = jax.checkpoint(apply)
-  apply = jax.jit(set_xla_metadata(inlineable='true')(apply))
+  apply = jax.jit(apply)
 
   def call(block, x):
-    rngs = {
-      name: block.make_rng(name) for name in ('pooling',) if block.has_rng(name)
-    }
+    has_draws = block.has_rng('pooling')
+    rngs = {'pooling': block.make_rng('pooling')} if has_draws else {}
     variables = {
       name: block.variables[name]
       for name in ('params', 'batch_stats')
       if name in block.variables
     }
-    # Not on accelerators, whose compilers know no calls, nor on several
-    # devices, which would exchange the gradients of each block inside its call
-    # rather than those of all blocks at once.
-    inlineable = 'false' if called and native.on_one_cpu() else None
-    with set_xla_metadata(inlineable=inlineable):
-      (x, share), updated = apply(x, variables, rngs)
+    # Not on several devices: they would exchange the gradients of each block
+    # inside its call rather than those of all blocks at once.
+    keeps_call = keep_calls and forms.traces_for_one_cpu()
+    (x, share), updated = apply(
+      keep_call(x) if keeps_call else x, variables, rngs
+    )
+    if keeps_call:
+      x = keep_call(x)
     for collection, values in updated.items():
       for name, value in values.items():
         block.put_variable(collection, name, value)

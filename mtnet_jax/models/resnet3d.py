@@ -3,33 +3,25 @@
 The backbones of the thesis: r3d, r2plus1d and wide_r3d (Table 6.1a), and the
 places in a residual block at which SRTG can stand (Fig. 4.5). All convolutions
 of a block have the same width (expansion 1), as Table 6.1a prints.
-
-The thesis is A. Stergiou, *Efficient Modelling Across Time of Human Actions
-and Interactions*, 2021.
 """
 
+import dataclasses
 import functools
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from mtnet_jax.errors import UserError
-from mtnet_jax.layers import mtconv, precision, recurrent
-from mtnet_jax.layers.activation import relu
-from mtnet_jax.layers.class_regularization import (
-  ClassRegularization,
-  check_affection_rates,
-)
 from mtnet_jax.layers.classifier import Classifier
-from mtnet_jax.layers.conv import Conv3D
-from mtnet_jax.layers.norm import BatchNorm
-from mtnet_jax.layers.pooling import split_pooling
 from mtnet_jax.layers.srtg import SqueezeAndRecursion
-from mtnet_jax.models import repetition
+from mtnet_jax.models.network import Network, check_clips, check_range
+from mtnet_jax.ops import precision
+from mtnet_jax.ops.activation import relu
+from mtnet_jax.ops.max_pool import max_pool
+from mtnet_jax.ops.recurrence import find_cell
 from mtnet_jax.typing import Array, Float
 
 # Blocks a stage by depth; from 50 layers on they are Bottlenecks.
@@ -67,69 +59,44 @@ def _variants() -> Mapping[str, Mapping[str, Any]]:
 VARIANTS = _variants()
 
 
-class ResNet3D(nn.Module):
+class ResNet3D(Network):
   """A 3-D residual network.
 
   Submodules: `stem`, `stage_{i}_block_{j}` counted from 1, `classifier`; with
   Class Regularisation `class_regularization_{i}`.
 
+  It has the attributes of `Network` too.
+
   Attributes:
-    num_classes: classes.
     depth: 18 or 34 (Simple blocks), 50, 101 or 152 (Bottlenecks).
-    convolution: of the kernels that see time and space: `'r3d'` 3×3×3,
+    convolution: kind of the kernels that see time and space: `'r3d'` 3×3×3,
       `'r2plus1d'` 1×3×3 then 3×1×1, `'mt_r3d'` a dense 3×3×3 MTConv.
     width: factor on the Bottlenecks' inner width.
-    placement: where SRTG stands in every block, one of `SIMPLE_PLACEMENTS` or
-      `BOTTLENECK_PLACEMENTS`; None: nowhere.
-    cell: SRTG's recurrent cell.
+    placement: place where SRTG stands in every block, one of
+      `SIMPLE_PLACEMENTS` or `BOTTLENECK_PLACEMENTS`; None for nowhere.
+    cell: recurrent cell of SRTG.
     gate: whether SRTG's gate is active.
-    local_ratio: MTConv's δ, of `'mt_r3d'`.
-    pooling: of MTConv's prolonged branch, one of `pooling.POOLINGS`.
-    shared_selection: its two inputs keep the same frames.
     stage_features: channels of each stage; the stem has the first's.
     stem_frames: temporal extent of the stem's kernel.
-    stem_pool: a max-pool of stride 2 after the stem.
-    class_regularization: after every stage (the thesis, chapter 6).
-    affection_rates: its λ for each stage, in [0, 1].
-    dropout: before the classifier, in [0, 1).
-    dtype: of the computation; parameters, statistics and logits are float32.
-    norm_batch_size: clips that share BN statistics; 0: the whole batch.
-    freeze_norm: normalise by the moving statistics in training too.
-    input_mean: of the brightness in [0, 1] by channel that `preprocessing`
-      normalises clips with.
-    input_std: the deviation likewise.
-    rematerialize: in training, blocks are computed again in the backward pass.
+    stem_pool: whether a max-pool of stride 2 follows the stem.
   """
 
-  num_classes: int
   depth: int
   convolution: str
   width: int = 1
+  _: dataclasses.KW_ONLY
   placement: str | None = None
   cell: str = 'lstm'
   gate: bool = True
-  local_ratio: float = 7 / 8
-  pooling: str = 'softpool+cos'
-  shared_selection: bool = True
   stage_features: tuple[int, ...] = (64, 128, 256, 512)
   stem_frames: int = 3
   stem_pool: bool = True
-  class_regularization: bool = False
-  affection_rates: tuple[float, ...] = (0.9, 0.8, 0.7, 0.6)
-  dropout: float = 0.0
-  dtype: jax.typing.DTypeLike = jnp.float32
-  norm_batch_size: int = 0
-  freeze_norm: bool = False
-  input_mean: tuple[float, ...] = (0.45,) * 3
-  input_std: tuple[float, ...] = (0.225,) * 3
-  rematerialize: bool = False
 
   def __post_init__(self):
     assert self.depth in _DEPTHS, self.depth
     assert self.convolution in ('r3d', 'r2plus1d', 'mt_r3d'), self.convolution
-    recurrent.find_cell(self.cell)
-    mtconv.branch_features(min(self.stage_features), self.local_ratio)
-    split_pooling(self.pooling)
+    find_cell(self.cell)
+    self._check_stem_and_stages()
     bottleneck = self.depth >= 50
     allowed = BOTTLENECK_PLACEMENTS if bottleneck else SIMPLE_PLACEMENTS
     if self.placement is not None and self.placement not in allowed:
@@ -138,27 +105,40 @@ class ResNet3D(nn.Module):
         f'{"Bottleneck" if bottleneck else "Simple"} blocks of depth '
         f'{self.depth}. Choose one of {", ".join(map(repr, allowed))}.'
       )
-    if self.class_regularization:
-      check_affection_rates(self.affection_rates, len(self.stage_features))
     super().__post_init__()
+
+  @nn.nowrap
+  def _check_stem_and_stages(self):
+    frames, widths = self.stem_frames, self.stage_features
+    check_range('stem_frames', frames, frames >= 1, 'at least 1')
+    stages = len(_DEPTHS[self.depth])
+    check_range(
+      'stage_features',
+      widths,
+      len(widths) == stages and all(type(w) is int and w >= 1 for w in widths),
+      f'the channels of {stages} stages, (64, 128, 256, 512) for instance',
+    )
+    self.check_stages(widths)
 
   @nn.compact
   def __call__(
-    self, clips: Float[Array, 'n t h w c'], *, train: bool = False
+    self, clips: Float[Array, '...'], *, train: bool = False
   ) -> tuple[Float[Array, 'n k'], dict[str, Any]]:
-    """Returns float32 logits, and the activations by name.
+    """Returns logits and endpoints; `models.build` says which.
 
-    The names: `stem` (after its max-pool); `stage_1` … `stage_4`, as the next
-    stage sees them; `last`, which is `stage_4`; `features` (its mean, float32,
-    the classifier's input); `early_predictions`, the class that Class
-    Regularisation picks for each clip by stage; and `gate_open`, the share of
-    open gates by block, without the blocks that have no gate or a single frame.
+    The endpoint `stem` is what its max-pool returns, `last` is `stage_4`, and
+    `features` its mean.
 
     Args:
-      clips: normalised pixels.
-      train: batch statistics, dropout and stochastic pooling's draws; needs
-        `mutable=['batch_stats']` and rngs `dropout` and `pooling`.
+      clips: normalised pixels, `(n, t, h, w, 3)`.
+      train: whether there are batch statistics, dropout and stochastic
+        pooling's draws; needs `mutable=['batch_stats']` and rngs `dropout` and
+        `pooling`.
+
+    Raises:
+      UserError: clips of another shape.
     """
+    check_clips(clips)
     units = self.make_units(train)
     classifier = Classifier(
       self.stage_features[-1], self.num_classes, name='classifier'
@@ -170,61 +150,42 @@ class ResNet3D(nn.Module):
       name='stem',
     )(clips)
     if self.stem_pool:
-      x = nn.max_pool(x, (3, 3, 3), (2, 2, 2), [(1, 1)] * 3)
-    shared = train and not self.is_initializing()
-    x, endpoints = self._stages(x, units, classifier, shared)
+      x = max_pool(x, 3, 2)
+    x, endpoints = self.run_stages(
+      x, self._make_stages(units), classifier, train
+    )
     features = jnp.mean(precision.widen(x), axis=(1, 2, 3))  # n c
     endpoints |= {'last': x, 'features': features}
     dropout = nn.Dropout(self.dropout, deterministic=not train, name='dropout')
     return classifier(dropout(features)), endpoints
 
-  def _stages(self, x, units, classifier, shared):
-    """The last stage's activations, and what `__call__` tells of all."""
-    endpoints, early, gate_open = {'stem': x}, {}, {}
-    stages = zip(self.stage_features, _DEPTHS[self.depth], strict=True)
-    in_features = x.shape[-1]
-    for i, (features, count) in enumerate(stages, start=1):
+  def _make_stages(self, units):
+    """The blocks of each stage; those after the first stage halve the size."""
+    in_features = self.stage_features[0]
+    counts = _DEPTHS[self.depth]
+    stages = []
+    for i, features in enumerate(self.stage_features, start=1):
       blocks = []
-      for j in range(1, count + 1):
+      for j in range(1, counts[i - 1] + 1):
         strides = (2, 2, 2) if i > 1 and j == 1 else (1, 1, 1)
-        sizes, name = (in_features, features, strides), f'stage_{i}_block_{j}'
-        blocks.append(self.make_block(units, *sizes, name=name))
-        in_features = features
-      x, shares = repetition.run(blocks, x, shared, self.rematerialize)
-      gate_open |= shares
-      if self.class_regularization:
-        regularization = ClassRegularization(
-          self.affection_rates[i - 1], name=f'class_regularization_{i}'
+        block = self.make_block(
+          units, in_features, features, strides, name=f'stage_{i}_block_{j}'
         )
-        x, early[f'stage_{i}'] = regularization(x, classifier.kernel.T)
-      endpoints[f'stage_{i}'] = x
-    return x, endpoints | {'early_predictions': early, 'gate_open': gate_open}
+        blocks.append(block)
+        in_features = features
+      stages.append(blocks)
+    return stages
 
   @nn.nowrap
   def make_units(self, train: bool) -> 'Units':
     """Returns the factories, with dtype and mode bound."""
-    parts = {
-      'conv': functools.partial(Conv3D, dtype=self.dtype),
-      'norm': functools.partial(
-        BatchNorm,
-        use_running_average=self.freeze_norm or not train,
-        batch_size=self.norm_batch_size,
-        dtype=self.dtype,
-      ),
-    }
+    parts = self.make_parts(train)
     plain = stem = main = functools.partial(ConvUnit, **parts)
     if self.convolution == 'r2plus1d':
       main = functools.partial(FactorizedUnit, **parts)
       stem = functools.partial(main, mid_features=45)
     elif self.convolution == 'mt_r3d':
-      main = functools.partial(
-        mtconv.MTConv,
-        local_ratio=self.local_ratio,
-        pooling=self.pooling,
-        shared_selection=self.shared_selection,
-        train=train,
-        **parts,
-      )
+      main = self.make_mtconv(train, parts)
     return Units(plain, stem, main)
 
   @nn.nowrap
@@ -267,6 +228,20 @@ class ResNet3D(nn.Module):
       (functools.partial(main, inner, strides=strides), 'mid'),
       (functools.partial(pointwise, features, activation=None), 'end'),
     )
+
+
+def unread_options(row: Mapping[str, Any]) -> frozenset[str]:
+  """Returns the options of `ResNet3D` that a row's network does not read.
+
+  Args:
+    row: one of the rows of `VARIANTS`.
+  """
+  unread = set()
+  if 'placement' not in row:
+    unread |= {'placement', 'cell', 'gate'}
+  if row['convolution'] != 'mt_r3d':
+    unread |= {'local_ratio', 'pooling', 'shared_selection'}
+  return frozenset(unread)
 
 
 class Units(NamedTuple):

@@ -1,14 +1,14 @@
 """Calibration, by hand and by loops."""
 
+import functools
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from mtnet_jax.analysis import calibration
 from mtnet_jax.errors import UserError
+from tests import command_line
 
 # Confidence 0.6 and 0.7 in (0.5, 0.75], 0.8, 1 and 0.9 in (0.75, 1]; right are
 # the first, the third and the fourth.
@@ -138,39 +138,31 @@ def files(tmp_path):
   return paths
 
 
-def test_the_command(root, files, tmp_path):
+def test_the_command(files, tmp_path):
   png = tmp_path / 'new/reliability.png'
-
-  def run(*arguments):
-    return subprocess.run(
-      [sys.executable, '-m', 'mtnet_jax.analysis.calibration', *arguments],
-      cwd=root,
-      capture_output=True,
-      text=True,
-    )
-
+  run = functools.partial(command_line.run, calibration.COMMAND)
   done = run(*files, '--bins=4', f'--out={png}')
-  assert done.returncode == 0, done.stderr
+  assert done.code == 0, done.stderr
   row = next(r for r in done.stdout.splitlines() if 'top-1' in r)
   assert [cell.strip() for cell in row.strip('│ ').split('│')][1:] == [
     '60.0%', '40.0%'
   ]  # fmt: skip
   assert png.read_bytes().startswith(b'\x89PNG')
   done = run(files[0], '--bins=1001')
-  assert done.returncode == 2 and '--bins' in done.stderr
+  assert done.code == 2 and '--bins' in done.stderr
 
 
 def test_mistakes(files, tmp_path):
   with pytest.raises(UserError, match='must be given, not 0'):
-    calibration.main(['calibration'], 15, None)
+    calibration.main([], 15, None)
   with pytest.raises(UserError, match='several different ones'):
-    calibration.main(['calibration', files[0], files[0]], 15, None)
+    calibration.main([files[0], files[0]], 15, None)
   with pytest.raises(UserError, match=r'ends in \.png'):
-    calibration.main(['calibration', files[0]], 15, str(tmp_path / 'x.pdf'))
+    calibration.main([files[0]], 15, str(tmp_path / 'x.pdf'))
   (tmp_path / 'x.png').mkdir()
   with pytest.raises(UserError, match=r'x\.png is a folder'):
-    calibration.main(['calibration', files[0]], 15, str(tmp_path / 'x.png'))
+    calibration.main([files[0]], 15, str(tmp_path / 'x.png'))
   logits = tmp_path / 'logits.npz'
   np.savez(logits, ids=['a'], labels=[0], probabilities=[[3.0, -1.0]])
   with pytest.raises(UserError, match='are no probabilities'):
-    calibration.main(['calibration', logits], 15, None)
+    calibration.main([logits], 15, None)

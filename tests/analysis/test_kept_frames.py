@@ -1,20 +1,23 @@
 """Which frames are kept, against the definition; pictures of it."""
 
+import functools
 import shutil
-import subprocess
-import sys
 
 import cv2
 import jax
 import numpy as np
 import pytest
 
-from mtnet_jax import models, training
+from mtnet_jax import models
 from mtnet_jax.analysis import kept_frames
 from mtnet_jax.data import pipeline
 from mtnet_jax.errors import UserError
+from mtnet_jax.training import loop
+from tests import command_line
 from tests.arrays import random_variables
-from tests.test_training import _TINY, _config
+from tests.tiny_runs import tiny_config, tiny_flags
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 
 def _clips(n=2, t=6, seed=0):
@@ -107,42 +110,32 @@ def test_relative_motion_by_hand():
 
 
 def test_the_command(root, blinking_videos, tmp_path):
-  config = _config(blinking_videos, train__num_steps=3)
-  config.model.local_ratio = 0.5
-  training.train(config, tmp_path / 'run')
-  flags = _TINY | {
-    'data.dir': blinking_videos,
-    'model.local_ratio': 0.5,
-    'model.recurrence': False,
-  }
-  command = [
-    sys.executable, '-m', 'mtnet_jax.analysis.kept_frames',
-    '--config=configs/quickstart.py', f'--workdir={tmp_path / "run"}',
-    *(f'--config.{k}={v}' for k, v in flags.items()),
-  ]  # fmt: skip
-
-  def run(*more):
-    return subprocess.run(
-      [*command, *more], cwd=root, capture_output=True, text=True
-    )
-
+  changes = {'train__num_steps': 3, 'model__local_ratio': 0.5}
+  loop.train(tiny_config(blinking_videos, **changes), tmp_path / 'run')
+  run = functools.partial(
+    command_line.run,
+    kept_frames.COMMAND,
+    f'--config={root}/configs/quickstart.py',
+    f'--workdir={tmp_path / "run"}',
+    *tiny_flags(blinking_videos, light=True, **changes),
+  )
   done = run(f'--out={tmp_path}/some.png')
-  assert done.returncode == 0, done.stderr
+  assert done.code == 0, done.stderr
   lines = done.stdout.splitlines()
   assert len(lines) == 12
   assert lines[0].startswith('stage_1_block_1/expand: motion of kept frames')
   done = run(f'--out={tmp_path}/one.png', '--ids=test/dark/1.mp4')
-  assert done.returncode == 0, done.stderr
+  assert done.code == 0, done.stderr
   some, one = (cv2.imread(f'{tmp_path}/{n}.png') for n in ('some', 'one'))
   assert some.shape[0] > 3 * one.shape[0] and some.shape[1] == one.shape[1]
   # Green: the kept half of the grid.
   blue, green, red = (one[..., i].astype(int) for i in range(3))
   assert ((green > red + 30) & (green > blue + 30)).mean() > 0.05
   done = run(f'--out={tmp_path}/no.png', '--ids=test/dark/1.mp4,dark/99.mp4')
-  assert done.returncode == 2 and 'video dark/99.mp4.' in done.stderr
+  assert done.code == 2 and 'video dark/99.mp4.' in done.stderr
   (tmp_path / 'folder.png').mkdir()
   done = run(f'--out={tmp_path}/folder.png')
-  assert done.returncode == 2 and 'folder.png is a folder' in done.stderr
+  assert done.code == 2 and 'folder.png is a folder' in done.stderr
 
 
 def test_broken_videos_are_named_and_left_out(
@@ -150,7 +143,7 @@ def test_broken_videos_are_named_and_left_out(
 ):
   videos = shutil.copytree(blinking_videos, tmp_path / 'v')
   (videos / 'test/dark/3.mp4').write_text('I am no video')
-  config = _config(videos, eval__clips_per_step=1)  # a batch of its own
+  config = tiny_config(videos, eval__clips_per_step=1)  # a batch of its own
   config.eval.num_clips = config.eval.num_crops = 1
   dataset = pipeline.build_evaluation(config, 'test')
   shown, ratios = kept_frames._select_all(dataset, *network, [])

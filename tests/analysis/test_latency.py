@@ -8,7 +8,8 @@ import pytest
 import rich.console
 
 from mtnet_jax import models
-from mtnet_jax.analysis import cost_command, latency
+from mtnet_jax.analysis import latency
+from mtnet_jax.commands import cost as cost_command
 
 CLIP = (2, 8, 8, 3)
 

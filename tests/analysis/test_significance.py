@@ -2,9 +2,6 @@
 
 import csv
 import io
-import pathlib
-import subprocess
-import sys
 
 import matplotlib.colors
 import numpy as np
@@ -13,6 +10,7 @@ import rich.console
 
 from mtnet_jax.analysis import significance
 from mtnet_jax.errors import UserError
+from tests import command_line
 
 _TABLE = 'shared/thesis/tables/table_6_6_mcnemar_k400.csv'
 
@@ -143,19 +141,11 @@ def test_arrays_that_are_no_predictions(tmp_path, files):
     assert '..' not in str(told.value).replace(str(tmp_path), '')
 
 
-def test_the_command(root, files):
-  def run(*paths: pathlib.Path):
-    return subprocess.run(
-      [sys.executable, '-m', 'mtnet_jax.analysis.significance', *paths],
-      cwd=root,
-      capture_output=True,
-      text=True,
-    )
-
-  done = run(*files)
-  assert done.returncode == 0 and 'top-1 of A 66.7%' in done.stdout, done.stderr
-  done = run(files[0])
-  assert done.returncode == 2 and 'Two files must be given' in done.stderr
+def test_the_command(files):
+  done = command_line.run(significance.COMMAND, *files)
+  assert done.code == 0 and 'top-1 of A 66.7%' in done.stdout, done.stderr
+  done = command_line.run(significance.COMMAND, files[0])
+  assert done.code == 2 and 'Two files must be given' in done.stderr
 
 
 def test_gains_by_hand(files):
@@ -240,7 +230,7 @@ def test_names_of_the_classes(files, tmp_path, capsys):
   workdir = tmp_path / 'run'
   (workdir / 'evaluation').mkdir(parents=True)
   a = files[0].rename(workdir / 'evaluation/predictions.npz')
-  argv, png = ['significance', a, files[1]], str(tmp_path / 'new/gains.png')
+  argv, png = [a, files[1]], str(tmp_path / 'new/gains.png')
   with pytest.raises(UserError, match=r'not in .*run/labels\.txt'):
     significance.main(argv, png, None)
   (workdir / 'labels.txt').write_text('k0\nk1\nk2\n')

@@ -153,7 +153,7 @@ def test_separated_candidates_agree(options, known_limits):
   rows = gpu.run_part('separated', options)
   assert len(rows) == 3 * 2
   assert len({(row.work, row.precision) for row in rows}) == 6
-  others = {'ours, autodiff', 'lax', '2-D by frame'}
+  others = {'shifts, autodiff', 'lax', '2-D by frame'}
   for row in rows:
     assert others <= row.peers.keys()
     assert 'wrong' not in row.note
@@ -183,7 +183,7 @@ def test_candidates_sum_shifted_products(name, strides):
 def test_a_wrong_candidate_cannot_win(options, known_limits, monkeypatch):
   wrong = {
     gpu_separated.OURS: gpu_separated.CANDIDATES[gpu_separated.OURS],
-    'nothing': lambda x, k, s: 0.9 * gpu_separated.by_lax(x, k, s),
+    'nothing': lambda x, k, s: 0.9 * gpu_separated.conv.convolve(x, k, s),
   }
   monkeypatch.setattr(gpu_separated, 'CANDIDATES', wrong)
   (row,) = gpu.run_part('separated', options, '/2 forward float32')
@@ -359,7 +359,7 @@ def test_separated_convolution_of_pytorch(peers, what, layout):
   strides = (1, 2, 2)
   contender = peers.separated(*arrays, strides, what, layout)
   theirs = peers.to_jax(contender.wait(contender.start()), what)
-  run = gpu_separated.compute(gpu_separated.by_lax, what, strides)
+  run = gpu_separated.compute(gpu_separated.conv.convolve, what, strides)
   ours = jax.jit(run)(*arrays)
   assert theirs.shape == ours.shape
   assert gpu_separated.largest_error(theirs, ours) < 1e-5

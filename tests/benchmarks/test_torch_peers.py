@@ -8,7 +8,8 @@ from flax import traverse_util
 
 from mtnet_jax import models
 from mtnet_jax.analysis import cost
-from mtnet_jax.layers import conv, srtg
+from mtnet_jax.layers import srtg
+from mtnet_jax.ops import separated_conv
 
 torch = pytest.importorskip('torch')
 from benchmarks import torch_peers  # noqa: E402
@@ -119,7 +120,7 @@ def test_separated_conv_is_ours(strides):
   rng = np.random.default_rng(0)
   x = rng.normal(size=(2, 4, 6, 7, 3)).astype(np.float32)
   kernel = rng.normal(size=(3, 3, 3, 1, 3)).astype(np.float32)
-  ours = conv.channel_separated_conv3d(
+  ours = separated_conv.channel_separated_conv3d(
     jnp.asarray(x), jnp.asarray(kernel), strides
   )
   peer = torch_peers.separated_conv(

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 
 from configs import base
-from mtnet_jax import evaluation
-from mtnet_jax.checkpoints import leaf_paths
 from mtnet_jax.convert import conversion, families
+from mtnet_jax.runs import model as model_lib
+from mtnet_jax.runs.checkpoints import leaf_paths
 from tests.convert import tensor_names
 
 torch = pytest.importorskip('torch')
 from tests.convert import torch_networks  # noqa: E402
 
 pytestmark = [
+  pytest.mark.slow,
   pytest.mark.usefixtures('quick_compilation'),
   pytest.mark.filterwarnings('ignore::DeprecationWarning'),  # torch's own
 ]
@@ -28,8 +29,11 @@ _WIDTHS = (8, 16, 16, 24)
 _CLIP = {'data.num_frames': 4, 'data.input_size': 32}
 
 
-def _compare(network, name, family, tensors=None, bgr=False, **fields):
+def compare(
+  network, name, family, tensors=None, bgr=False, clip=(4, 32), **fields
+):
   """Both networks on two random clips; their largest relative difference."""
+  frames, size = clip
   torch_networks.randomize(network)
   tensors = {
     key: value.numpy()
@@ -40,10 +44,14 @@ def _compare(network, name, family, tensors=None, bgr=False, **fields):
   config = base.get_config()
   settings = families.settings(family, name, tensors)
   config.update_from_flattened_dict(
-    settings | _CLIP | {f'model.{key}': value for key, value in fields.items()}
+    settings
+    | {'data.num_frames': frames, 'data.input_size': size}
+    | {f'model.{key}': value for key, value in fields.items()}
   )
-  model = evaluation.build_model(config, 7)
-  shapes = leaf_paths(conversion.variable_shapes(model, (4, 32, 32, 3)))
+  model = model_lib.build_model(config, 7)
+  shapes = leaf_paths(
+    conversion.variable_shapes(model, (frames, size, size, 3))
+  )
   converted = conversion.convert(
     tensors,
     {path: leaf.shape for path, leaf in shapes.items()},
@@ -52,7 +60,7 @@ def _compare(network, name, family, tensors=None, bgr=False, **fields):
   )
   conversion.check(converted, 'a file', allow_mismatch=False)
   variables = conversion.complete(converted, model, config)
-  clips = np.random.default_rng(1).normal(size=(2, 4, 32, 32, 3))
+  clips = np.random.default_rng(1).normal(size=(2, frames, size, size, 3))
   clips = clips.astype(np.float32)
 
   @jax.jit
@@ -81,23 +89,23 @@ def _compare(network, name, family, tensors=None, bgr=False, **fields):
 def test_resnets(name, family):
   contained = family == 'srtg'
   network = torch_networks.VideoResNet(name, contained, 7, _WIDTHS)
-  _compare(network, name, family, stage_features=_WIDTHS)
+  compare(network, name, family, stage_features=_WIDTHS)
 
 
 def test_blue_first():
   network = torch_networks.VideoResNet('r3d_18', True, 7, _WIDTHS)
-  _compare(network, 'r3d_18', 'srtg', bgr=True, stage_features=_WIDTHS)
+  compare(network, 'r3d_18', 'srtg', bgr=True, stage_features=_WIDTHS)
 
 
 def test_x3d_of_pyslowfast():
   network = torch_networks.X3D(tensor_names.X3D_DEPTHS['x3d_s'], 7)
-  _compare(network, 'x3d_s', 'pyslowfast')
+  compare(network, 'x3d_s', 'pyslowfast')
 
 
 def test_layers_of_pytorchvideo():
   depths = tensor_names.X3D_DEPTHS['x3d_xs']
   network = torch_networks.X3D(depths, 7, norm_all_shortcuts=False)
-  # Values are shared: they are drawn in `_compare`.
+  # Values are shared: they are drawn in `compare`.
   state = network.state_dict()
   named = zip(
     [name for name in tensor_names.pyslowfast('x3d_xs') if name in state],
@@ -105,7 +113,7 @@ def test_layers_of_pytorchvideo():
     strict=True,
   )
   tensors = {theirs: state[ours] for ours, theirs in named}
-  _compare(network, 'x3d_xs', 'pytorchvideo', tensors)
+  compare(network, 'x3d_xs', 'pytorchvideo', tensors)
 
 
 def test_x3d_of_pytorchvideo_itself(monkeypatch):
@@ -113,7 +121,7 @@ def test_x3d_of_pytorchvideo_itself(monkeypatch):
   assert sorted(network.state_dict()) == sorted(
     tensor_names.pytorchvideo('x3d_xs')
   )
-  _compare(network, 'x3d_xs', 'pytorchvideo')
+  compare(network, 'x3d_xs', 'pytorchvideo')
 
 
 def _create_x3d(monkeypatch):
@@ -158,7 +166,7 @@ def test_tensors_of_full_width_fit(name, family):
   config = base.get_config()
   settings = families.settings(family, name, tensors)
   config.update_from_flattened_dict(settings | _CLIP)
-  model = evaluation.build_model(config, 400)
+  model = model_lib.build_model(config, 400)
   shapes = leaf_paths(conversion.variable_shapes(model, (4, 32, 32, 3)))
   converted = conversion.convert(
     tensors,

@@ -4,8 +4,6 @@ import importlib.util
 import json
 import pathlib
 import re
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +13,16 @@ import pytest
 from safetensors.numpy import save_file
 
 from configs import base
-from mtnet_jax import evaluation, models, transfer
-from mtnet_jax.checkpoints import Checkpoints, leaf_paths, make_workdir
+from mtnet_jax import models
 from mtnet_jax.convert import conversion, families, layouts, torch_weights
 from mtnet_jax.errors import UserError
+from mtnet_jax.evaluation import scoring
 from mtnet_jax.prediction import Predictor
-from mtnet_jax.state import TrainState
+from mtnet_jax.runs.checkpoints import Checkpoints, leaf_paths
+from mtnet_jax.runs.folder import make_workdir
+from mtnet_jax.runs.state import TrainState
+from mtnet_jax.training import transfer
+from tests import command_line
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 _WIDTHS = (2, 3, 4, 5)
@@ -128,7 +130,7 @@ def test_what_takes_the_run(convert, tensors, tmp_path, blinking_videos):
   assert config.eval.to_dict() == predictor.config.eval.to_dict()
   config.data.dir = str(blinking_videos)
   config.data.num_workers = 0
-  found, names = evaluation.evaluate(config, workdir)
+  found, names = scoring.evaluate(config, workdir)
   assert names == predictor.class_names and len(found.ids) == 8
   prediction = predictor(blinking_videos / found.ids[0])
   np.testing.assert_allclose(
@@ -339,34 +341,29 @@ def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch):
   assert str(make_workdir('.')) == '.' and not [*tmp_path.iterdir()]
 
 
-def test_the_command(tensors, tmp_path, root):
+def test_the_command(tensors, tmp_path, caplog):
   save_file(
     {k: np.ascontiguousarray(t) for k, t in tensors.items()},
     tmp_path / 'weights.safetensors',
   )
 
   def run(model):
-    return subprocess.run(
-      [
-        *(sys.executable, '-m', 'mtnet_jax.convert.torch_weights'),
-        f'--from={tmp_path}/weights.safetensors',
-        f'--model={model}',
-        f'--out={tmp_path}/run',
-        f'--config.model.stage_features={_WIDTHS}',
-        '--config.eval.num_clips=3',
-      ],
-      cwd=root,
-      capture_output=True,
-      text=True,
+    return command_line.run(
+      torch_weights.COMMAND,
+      f'--from={tmp_path}/weights.safetensors',
+      f'--model={model}',
+      f'--out={tmp_path}/run',
+      f'--config.model.stage_features={_WIDTHS}',
+      '--config.eval.num_clips=3',
     )
 
   refused = run('r3d_34')
-  assert refused.returncode == 2 and refused.stderr.splitlines()[-1].startswith(
+  assert refused.code == 2 and refused.stderr.splitlines()[-1].startswith(
     'error: '
   )
   done = run('r3d_18')
-  assert done.returncode == 0, done.stderr
-  assert 'give --labels=FILE' in done.stderr
+  assert done.code == 0, done.stderr
+  assert 'give --labels=FILE' in caplog.text
   assert 'python predict.py --workdir=' in done.stdout
   config = json.loads((tmp_path / 'run/config.json').read_text())
   assert config['eval']['num_clips'] == 3

@@ -1,13 +1,11 @@
 """Small copies of public data sets, in the forms of their authors."""
 
+import importlib
 import pathlib
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 
 from mtnet_jax.data.sources import Listing
-
-_ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+from tests import command_line
 
 
 def write(folder: pathlib.Path, texts: Mapping[str, str]) -> pathlib.Path:
@@ -45,12 +43,8 @@ def contents(listing: Listing) -> dict[str, list[tuple]]:
   }
 
 
-def prepare(name: str, **values: object) -> subprocess.CompletedProcess:
-  """Runs `python -m data.NAME.prepare --FLAG=VALUE ...`."""
+def prepare(name: str, **values: object) -> command_line.Done:
+  """Does what `python -m data.NAME.prepare --FLAG=VALUE ...` says."""
   flags = [f'--{flag}={value}' for flag, value in values.items()]
-  return subprocess.run(
-    [sys.executable, '-m', f'data.{name}.prepare', *flags],
-    cwd=_ROOT,
-    capture_output=True,
-    text=True,
-  )
+  module = importlib.import_module(f'data.{name}.prepare')
+  return command_line.run(module.COMMAND, *flags)

@@ -25,7 +25,7 @@ def videos(tmp_path):
 def test_the_command(videos, tmp_path):
   out = tmp_path / 'out'
   done = official.prepare('folder', videos=videos, out=out, short_side=24)
-  assert done.returncode == 0, done.stderr
+  assert done.code == 0, done.stderr
   with VideoReader(sources.open_source(out, 'test')[0].video) as video:
     assert video.height == 24
   assert (
@@ -44,7 +44,7 @@ def test_mistakes_end_the_command_with_a_sentence(videos, tmp_path):
     ({'videos': videos, 'out': file / 'out'}, 'cannot be written: Not a'),
   ]:
     done = official.prepare('folder', **flags)
-    assert done.returncode == 2
+    assert done.code == 2
     assert done.stderr.startswith('error: ')
     assert message in done.stderr
     assert done.stderr.count('\n') == 1

@@ -105,7 +105,7 @@ def test_the_command(tmp_path):
     annotations=lists,
     out=tmp_path / 'out',
   )
-  assert done.returncode == 0, done.stderr
+  assert done.code == 0, done.stderr
   for split, number, frames in [
     ('train', 0, [*range(10, 30)]),
     ('train', 1, [*range(50, 60)]),

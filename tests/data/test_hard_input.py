@@ -254,7 +254,12 @@ def test_two_hours_take_little_memory(root, tmp_path):
 
 _GOOD = [*(f'good{i}.mp4' for i in range(5)), 'one.mp4']
 _BROKEN = [
-  *('front.mp4', 'back.mp4', 'text.mp4', 'nothing.mp4', 'empty.avi', 'late.mp4')
+  'front.mp4',
+  'back.mp4',
+  'text.mp4',
+  'nothing.mp4',
+  'empty.avi',
+  'late.mp4',
 ]
 
 

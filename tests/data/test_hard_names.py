@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from configs import base
-from mtnet_jax import evaluation, metrics
-from mtnet_jax.analysis import report
+from mtnet_jax import metrics
 from mtnet_jax.data import pipeline, preparation, sources
 from mtnet_jax.data.video import VideoReader
 from mtnet_jax.errors import UserError
+from mtnet_jax.evaluation import report
+from mtnet_jax.evaluation.predictions import Predictions, write_predictions
 from tests.data import coded_video
 
 _NAMES = (
@@ -21,14 +22,14 @@ _NAMES = (
 
 
 def _per_class(predictions, labels, directory):
-  evaluation.write(predictions, labels, directory)
+  write_predictions(predictions, labels, directory)
   with (directory / 'per_class.csv').open(newline='') as file:
     return {row['class']: float(row['top1']) for row in csv.DictReader(file)}
 
 
 def _perfect(source):
   labels = np.array([example.label for example in source])
-  return evaluation.Predictions(
+  return Predictions(
     ids=np.array([example.id for example in source]),
     labels=labels,
     probabilities=np.eye(len(source.labels))[labels],
@@ -190,7 +191,7 @@ def test_a_class_without_training_videos_is_named(tmp_path, caplog):
 
 
 def test_a_class_without_test_videos_has_no_row(tmp_path, capsys):
-  predictions = evaluation.Predictions(
+  predictions = Predictions(
     ids=np.array(['a', 'b', 'c']),
     labels=np.array([0, 0, 2]),
     probabilities=np.array([[0.6, 0.3, 0.1], [0.1, 0.7, 0.2], [0.1, 0.2, 0.7]]),

@@ -70,23 +70,23 @@ def test_mistakes_are_named(videos, lists, tmp_path):
   fails(r'ride_bike_test_split1\.txt is empty')
 
 
-def test_the_command(lists, tmp_path):
+def test_the_command(lists, tmp_path, caplog):
   for name in (f'brush_hair/{_ODD}', 'brush_hair/a.b_1', 'ride_bike/d'):
     path = tmp_path / f'videos/{name}.avi'
     path.parent.mkdir(parents=True, exist_ok=True)
     coded_video.write(path, coded_video.frames(20), 'mpeg4')
   flags = {'videos': tmp_path / 'videos', 'annotations': lists}
   done = official.prepare('hmdb51', **flags, out=tmp_path / 'out', split=1)
-  assert done.returncode == 0, done.stderr
+  assert done.code == 0, done.stderr
   source = sources.open_source(tmp_path / 'out', 'train')
   assert [(e.id, source.labels[e.label]) for e in source] == [
     (f'brush_hair/{_ODD}.avi', 'brush_hair'),
     ('ride_bike/d.avi', 'ride_bike'),
   ]
   assert len(sources.open_source(tmp_path / 'out', 'test')) == 1
-  assert "'test': 1 of 3 clips have their video" in done.stderr
+  assert "'test': 1 of 3 clips have their video" in caplog.text
   assert 'test: 1 videos of 1 classes; 2 missing' in done.stdout
   assert 'ride_bike/gone.avi' in (tmp_path / 'out/manifest.json').read_text()
   done = official.prepare('hmdb51', **flags, out=tmp_path / 'out', split=4)
-  assert done.returncode == 2
+  assert done.code == 2
   assert 'split' in done.stderr

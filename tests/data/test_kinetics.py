@@ -22,7 +22,8 @@ _VAL = (
 )
 _TEST = 'air drumming,--6bJUbfpnQ,17,27,test\n'
 _CLASSES = (
-  *('air drumming', "massaging person's head"),
+  'air drumming',
+  "massaging person's head",
   'passing American football (in game)',
 )
 
@@ -204,7 +205,7 @@ def test_the_command(tmp_path):
     out=tmp_path / 'out',
     short_side=24,
   )
-  assert done.returncode == 0, done.stderr
+  assert done.code == 0, done.stderr
   assert 'train: 2 videos of 1 classes' in done.stdout
   for split, number, frames in [
     ('train', 0, [*range(25, 50)]),
@@ -228,9 +229,9 @@ def test_the_command_with_clips_of_plain_names(tmp_path):
     'out': tmp_path / 'out',
   }
   done = official.prepare('kinetics', **values)
-  assert done.returncode == 2
+  assert done.code == 2
   assert 'a.mp4 has 2.4 s' in done.stderr and '--trimmed' in done.stderr
   done = official.prepare('kinetics', **values, trimmed=True)
-  assert done.returncode == 0, done.stderr
+  assert done.code == 0, done.stderr
   example = sources.open_source(tmp_path / 'out', 'train')[0]
   assert example.video == (tmp_path / 'videos/a.mp4').read_bytes()

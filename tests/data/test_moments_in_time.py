@@ -74,7 +74,7 @@ def test_mistakes_are_named(lists, tmp_path):
   fails(r'moments_categories\.txt is empty')
 
 
-def test_the_command(lists, tmp_path):
+def test_the_command(lists, tmp_path, caplog):
   for name in (
     'training/dancing/flickr-0-7, (b)',
     'validation/firing/vine-a.b_1',
@@ -88,9 +88,9 @@ def test_the_command(lists, tmp_path):
     annotations=lists,
     out=tmp_path / 'out',
   )
-  assert done.returncode == 0, done.stderr
+  assert done.code == 0, done.stderr
   assert 'train: 1 videos of 1 classes' in done.stdout
-  assert "'train': 1 of 3 clips have their video" in done.stderr
+  assert "'train': 1 of 3 clips have their video" in caplog.text
   (example,) = sources.open_source(tmp_path / 'out', 'val')
   assert example.id == 'validation/firing/vine-a.b_1.mp4'
   assert example.label == 1

@@ -1,7 +1,6 @@
 """The picture of a batch: frames where they should be, and all of the text."""
 
-import subprocess
-import sys
+import functools
 
 import cv2
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from configs import base
 from mtnet_jax.data import pipeline, preview
 from mtnet_jax.errors import UserError
+from tests import command_line
 
 
 def _clips(n, t, size):
@@ -157,29 +157,21 @@ def test_steps_that_are_not_there(blinking_videos):
       make(dataset, last + 1, 4)
 
 
-def _run(root, *arguments):
-  return subprocess.run(
-    [sys.executable, '-m', 'mtnet_jax.data.preview', *arguments],
-    cwd=root,
-    capture_output=True,
-    text=True,
-  )
-
-
 def test_the_command(root, blinking_videos, tmp_path):
   out = tmp_path / 'batch.png'
-  arguments = (
-    '--config=configs/quickstart.py',
+  run = functools.partial(
+    command_line.run,
+    preview.COMMAND,
+    f'--config={root}/configs/quickstart.py',
     f'--config.data.dir={blinking_videos}',
-    f'--out={out}',
   )
-  done = _run(root, *arguments, '--config.data.short_side=48', '--clips=2')
-  assert done.returncode == 0, done.stderr
+  done = run(f'--out={out}', '--config.data.short_side=48', '--clips=2')
+  assert done.code == 0, done.stderr
   assert 'Training batch 0 of 15: 32 clips × 8 frames × 48' in done.stdout
   # 8 frames of 96 pixels
   assert cv2.imread(str(out)).shape[1] > 8 * 96
-  done = _run(root, *arguments[:2], '--out=batch.jpg')
-  assert done.returncode == 2
+  done = run('--out=batch.jpg')
+  assert done.code == 2
   assert done.stderr.splitlines()[-1] == (
     'error: --out=batch.jpg must be a .png file in a folder that exists.'
   )

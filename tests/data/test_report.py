@@ -4,18 +4,15 @@ import dataclasses
 import io
 import math
 import os
-import subprocess
-import sys
 
-import matplotlib.image
 import pytest
 import rich.console
 
 from configs import base
-from data import report
-from mtnet_jax.data import pipeline, preparation, probing, sources
+from mtnet_jax.data import pipeline, preparation, probing, report, sources
 from mtnet_jax.data.probing import Probe, Speed
 from mtnet_jax.errors import UserError
+from tests import command_line
 
 
 @pytest.fixture
@@ -148,26 +145,6 @@ def test_speed_is_of_the_videos_that_can_be_read(clips):
   assert speed.loaded > 0 and speed.decoded > 0
 
 
-@pytest.mark.parametrize('classes', [1, 15, 400])
-def test_the_picture_grows_with_the_classes(tmp_path, classes):
-  good = [Probe(i, '', 0, 100 + i, 4 + i / 25, 240, 320 + i) for i in range(30)]
-  broken = [Probe(i, '', 0, cause=f'${i}$') for i in range(3)]
-  counts = {f'${i}$ {"long " * 9}': i for i in range(classes)}
-  path = tmp_path / 'a.png'
-  report.draw(good + broken, counts, '$x$', path)
-  height, width = matplotlib.image.imread(path).shape[:2]
-  assert width == 1600
-  rows = {1: 3, 15: 8, 400: 80}[classes]
-  assert height == pytest.approx(400 + 15.5 * rows, abs=2)
-
-
-def test_a_picture_of_nothing(tmp_path):
-  broken = [Probe(0, '', 0, cause='gone')]
-  report.draw(broken, {'a': 0}, 'nothing can be read', tmp_path / 'a.png')
-  with pytest.raises(UserError, match=r'nowhere/a\.png cannot be written'):
-    report.draw(broken, {'a': 0}, '', tmp_path / 'nowhere/a.png')
-
-
 def test_broken_videos_are_listed():
   text = io.StringIO()
   broken = [Probe(i, f'[red]{i}', 0, cause='gone') for i in range(22)]
@@ -178,30 +155,23 @@ def test_broken_videos_are_listed():
   assert lines[-2:] == ['cannot be read: [red]19: gone', 'and 2 more']
 
 
-@pytest.mark.slow
 def test_the_command(clips, tmp_path, root):
-  done = subprocess.run(
-    [
-      *(sys.executable, '-m', 'data.report', f'--dir={clips}'),
-      *(f'--out={tmp_path}/r.png', '--seconds=0', '--batch_size=2'),
-      *('--step_time=0.1', '--config=configs/quickstart.py'),
-    ],
-    cwd=root,
-    capture_output=True,
-    text=True,
+  done = command_line.run(
+    report.COMMAND,
+    f'--dir={clips}',
+    f'--out={tmp_path}/r.png',
+    '--seconds=0',
+    '--batch_size=2',
+    '--step_time=0.1',
+    f'--config={root}/configs/quickstart.py',
   )
-  assert done.returncode == 0, done.stderr
+  assert done.code == 0, done.stderr
   assert 'cannot be read: text.mp4: Invalid data' in done.stdout
   assert 'a step of 2 clips in 0.1 s' in done.stdout
   assert (tmp_path / 'r.png').stat().st_size > 10_000
 
 
-def test_a_wrong_directory(tmp_path, root):
-  done = subprocess.run(
-    [sys.executable, '-m', 'data.report', f'--dir={tmp_path}/nowhere'],
-    cwd=root,
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 2
+def test_a_wrong_directory(tmp_path):
+  done = command_line.run(report.COMMAND, f'--dir={tmp_path}/nowhere')
+  assert done.code == 2
   assert done.stderr.startswith('error: There is no data at')

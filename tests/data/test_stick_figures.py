@@ -221,6 +221,20 @@ def test_the_same_seed_paints_the_same_frames():
   assert next(other.frames()).tobytes() != first[0].tobytes()
 
 
+def _silhouettes(scene):
+  """Yields uint8 frames of the actors in black on white."""
+  layers = [
+    shapes.Layer(layer.depth, [(p, (0, 0, 0)) for p, _ in layer.shapes])
+    for actor in scene._actors
+    for layer in actor
+  ]
+  painting = shapes.Painting(layers)
+  for i in range(scene.form.frames):
+    image = np.full((scene.form.height, scene.form.width, 3), 255, np.uint8)
+    painting.paint(image, i)
+    yield image
+
+
 @pytest.mark.parametrize('name', ['hug', 'jump', 'pick_up', 'part'])
 def test_boxes_hold_the_actors(name):
   video = videos.Video(0, 'train', name, 4)
@@ -229,7 +243,7 @@ def test_boxes_hold_the_actors(name):
   assert boxes.dtype == np.int16
   assert boxes.shape == (video.form.frames, len(scene.joints), 4)
   low, high = boxes[..., :2].min(1), boxes[..., 2:].max(1)
-  views = zip(scene.silhouettes(), low, high, strict=True)
+  views = zip(_silhouettes(scene), low, high, strict=True)
   for image, (x0, y0), (x1, y1) in views:
     rows, columns = np.nonzero(image.min(-1) < 255)
     assert x0 <= columns.min() and columns.max() < x1
@@ -370,7 +384,7 @@ def test_mistakes_end_with_code_2_and_jax_stays_out(tmp_path, root):
   code = (
     'import sys; from data.stick_figures import prepare; '
     'assert not {"jax", "tensorflow"} & set(sys.modules); '
-    'from mtnet_jax import cli; cli.run(prepare.main)'
+    'from mtnet_jax import cli; cli.run(prepare.COMMAND)'
   )
   command = [sys.executable, '-c', code, f'--out={tmp_path}/out', '--train=0']
   done = subprocess.run(command, cwd=root, capture_output=True, text=True)

@@ -117,10 +117,10 @@ def test_the_command(lists, tmp_path):
     coded_video.write(path, coded_video.frames(20), 'mpeg4')
   flags = {'videos': tmp_path / 'videos', 'annotations': lists}
   done = official.prepare('ucf101', **flags, out=tmp_path / 'out')
-  assert done.returncode == 0, done.stderr
+  assert done.code == 0, done.stderr
   (example,) = sources.open_source(tmp_path / 'out', 'test')
   assert example.id == 'HandstandPushups/v_HandStandPushups_g01_c01'
   assert example.label == 1
   done = official.prepare('ucf101', videos=lists, annotations=lists, out='o')
-  assert done.returncode == 2
+  assert done.code == 2
   assert 'holds none of the listed videos' in done.stderr

@@ -49,7 +49,12 @@ def test_official_names(official_clips, caplog):
   caplog.set_level('INFO')
   listing = ut.list_clips(official_clips)
   assert listing.labels == (
-    *('hug', 'kick', 'point', 'punch', 'push', 'shake_hands'),
+    'hug',
+    'kick',
+    'point',
+    'punch',
+    'push',
+    'shake_hands',
   )
   assert _clips(listing) == {
     'train': [
@@ -167,7 +172,7 @@ def test_the_videos_are_no_place_for_the_records(official_clips):
 def test_the_command(official_clips, tmp_path):
   flags = {'videos': official_clips, 'out': tmp_path / 'records'}
   done = official.prepare('ut_interaction', **flags, short_side=24)
-  assert done.returncode == 0, done.stderr
+  assert done.code == 0, done.stderr
   assert 'train: 3 videos of 2 classes; 0 missing, 0 broken' in done.stdout
   source = sources.open_source(tmp_path / 'records', 'test')
   assert [source.labels[e.label] for e in source] == ['shake_hands', 'push']
@@ -175,7 +180,7 @@ def test_the_command(official_clips, tmp_path):
     assert (video.height, video.width) == (24, 32)
     assert coded_video.numbers(video.read(range(20))) == [*range(20)]
   done = official.prepare('ut_interaction', **flags, validation='9,x')
-  assert done.returncode == 2
+  assert done.code == 2
   assert '--validation=9,x must be numbers' in done.stderr
 
 

@@ -5,8 +5,7 @@ import json
 import numpy as np
 
 from configs import quickstart
-from mtnet_jax import evaluation
-from mtnet_jax.evaluation import Predictions
+from mtnet_jax.evaluation.predictions import Predictions, write_predictions
 from mtnet_jax.experiments import plan, scored
 
 CHANGES = {
@@ -51,5 +50,5 @@ def write_training(job, config=None):
 def write_run(job, right):
   """Leaves a finished run that has right what is told."""
   write_training(job)
-  evaluation.write(predict(right), NAMES, job.workdir / 'evaluation')
+  write_predictions(predict(right), NAMES, job.workdir / 'evaluation')
   scored.mark(job.workdir, step=7)

@@ -5,19 +5,24 @@ import jax.numpy as jnp
 import pytest
 
 from configs import ablations, base
-from mtnet_jax import models, transfer
+from mtnet_jax import models
 from mtnet_jax.errors import UserError
-from tests.test_configs import _config, _keys
+from mtnet_jax.training import transfer
+from tests.configs.test_configs import _config, _keys
 
 # The thesis's rows, by the names of our runs.
 _PLACES = ('start', 'mid', 'res', 'final')
 _ROWS = {
   ('4.1', 'r3d_34'): [
-    *('r3d_none', *(f'r3d_{place}' for place in _PLACES)),
-    *('r2plus1d_none', *(f'r2plus1d_{place}' for place in _PLACES)),
+    f'{backbone}_{place}'
+    for backbone in ('r3d', 'r2plus1d')
+    for place in ('none', *_PLACES)
   ],
   ('4.5', 'srtg_r3d_50'): [
-    *('r3d_without', 'r3d_srtg', 'r2plus1d_without', 'r2plus1d_srtg')
+    'r3d_without',
+    'r3d_srtg',
+    'r2plus1d_without',
+    'r2plus1d_srtg',
   ],
   ('5.2', 'mtnet_m'): ['r3d_50', 'r2plus1d_50', 'mt_r3d_50'],
   ('5.6', 'mtnet_m'): '1.0 0.875 0.75 0.625 0.5 0.375 0.25'.split(),

@@ -8,10 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from mtnet_jax import evaluation
 from mtnet_jax.analysis import cost, significance
 from mtnet_jax.errors import UserError
-from mtnet_jax.evaluation import Predictions
+from mtnet_jax.evaluation.predictions import Predictions, write_predictions
 from mtnet_jax.experiments import plot, results, scored, statistics, summary
 from tests.experiments.stub_runs import NAMES, make_plan, write_run
 
@@ -201,7 +200,7 @@ def test_videos_that_one_run_could_not_score(table, cheap):
   lost = Predictions(
     found.ids[keep], found.labels[keep], found.probabilities[keep], {}
   )
-  evaluation.write(lost, NAMES, job.workdir / 'evaluation')
+  write_predictions(lost, NAMES, job.workdir / 'evaluation')
   scored.mark(job.workdir, step=7)
   results.write(table, {})
   avg, *_ = _summarize(table)
@@ -242,7 +241,7 @@ def _add_a_class(found):
 def test_runs_on_other_data_are_not_compared(change, table, cheap):
   workdir = table.jobs[0].workdir
   found = change(scored.read(workdir))
-  evaluation.write(found, [*NAMES, 'new'], workdir / 'evaluation')
+  write_predictions(found, [*NAMES, 'new'], workdir / 'evaluation')
   scored.mark(workdir, step=7)
   with pytest.raises(UserError, match='not scored on the same data'):
     results.write(table, {})

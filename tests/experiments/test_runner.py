@@ -11,11 +11,12 @@ import sys
 import jax
 import pytest
 
-from mtnet_jax import cli, evaluation
 from mtnet_jax.analysis import cost
-from mtnet_jax.checkpoints import UnsavedError
-from mtnet_jax.errors import UserError
+from mtnet_jax.errors import RESUME, UserError
+from mtnet_jax.evaluation import predictions as predictions_lib
+from mtnet_jax.evaluation.predictions import write_predictions
 from mtnet_jax.experiments import plan, results, runner, scored
+from mtnet_jax.runs.checkpoints import UnsavedError
 from tests.experiments.stub_runs import (
   NAMES,
   make_plan,
@@ -23,7 +24,7 @@ from tests.experiments.stub_runs import (
   write_run,
   write_training,
 )
-from tests.test_training import _LIGHT, _TINY, _config
+from tests.tiny_runs import LIGHT, TINY, tiny_config
 
 
 class _Trainer:
@@ -63,12 +64,12 @@ class _Trainer:
 @pytest.fixture
 def trainer(monkeypatch):
   trainer = _Trainer()
-  monkeypatch.setattr(runner.training, 'train', trainer.train)
-  monkeypatch.setattr(runner.evaluation, 'evaluate', trainer.evaluate)
+  monkeypatch.setattr(runner.loop, 'train', trainer.train)
+  monkeypatch.setattr(runner.scoring, 'evaluate', trainer.evaluate)
   monkeypatch.setattr(
     runner.report,
     'write',
-    lambda found, names, workdir: evaluation.write(
+    lambda found, names, workdir: write_predictions(
       found, names, workdir / 'evaluation'
     ),
   )
@@ -114,7 +115,7 @@ def test_what_is_finished_is_not_repeated(trainer, tmp_path):
   write_run(first, [True] * 4)
   write_training(second)  # without its evaluation
   write_training(third)  # scored half-way, by eval.py
-  evaluation.write(predict([True] * 4), NAMES, third.workdir / 'evaluation')
+  write_predictions(predict([True] * 4), NAMES, third.workdir / 'evaluation')
   runner.run(table)
   begun = [(run, seed) for what, run, seed in trainer.done if what == 'train']
   assert begun == [('max', 0), ('avg', 1), ('max', 1)]
@@ -135,8 +136,8 @@ def test_what_eval_py_has_overwritten_is_scored_again(trainer, tmp_path):
   before = (tmp_path / 'results.csv').read_bytes()
   first, second = (job.workdir for job in table.jobs)
   # The best checkpoint's predictions, and the last's once more.
-  evaluation.write(predict([True] * 4), NAMES, first / 'evaluation')
-  evaluation.write(scored.read(second), NAMES, second / 'evaluation')
+  write_predictions(predict([True] * 4), NAMES, first / 'evaluation')
+  write_predictions(scored.read(second), NAMES, second / 'evaluation')
   assert scored.read(first) is None
   trainer.done.clear()
   runner.run(table)
@@ -155,13 +156,13 @@ def test_interrupted_between_the_files_of_an_evaluation(
   directory = table.jobs[0].workdir / 'evaluation'
   if scored_before:  # and overwritten: the first file is as it was marked
     runner.run(table)
-    evaluation.write(predict([True] * 4), NAMES, directory)
+    write_predictions(predict([True] * 4), NAMES, directory)
 
   def interrupt(*_):
     raise KeyboardInterrupt
 
   with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-    patch.setattr(evaluation, 'per_class', interrupt)
+    patch.setattr(predictions_lib, 'per_class', interrupt)
     runner.run(table)
   assert (directory / 'predictions.npz').exists()
   assert len((directory / 'per_class.csv').read_text().splitlines()) == 1
@@ -295,7 +296,7 @@ def test_sigterm_between_trainings(trainer, tmp_path):
   trainer.instead['max', 0] = lambda: os.kill(os.getpid(), signal.SIGTERM)
   with pytest.raises(SystemExit) as end:
     runner.run(_table(trainer, tmp_path))
-  assert end.value.code == cli.RESUME
+  assert end.value.code == RESUME
   assert signal.getsignal(signal.SIGTERM) is before
   assert len(_rows(tmp_path)) == 1
 
@@ -311,7 +312,7 @@ def test_what_stops_every_run_is_told_at_once(tmp_path):
 
 
 _SHORT = {'train.num_steps': 2, 'optim.warmup_steps': 1, 'eval.num_crops': 1}
-_CHANGES = _TINY | _LIGHT | _SHORT
+_CHANGES = TINY | LIGHT | _SHORT
 
 
 def _without_seconds(out):
@@ -324,7 +325,7 @@ def test_the_command_does_what_is_left_as_a_whole_one_would(
 ):
   whole, begun = tmp_path / 'whole', tmp_path / 'begun'
   changes = _CHANGES | {'data.dir': str(blinking_videos)}
-  config = _config(blinking_videos)
+  config = tiny_config(blinking_videos)
   config.update_from_flattened_dict(changes)
   runs = ('without', 'maps')
   table = plan.make(config, '6.4', whole, runs=runs, seeds=[3], given=changes)
@@ -335,8 +336,13 @@ def test_the_command_does_what_is_left_as_a_whole_one_would(
   shutil.copytree(whole / 'without', begun / 'without')
   done = subprocess.run(
     [
-      *(sys.executable, '-m', 'mtnet_jax.experiments', '--table=6.4'),
-      *('--config=configs/quickstart.py', f'--out={begun}', '--seeds=3'),
+      sys.executable,
+      '-m',
+      'mtnet_jax.experiments',
+      '--table=6.4',
+      '--config=configs/quickstart.py',
+      f'--out={begun}',
+      '--seeds=3',
       f'--runs={",".join(runs)}',
       *(f'--config.{name}={value}' for name, value in changes.items()),
     ],
@@ -359,8 +365,12 @@ def test_mistakes_in_the_command(root, tmp_path):
   ):
     done = subprocess.run(
       [
-        *(sys.executable, '-m', 'mtnet_jax.experiments', f'--out={tmp_path}'),
-        *('--config=configs/quickstart.py', *flags),
+        sys.executable,
+        '-m',
+        'mtnet_jax.experiments',
+        f'--out={tmp_path}',
+        '--config=configs/quickstart.py',
+        *flags,
       ],
       cwd=root,
       capture_output=True,

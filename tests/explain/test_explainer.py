@@ -2,17 +2,15 @@
 
 import dataclasses
 import json
-import os
 import re
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mtnet_jax import export, preprocessing
+from mtnet_jax import preprocessing
+from mtnet_jax.commands import explain as explain_command
 from mtnet_jax.data.video import VideoReader
 from mtnet_jax.errors import UserError
 from mtnet_jax.explain import files
@@ -20,7 +18,9 @@ from mtnet_jax.explain.explainer import Settings, explain, find_label
 from mtnet_jax.explain.explanation import METHODS
 from mtnet_jax.explain.recording import record
 from mtnet_jax.explain.saliency_tubes import saliency_tube
+from mtnet_jax.export import program as program_lib
 from mtnet_jax.prediction import Predictor
+from tests import command_line
 from tests.prediction_runs import write_run
 
 _UNMEASURED = Settings(faithfulness_steps=0)
@@ -242,7 +242,7 @@ def test_a_video_shorter_than_a_clip_repeats_its_frames(predictor, tmp_path):
 
 
 def test_an_exported_model_cannot_be_looked_into(predictor, video, tmp_path):
-  export.write(
+  program_lib.write_export(
     tmp_path / 'export',
     predictor.model,
     predictor.variables,
@@ -254,34 +254,25 @@ def test_an_exported_model_cannot_be_looked_into(predictor, video, tmp_path):
     explain(Predictor(tmp_path), video, _UNMEASURED)
 
 
-def _run(root, *arguments):
-  return subprocess.run(
-    [sys.executable, 'explain.py', *map(str, arguments)],
-    cwd=root,
-    env=os.environ | {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'},
-    capture_output=True,
-    text=True,
-  )
-
-
-def test_the_command(root, run, video, tmp_path):
-  done = _run(
-    root,
+def test_the_command(run, video, tmp_path):
+  done = command_line.run(
+    explain_command.COMMAND,
     f'--workdir={run}',
     f'--video={video}',
     f'--out={tmp_path}/out',
     '--method=saliency_tubes',
     '--faithfulness_steps=0',
   )
-  assert done.returncode == 0, done.stderr
+  assert done.code == 0, done.stderr
   assert done.stdout.splitlines() == [f'{tmp_path}/out/report.html']
   assert (tmp_path / 'out/saliency_tubes.png').stat().st_size
 
 
-def test_a_folder_that_cannot_be_written_is_told_first(root, tmp_path):
+def test_a_folder_that_cannot_be_written_is_told_first(tmp_path):
   taken = tmp_path / 'file'
   taken.write_text('')
-  done = _run(root, '--workdir=none', '--video=none', f'--out={taken}/out')
-  assert done.returncode == 2
+  flags = '--workdir=none', '--video=none', f'--out={taken}/out'
+  done = command_line.run(explain_command.COMMAND, *flags)
+  assert done.code == 2
   assert f'{taken}/out cannot be written' in done.stderr
   assert len(done.stderr.splitlines()) == 1

@@ -8,7 +8,7 @@ from mtnet_jax import models
 from mtnet_jax.errors import UserError
 from mtnet_jax.explain import grad_cam as module
 from mtnet_jax.explain.class_rows import class_row
-from mtnet_jax.explain.grad_cam import grad_cam, grad_cams
+from mtnet_jax.explain.grad_cam import grad_cams
 from tests.arrays import norm, random_clips, random_variables, relu
 
 LABEL = 2
@@ -107,7 +107,9 @@ def test_a_resnet_s_last_stage_is_its_last_layer():
 
 def test_at_another_resolution(small):
   model, clip, variables, _ = small
-  found = grad_cam(model, variables, clip, LABEL, shape=clip.shape[:3])
+  found = grad_cams(
+    model, variables, clip, LABEL, ('last',), shape=clip.shape[:3]
+  )['last']
   assert found.shape == (3, 16, 16) and found.dtype == np.float32
   assert 0 <= found.min() and found.max() <= 1
 
@@ -122,9 +124,9 @@ def test_one_program_serves_all_classes(small, cams):
 def test_what_does_not_exist(small):
   model, clip, variables, _ = small
   with pytest.raises(UserError, match="no layer 'stage_9'"):
-    grad_cam(model, variables, clip, 0, 'stage_9')
+    grad_cams(model, variables, clip, 0, ('stage_9',))
   with pytest.raises(UserError, match=r'`label` \(=4\).* 4 classes'):
-    grad_cam(model, variables, clip, 4)
+    grad_cams(model, variables, clip, 4)
 
 
 def test_weights_that_are_not_finite(small):

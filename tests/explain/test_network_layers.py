@@ -141,13 +141,15 @@ def test_normalize(scores, expected):
   np.testing.assert_array_equal(network_layers.normalize(scores), expected)
 
 
-def test_keep():
+def test_select_channels():
   scores = np.array([0.5, 1, 0.4, NAN, 0.5, 0])
   # σ(0.4) = 0.5987, σ(0.5) = 0.6225
-  assert list(network_layers.keep(scores, 0.6).items()) == [
+  assert list(network_layers.select_channels(scores, 0.6).items()) == [
     (1, 1), (0, 0.5), (4, 0.5),
   ]  # fmt: skip
-  assert 5 not in network_layers.keep(scores, 0.5)  # σ(0) is not above 0.5
+  assert 5 not in network_layers.select_channels(
+    scores, 0.5
+  )  # σ(0) is not above 0.5
 
 
 def make_step(inputs, outputs=(), **kernels):

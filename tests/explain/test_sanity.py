@@ -11,6 +11,7 @@ from mtnet_jax.data.video import VideoReader
 from mtnet_jax.errors import UserError
 from mtnet_jax.explain import sanity
 from mtnet_jax.explain.sanity import boxes_in_view, coverage, mass_in_boxes
+from tests import command_line
 from tests.arrays import random_variables
 
 
@@ -146,8 +147,9 @@ class SmallPredictor:
     )
 
 
+@pytest.mark.usefixtures('quick_compilation')
 def test_the_command_prints_a_row_for_each_network_and_map(
-  tmp_path, write_video, monkeypatch, capsys
+  tmp_path, write_video, monkeypatch
 ):
   rng = np.random.default_rng(0)
   boxes = {}
@@ -157,13 +159,11 @@ def test_the_command_prints_a_row_for_each_network_and_map(
     write_video(tmp_path / name, frames)
     boxes[name] = np.tile([[[16, 4, 30, 28]]], (12, 1, 1)).astype(np.int16)
   np.savez(tmp_path / 'boxes.npz', **boxes)
-  values = {'split': 'test', 'videos': 9, 'untrained': 1, 'data': None}
-  monkeypatch.setattr(
-    sanity.flags, 'FLAGS', types.SimpleNamespace(workdir=tmp_path, **values)
-  )
   monkeypatch.setattr(sanity, 'Predictor', SmallPredictor)
-  sanity.main(None)
-  head, *rows = capsys.readouterr().out.splitlines()
+  flags = f'--workdir={tmp_path}', '--videos=9', '--untrained=1'
+  done = command_line.run(sanity.COMMAND, *flags)
+  assert done.code == 0, done.stderr
+  head, *rows = done.stdout.splitlines()
   assert head.split()[:3] == ['network', 'method,', 'layer']
   # One tube, four of Class Regularisation, six of Grad-CAM.
   assert len(rows) == 2 * (1 + 4 + 6)

@@ -12,7 +12,8 @@ from mtnet_jax.errors import UserError
 from mtnet_jax.layers import mtconv
 from mtnet_jax.layers.norm import BatchNorm
 from tests.arrays import conv, norm, random_clips, random_variables, relu
-from tests.layers.test_pooling import plain_pool
+from tests.ops.test_pooling import plain_pool
+from tests.ops.test_up_sample import interpolate
 
 NORM = functools.partial(BatchNorm, use_running_average=True)
 
@@ -28,18 +29,6 @@ def chosen_frames(x):
   scores = [2 * cos[0]] + [cos[i - 1] + cos[i] for i in range(1, t - 1)]
   scores.append(2 * cos[-1])
   return sorted(sorted(range(t), key=lambda i: scores[i])[: t // 2])
-
-
-def interpolate(x, shape):
-  """Half-pixel centers, positions clamped to the outermost ones."""
-  for axis, size in enumerate(shape, start=1):
-    old = x.shape[axis]
-    position = np.clip((np.arange(size) + 0.5) * old / size - 0.5, 0, old - 1)
-    low = np.floor(position).astype(int)
-    high = np.minimum(low + 1, old - 1)
-    f = (position - low).reshape([-1 if a == axis else 1 for a in range(5)])
-    x = np.take(x, low, axis) * (1 - f) + np.take(x, high, axis) * f
-  return x
 
 
 def whole_layer(x, variables, g, strides, separated, shared, pooling):
@@ -280,40 +269,3 @@ def test_channel_separated_needs_equal_channels():
   module = mtconv.MTConv(6, (3, 3, 3), channel_separated=True, norm=NORM)
   with pytest.raises(UserError, match=r'`features` \(=6\).*channels \(=5\)'):
     module.init(jax.random.key(0), random_clips(1, 2, 2, 2, 5))
-
-
-def test_up_sample_by_hand():
-  x = np.array([0.0, 4.0, 8.0], np.float32).reshape(1, 3, 1, 1, 1)
-  doubled = mtconv.up_sample(x, (6, 1, 1)).ravel()
-  np.testing.assert_array_equal(doubled, [0, 1, 3, 5, 7, 8])
-  # Centers of five on three: -0.2, 0.4, 1.0, 1.6, 2.2, clamped to [0, 2].
-  odd = mtconv.up_sample(x, (5, 1, 1)).ravel()
-  np.testing.assert_allclose(odd, [0, 1.6, 4, 6.4, 8], atol=1e-5)
-
-
-@pytest.mark.parametrize('shape', [(6, 4, 10), (5, 3, 9), (3, 2, 5), (7, 2, 5)])
-def test_up_sample_equals_image_resize(shape):
-  x = random_clips(2, 3, 2, 5, 4)
-  weights = random_clips(2, *shape, 4)
-
-  def both_ways(function):
-    out, vjp = jax.vjp(function, x)
-    return out, *vjp(weights)
-
-  got = jax.jit(both_ways, static_argnums=0)(
-    lambda x: mtconv.up_sample(x, shape)
-  )
-  expected = jax.jit(both_ways, static_argnums=0)(
-    lambda x: jax.image.resize(x, (2, *shape, 4), 'linear')
-  )
-  np.testing.assert_allclose(got[0], expected[0], atol=1e-6)
-  np.testing.assert_allclose(got[1], expected[1], atol=1e-5)
-  np.testing.assert_allclose(got[0], interpolate(x, shape), atol=1e-5)
-
-
-def test_up_sample_of_many_half_precision_positions():
-  x = jnp.asarray(np.arange(301) % 2, jnp.bfloat16).reshape(1, 1, 1, 301, 1)
-  got = mtconv.up_sample(x, (1, 1, 601))
-  expected = interpolate(np.float64(x), (1, 1, 601))
-  assert got.dtype == jnp.bfloat16
-  np.testing.assert_allclose(np.float64(got), expected, atol=4e-3)

@@ -82,13 +82,11 @@ def test_evaluation_uses_the_moving_statistics_for_any_batch():
 
 
 def test_initialization_leaves_the_statistics_alone():
-  variables = BatchNorm(False, scale_init=jax.nn.initializers.zeros).init(
-    jax.random.key(0), clips()
-  )
+  variables = BatchNorm(False).init(jax.random.key(0), clips())
   chex.assert_trees_all_equal(
     variables,
     {
-      'params': {'scale': jnp.zeros(5), 'bias': jnp.zeros(5)},
+      'params': {'scale': jnp.ones(5), 'bias': jnp.zeros(5)},
       'batch_stats': {'mean': jnp.zeros(5), 'var': jnp.ones(5)},
     },
   )

@@ -2,6 +2,7 @@
 
 import pytest
 
+from configs import base
 from mtnet_jax import models
 from mtnet_jax.errors import UserError
 
@@ -34,12 +35,49 @@ def test_override_that_the_model_lacks(name, override):
     models.build(name, 400, **override)
 
 
+# What all networks have; of MTConv; of recurrence.
+COMMON = {
+  'class_regularization',
+  'affection_rates',
+  'dropout',
+  'dtype',
+  'norm_batch_size',
+  'freeze_norm',
+  'input_mean',
+  'input_std',
+  'rematerialize',
+}
+MTCONV = {'local_ratio', 'pooling', 'shared_selection'}
+RESNET = COMMON | {'stage_features', 'stem_frames', 'stem_pool'}
+MTNET = COMMON | MTCONV
+MTNET |= {'temporal_kernels', 'repeat_edges', 'norm_all_shortcuts'}
+MTNET |= {'recurrence', 'cell', 'gate'}
+
+
+@pytest.mark.parametrize('name', models.NAMES)
+def test_overrides(name):
+  if name.startswith(('mtnet', 'x3d')):
+    expected = MTNET
+  elif name.startswith('srtg'):
+    expected = RESNET | {'placement', 'cell', 'gate'}
+  else:
+    expected = RESNET | MTCONV if name == 'mt_r3d_50' else RESNET
+  names = models.override_names(name)
+  assert set(names) == expected and len(names) == len(expected)
+
+
+def test_configurations_have_only_keys_that_some_network_has():
+  keys = set(base.get_config().model) - {'name'}
+  assert keys <= MTNET | RESNET | {'placement'}
+
+
 @pytest.mark.parametrize(
   'override, message',
   [
     ({'dropout': 1.0}, r'`dropout` \(=1.0\) must be in \[0, 1\)'),
     ({'dtype': 'bfloat'}, r'`dtype` \(=bfloat\) must be one of'),
     ({'dtype': 'int8'}, r'`dtype` \(=int8\) must be one of'),
+    ({'dtype': 'float64'}, r'`dtype` \(=float64\) needs 64 bits'),
     ({'norm_batch_size': -1}, r'`norm_batch_size` \(=-1\)'),
     ({'stage_features': (8, 8, 8)}, 'must be the channels of 4 stages'),
     ({'stage_features': (8, 8, 8, 0)}, 'must be the channels of 4 stages'),

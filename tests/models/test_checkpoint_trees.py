@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from mtnet_jax import checkpoints, models
+from mtnet_jax import models
+from mtnet_jax.runs import checkpoints
 
 _TREES = pathlib.Path(__file__).parent / 'checkpoint_trees'
 

@@ -9,11 +9,12 @@ import pytest
 
 from mtnet_jax import models
 from mtnet_jax.errors import UserError
-from mtnet_jax.layers import activation, recurrent
+from mtnet_jax.layers import recurrent
 from mtnet_jax.layers.conv import Conv3D
 from mtnet_jax.layers.mtconv import MTConv
 from mtnet_jax.layers.norm import BatchNorm
 from mtnet_jax.models import mtnet
+from mtnet_jax.ops import activation
 from tests.arrays import (
   conv,
   norm,

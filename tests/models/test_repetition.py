@@ -13,7 +13,7 @@ from mtnet_jax.models import repetition
 from tests import arrays
 
 # Two shared kinds of blocks in a stage, and what does not fill a period.
-_NETWORKS = {
+_SMALL = {
   'x3d_s': {
     'blocks': (1, 4),
     'stages': ((16, 8), (24, 12)),
@@ -46,12 +46,21 @@ def _differentiate(model, variables, clips):
   return jax.jit(jax.grad(loss, has_aux=True))(variables['params'])
 
 
-@pytest.mark.parametrize('rematerialize', [False, True])
-@pytest.mark.parametrize('name', _NETWORKS)
+@pytest.mark.parametrize(
+  'rematerialize', [False, pytest.param(True, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize(
+  'name',
+  [
+    'x3d_s',
+    pytest.param('mtnet_xs', marks=pytest.mark.slow),
+    pytest.param('srtg_r3d_34', marks=pytest.mark.slow),
+  ],
+)
 def test_shared_blocks_compute_what_each_block_computes(
   name, rematerialize, monkeypatch
 ):
-  model = models.build(name, 5, dropout=0.0).copy(**_NETWORKS[name])
+  model = models.build(name, 5, dropout=0.0).copy(**_SMALL[name])
   clips = arrays.random_clips(2, 4, 32, 32, 3)
   variables = arrays.random_variables(model, clips)
   found = _differentiate(

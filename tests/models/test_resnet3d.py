@@ -273,9 +273,8 @@ def test_without_the_stems_pooling_every_stage_is_twice_as_large():
 def test_narrow_stages():
   widths = {'stage_features': (4, 6, 10, 14)}
   variables, (_, endpoints) = trace('srtg_r3d_18', 8, 32, **widths)
-  assert [endpoints[f'stage_{i}'].shape[-1] for i in (1, 2, 3, 4)] == [
-    *(4, 6, 10, 14)
-  ]
+  found = [endpoints[f'stage_{i}'].shape[-1] for i in (1, 2, 3, 4)]
+  assert found == [4, 6, 10, 14]
   params = variables['params']
   assert params['stem']['conv']['kernel'].shape == (3, 7, 7, 3, 4)
   block = params['stage_3_block_1']

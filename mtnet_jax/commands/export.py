@@ -1,0 +1,144 @@
+"""Exports a run: python export.py --workdir=DIR --out=DIR.
+
+Writes the network as a program that needs jax alone (model.stablehlo), its
+weights (params.safetensors) and what both mean (model.json), with --onnx also
+model.onnx. It checks them against the network, on the CPU, the program in a
+process without this library; then puts them in place and prints sizes and
+times.
+"""
+
+import pathlib
+from collections.abc import Sequence
+
+import jax
+from absl import flags
+
+from mtnet_jax import cli
+from mtnet_jax.errors import UserError
+from mtnet_jax.export import check as check_lib
+from mtnet_jax.export import onnx as onnx_lib
+from mtnet_jax.export import program as program_lib
+from mtnet_jax.export.check import Check
+from mtnet_jax.prediction import Predictor
+from mtnet_jax.runs import model as model_lib
+from mtnet_jax.runs.folder import make_workdir
+
+
+def define_flags(values: flags.FlagValues) -> None:
+  """Declares the command's flags."""
+  cli.define_run(values)
+  flags.DEFINE_string(
+    'out', None, 'Folder to write to.', required=True, flag_values=values
+  )
+  flags.DEFINE_string(
+    'license',
+    None,
+    'Of the weights, as model.json will tell it.',
+    flag_values=values,
+  )
+  flags.DEFINE_bool(
+    'onnx', False, 'Also model.onnx: docs/export.md.', flag_values=values
+  )
+
+
+def main(values: flags.FlagValues, _: Sequence[str]) -> None:
+  """Exports the run that the flags name."""
+  checks = export_run(
+    values.workdir,
+    values.out,
+    values.checkpoint,
+    license=values.license,
+    onnx=values.onnx,
+  )
+  show(checks, values.out)
+
+
+def export_run(
+  workdir: str | pathlib.Path,
+  out: str | pathlib.Path,
+  checkpoint: str = 'best',
+  license: str | None = None,
+  onnx: bool = False,
+) -> list[Check]:
+  """Exports a checkpoint of a run and checks the files.
+
+  Args:
+    workdir: folder of the run.
+    out: folder to write to, made if need be.
+    checkpoint: 'best' (on validation) or 'last'.
+    license: licence of the weights; None: unknown.
+    onnx: also writes `model.onnx`.
+
+  Returns:
+    The checks, of the program and perhaps of the ONNX file.
+
+  Raises:
+    UserError: there is nothing to export, it cannot be written, JAX has no CPU
+      to check it on, or what was written is not the same network. An earlier
+      export in the folder stays as it was.
+  """
+  cpu = _cpu()
+  if onnx:
+    onnx_lib.find_packages()
+  predictor = Predictor(workdir, checkpoint)
+  model, config = predictor.model, predictor.config
+  if model is None:
+    raise UserError(
+      f'{workdir} holds an exported model and no checkpoint. Give the '
+      '--workdir of the run that it was exported from.'
+    )
+  variables = jax.device_put(jax.device_get(predictor.variables), cpu)
+  out = make_workdir(out)
+  program_lib.check_place(out)
+  shape, converted = model_lib.evaluation_clip_shape(config), None
+  if onnx:
+    converted = onnx_lib.convert(model, variables, shape)
+  checks = []
+
+  def check(folder: pathlib.Path) -> None:
+    program = folder / program_lib.PROGRAM
+    with jax.default_device(cpu):
+      checks.append(check_lib.check_program(program, model, variables, shape))
+      if onnx:
+        checks.append(check_lib.check_onnx(converted, model, variables, shape))
+    check_lib.judge(checks)
+
+  program_lib.write_export(
+    out,
+    model,
+    variables,
+    config,
+    predictor.class_names,
+    predictor.step,
+    license=license,
+    onnx=converted,
+    check=check,
+  )
+  return checks
+
+
+def show(checks: list[Check], out: str | pathlib.Path) -> None:
+  """Prints the sizes of the files, and the checks."""
+  for path in sorted(pathlib.Path(out).iterdir()):
+    if path.name in program_lib.FILES:
+      print(f'{path}  {path.stat().st_size / 1e6:.2f} MB')
+  for check in checks:
+    print(
+      f'{check.name}: {check.milliseconds:.1f} ms a clip, the network itself '
+      f'{check.original:.1f} ms; logits differ by {check.difference:.1e} of '
+      f'their scale, {check.allowed:.0e} is allowed'
+    )
+
+
+def _cpu() -> jax.Device:
+  try:
+    return jax.devices('cpu')[0]
+  except RuntimeError as error:
+    platforms = jax.config.jax_platforms
+    raise UserError(
+      'An export is checked on the CPU, which JAX_PLATFORMS='
+      f'{platforms} leaves out: set JAX_PLATFORMS={platforms},cpu.'
+    ) from error
+
+
+COMMAND = cli.Command(main, define_flags)

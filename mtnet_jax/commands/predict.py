@@ -1,0 +1,274 @@
+"""Judges any videos: python predict.py --workdir=DIR VIDEO [VIDEO ...].
+
+A VIDEO is a file, a folder, a pattern, or an array of frames in an .npy file;
+the model, the best checkpoint of the run in DIR or an exported one. Prints a
+table, or with --json a line for each video. Ends with code 1 where some of the
+videos could not be judged, with 2 where none could.
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TextIO
+
+import rich.console
+import rich.markup
+import rich.table
+from absl import flags
+
+from mtnet_jax import cli
+from mtnet_jax.devices import host_memory
+from mtnet_jax.errors import UserError, printable
+from mtnet_jax.prediction import Prediction, Predictor, timeline
+from mtnet_jax.prediction.user_videos import InputError, find_videos
+from mtnet_jax.progress import Progress
+from mtnet_jax.runs.folder import make_workdir
+
+SOME_FAILED = 1
+ALL_FAILED = 2
+
+
+def define_flags(values: flags.FlagValues) -> None:
+  """Declares the command's flags."""
+  cli.define_run(values, 'Folder of a run, or of an exported model.')
+  flags.DEFINE_integer(
+    'top',
+    5,
+    'Classes that are told of each video; 0: all.',
+    0,
+    flag_values=values,
+  )
+  flags.DEFINE_bool(
+    'json', False, 'Lines of JSON on stdout, no table.', flag_values=values
+  )
+  flags.DEFINE_string(
+    'timeline',
+    None,
+    'Folder for what happens when: a CSV and a PNG a video.',
+    flag_values=values,
+  )
+  flags.DEFINE_float(
+    'window',
+    None,
+    "Seconds judged at a time in it; unset: a clip's.",
+    flag_values=values,
+  )
+  flags.DEFINE_float(
+    'hop',
+    None,
+    'Seconds from one window to the next; unset: half a window.',
+    flag_values=values,
+  )
+
+
+def main(values: flags.FlagValues, names: Sequence[str]) -> int:
+  """Judges the videos that the command line names."""
+  times = values.window, values.hop
+  check_arguments(names, values.timeline, *times)
+  host_memory.keep_freed_memory()
+  predictor = Predictor(values.workdir, values.checkpoint)
+  timelines = None
+  if values.timeline is not None:
+    timelines = TimelineWriter(values.timeline, *times)
+  return predict(
+    predictor,
+    names,
+    top=values.top,
+    as_json=values.json,
+    timelines=timelines,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+  """What came of one video.
+
+  Attributes:
+    video: the video's path as it was named, or found in a folder.
+    result: the prediction, or why there is none.
+    timeline: the folder that holds it, or '' where there is none.
+  """
+
+  video: str
+  result: Prediction | InputError
+  timeline: str = ''
+
+
+class TimelineWriter:
+  """Writes a timeline of each video, into a folder of its own."""
+
+  def __init__(
+    self,
+    directory: str | pathlib.Path,
+    window: float | None = None,
+    hop: float | None = None,
+  ):
+    """Makes the folder, so that it fails early if it must.
+
+    Args:
+      directory: gets a folder for each video, named after it.
+      window: see `timeline.judge`.
+      hop: see `timeline.judge`.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    self._directory = make_workdir(directory)
+    self._window, self._hop = window, hop
+    self._taken = set()
+
+  def write(self, predictor: Predictor, video: str) -> str:
+    """Writes a video's `timeline.csv` and `.png`; returns their folder.
+
+    Raises:
+      InputError: what the predictor raises, or they cannot be written.
+      UserError: what the predictor raises.
+    """
+    judged = timeline.judge(predictor, video, self._window, self._hop)
+    folder = self._directory / self._folder(video)
+    try:
+      timeline.write(judged, folder)
+    except UserError as error:  # others have folders of their own
+      raise InputError(f'{video}: {error}') from error
+    return str(folder)
+
+  def _folder(self, video: str) -> str:
+    # Without dots at its start: `...mp4` would name the folder above.
+    stem = name = pathlib.Path(video).stem.lstrip('.') or 'video'
+    count = 1
+    while name in self._taken:  # of another folder's video
+      count += 1
+      name = f'{stem}-{count}'
+    self._taken.add(name)
+    return name
+
+
+def predict(
+  predictor: Predictor,
+  names: Sequence[str],
+  *,
+  top: int = 5,
+  as_json: bool = False,
+  timelines: TimelineWriter | None = None,
+) -> int:
+  """Judges videos and prints what came out.
+
+  Args:
+    predictor: the model.
+    names: files, folders and patterns, as `find_videos` takes them.
+    top: classes that are told of each video; 0: all.
+    as_json: a line of JSON for each video, at once; else a table at the end.
+    timelines: writes those too, or None.
+
+  Returns:
+    The exit code: 0, or 1 where some could not be judged, 2 where none could.
+
+  Raises:
+    UserError: what concerns every video, and never a single one.
+  """
+  top = top or len(predictor.class_names)
+  videos, missing = find_videos(names)
+  verdicts = [
+    Verdict(name, InputError(f'{name}: {why}.')) for name, why in missing
+  ]
+  stdout = sys.stdout  # a bar of progress puts itself in its place
+  if as_json:
+    for verdict in verdicts:
+      _print_json(verdict, top, stdout)
+  # On a terminal, lines and a bar would run into each other.
+  silent = as_json and stdout.isatty()
+  try:
+    for verdict in _judge(predictor, videos, timelines, silent):
+      verdicts.append(verdict)
+      if as_json:
+        _print_json(verdict, top, stdout)
+  finally:  # what is known is told, whatever ends it
+    if not as_json:
+      _print_table(verdicts, top)
+    code = _tell_failures(verdicts)
+  return code
+
+
+def _judge(
+  predictor: Predictor,
+  videos: Sequence[str],
+  timelines: TimelineWriter | None,
+  silent: bool,
+) -> Iterator[Verdict]:
+  with Progress('predicting', len(videos), 'videos', silent=silent) as progress:
+    for video in videos:
+      try:
+        prediction = predictor(video)
+        folder = timelines.write(predictor, video) if timelines else ''
+        yield Verdict(video, prediction, folder)
+      except InputError as error:
+        yield Verdict(video, error)
+      progress.advance()
+
+
+def _print_json(verdict: Verdict, top: int, file: TextIO) -> None:
+  line, result = {'video': verdict.video}, verdict.result
+  if isinstance(result, InputError):
+    line['error'] = str(result)
+  else:
+    line['probabilities'] = dict(result.top(top))
+    more = {'note': result.note, 'timeline': verdict.timeline}
+    line |= {key: value for key, value in more.items() if value}
+  print(json.dumps(line), file=file, flush=True)
+
+
+def _print_table(verdicts: Sequence[Verdict], top: int) -> None:
+  table = rich.table.Table(show_lines=True)
+  table.add_column('video', overflow='fold')
+  table.add_column('class', overflow='fold')
+  table.add_column('probability', justify='right')
+  for verdict in verdicts:
+    result = verdict.result
+    if isinstance(result, Prediction):
+      notes = [result.note, verdict.timeline]
+      classes, shares = zip(*result.top(top), strict=True)
+      table.add_row(
+        '\n'.join(
+          rich.markup.escape(printable(line))
+          for line in (verdict.video, *notes)
+          if line
+        ),
+        rich.markup.escape('\n'.join(map(printable, classes))),
+        '\n'.join(f'{share:.1%}' for share in shares),
+      )
+  if table.row_count:
+    rich.console.Console(emoji=False, highlight=False).print(table)
+
+
+def _tell_failures(verdicts: Sequence[Verdict]) -> int:
+  failed = [v.result for v in verdicts if isinstance(v.result, InputError)]
+  if not failed:
+    return 0
+  print(f'{len(failed)} of {len(verdicts)} not judged:', file=sys.stderr)
+  for error in failed:
+    print(f'  {printable(str(error))}', file=sys.stderr)
+  return ALL_FAILED if len(failed) == len(verdicts) else SOME_FAILED
+
+
+def check_arguments(
+  names: Sequence[str],
+  directory: str | None,
+  window: float | None,
+  hop: float | None,
+) -> None:
+  """Raises a UserError where the command line makes no sense."""
+  if not names:
+    raise UserError(
+      'No video is named. Give files, folders or patterns: python predict.py '
+      '--workdir=DIR VIDEO [VIDEO ...].'
+    )
+  if directory is None and (window is not None or hop is not None):
+    raise UserError(
+      '--window and --hop are of the timeline: give --timeline=DIR too.'
+    )
+  timeline.check_times(window, hop)
+
+
+COMMAND = cli.Command(main, define_flags, takes_arguments=True)

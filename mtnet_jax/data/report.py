@@ -1,0 +1,280 @@
+r"""Looks at a data set: its classes, lengths and sizes, and the loader's speed.
+
+  python -m mtnet_jax.data.report --dir=DIR [--split=train] [--out=report.png] \
+    [--config=FILE.py] [--step_time=SECONDS --batch_size=N]
+
+DIR is what --config.data.dir would be. A sample of the videos is opened, and
+the first and the last frame of each are decoded. Then one loader process makes
+training clips as the configuration has them, by itself, beside the rate at
+which a single thread decodes the same videos.
+"""
+
+import collections
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import cv2
+import ml_collections
+import numpy as np
+import rich.console
+import rich.markup
+import rich.table
+from absl import flags
+
+from configs import base
+from mtnet_jax import cli
+from mtnet_jax.data import (
+  pipeline,
+  preparation,
+  probing,
+  report_drawing,
+  sources,
+)
+from mtnet_jax.data.probing import Probe, Speed
+from mtnet_jax.data.report_drawing import format_share
+from mtnet_jax.errors import UserError
+
+_MAX_NAMED = 20  # broken videos that are printed
+# What JSON that is no manifest raises.
+_ILL_FORMED = (AttributeError, LookupError, TypeError, ValueError)
+
+
+def class_counts(
+  source: sources.Source,
+  directory: str,
+  split: str,
+  probes: Sequence[Probe],
+) -> tuple[dict[str, int], bool]:
+  """Counts the videos of each class.
+
+  Args:
+    source: the split's videos.
+    directory: the folder of the data set.
+    split: the split's name.
+    probes: probes of some of the videos, or all.
+
+  Returns:
+    The numbers by class, of all videos where they can be had without reading
+    them (of plain files; of records that have a manifest.json), else of those
+    that were looked at; and whether they are of all.
+
+  Raises:
+    UserError: the manifest.json is damaged, or of other records.
+  """
+  manifest = pathlib.Path(directory) / preparation.MANIFEST_NAME
+  counts, complete = dict.fromkeys(source.labels, 0), True
+  if isinstance(source.examples, tuple):
+    found = collections.Counter(example.label for example in source.examples)
+  elif manifest.is_file():
+    return counts | _read_manifest(manifest, split), True
+  else:
+    found = collections.Counter(probe.label for probe in probes)
+    complete = len(probes) == len(source)
+  by_name = {source.labels[i]: n for i, n in found.items() if i >= 0}
+  return counts | by_name, complete
+
+
+def _read_manifest(path: pathlib.Path, split: str) -> dict[str, int]:
+  try:
+    shown = json.loads(path.read_text('utf-8'))['splits'][split]['classes']
+    return {str(name): int(count) for name, count in shown.items()}
+  except (OSError, *_ILL_FORMED) as error:
+    raise UserError(
+      f'{path} is damaged, or not of these records: {error!r}. Delete it: then '
+      'the classes of those videos are counted that are looked at.'
+    ) from error
+
+
+def describe(
+  probes: Sequence[Probe],
+  counts: Mapping[str, int],
+  total: int,
+  num_frames: int,
+) -> list[tuple[str, str]]:
+  """Says in words what there is.
+
+  Args:
+    probes: the probes of the videos that were looked at.
+    counts: videos by class.
+    total: videos in the split.
+    num_frames: the frames of a clip.
+
+  Returns:
+    What, and how much of it, line by line.
+  """
+  good = [probe for probe in probes if not probe.cause]
+  short = sum(probe.frames < num_frames for probe in good)
+  videos = sorted(counts.values())
+  empty = videos.count(0)
+  lines = [
+    ('videos', f'{total:,}; looked at: {len(probes):,}'),
+    ('cannot be read', format_share(len(probes) - len(good), len(probes))),
+    (
+      f'shorter than a clip ({num_frames} frames)',
+      format_share(short, len(probes)),
+    ),
+    (
+      'classes',
+      f'{len(counts):,}' + (f'; without a video: {empty}' * (empty > 0)),
+    ),
+    ('videos a class', _spread(videos, '.0f')),
+    ('frames', _spread([probe.frames for probe in good], '.0f')),
+    ('seconds', _spread([probe.seconds for probe in good], '.1f')),
+  ]
+  sizes = collections.Counter((p.width, p.height) for p in good)
+  common = [f'{w} × {h} ({n})' for (w, h), n in sizes.most_common(3)]
+  rest = f', and {len(sizes) - 3} more' if len(sizes) > 3 else ''
+  return [*lines, ('width × height', ', '.join(common) + rest or '–')]
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+  values = np.array(values, float)
+  if not values.size or np.isnan(values).all():
+    return 'unknown'
+  low, middle, high = np.nanpercentile(values, [0, 50, 100])
+  return f'{low:{form}} to {high:{form}}, median {middle:{form}}'
+
+
+def judge(
+  speed: Speed, batch_size: int, step_time: float, num_workers: int
+) -> list[tuple[str, str]]:
+  """Says how fast clips come, and whether a training step would wait for them.
+
+  Args:
+    speed: the measured speed.
+    batch_size: clips a step.
+    step_time: seconds; 0: unknown.
+    num_workers: loader processes that the configuration has. More than the
+      machine has cores count as many as those.
+
+  Returns:
+    What, and how much of it, line by line.
+  """
+  share = speed.loaded / speed.decoded
+  lines = [
+    ('one thread, decoding alone', f'{speed.decoded:.2f} clips/s'),
+    ('one loader process', f'{speed.loaded:.2f} clips/s'),
+    ('of the decoding rate', f'{share:.0%} ({speed.clips} clips)'),
+  ]
+  if not step_time:
+    return lines
+  needed = batch_size / step_time
+  workers, cores = math.ceil(needed / speed.loaded), os.cpu_count() or 1
+  waits = workers > min(num_workers, cores)
+  verdict = 'would wait for input' if waits else 'would not wait'
+  return [
+    *lines,
+    (
+      f'a step of {batch_size} clips in {step_time:g} s',
+      f'{needed:.1f} clips/s',
+    ),
+    (
+      'loader processes for that',
+      f'{workers}; this machine has {cores} cores',
+    ),
+    (f'training with data.num_workers={num_workers}', verdict),
+  ]
+
+
+def show(
+  lines: Sequence[tuple[str, str]],
+  broken: Sequence[Probe],
+  console: rich.console.Console | None = None,
+) -> None:
+  """Prints a table, and the videos that cannot be read."""
+  console = console or rich.console.Console(emoji=False)
+  table = rich.table.Table(show_header=False)
+  for line in lines:
+    table.add_row(*map(rich.markup.escape, line))
+  console.print(table)
+  for probe in broken[:_MAX_NAMED]:
+    text = f'cannot be read: {probe.id}: {probe.cause}'
+    console.print(text, markup=False, highlight=False)
+  if len(broken) > _MAX_NAMED:
+    console.print(f'and {len(broken) - _MAX_NAMED} more')
+
+
+def _config(
+  given: ml_collections.ConfigDict | None, directory: str, batch_size: int
+) -> ml_collections.ConfigDict:
+  """Returns a run's configuration with the batches that are measured."""
+  config = given or base.get_config()
+  with config.unlocked():
+    config.data.dir = directory
+    config.train.batch_size = batch_size or config.train.batch_size
+    config.train.long_cycle = config.train.short_cycle = False
+  return config
+
+
+def main(values: flags.FlagValues, _: Sequence[str]) -> None:
+  """Reports on the data set that the flags name."""
+  config = _config(values.config, values.dir, values.batch_size)
+  cv2.setNumThreads(1)  # a loader process has one, too
+  if values.split == 'train':
+    batches = pipeline.build(config, 'train')
+    source = batches.source
+  else:  # it is not loaded as clips for training
+    batches, source = None, sources.open_source(values.dir, values.split)
+  probes = probing.probe(source, values.sample)
+  counts, complete = class_counts(source, values.dir, values.split, probes)
+  broken = [probe for probe in probes if probe.cause]
+  lines = describe(probes, counts, len(source), config.data.num_frames)
+  title = f'{values.dir}, {values.split}: {len(source):,} videos'
+  if len(probes) < len(source):
+    title += f'; lengths, sizes{"" if complete else ", classes"} and failures '
+    title += f'of {len(probes):,}'
+  report_drawing.draw(probes, counts, title, values.out)
+  show(lines, broken)
+  if batches and len(broken) < len(probes):
+    prefetch, seconds = config.data.prefetch, values.seconds
+    speed = probing.measure(batches, probes, prefetch, seconds)
+    size, workers = config.train.batch_size, config.data.num_workers
+    show(judge(speed, size, values.step_time, workers), [])
+  print(f'picture: {values.out}')
+
+
+def define_flags(values: flags.FlagValues) -> None:
+  """Declares the command's flags."""
+  cli.define_config(values)
+  flags.DEFINE_string(
+    'dir',
+    None,
+    'The data set, as --config.data.dir.',
+    required=True,
+    flag_values=values,
+  )
+  flags.DEFINE_enum(
+    'split', 'train', sources.SPLITS, 'Which videos.', flag_values=values
+  )
+  flags.DEFINE_string(
+    'out', 'report.png', 'The picture that is written.', flag_values=values
+  )
+  flags.DEFINE_integer(
+    'sample', 1_000, 'Videos to look at; 0: all.', 0, flag_values=values
+  )
+  flags.DEFINE_integer(
+    'batch_size',
+    0,
+    "Clips a step; 0: the configuration's train.batch_size.",
+    0,
+    flag_values=values,
+  )
+  flags.DEFINE_float(
+    'step_time',
+    0.0,
+    'Seconds of a training step, to compare with.',
+    0.0,
+    flag_values=values,
+  )
+  flags.DEFINE_float(
+    'seconds', 10.0, 'For measuring the loader.', 0.0, flag_values=values
+  )
+
+
+COMMAND = cli.Command(main, define_flags)
+
+if __name__ == '__main__':
+  cli.run(COMMAND)

@@ -1,0 +1,1 @@
+"""On which devices, processes and memory does a program run?"""

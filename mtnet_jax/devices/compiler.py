@@ -1,0 +1,102 @@
+"""What is XLA told about a whole program?"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+from absl import logging
+from jax.extend.core import jaxpr_as_fun
+
+from mtnet_jax.ops import forms, native
+
+
+def jit(
+  function: Callable,
+  mesh: jax.sharding.Mesh | None,
+  *,
+  training: bool = False,
+  **kwargs,
+) -> Callable:
+  """As `jax.jit`, of a whole program: it is not called in another.
+
+  For one CPU the program calls our kernels, and so cannot be exported.
+
+  Args:
+    function: the function to compile.
+    mesh: the devices that the program will run on; None: not known.
+    training: whether it is a train step.
+    **kwargs: of `jax.jit`.
+  """
+
+  @functools.wraps(function)
+  def traced(*args, **kwargs):
+    with forms.use('auto', mesh):
+      return function(*args, **kwargs)
+
+  return jax.jit(traced, compiler_options=_options(mesh, training), **kwargs)
+
+
+def quick_jit(function: Callable, **kwargs) -> Callable:
+  """As `jax.jit`, of what runs once: little time is spent on optimizing it.
+
+  Args:
+    function: the function to compile.
+    **kwargs: of `jax.jit`.
+  """
+  options = _known({'xla_backend_optimization_level': 0})
+  return jax.jit(function, compiler_options=options or None, **kwargs)
+
+
+def traced(function: Callable, *args) -> Callable:
+  """Returns a function that does what another does with such arguments.
+
+  Args:
+    function: called once, with tracers in the place of the arguments.
+    *args: arrays, or abstract ones.
+
+  Returns:
+    A function of the arguments' leaves, that gives the result's leaves.
+  """
+  return jaxpr_as_fun(jax.make_jaxpr(function)(*args))
+
+
+def _options(mesh, training):
+  if mesh is None or mesh.devices.flat[0].platform != 'cpu':
+    return None
+  one_cpu = forms.is_one_cpu(mesh)
+  kernels = one_cpu and native.available()
+  options = {
+    # Eigen multiplies matrices, as fast as YNN or faster, and our kernels sum.
+    # XLA looks each call of YNN up in a list of all instructions where a
+    # program is read again: minutes, for the largest networks.
+    'xla_cpu_experimental_ynn_fusion_type': (
+      '' if kernels else 'LIBRARY_FUSION_TYPE_REDUCE'
+    )
+  }
+  if training and one_cpu:
+    # What blocks share is optimized before it is copied to each block.
+    options['xla_cpu_opt_preset'] = 'CPU_OPT_PRESET_FAST_COMPILE'
+  return _known(options) or None
+
+
+def _known(options: dict) -> dict:
+  """Those of the options that this jaxlib has."""
+  return {k: v for k, v in options.items() if _knows(k, v)}
+
+
+@functools.cache
+def _knows(option: str, value: str | int) -> bool:
+  """Tries an option, which may go with any release, on a trivial program."""
+  trivial = jax.jit(lambda x: x, compiler_options={option: value})
+  try:
+    with jax.default_device(jax.devices('cpu')[0]):
+      trivial.lower(0.0).compile()
+  except jax.errors.JaxRuntimeError as error:
+    logging.warning(
+      'XLA has no option %s=%r any more; programs may be slower on a CPU. %s',
+      option,
+      value,
+      str(error).splitlines()[0],
+    )
+    return False
+  return True

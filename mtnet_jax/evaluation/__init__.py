@@ -1,0 +1,1 @@
+"""How often is a network right, and on what grounds?"""

@@ -1,0 +1,1 @@
+"""Operations: first the definition, then the forms that are fast somewhere."""

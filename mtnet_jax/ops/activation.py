@@ -1,0 +1,116 @@
+"""What ends a layer, element by element.
+
+A gradient needs these values again. Kept, each costs a pass over memory to
+write and one to read; computed from the layer's own output, which is there
+anyway, they cost next to nothing.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtnet_jax.ops import forms, native, precision
+from mtnet_jax.ops.forms import Form, Operation
+from mtnet_jax.typing import Array, Float
+
+
+def relu(x: Float[Array, '*d']) -> Float[Array, '*d']:
+  """Returns `max(x, 0)`. The gradient at 0 is 0."""
+  return _relu(x)
+
+
+def _relu_forward(x):
+  # Not a jitted function, as those of `jax.nn` are: a CPU's compiler would
+  # leave it a loop over memory of its own.
+  y = jnp.maximum(x, 0)
+  return y, y
+
+
+def _relu_backward(y, dy):
+  return (jax.lax.select(y > 0, dy, jnp.zeros_like(dy)),)
+
+
+_relu = Operation(jax.nn.relu, xla=Form(_relu_forward, _relu_backward))
+
+
+def swish(x: Float[Array, '*d']) -> Float[Array, '*d']:
+  """Returns `x · sigmoid(x)`."""
+  return x * jax.lax.logistic(x)
+
+
+# The activations that kernels know, by the numbers that they have there.
+KERNEL_CODES = {None: 0, relu: 1, swish: 2}
+
+
+def scale_and_activate(
+  x: Float[Array, '*d'],
+  gain: Float[Array, '*#d'],
+  offset: Float[Array, '*#d'] | None,
+  activation: Callable[[Array], Array] | None,
+  dtype: jax.typing.DTypeLike,
+) -> Float[Array, '*d']:
+  """Returns `activation(gain · x + offset)`, and keeps its arguments alone.
+
+  Args:
+    x: any float dtype; computed in float32 (float64 where it is).
+    gain: of a shape that broadcasts with x's.
+    offset: of gain's shape; None: zeros.
+    activation: takes and returns arrays of `dtype`; None: the identity.
+    dtype: of the result.
+  """
+  return _scale(x, gain, offset, activation=activation, dtype=jnp.dtype(dtype))
+
+
+def _define_scale(x, gain, offset, activation, dtype):
+  y = precision.widen(x) * gain
+  y = (y if offset is None else y + offset).astype(dtype)
+  return activation(y) if activation else y
+
+
+def _first_summed(x, gain):
+  """The axis from which to the channels gain is broadcast; 0: not so."""
+  for first in range(1, x.ndim - 1):
+    ones = [1] * (x.ndim - 1 - first)
+    if gain.shape == (*x.shape[:first], *ones, x.shape[-1]):
+      return first
+  return 0
+
+
+def _kernel_takes(x, gain, offset, activation, dtype):
+  del offset
+  known = dtype == x.dtype and activation in KERNEL_CODES
+  return known and _first_summed(x, gain) > 0
+
+
+def _kernel_backward(kept, dy, activation, dtype):
+  """The kernel sums the gradients of gain and offset in one pass."""
+  del dtype
+  x, gain, offset = kept
+  first = _first_summed(x, gain)
+  groups = gain.size // x.shape[-1], x.shape[-1]
+  result = jax.ShapeDtypeStruct(groups, x.dtype)
+  added = jnp.zeros_like(gain) if offset is None else offset
+  d_gain, d_offset = native.call(
+    'scale_gradient',
+    (result, result),
+    native.as_rows(x, first),
+    native.as_rows(dy, first),
+    gain.reshape(groups),
+    added.reshape(groups),
+    activation=np.int64(KERNEL_CODES[activation]),
+  )
+  if activation:
+    (dy,) = jax.vjp(activation, x * gain + added)[1](dy)
+  d_offset = None if offset is None else d_offset.reshape(offset.shape)
+  return dy * gain, d_gain.reshape(gain.shape), d_offset
+
+
+_keeping_arguments = forms.by_autodiff(_define_scale)
+_scale = Operation(
+  _define_scale,
+  _kernel_takes,
+  xla=_keeping_arguments,
+  cpu_kernel=Form(_keeping_arguments.forward, _kernel_backward),
+)

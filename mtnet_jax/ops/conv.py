@@ -1,0 +1,244 @@
+"""Dense 3-D convolutions.
+
+Padding is symmetric with zeros, `k // 2` on both sides of each axis, so that an
+odd kernel gives `⌈n / s⌉` of n positions at stride s.
+
+A CPU convolves frame by frame: see `benchmarks/layers.py` for what it gains.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtnet_jax.ops.forms import Operation
+from mtnet_jax.typing import Array, Float
+
+Triple = tuple[int, int, int]
+
+# Up to so many input channels, the frames under a kernel go side by side into
+# the channels of one 2-D convolution; above, they are convolved one by one.
+_FEW_CHANNELS = 16
+# Up to so many elements, a spatial window is copied out and multiplied: XLA's
+# CPU convolution is poor at an image's three channels.
+_SMALL_WINDOW = 32
+# Up to so many positions likewise: of maps that small, the copy is small beside
+# the product.
+_SMALL_MAP = 64
+
+
+def conv3d(
+  x: Float[Array, 'n t h w c'],
+  kernel: Float[Array, 'i j k c f'],
+  strides: Triple = (1, 1, 1),
+) -> Float[Array, 'n u v x f']:
+  """Returns the dense 3-D convolution of x, in x's dtype.
+
+  Args:
+    x: activations.
+    kernel: of x's dtype.
+    strides: frames, rows, columns.
+  """
+  if kernel.shape[:3] == (1, 1, 1):
+    return _convolve_points(x, kernel, strides=strides)
+  return _convolve(x, kernel, strides=strides)
+
+
+def convolve(
+  x: Float[Array, 'n t h w c'],
+  kernel: Float[Array, 'i j k d f'],
+  strides: Triple = (1, 1, 1),
+) -> Float[Array, 'n u v x f']:
+  """Returns the 3-D convolution of x as `lax` defines it.
+
+  Args:
+    x: activations.
+    kernel: of x's dtype; d is c of a dense one, 1 of a channel-separated one.
+    strides: frames, rows, columns.
+  """
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel,
+    strides,
+    [(k // 2, k // 2) for k in kernel.shape[:3]],
+    dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
+    feature_group_count=x.shape[-1] // kernel.shape[3],
+  )
+
+
+def convolve_by_frames(
+  x: Float[Array, 'n t h w c'],
+  kernel: Float[Array, 'i j k d f'],
+  strides: Triple = (1, 1, 1),
+) -> Float[Array, 'n u v x f']:
+  """Returns the same as `convolve`, as a sum of 2-D convolutions.
+
+  ONNX Runtime takes few nodes, and no convolutions of so many dimensions.
+
+  Args:
+    x: activations.
+    kernel: of x's dtype; d is c of a dense one, 1 of a channel-separated one.
+    strides: frames, rows, columns.
+  """
+  n, t, h, w, c = x.shape
+  kt, kh, kw, d, _ = kernel.shape
+  x = jnp.pad(x, ((0, 0), (kt // 2, kt // 2), (0, 0), (0, 0), (0, 0)))
+  last = t + 2 * (kt // 2) - kt  # where the last window begins
+  y = 0.0
+  for i in range(kt):
+    frames = jax.lax.slice_in_dim(x, i, i + last + 1, strides[0], axis=1)
+    y += jax.lax.conv_general_dilated(
+      frames.reshape(-1, h, w, c),
+      kernel[i],
+      strides[1:],
+      [(kh // 2, kh // 2), (kw // 2, kw // 2)],
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+      feature_group_count=c // d,
+    )
+  return y.reshape(n, -1, *y.shape[1:])
+
+
+def _multiply_points(x, kernel, strides):
+  st, sh, sw = strides
+  return _matmul(x[:, ::st, ::sh, ::sw], kernel[0, 0, 0])
+
+
+def _convolve_frames(x, kernel, strides):
+  """The 3-D convolution as 2-D convolutions of the frames below each tap."""
+  n, t, h, w, c = x.shape
+  kt, st = kernel.shape[0], strides[0]
+  frames = (t + 2 * (kt // 2) - kt) // st + 1
+  if c <= _FEW_CHANNELS or kernel.shape[1:3] == (1, 1):
+    pad = [(0, 0), (kt // 2, kt // 2), (0, 0), (0, 0), (0, 0)]
+    x = jnp.pad(x, pad)
+    taps = [x[:, i : i + st * (frames - 1) + 1 : st] for i in range(kt)]
+    taps = jnp.concatenate(taps, -1).reshape(n * frames, h, w, kt * c)
+    y = _convolve_2d(taps, jnp.concatenate(list(kernel), 2), strides[1:])
+    return y.reshape(n, frames, *y.shape[1:])
+  y = 0
+  for i in range(kt):
+    # Frame f of the result meets frame `st·f + i - kt//2`, if there is one.
+    first = max(0, -((i - kt // 2) // st))
+    last = min(frames - 1, (t - 1 + kt // 2 - i) // st)
+    if last < first:
+      continue
+    start = st * first + i - kt // 2
+    tap = x[:, start : start + st * (last - first) + 1 : st]
+    part = _convolve_2d(tap.reshape(-1, h, w, c), kernel[i], strides[1:])
+    part = part.reshape(n, last - first + 1, *part.shape[1:])
+    around = [(0, 0)] * part.ndim
+    around[1] = (first, frames - 1 - last)
+    y += jnp.pad(part, around)
+  return y
+
+
+def _convolve_2d(x, kernel, strides):
+  """The 2-D convolution of `n h w c` by `j k c f`."""
+  if kernel.shape[:2] == (1, 1):
+    sh, sw = strides
+    return _matmul(x[:, ::sh, ::sw], kernel[0, 0])
+  few_elements = math.prod(kernel.shape[:3]) <= _SMALL_WINDOW
+  if few_elements or math.prod(x.shape[1:3]) <= _SMALL_MAP:
+    return _multiply_windows(x, kernel, strides)
+  return _convolve_map(x, kernel, strides)
+
+
+def _multiply_windows(x, kernel, strides):
+  """The window below each position of the result, times the kernel.
+
+  As many columns as the stride has are one run of channels: so windows are
+  copied in longer and fewer pieces.
+  """
+  (kh, kw, c, features), (sh, sw) = kernel.shape, strides
+  sizes = zip(x.shape[1:3], (kh, kw), strides, strict=True)
+  rows, cols = ((n + 2 * (k // 2) - k) // s + 1 for n, k, s in sizes)
+  runs = -(-kw // sw)
+  width = sw * (cols + runs - 1)
+  zero = jnp.zeros((), x.dtype)
+  right = width - x.shape[2] - kw // 2  # below 0: columns that no window meets
+  pads = [(0, 0), (kh // 2, kh // 2), (kw // 2, right), (0, 0)]
+  x = jax.lax.pad(x, zero, [(*pad, 0) for pad in pads])
+  x = x.reshape(*x.shape[:2], width // sw, sw * c)
+  windows = [
+    x[:, i : i + sh * (rows - 1) + 1 : sh, j : j + cols, : (kw - j * sw) * c]
+    for i, j in np.ndindex(kh, runs)
+  ]
+  return _matmul(jnp.concatenate(windows, -1), kernel.reshape(-1, features))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve_map(x, kernel, strides):
+  return _lax_convolve(x, kernel, _half(kernel), strides=strides)
+
+
+def _convolve_map_fwd(x, kernel, strides):
+  return _convolve_map(x, kernel, strides), (x, kernel)
+
+
+def _convolve_map_bwd(strides, residuals, dy):
+  """Gradients in the one form of a convolution that is fast on a CPU.
+
+  XLA brings those of its own derivatives into it, but in the main function of a
+  program alone.
+  """
+  x, kernel = residuals
+  sizes = list(
+    zip(kernel.shape[:2], x.shape[1:3], dy.shape[1:3], strides, strict=True)
+  )
+  dx = _lax_convolve(
+    dy,
+    jax.lax.rev(kernel, (0, 1)).swapaxes(2, 3),
+    [
+      (k - 1 - k // 2, size - 1 + k // 2 - (count - 1) * s)
+      for k, size, count, s in sizes
+    ],
+    lhs_dilation=strides,
+  )
+  if x.shape[-1] <= _FEW_CHANNELS:
+    product = functools.partial(_multiply_windows, strides=strides)
+    (dkernel,) = jax.vjp(lambda k: product(x, k), kernel)[1](dy)
+    return dx, dkernel
+  # Positions are summed over as over a kernel, clips as over channels.
+  dkernel = _lax_convolve(
+    x.transpose(3, 1, 2, 0),
+    dy.transpose(1, 2, 0, 3),
+    [
+      (k // 2, k - k // 2 - size + (count - 1) * s)
+      for k, size, count, s in sizes
+    ],
+    rhs_dilation=strides,
+  )
+  return dx, dkernel.transpose(1, 2, 0, 3)
+
+
+_convolve_map.defvjp(_convolve_map_fwd, _convolve_map_bwd)
+
+
+def _lax_convolve(x, kernel, padding, strides=(1, 1), **dilations):
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel,
+    strides,
+    list(padding),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    **dilations,
+  )
+
+
+def _half(kernel):
+  return [(k // 2, k // 2) for k in kernel.shape[:2]]
+
+
+def _matmul(x, kernel):
+  """`x @ kernel` over the last axis, as one two-dimensional product."""
+  y = x.reshape(-1, x.shape[-1]) @ kernel
+  return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+_convolve = Operation(convolve, cpu=_convolve_frames, onnx=convolve_by_frames)
+# One matrix product everywhere.
+_convolve_points = Operation(
+  convolve, xla=_multiply_points, onnx=convolve_by_frames
+)

@@ -1,0 +1,294 @@
+"""Which form of an operation does a program get?
+
+An operation has one definition, the few lines of `jax.numpy` that a reader of
+the thesis expects, and perhaps other forms: the same function, for one kind of
+program.
+
+* `xla`: fast wherever there is nothing better.
+* `cpu`: fast as XLA's compiler for CPUs makes machine code of it.
+* `cpu_kernel`: in C++ (`native`), for float32 on one CPU device.
+* `onnx`: of operators that ONNX has.
+
+One rule, `'auto'`, chooses by what a program is lowered for, whatever the
+machine that traces it. A CPU's program takes the first that there is of
+`cpu_kernel`, `cpu`, `xla` and the definition; that of any other platform `xla`
+or the definition. Kernels are for programs of one device, and a trace does not
+know on how many it will run: whoever compiles it says so, `use('auto', mesh)`.
+"""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
+
+from mtnet_jax.ops import native
+
+# What is tried in turn, before the definition.
+_FALLBACKS: Mapping[str, tuple[str, ...]] = {
+  'definition': (),
+  'xla': ('xla',),
+  'cpu': ('cpu', 'xla'),
+  'cpu_kernel': ('cpu_kernel', 'cpu', 'xla'),
+  'onnx': ('onnx', 'xla'),
+}
+NAMES = ('auto', *_FALLBACKS)
+
+
+class Form(NamedTuple):
+  """A form with its own backward pass.
+
+  All forms of an operation keep the same: which one the backward pass takes is
+  decided apart.
+
+  Attributes:
+    forward: `(*args, **static) -> (result, kept)`.
+    backward: `(kept, d_result, **static) -> d_args`, with None for arguments
+      that are no floats.
+  """
+
+  forward: Callable[..., tuple[Any, Any]]
+  backward: Callable[..., tuple[Any, ...]]
+
+
+class _Choice(NamedTuple):
+  """What is in force: a name, and whether programs are of one CPU device."""
+
+  name: str
+  one_cpu: bool
+
+
+# A part of the key under which JAX remembers what it has traced.
+_choice = jax.make_user_context(_Choice('auto', False))
+
+
+@contextlib.contextmanager
+def use(name: str, mesh: jax.sharding.Mesh | None = None) -> Iterator[None]:
+  """Has operations that are traced inside take a form.
+
+  Args:
+    name: `'auto'`, which chooses by the platform that the program is lowered
+      for; or a form, whatever the platform. An operation that does not have it
+      takes the next best, in the end its definition.
+    mesh: the devices that the program will run on; None: not known, and there
+      may be several. Of `'auto'`.
+
+  Raises:
+    ValueError: an unknown name.
+  """
+  if name not in NAMES:
+    raise ValueError(f'Unknown form {name!r}: choose one of {NAMES}.')
+  with _choice(_Choice(name, is_one_cpu(mesh))):
+    yield
+
+
+def is_one_cpu(mesh: jax.sharding.Mesh | None) -> bool:
+  """Whether a program for these devices is for a single CPU device."""
+  return (
+    mesh is not None
+    and mesh.size == 1
+    and mesh.devices.flat[0].platform == 'cpu'
+  )
+
+
+def traces_for_one_cpu() -> bool:
+  """Whether what is traced here will run on a single CPU device."""
+  return _choice.value.one_cpu
+
+
+class Operation:
+  """A function of arrays in its definition and its forms.
+
+  All are functions of the same arrays and of the same static keywords.
+  """
+
+  def __init__(
+    self,
+    definition: Callable[..., Any],
+    kernel_takes: Callable[..., bool] = lambda *args, **static: True,
+    **forms: Form | Callable[..., Any],
+  ):
+    """Collects the forms.
+
+    Args:
+      definition: the operation; differentiated by JAX.
+      kernel_takes: of the arguments, whether the kernel in C++ can do it,
+        their dtypes apart.
+      **forms: by name; functions are differentiated by JAX.
+    """
+    assert forms.keys() <= _FALLBACKS.keys(), forms.keys()
+    self._kernel_takes = kernel_takes
+    self._forms = {'definition': definition, **forms}
+    self._pairs = {
+      name: form if isinstance(form, Form) else by_autodiff(form)
+      for name, form in self._forms.items()
+    }
+
+  def __call__(self, *args: Any, **static: Hashable) -> Any:
+    """Computes the operation in the form that the program gets.
+
+    Args:
+      *args: arrays, or trees of them.
+      **static: what is no array.
+    """
+    name, one_cpu = _choice.value
+    if name != 'auto':
+      name = self._find(_FALLBACKS[name], args, static)
+      return self._run(name, name, args, static, _here)
+    names = ('cpu_kernel', 'cpu', 'xla') if one_cpu else ('cpu', 'xla')
+    cpu = self._find(names, args, static)
+    default = self._find(('xla',), args, static)
+    return self._run(cpu, default, args, static, _where_it_is_lowered)
+
+  def _find(self, names, args, static):
+    """The first form that there is, and that these arguments can take."""
+    for name in names:
+      if name in self._forms and (
+        name != 'cpu_kernel' or self._kernel_can(args, static)
+      ):
+        return name
+    return 'definition'
+
+  def _kernel_can(self, args, static):
+    dtypes = [a.dtype for a in jax.tree.leaves(args)]
+    floats = [d for d in dtypes if jnp.issubdtype(d, jnp.floating)]
+    return (
+      all(d == jnp.float32 for d in floats)
+      and self._kernel_takes(*args, **static)
+      and native.available()
+    )
+
+  def _run(self, cpu, default, args, static, place):
+    form = self._forms[cpu]
+    if cpu == default and not isinstance(form, Form):
+      return form(*args, **static)
+    forward, backward = (
+      functools.partial(place, functions, static)
+      for functions in zip(self._pairs[cpu], self._pairs[default], strict=True)
+    )
+    function = jax.custom_vjp(lambda *args: forward(*args)[0])
+    function.defvjp(forward, backward)
+    return function(*args)
+
+
+def by_autodiff(function: Callable[..., Any]) -> Form:
+  """Returns a form that keeps its arguments, and computes all again from them.
+
+  Args:
+    function: of floating-point arrays.
+  """
+
+  def forward(*args, **static):
+    return function(*args, **static), args
+
+  def backward(kept, d_result, **static):
+    return jax.vjp(functools.partial(function, **static), *kept)[1](d_result)
+
+  return Form(forward, backward)
+
+
+def _here(functions, static, *args):
+  """The first of a pass's two functions, in line."""
+  return functions[0](*args, **static)
+
+
+# One equation of a program stands for a pass of an operation. What is in it is
+# traced where it is lowered, of the form of that platform alone, and once for
+# all equal equations.
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pass:
+  """A function of the leaves of its arguments.
+
+  Attributes:
+    function: of trees of arrays, and of static keywords.
+    static: the keywords.
+    tree: the arguments' structure.
+    axes: of each `vmap` around it, the leaves' axes.
+  """
+
+  function: Callable[..., Any]
+  static: tuple[tuple[str, Hashable], ...]
+  tree: Any
+  axes: tuple[tuple[int | None, ...], ...] = ()
+
+  def __call__(self, *leaves):
+    def run(*leaves):
+      args = jax.tree.unflatten(self.tree, leaves)
+      return self.function(*args, **dict(self.static))
+
+    for axes in self.axes:
+      run = jax.vmap(run, in_axes=axes)
+    return run(*leaves)
+
+  def flat(self, *leaves):
+    """As a call, and of its result the leaves."""
+    return jax.tree.leaves(self(*leaves))
+
+  def under(self, axes):
+    """The same with a `vmap` around it."""
+    return dataclasses.replace(self, axes=(*self.axes, axes))
+
+
+def _where_it_is_lowered(functions, static, *args):
+  """The first of a pass's two functions in a program for CPUs, or the other."""
+  leaves, tree = jax.tree.flatten(args)
+  cpu, default = (_Pass(f, tuple(static.items()), tree) for f in functions)
+  if cpu == default:
+    results = _same.bind(*leaves, default=default)
+  else:
+    results = _choice_of_two.bind(*leaves, cpu=cpu, default=default)
+  shapes = _shapes(cpu, tuple(jax.typeof(leaf) for leaf in leaves))
+  return jax.tree.unflatten(jax.tree.structure(shapes), results)
+
+
+@functools.lru_cache(maxsize=4096)
+def _shapes(function, types):
+  return jax.eval_shape(
+    function, *(jax.ShapeDtypeStruct(t.shape, t.dtype) for t in types)
+  )
+
+
+def _make_primitive(name):
+  """A primitive whose parameters are passes that give results of one shape."""
+  primitive = Primitive(f'mtnet_jax_{name}')
+  primitive.multiple_results = True
+
+  @primitive.def_abstract_eval
+  def types(*types, **passes):
+    shapes = _shapes(passes.get('cpu', passes['default']), types)
+    return [
+      types[0].update(shape=s.shape, dtype=s.dtype, weak_type=False)
+      for s in jax.tree.leaves(shapes)
+    ]
+
+  @functools.lru_cache(maxsize=4096)
+  def jitted(**passes):
+    return jax.jit(functools.partial(primitive.bind, **passes))
+
+  def batch(leaves, axes, **passes):
+    under = {name: own.under(tuple(axes)) for name, own in passes.items()}
+    results = primitive.bind(*leaves, **under)
+    return results, [0] * len(results)
+
+  primitive.def_impl(lambda *leaves, **passes: jitted(**passes)(*leaves))
+  batching.primitive_batchers[primitive] = batch
+  return primitive
+
+
+def _lower(name):
+  return lambda ctx, *leaves, **passes: mlir.lower_fun(passes[name].flat)(
+    ctx, *leaves
+  )
+
+
+_same, _choice_of_two = map(_make_primitive, ('form', 'form_by_platform'))
+mlir.register_lowering(_same, _lower('default'))
+mlir.register_lowering(_choice_of_two, _lower('default'))
+mlir.register_lowering(_choice_of_two, _lower('cpu'), platform='cpu')

@@ -1,0 +1,93 @@
+"""Which frames to keep: the temporal triplet cosine of the thesis, 5.6–5.7.
+
+The frames that differ most from their neighbors in time carry the action. A
+frame and its two neighbors are compared by the cosine of their spatially
+pooled activations, and the half of the frames with the lowest similarity stays.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtnet_jax.ops import native
+from mtnet_jax.ops.forms import Operation
+from mtnet_jax.ops.mean import mean
+from mtnet_jax.typing import Array, Float, Int
+
+# A frame without activation has no direction; its norm is held above this.
+_MIN_NORM = 1e-6
+
+
+def triplet_scores(x: Float[Array, 'n t h w c']) -> Float[Array, 'n t']:
+  """Returns each frame's similarity to its neighbors (5.6).
+
+  The score of frame t is `cos(t-1, t) + cos(t, t+1)` over spatial means. The
+  first and the last frame have one neighbor, whose cosine counts twice.
+
+  Args:
+    x: activations, any float dtype, any range.
+
+  Returns:
+    float32 scores in [-2, 2], computed in float32; 0 for a single frame.
+  """
+  n, t, *_ = x.shape
+  if t == 1:
+    return jnp.zeros((n, 1), jnp.float32)
+  v = mean(x, 2)  # n t c
+  norm = jnp.sqrt(jnp.sum(v * v, axis=-1, keepdims=True))
+  v = v / jnp.maximum(norm, _MIN_NORM)
+  cos = jnp.sum(v[:, :-1] * v[:, 1:], axis=-1)  # n t-1
+  before = jnp.concatenate([cos[:, :1], cos], axis=1)
+  after = jnp.concatenate([cos, cos[:, -1:]], axis=1)
+  return before + after
+
+
+def select_frame_indices(x: Float[Array, 'n t h w c']) -> Int[Array, 'n k']:
+  """Returns the frames of each clip with the lowest triplet scores (5.7).
+
+  Args:
+    x: activations, any float dtype, any range.
+
+  Returns:
+    int32 indices of `k = max(1, t // 2)` frames, ascending. Of frames with
+    equal scores the earlier ones are kept. No gradient flows through them.
+  """
+  return _select(jax.lax.stop_gradient(x))
+
+
+def _define(x):
+  # A stable sort leaves the earlier of equal frames first. Unlike `top_k` it
+  # needs no scores of other devices.
+  lowest_first = jnp.argsort(triplet_scores(x), axis=1, stable=True)
+  chosen = lowest_first[:, : _count(x)].astype(jnp.int32)
+  return jnp.sort(chosen, axis=1)
+
+
+def _kernel(x):
+  result = jax.ShapeDtypeStruct((x.shape[0], _count(x)), jnp.int32)
+  return native.call('select_frames', result, x, min_norm=np.float32(_MIN_NORM))
+
+
+def _count(x):
+  """How many frames of each clip are kept."""
+  return max(1, x.shape[1] // 2)
+
+
+_select = Operation(_define, cpu_kernel=_kernel)
+
+
+def gather_frames(
+  x: Float[Array, 'n t h w c'], indices: Int[Array, 'n k']
+) -> Float[Array, 'n k h w c']:
+  """Returns the chosen frames of each clip; gradients flow through them.
+
+  Args:
+    x: activations.
+    indices: frames of each clip, in [0, t).
+
+  Returns:
+    `x[n, indices[n, k]]`, in x's dtype.
+  """
+  return jnp.take_along_axis(
+    x, indices[:, :, None, None, None], axis=1, mode='promise_in_bounds'
+  )

@@ -1,0 +1,50 @@
+"""Means over positions, channel by channel.
+
+XLA's own sums on a CPU are calls to a library; reading a compiled program back
+takes a time that grows with their number, a minute for MTNet-L.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from mtnet_jax.ops import native, precision
+from mtnet_jax.ops.forms import Form, Operation
+from mtnet_jax.typing import Array, Float
+
+
+def mean(x: Float[Array, '*d c'], first: int) -> Float[Array, '... c']:
+  """Returns the mean over positions: over axes `first` to the last but one.
+
+  Args:
+    x: any float dtype; computed and returned in float32 (float64 where it is).
+    first: the first axis of positions: 1 for the mean of a clip, 2 for that of
+      a frame of `n t h w c`.
+  """
+  return _mean(x, first=first, shape=x.shape, dtype=x.dtype)
+
+
+def _define(x, first, **_):
+  return jnp.mean(precision.widen(x), tuple(range(first, x.ndim - 1)))
+
+
+def _kernel(x, first, **_):
+  rows = native.as_rows(x, first)
+  result = jax.ShapeDtypeStruct((rows.shape[0], rows.shape[2]), x.dtype)
+  total = native.call('sums', result, rows) / rows.shape[1]
+  return total.reshape(*x.shape[:first], x.shape[-1])
+
+
+def _backward(_, d_mean, first, shape, dtype):
+  ones = [1] * (len(shape) - 1 - first)
+  d_mean = (d_mean / math.prod(shape[first:-1])).astype(dtype)
+  d_mean = d_mean.reshape(*shape[:first], *ones, shape[-1])
+  return (jnp.broadcast_to(d_mean, shape),)
+
+
+_mean = Operation(
+  _define,
+  xla=Form(lambda x, **static: (_define(x, **static), ()), _backward),
+  cpu_kernel=Form(lambda x, **static: (_kernel(x, **static), ()), _backward),
+)

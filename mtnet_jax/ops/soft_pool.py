@@ -1,0 +1,192 @@
+"""SoftPool: exponentially weighted down-sampling, the thesis, 5.5."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtnet_jax.errors import UserError
+from mtnet_jax.ops import native, precision
+from mtnet_jax.ops.forms import Form, Operation
+from mtnet_jax.ops.frame_selection import gather_frames
+from mtnet_jax.typing import Array, Float, Int
+
+_GRADIENTS = ('weights', 'exact')
+Window = tuple[int, int, int]
+
+
+def soft_pool(
+  x: Float[Array, 'n t h w c'],
+  gradient: str = 'weights',
+  window: Window = (1, 2, 2),
+) -> Float[Array, 'n t2 h2 w2 c']:
+  """Halves height and width by the softmax-weighted sum of 2×2 windows.
+
+  Per channel and window with elements `a_r`: `ã = Σ_r w_r a_r`, where
+  `w = softmax(a)` over the window (5.5). Where a window does not divide a size,
+  the last one is smaller, over its real elements only.
+
+  Args:
+    x: activations, any float dtype, any finite range; computed in float32.
+    gradient: `'weights'` sends the forward weights back, `∂ã/∂a_r := w_r`
+      (Fig. 5.3); `'exact'` is the derivative, `w_r (1 + a_r - ã)`.
+    window: frames, rows, columns; `(2, 2, 2)` halves the frames as well.
+
+  Returns:
+    `(n, t, ⌈h/2⌉, ⌈w/2⌉, c)`, or `⌈size / window⌉` of another window, in x's
+    dtype, each within its window's range.
+
+  Raises:
+    UserError: an unknown `gradient`.
+  """
+  if gradient not in _GRADIENTS:
+    raise UserError(
+      f'Unknown `gradient` (={gradient!r}) of soft_pool. Choose one of '
+      f'{", ".join(map(repr, _GRADIENTS))}.'
+    )
+  if gradient == 'weights' and window == (1, 2, 2):
+    return soft_pool_with_residual(x)[1]
+  return _pool(x, gradient=gradient, window=window)
+
+
+def soft_pool_with_residual(
+  x: Float[Array, 'n t h w c'], frames: Int[Array, 'n k'] | None = None
+) -> tuple[Float[Array, 'n t h w c'], Float[Array, 'n k h2 w2 c']]:
+  """Returns x, for its other uses, and `soft_pool` of some of its frames.
+
+  A kernel makes one pass over memory for x's gradient from both.
+
+  Args:
+    x: as of `soft_pool`.
+    frames: of each clip, those to be pooled, in their order; none twice. None:
+      all.
+  """
+
+  return _pool_with_residual(x, frames)
+
+
+def _define(x, gradient, window):
+  """A softmax over each window, by which its elements are weighted (5.5)."""
+  pads = [(0, -size % w) for size, w in zip(x.shape[1:4], window, strict=True)]
+  a = jnp.pad(
+    precision.widen(x), ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf
+  )
+  n, t, h, w, c = a.shape
+  st, sh, sw = window
+  a = a.reshape(n, t // st, st, h // sh, sh, w // sw, sw, c)
+  weights = jax.nn.softmax(a, axis=(2, 4, 6))
+  if gradient == 'weights':
+    weights = jax.lax.stop_gradient(weights)
+  a = jnp.where(jnp.isfinite(a), a, 0)  # beyond the border the weight is 0
+  return jnp.sum(weights * a, axis=(2, 4, 6)).astype(x.dtype)
+
+
+def _forward(x, gradient, window):
+  """Elements of windows by strided slices, the largest subtracted."""
+  del gradient  # Of the backward pass only.
+  elements = _elements(_pad(x, window), window)
+  largest = functools.reduce(jnp.maximum, elements)
+  exps = [jnp.exp(a - largest) for a in elements]
+  weighted = sum(a * e for a, e in zip(elements, exps, strict=True))
+  return (weighted / sum(exps)).astype(x.dtype), x
+
+
+def _backward(x, dy, gradient, window):
+  # All elements at once rather than one by one: were these the exponentials
+  # of the forward pass again, the compiler would keep them in memory for here.
+  _, t, h, w, _ = x.shape
+  padded = _pad(x, window)
+  largest = functools.reduce(jnp.maximum, _elements(padded, window))
+  exps = jnp.exp(padded - _spread(largest, window))
+  total = sum(_elements(exps, window))
+  dx = exps * _spread(precision.widen(dy) / total, window)
+  if gradient == 'exact':
+    y = sum(_elements(padded * exps, window)) / total
+    dx *= 1 + padded - _spread(y, window)
+  return (dx[:, :t, :h, :w].astype(x.dtype),)
+
+
+def _pad(x, window):
+  """x widened, with sizes that the window divides.
+
+  What is added has an exponential, and so a weight, of zero in its window.
+  """
+  pads = [(0, -size % w) for size, w in zip(x.shape[1:4], window, strict=True)]
+  return jnp.pad(
+    precision.widen(x),
+    ((0, 0), *pads, (0, 0)),
+    constant_values=jnp.finfo(precision.wide_dtype(x)).min,
+  )
+
+
+def _elements(x, window):
+  """The elements of every window by their place, each `n t2 h2 w2 c`."""
+  st, sh, sw = window
+  return [x[:, i::st, j::sh, k::sw] for i, j, k in np.ndindex(*window)]
+
+
+def _spread(y, window):
+  """Gives every element of a window the window's value."""
+  n, t, h, w, c = y.shape
+  st, sh, sw = window
+  y = y[:, :, None, :, None, :, None]
+  y = jnp.broadcast_to(y, (n, t, st, h, sh, w, sw, c))
+  return y.reshape(n, st * t, sh * h, sw * w, c)
+
+
+_pool = Operation(_define, xla=Form(_forward, _backward))
+
+_HALVED = {'gradient': 'weights', 'window': (1, 2, 2)}
+
+
+def _choose(x, frames):
+  return x if frames is None else gather_frames(x, frames)
+
+
+def _define_with_residual(x, frames):
+  return x, _define(_choose(x, frames), **_HALVED)
+
+
+def _forward_with_residual(x, frames):
+  y, _ = _forward(_choose(x, frames), **_HALVED)
+  return (x, y), (x, frames)
+
+
+def _backward_with_residual(kept, d_results):
+  x, frames = kept
+  d_residual, dy = d_results
+  chosen, spread = jax.vjp(lambda x: _choose(x, frames), x)
+  (dx,) = spread(*_backward(chosen, dy, **_HALVED))
+  return d_residual + dx, None
+
+
+def _kernel_forward(x, frames):
+  n, _, h, w, c = x.shape
+  indices = _indices(x, frames)
+  shape = (n, indices.shape[1], -(-h // 2), -(-w // 2), c)
+  result = jax.ShapeDtypeStruct(shape, x.dtype)
+  y = native.call('soft_pool_forward', result, x, indices)
+  return (x, y), (x, frames)
+
+
+def _kernel_backward(kept, d_results):
+  x, frames = kept
+  d_residual, dy = d_results
+  indices = _indices(x, frames)
+  dx = native.call('soft_pool_backward', x, x, indices, dy, d_residual)
+  return dx, None
+
+
+def _indices(x, frames):
+  n, t = x.shape[:2]
+  if frames is None:
+    return jnp.tile(jnp.arange(t, dtype=jnp.int32), (n, 1))
+  return frames
+
+
+_pool_with_residual = Operation(
+  _define_with_residual,
+  xla=Form(_forward_with_residual, _backward_with_residual),
+  cpu_kernel=Form(_kernel_forward, _kernel_backward),
+)

@@ -1,0 +1,5 @@
+"""Which classes does a network see in a user's video?"""
+
+from mtnet_jax.prediction.predictor import Prediction, Predictor
+
+__all__ = ['Prediction', 'Predictor']

@@ -1,0 +1,349 @@
+"""How does a trained network judge a video?
+
+Example:
+  predictor = Predictor('runs/demo')
+  prediction = predictor('wave.mp4')
+  prediction.top(3)  # [('wave', 0.93), ('raise_arms', 0.04), ('jump', 0.01)]
+"""
+
+import dataclasses
+import os
+import pathlib
+
+import jax
+import numpy as np
+
+from mtnet_jax.data import views
+from mtnet_jax.data.clips import view_indices
+from mtnet_jax.data.video import VideoError, VideoReader
+from mtnet_jax.data.views import ArrayReader, Frames
+from mtnet_jax.devices import mesh as mesh_lib
+from mtnet_jax.devices.chunks import map_in_chunks
+from mtnet_jax.errors import UserError
+from mtnet_jax.evaluation import scoring
+from mtnet_jax.export import program as program_lib
+from mtnet_jax.prediction.user_videos import (
+  InputError,
+  Video,
+  open_video,
+  unreadable,
+)
+from mtnet_jax.runs import folder as run_folder
+from mtnet_jax.runs import model as model_lib
+from mtnet_jax.typing import Float, UInt8
+
+# A video that is as long as more clips than these has more than one action.
+_MOST_CLIPS_FOR_ONE_PREDICTION = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+  """What a model says of one video.
+
+  Attributes:
+    title: the video's name.
+    class_names: the names of the k classes.
+    probabilities: `(k,)` float32, averaged over the views; they sum to 1.
+    note: what is special about the video, or ''.
+  """
+
+  title: str
+  class_names: tuple[str, ...]
+  probabilities: Float[np.ndarray, ' k']
+  note: str = ''
+
+  def top(self, k: int = 5) -> list[tuple[str, float]]:
+    """The k most probable classes, the first among equals first."""
+    order = np.argsort(-self.probabilities, kind='stable')[:k]
+    return [
+      (self.class_names[index], float(self.probabilities[index]))
+      for index in order
+    ]
+
+
+class Predictor:
+  """Judges videos as `eval.py` does.
+
+  Attributes:
+    config: the run's configuration; of an exported model, what is known of its
+      sections `data` and `eval`.
+    class_names: the names of the k classes.
+    model: the network; None for an exported model.
+    variables: the network's `params` and `batch_stats`, on all devices of this
+      process; None for an exported model.
+    step: the training step that the weights are of; None for an exported model.
+    source: where the weights come from, in words.
+  """
+
+  def __init__(
+    self,
+    workdir: str | os.PathLike,
+    checkpoint: str = 'best',
+    *,
+    num_clips: int | None = None,
+    num_crops: int | None = None,
+  ):
+    """Loads a model.
+
+    Args:
+      workdir: a run's folder. Where it has no checkpoints, an exported model in
+        WORKDIR/export or in WORKDIR itself is used the same way.
+      checkpoint: 'best' (on validation) or 'last'.
+      num_clips: clips that a video is judged by; None: as in the run.
+      num_crops: crops of each clip; None: as in the run.
+
+    Raises:
+      UserError: there is no model, or its files are damaged.
+    """
+    if checkpoint not in ('best', 'last'):
+      raise UserError(f"checkpoint (={checkpoint!r}) must be 'best' or 'last'.")
+    workdir = pathlib.Path(workdir)
+    if not workdir.is_dir():
+      raise UserError(
+        f'There is no folder {workdir}. Give the --workdir of a run that was '
+        'trained, or of an exported model.'
+      )
+    self.model = self.variables = self.step = None
+    exported = _find_export(workdir)
+    if exported is None:
+      self._load_run(workdir, checkpoint)
+    else:
+      self._load_export(exported)
+    for key, value in (('num_clips', num_clips), ('num_crops', num_crops)):
+      if value is not None:
+        self.config.eval[key] = value
+    run_folder.check_config(self.config, self.source)
+
+  def _load_run(self, workdir: pathlib.Path, checkpoint: str) -> None:
+    path = workdir / 'config.json'
+    self.config = run_folder.read_config(path)
+    self.source = f'the {checkpoint} checkpoint of {workdir}'
+    self.class_names = run_folder.read_class_names(workdir / 'labels.txt')
+    self._mesh = mesh_lib.make_mesh(devices=jax.local_devices())
+    try:
+      self.model = model_lib.build_model(self.config, len(self.class_names))
+      self.variables, self.step = model_lib.restore_variables(
+        self.config, workdir, checkpoint, self.model, self._mesh
+      )
+    except UserError:
+      raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+      raise UserError(
+        f'{path} makes no network: {error!r}. {run_folder.COPY_RUN_AGAIN}'
+      ) from error
+    eval_step = scoring.make_eval_step(self.model, self._mesh)
+    self._classify = lambda clips: eval_step(self.variables, clips)[0]
+
+  def _load_export(self, directory: pathlib.Path) -> None:
+    self._classify, metadata = program_lib.load_export(directory)
+    self.config = run_folder.as_config(
+      {name: metadata[name] for name in ('data', 'eval')}
+    )
+    self.source = f'the exported model in {directory}'
+    self.class_names = tuple(metadata['class_names'])
+    # A program is exported for one device.
+    self._mesh = mesh_lib.make_mesh(devices=jax.local_devices()[:1])
+
+  @property
+  def clips_per_step(self) -> int:
+    """How many clips go through the network at once: a video's, at most."""
+    at = self.config.eval
+    return min(at.clips_per_step, at.num_clips * at.num_crops)
+
+  def __call__(self, video: Video) -> Prediction:
+    """Judges one video.
+
+    Args:
+      video: a video file, an `.npy` file, or an array: uint8 `(t, h, w, 3)`,
+        RGB frames from 0 to 255 at the video's own rate.
+
+    Returns:
+      The mean of its views' probabilities.
+
+    Raises:
+      InputError: the video cannot be read, it is too short for the run, or the
+        network's numbers overflow on it.
+      UserError: the network's weights are not finite.
+    """
+    with self.open(video) as reader:
+      clips, note, title = self._views(reader), self._note(reader), reader.name
+    probabilities = self.probabilities(clips).mean(axis=0)
+    return Prediction(title, self.class_names, probabilities, note)
+
+  def views(self, video: Video) -> UInt8[np.ndarray, 'v t s s 3']:
+    """The views that a video is judged by, as evaluation cuts them.
+
+    Args:
+      video: a video, as for a call.
+
+    Returns:
+      uint8, RGB; view `i·num_crops + j` is crop j of clip i.
+
+    Raises:
+      InputError: the video cannot be read, or it is too short for the run.
+    """
+    with self.open(video) as reader:
+      return self._views(reader)
+
+  def central_clip(
+    self, video: Video, at: float | None = None
+  ) -> tuple[UInt8[np.ndarray, 't s s 3'], Float[np.ndarray, ' t']]:
+    """One clip, and when its frames are.
+
+    Args:
+      video: a video, as for a call.
+      at: seconds from the video's start that the clip is about; None: its
+        middle, where evaluation's single view is.
+
+    Returns:
+      The middle crop, uint8 RGB; and its frames' seconds from the video's
+      start, for which the video's average frame rate is taken.
+
+    Raises:
+      InputError: the video cannot be read, is too short for the run, or does
+        not last until `at`.
+    """
+    data = self.config.data
+    with self.open(video) as reader:
+      count, fps = reader.num_frames, reader.fps
+      indices = view_indices(count, data.num_frames, data.frame_stride, 1)
+      if at is not None:
+        if not 0 <= at <= count / fps:
+          raise InputError(
+            f'{reader.name} lasts {count / fps:.2f} s, {at} s is not in it. '
+            'Give a time from its start, in seconds.'
+          )
+        indices = indices - indices[0, 0]
+        slack = count - 1 - indices[0, -1]
+        indices += np.clip(round(at * fps - indices[0, -1] / 2), 0, slack)
+      clip = self.read(reader, indices, num_crops=1)[0]
+    return clip, indices[0] / fps
+
+  def open(self, video: Video) -> VideoReader | ArrayReader:
+    """Opens a video: a context manager, whose errors are `InputError`s.
+
+    Args:
+      video: a video, as for a call.
+    """
+    reader = open_video(video)
+    shortest = self.config.data.num_frames
+    if self.config.data.short_videos == 'error' and (
+      reader.num_frames < shortest
+    ):
+      reader.close()
+      raise InputError(
+        f'{reader.name} has {reader.num_frames} frames, a clip has {shortest}, '
+        "and the run refuses such videos (data.short_videos='error'). Give a "
+        'longer one.'
+      )
+    return reader
+
+  def read(
+    self,
+    reader: Frames,
+    indices: np.ndarray,
+    num_crops: int | None = None,
+  ) -> UInt8[np.ndarray, 'v t s s 3']:
+    """Cuts clips out of an open video, as evaluation does.
+
+    Args:
+      reader: a reader from `open`.
+      indices: `(i, t)`, of the frames of i clips.
+      num_crops: the crops of each clip; None: as in the run.
+
+    Returns:
+      uint8; view `i·num_crops + j` is crop j of clip i.
+
+    Raises:
+      InputError: a frame cannot be read.
+    """
+    try:
+      return views.read(
+        reader,
+        indices,
+        num_crops=num_crops or self.config.eval.num_crops,
+        crop_size=self.config.eval.crop_size,
+        input_size=self.config.eval.input_size,
+      )
+    except VideoError as error:
+      raise unreadable(error) from error
+
+  def probabilities(
+    self, clips: UInt8[np.ndarray, 'n t s s 3']
+  ) -> Float[np.ndarray, 'n k']:
+    """Probabilities of single clips, float32; rows sum to 1.
+
+    Args:
+      clips: RGB, 0 to 255. They go through the network in steps of
+        `clips_per_step`, a single one alone.
+
+    Raises:
+      InputError: the network's numbers overflow on these clips.
+      UserError: the network's weights are not finite.
+    """
+    # Of two shapes at most: each takes its time to compile.
+    step = 1 if len(clips) == 1 else self.clips_per_step
+    found = map_in_chunks(self._classify, clips, step, self._mesh)
+    if not np.isfinite(found).all():
+      raise self._not_finite()
+    return found
+
+  def _views(self, reader: VideoReader | ArrayReader) -> np.ndarray:
+    data = self.config.data
+    indices = view_indices(
+      reader.num_frames,
+      data.num_frames,
+      data.frame_stride,
+      self.config.eval.num_clips,
+    )
+    return self.read(reader, indices)
+
+  def _note(self, reader: VideoReader | ArrayReader) -> str:
+    data, count = self.config.data, reader.num_frames
+    if count < data.num_frames:
+      return (
+        f'shorter than a clip: its {count} frames are repeated to '
+        f'{data.num_frames}'
+      )
+    span = (data.num_frames - 1) * data.frame_stride + 1
+    if count > _MOST_CLIPS_FOR_ONE_PREDICTION * span:
+      return (
+        f'{count / reader.fps:.0f} s long, and a clip is '
+        f'{span / reader.fps:.1f} s: a timeline tells what happens when'
+      )
+    return ''
+
+  def _not_finite(self) -> UserError:
+    finite = self.variables is None or all(
+      np.isfinite(leaf).all()
+      for leaf in jax.tree.leaves(jax.device_get(self.variables))
+    )
+    why = (
+      'its numbers overflow; compute in float32 (model.dtype in config.json)'
+      if finite
+      else 'its weights hold NaN or infinity: take another checkpoint, or '
+      'train again from an earlier one at a lower learning rate'
+    )
+    # Numbers may overflow on one video and not on others.
+    kind = InputError if finite else UserError
+    return kind(f'The output of {self.source} is not finite: {why}.')
+
+
+def _find_export(workdir: pathlib.Path) -> pathlib.Path | None:
+  """Where the exported model is that stands in for absent checkpoints."""
+  checkpoints = workdir / 'checkpoints'
+  # Finished ones are named by their step.
+  if any(path.name.isdecimal() for path in checkpoints.glob('*')):
+    return None
+  places = (workdir / 'export', workdir)
+  found = [
+    place for place in places if (place / program_lib.METADATA).is_file()
+  ]
+  if not found and checkpoints.is_dir():
+    return None  # where its messages are
+  if not found:
+    raise UserError(
+      f'There is neither a checkpoint nor an exported model in {workdir}. '
+      'Train first: python train.py --config=... --workdir=DIR.'
+    )
+  return found[0]

@@ -1,0 +1,114 @@
+"""Which videos does a user mean: files, folders, patterns, arrays?"""
+
+import glob
+import os
+import pathlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from mtnet_jax.data.sources import VIDEO_SUFFIXES
+from mtnet_jax.data.video import VideoError, VideoReader
+from mtnet_jax.data.views import ArrayReader
+from mtnet_jax.errors import UserError
+
+Video = str | os.PathLike | np.ndarray
+
+ARRAY_SUFFIX = '.npy'
+
+
+class InputError(UserError):
+  """A video that cannot be judged; another one may be."""
+
+
+def find_videos(
+  names: Iterable[str],
+) -> tuple[list[str], list[tuple[str, str]]]:
+  """Finds the files that a command's arguments name.
+
+  Args:
+    names: paths of files, of folders (all videos below, by their suffixes;
+      nothing hidden), or patterns with `*`, `?`, `[…]` and `**`, each match of
+      which counts as if it had been given itself.
+
+  Returns:
+    The files, each once, as given and within folders by name; and the names
+    that lead to none, with the reason.
+  """
+  found, missing = [], []
+  for name in names:
+    matches = [name]
+    if not os.path.lexists(name) and glob.has_magic(name):
+      matches = sorted(glob.glob(name, recursive=True))
+    if not matches:
+      hint = '; a bracket of a name is written [[]' if '[' in name else ''
+      missing.append((name, f'no file matches this pattern{hint}'))
+    for match in matches:
+      files = _in_folder(match) if os.path.isdir(match) else [match]
+      if not files:
+        suffixes = ' '.join(VIDEO_SUFFIXES)
+        missing.append((match, f'there is no video in this folder: {suffixes}'))
+      found.extend(files)
+  return list(dict.fromkeys(found)), missing
+
+
+def open_video(video: Video) -> VideoReader | ArrayReader:
+  """Opens a video; a context manager.
+
+  Args:
+    video: a video file, an `.npy` file, or an array: uint8 `(t, h, w, 3)`, RGB
+      frames from 0 to 255.
+
+  Raises:
+    InputError: it cannot be read.
+  """
+  if isinstance(video, np.ndarray):
+    return _array_reader(video, 'the array')
+  if not isinstance(video, str | os.PathLike):
+    raise InputError(
+      f'A video is a path or a numpy array, given {type(video).__name__}.'
+    )
+  name = os.fsdecode(video)
+  if name.lower().endswith(ARRAY_SUFFIX):
+    return _array_reader(_load_array(name), name)
+  try:
+    return VideoReader(name)
+  except VideoError as error:
+    raise unreadable(error) from error
+
+
+def unreadable(error: VideoError) -> InputError:
+  """The same as a user's mistake."""
+  return InputError(f'{error.name} cannot be read: {error.cause}.')
+
+
+def _in_folder(folder: str) -> list[str]:
+  root = pathlib.Path(folder)
+  return [
+    str(path)
+    for path in sorted(root.rglob('*'))
+    if path.suffix.lower() in VIDEO_SUFFIXES
+    and not any(part[0] == '.' for part in path.relative_to(root).parts)
+    and not path.is_dir()  # what is broken is told, and not left out
+  ]
+
+
+def _array_reader(frames: np.ndarray, name: str) -> ArrayReader:
+  try:
+    return ArrayReader(frames, name)
+  except UserError as error:
+    raise InputError(str(error)) from None
+
+
+def _load_array(path: str) -> np.ndarray:
+  """The array of a file, of which only what is needed is read."""
+  try:
+    array = np.load(path, mmap_mode='r', allow_pickle=False)
+  except Exception as error:  # numpy raises anything of a damaged header
+    cause = getattr(error, 'strerror', None) or str(error) or repr(error)
+    raise InputError(f'{path} cannot be read: {cause.rstrip(".")}.') from error
+  if not isinstance(array, np.ndarray):
+    raise InputError(
+      f'{path} is an archive of arrays. Save one with numpy.save.'
+    )
+  return array

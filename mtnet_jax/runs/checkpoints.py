@@ -1,0 +1,319 @@
+"""How are checkpoints kept: the last two, and the best on validation?"""
+
+import contextlib
+import pathlib
+import time
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from absl import logging
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from mtnet_jax.devices import processes
+from mtnet_jax.errors import UserError
+from mtnet_jax.runs.state import TrainState
+
+_BEST_METRIC = 'top1'
+
+
+class DamagedCheckpointError(UserError):
+  """A checkpoint's files are not whole."""
+
+
+class UnsavedError(UserError):
+  """A checkpoint could not be written."""
+
+
+class Checkpoints:
+  """Writes and reads `WORKDIR/checkpoints`; a context manager.
+
+  Writing is asynchronous and atomic: a checkpoint appears under its step's
+  name when it is whole, and older ones are deleted only after that.
+  """
+
+  def __init__(self, workdir: str | pathlib.Path, read_only: bool = False):
+    """Opens the folder, making it if need be.
+
+    Args:
+      workdir: the run's folder, from `make_workdir`.
+      read_only: for readers beside a running training, whose half-written
+        checkpoints they leave alone.
+    """
+    self._directory = pathlib.Path(workdir).absolute() / 'checkpoints'
+    self._damaged = self._directory.with_name('damaged_checkpoints')
+    self._read_only = read_only
+    self._manager = self._open()
+
+  def _open(self) -> ocp.CheckpointManager:
+    keep = preservation_policy.AnyPreservationPolicy(
+      [
+        # The one before, in case that the last is damaged.
+        preservation_policy.LatestN(2),
+        preservation_policy.BestN(
+          get_metric_fn=lambda metrics: metrics[_BEST_METRIC],
+          n=1,
+          keep_checkpoints_without_metrics=False,
+        ),
+      ]
+    )
+    options = ocp.CheckpointManagerOptions(
+      preservation_policy=keep,
+      best_fn=lambda metrics: metrics[
+        _BEST_METRIC
+      ],  # without it no metrics are kept
+      cleanup_tmp_directories=not self._read_only,
+      create=not self._read_only,
+      read_only=self._read_only,
+    )
+    return ocp.CheckpointManager(
+      self._directory,
+      options=options,
+      item_handlers={
+        'variables': ocp.StandardCheckpointHandler(),
+        'optimizer': ocp.StandardCheckpointHandler(),
+      },
+    )
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    traceback: TracebackType | None,
+  ) -> None:
+    self.wait()
+    self._manager.close()
+
+  @property
+  def last_step(self) -> int | None:
+    """The step of the newest whole checkpoint."""
+    return self._manager.latest_step()
+
+  @property
+  def best_step(self) -> int | None:
+    """The step with the highest validation top-1; the newest where none has."""
+    scores = {}
+    for step in self._manager.all_steps():
+      metrics = self._manager.metrics(step)
+      if metrics:
+        scores[step] = metrics[_BEST_METRIC]
+    if not scores:
+      return self.last_step
+    # Among equals the one that has trained longer.
+    return max(scores, key=lambda step: (scores[step], step))
+
+  def save(
+    self, state: TrainState, metrics: Mapping[str, float] | None = None
+  ) -> None:
+    """Starts writing `state`; returns before it is on disk.
+
+    Args:
+      state: the step is read from it.
+      metrics: validation figures of this very state, `top1` among them.
+
+    Raises:
+      UnsavedError: an earlier or this write failed (a full disk).
+    """
+    # A copy: the state's own buffers are donated to the next step, which on a
+    # CPU writes into them while they are still being saved.
+    copy = jax.tree.map(jnp.copy, state)
+    step = int(state.step)
+    try:
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          variables=ocp.args.StandardSave(copy.variables),
+          optimizer=ocp.args.StandardSave(_optimizer(copy)),
+        ),
+        metrics=dict(metrics) if metrics else None,
+      )
+    except (OSError, ValueError) as error:
+      raise self._unwritten(error) from error
+
+  def wait(self) -> None:
+    """Blocks until everything is on disk.
+
+    Raises:
+      UnsavedError: a write failed (a full disk).
+    """
+    try:
+      self._manager.wait_until_finished()
+    except (OSError, ValueError) as error:
+      raise self._unwritten(error) from error
+
+  def restore_last(self, like: TrainState) -> TrainState | None:
+    """Reads the newest checkpoint that is whole; None where there is none.
+
+    One that cannot be read (a torn copy, a disk's fault) is put aside, into
+    `WORKDIR/damaged_checkpoints`, with a warning, and the one before is read.
+
+    Args:
+      like: a state as for `restore`.
+
+    Raises:
+      UserError: what `restore` raises, or no checkpoint can be read.
+    """
+    steps = sorted(self._manager.all_steps(), reverse=True)
+    for step in steps:
+      restored = None
+      try:
+        restored = self.restore(step, like)
+      except DamagedCheckpointError as error:
+        logging.warning('%s It is put aside.', error)
+      # What one cannot read, none goes on from.
+      if all(processes.gather(b'' if restored is None else b'read')):
+        return restored
+      self._put_aside(step)
+    if steps:
+      raise UserError(
+        f'No checkpoint in {self._directory} can be read; they were moved to '
+        f'{self._damaged}. Give another --workdir, or remove the folder to '
+        'start anew.'
+      )
+    return None
+
+  def _put_aside(self, step: int) -> None:
+    """Makes room for a new checkpoint of this step; deletes nothing."""
+    if jax.process_index() == 0:
+      self._damaged.mkdir(exist_ok=True)
+      target = self._damaged / f'{step}-{time.time_ns()}'
+      (self._directory / str(step)).rename(target)
+    processes.wait_for_all('put aside')
+    self._manager.reload()
+
+  def restore(self, step: int, like: TrainState) -> TrainState:
+    """Reads the whole state of `step`, to train on.
+
+    Args:
+      step: `last_step` or `best_step`.
+      like: a state, or abstract arrays in its place, with the shapes, dtypes
+        and shardings that are wanted.
+
+    Returns:
+      The state, placed like `like`.
+
+    Raises:
+      UserError: it is the checkpoint of another model, number of classes or
+        optimiser; the first differing leaves are named.
+      DamagedCheckpointError: the checkpoint's files are not whole.
+    """
+    variables = self.restore_variables(step, like.variables)
+    optimizer = self._restore(step, 'optimizer', _optimizer(like))
+    return TrainState(**variables, **optimizer)
+
+  def restore_variables(
+    self, step: int, like: Mapping[str, Any]
+  ) -> dict[str, Any]:
+    """Reads `params` and `batch_stats` of `step`; as `restore` otherwise."""
+    return self._restore(step, 'variables', dict(like))
+
+  def read_variables(
+    self, step: int, sharding: jax.sharding.Sharding
+  ) -> dict[str, Any]:
+    """Reads `params` and `batch_stats` of `step` as they are, of any model."""
+    with self._naming_damage(step):
+      stored = self._manager.item_metadata(step)['variables']
+      if not stored:
+        raise ValueError('it has no variables')
+    like = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=sharding
+      ),
+      stored,
+      is_leaf=lambda leaf: hasattr(leaf, 'shape'),
+    )
+    return self._restore(step, 'variables', like)
+
+  def _restore(
+    self, step: int, item: str, like: Mapping[str, Any]
+  ) -> dict[str, Any]:
+    with self._naming_damage(step):
+      stored = self._manager.item_metadata(step)[item]
+      if not stored:
+        raise ValueError(f'it has no {item}')
+    differences = _differences(_shapes(stored), _shapes(like))
+    if differences:
+      raise UserError(
+        f'The checkpoint of step {step} in {self._directory} is of another '
+        f'model or number of classes: {"; ".join(differences[:3])} '
+        f'({len(differences)} leaves differ). Use the configuration that it '
+        'was trained with, or another --workdir.'
+      )
+    with self._naming_damage(step):
+      restored = self._manager.restore(
+        step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(like)})
+      )
+    return restored[item]
+
+  @contextlib.contextmanager
+  def _naming_damage(self, step: int) -> Iterator[None]:
+    try:
+      yield
+    except jax.errors.JaxRuntimeError:
+      raise  # of the devices
+    except Exception as error:  # whatever a library says of broken files
+      raise DamagedCheckpointError(
+        f'The checkpoint of step {step} in {self._directory} is damaged: '
+        f'{(str(error) or repr(error)).splitlines()[0]}.'
+      ) from error
+
+  def _unwritten(self, error: Exception) -> UnsavedError:
+    # A manager raises what it has met again and again: a new one for what is
+    # written next. Of several processes this one alone may have met it, and
+    # the others would have to open one with it: there is no next time.
+    if jax.process_count() == 1:
+      with contextlib.suppress(OSError, ValueError):
+        self._manager.close()
+      self._manager = self._open()
+    return UnsavedError(
+      f'A checkpoint could not be written to {self._directory}: {error}. '
+      f'The last good one is that of step {self.last_step}: free some space '
+      'and run the same command again.'
+    )
+
+
+def _optimizer(state: TrainState) -> dict[str, Any]:
+  item = {'step': state.step, 'opt_state': state.opt_state}
+  if state.loss_scale is not None:
+    item['loss_scale'] = state.loss_scale
+  return item
+
+
+def leaf_paths(tree: Any) -> dict[str, Any]:
+  """The leaves of a tree by path, `params/stem/conv/kernel`."""
+  flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+    for path, leaf in flat
+  }
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+  return {path: tuple(leaf.shape) for path, leaf in leaf_paths(tree).items()}
+
+
+def _differences(
+  stored: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]
+) -> list[str]:
+  both = sorted(stored.keys() & wanted.keys())
+  return [
+    *(
+      f'{name} is {stored[name]}, this model has {wanted[name]}'
+      for name in both
+      if stored[name] != wanted[name]
+    ),
+    *(
+      f'{name} {wanted[name]} is not in the checkpoint'
+      for name in sorted(wanted.keys() - stored.keys())
+    ),
+    *(
+      f'{name} {stored[name]} is not in this model'
+      for name in sorted(stored.keys() - wanted.keys())
+    ),
+  ]

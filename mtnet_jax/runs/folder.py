@@ -1,0 +1,226 @@
+"""What does a run's folder tell of the run, and where may a command write?"""
+
+import json
+import os
+import pathlib
+import tempfile
+from typing import Any
+
+import ml_collections
+
+from mtnet_jax.data.clips import SHORT_VIDEOS
+from mtnet_jax.data.sources import number_labels
+from mtnet_jax.errors import UserError
+
+COPY_RUN_AGAIN = 'Copy the whole folder of the run again.'
+_POSITIVE = {
+  'data': ('num_frames', 'frame_stride'),
+  'eval': (
+    'num_clips',
+    'num_crops',
+    'crop_size',
+    'input_size',
+    'clips_per_step',
+  ),
+}
+
+
+def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
+  """Reads a run's configuration.
+
+  Args:
+    path: the file `config.json`.
+
+  Returns:
+    What is written there, locked; `check_config` has found nothing wrong.
+
+  Raises:
+    UserError: it is missing, damaged, or something else.
+  """
+  try:
+    sections = json.loads(path.read_text('utf-8'))
+  except OSError as error:
+    raise UserError(
+      f'{path} cannot be read: {error.strerror}. It is written when training '
+      'starts: run train.py again, or copy the whole folder of the run.'
+    ) from error
+  except ValueError as error:
+    raise UserError(f'{path} is damaged: {error}. {COPY_RUN_AGAIN}') from error
+  for name in ('data', 'eval', 'model'):
+    if not isinstance(sections, dict) or not isinstance(
+      sections.get(name), dict
+    ):
+      raise UserError(
+        f'{path} is no configuration of a run: it has no section {name!r}. '
+        f'{COPY_RUN_AGAIN}'
+      )
+  # Runs from before this key did so.
+  sections['data'].setdefault('short_videos', 'repeat')
+  # An unknown name is told where networks are built, with those that are known.
+  sections['model']['name'] = sections['model'].get('name') or ''
+  config = as_config(sections)
+  check_config(config, path)
+  return config
+
+
+def as_config(sections: dict[str, Any]) -> ml_collections.ConfigDict:
+  """Returns what JSON holds as a locked configuration."""
+  return ml_collections.ConfigDict(_tuples_for_lists(sections)).lock()
+
+
+def _tuples_for_lists(value: Any) -> Any:
+  """JSON has no tuples, and networks are made of nothing that can change."""
+  if isinstance(value, dict):
+    return {key: _tuples_for_lists(item) for key, item in value.items()}
+  if isinstance(value, list):
+    return tuple(map(_tuples_for_lists, value))
+  return value
+
+
+def check_config(
+  config: ml_collections.ConfigDict, where: str | pathlib.Path
+) -> None:
+  """Sees that clips can be cut as the sections `data` and `eval` say.
+
+  Args:
+    config: with both.
+    where: it is from, for messages.
+
+  Raises:
+    UserError: a value is missing or not allowed.
+  """
+  for section, keys in _POSITIVE.items():
+    for key in keys:
+      value = config[section].get(key)
+      if type(value) is not int or value < 1:  # True is an int by descent
+        raise UserError(
+          f'{section}.{key} (={value!r}) of {where} must be a whole number of '
+          'at least 1.'
+        )
+  if config.data.get('short_videos') not in SHORT_VIDEOS:
+    raise UserError(
+      f'data.short_videos (={config.data.get("short_videos")!r}) of {where} '
+      f'must be one of {SHORT_VIDEOS}.'
+    )
+
+
+def read_class_names(path: pathlib.Path) -> tuple[str, ...]:
+  """Reads the names of a run's classes.
+
+  Args:
+    path: the file `labels.txt`, a line a class.
+
+  Raises:
+    UserError: it is missing, damaged, or names none, or one twice.
+  """
+  try:
+    names = tuple(path.read_text('utf-8').splitlines())
+  except (OSError, UnicodeDecodeError) as error:
+    cause = getattr(error, 'strerror', None) or str(error)
+    raise UserError(
+      f'{path} cannot be read: {cause}. It names the classes and is written '
+      f'when training starts. {COPY_RUN_AGAIN}'
+    ) from error
+  if not names:
+    raise UserError(f'{path} names no class. {COPY_RUN_AGAIN}')
+  number_labels(names, path)
+  return names
+
+
+def check_class_names(
+  workdir: str | pathlib.Path, names: tuple[str, ...]
+) -> None:
+  """Raises a UserError where the workdir was trained on other classes.
+
+  A run without `labels.txt` (a new one) passes.
+  """
+  path = pathlib.Path(workdir) / 'labels.txt'
+  if not path.exists():
+    return
+  trained = tuple(path.read_text().splitlines())
+  if trained != names:
+    raise UserError(
+      f'{workdir} was trained on {len(trained)} classes, the data has '
+      f'{len(names)}: {_name_differences(trained, names)}. Use the data that '
+      'it was trained on, or another --workdir.'
+    )
+
+
+def _name_differences(trained: tuple[str, ...], names: tuple[str, ...]) -> str:
+  parts = [
+    f'{what} {", ".join(sorted(some)[:3])}'
+    for what, some in (
+      ('new are', set(names) - set(trained)),
+      ('missing are', set(trained) - set(names)),
+    )
+    if some
+  ]
+  return '; '.join(parts) or 'the same in another order'
+
+
+def make_workdir(path: str | pathlib.Path) -> pathlib.Path:
+  """Makes a folder if need be, and sees that it can be written.
+
+  Args:
+    path: the folder of a run, or of its results.
+
+  Returns:
+    The path.
+
+  Raises:
+    UserError: it cannot be written, or has no name.
+  """
+  # As a Path it would be the current folder.
+  if not os.fspath(path):
+    raise UserError(
+      "The name of the folder to write to is empty: was a shell's variable not "
+      'set? Name a folder; . is the current one.'
+    )
+  path = pathlib.Path(path)
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path):
+      pass
+  except OSError as error:
+    raise UserError(
+      f'{path} cannot be written: {error.strerror}. Name a folder that you may '
+      'write to.'
+    ) from error
+  return path
+
+
+def file_path(path: str | pathlib.Path) -> pathlib.Path:
+  """Returns where a file goes, its folder made if need be.
+
+  Args:
+    path: the file, which may be there already.
+
+  Raises:
+    UserError: it cannot be written.
+  """
+  path = pathlib.Path(path)
+  make_workdir(path.parent)
+  if path.is_dir():
+    raise UserError(f'{path} is a folder: remove it, or name another file.')
+  if path.exists() and not os.access(path, os.W_OK):
+    raise UserError(
+      f'{path} cannot be written: name a file that you may write to.'
+    )
+  return path
+
+
+def png_path(path: str | pathlib.Path) -> pathlib.Path:
+  """Returns where a picture goes, its folder made if need be.
+
+  Args:
+    path: the picture's path, as a user gave it.
+
+  Raises:
+    UserError: it does not end in `.png`, or cannot be written.
+  """
+  path = pathlib.Path(path)
+  if path.suffix != '.png':
+    raise UserError(
+      f'The picture {path} would not be a PNG: name a file that ends in .png.'
+    )
+  return file_path(path)

@@ -1,0 +1,164 @@
+"""How do a run's figures reach `metrics.jsonl` and TensorBoard?"""
+
+import json
+import os
+import pathlib
+import struct
+import time
+from collections.abc import Callable, Mapping
+
+from tensorboardX.proto import event_pb2, summary_pb2
+from tensorboardX.record_writer import masked_crc32c
+
+from mtnet_jax import files
+
+
+class MetricWriter:
+  """Appends to `WORKDIR/metrics.jsonl` and `WORKDIR/tensorboard`.
+
+  Every write happens in the caller's thread and is at once visible to readers.
+  An error, of a full disk for instance, comes back to the caller, and the next
+  write tries again: both files then hold whole records alone.
+  """
+
+  def __init__(
+    self,
+    workdir: str | pathlib.Path,
+    first_step: int,
+    clock: Callable[[], float] = time.time,
+  ):
+    """Prepares to write what comes after `first_step`.
+
+    What an interrupted run wrote beyond the checkpoint that it goes on from is
+    dropped with the first write, so that every step stands there once.
+
+    Args:
+      workdir: the run's folder, which exists.
+      first_step: the step that the run goes on from; 0 for a new one.
+      clock: seconds since 1970, which TensorBoard shows.
+    """
+    self._workdir, self._first_step = pathlib.Path(workdir), first_step
+    self._clock = clock
+    self._records: _RecordFile | None = None
+    self._events: _RecordFile | None = None
+
+  def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Writes one record.
+
+    Args:
+      step: updates made so far.
+      metrics: names such as `train/loss` and their values.
+
+    Raises:
+      OSError: it could not be written; what was written before is still whole.
+    """
+    values = {name: float(value) for name, value in metrics.items()}
+    if self._records is None:
+      self._records = self._open_records()
+    line = json.dumps({'step': step, **values}) + '\n'
+    self._records.append(line.encode())
+    if self._events is None:
+      self._events = self._open_events()
+    scalars = [
+      summary_pb2.Summary.Value(tag=name, simple_value=value)
+      for name, value in values.items()
+    ]
+    event = event_pb2.Event(
+      step=step,
+      wall_time=self._clock(),
+      summary=summary_pb2.Summary(value=scalars),
+    )
+    self._events.append(_framed(event))
+
+  def close(self) -> None:
+    """Closes both files."""
+    for file in (self._records, self._events):
+      if file is not None:
+        file.close()
+
+  def _open_records(self) -> '_RecordFile':
+    path = self._workdir / 'metrics.jsonl'
+    kept = [r for r in read(path) if r['step'] <= self._first_step]
+    files.write_text(path, ''.join(json.dumps(r) + '\n' for r in kept))
+    return _RecordFile(path)
+
+  def _open_events(self) -> '_RecordFile':
+    folder = self._workdir / 'tensorboard'
+    folder.mkdir(exist_ok=True)
+    now = self._clock()
+    # TensorBoard reads a folder's files in the order of their names.
+    path = folder / f'events.out.tfevents.{now:.6f}'
+    version = event_pb2.Event(wall_time=now, file_version='brain.Event:2')
+    # Of an earlier run, TensorBoard hides what has this step or a later one.
+    start = event_pb2.Event(
+      wall_time=now,
+      step=self._first_step + 1,
+      session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START),
+    )
+    file = _RecordFile(path)
+    try:
+      file.append(_framed(version) + _framed(start))
+    except OSError:
+      file.close()
+      path.unlink()
+      raise
+    return file
+
+
+class _RecordFile:
+  """A file to append to that never keeps a part of a record."""
+
+  def __init__(self, path: pathlib.Path):
+    # Without a buffer: what a full disk refuses is not written later, by then
+    # perhaps in the middle of something else.
+    self._file = path.open('ab', buffering=0)
+
+  def append(self, record: bytes) -> None:
+    end = self._file.seek(0, os.SEEK_END)
+    rest = memoryview(record)
+    try:
+      while rest:
+        rest = rest[self._file.write(rest) :]
+    except OSError:
+      self._file.truncate(end)
+      raise
+
+  def close(self) -> None:
+    self._file.close()
+
+
+def _framed(event: event_pb2.Event) -> bytes:
+  """An event as a TFRecord: its length, the event, and a checksum of each."""
+  data = event.SerializeToString()
+  length = struct.pack('<Q', len(data))
+  checksums = [
+    struct.pack('<I', masked_crc32c(part)) for part in (length, data)
+  ]
+  return length + checksums[0] + data + checksums[1]
+
+
+class NoWriter:
+  """Writes nothing: the writer of all processes but one."""
+
+  def write(self, step: int, metrics: Mapping[str, float]) -> None:
+    """See `MetricWriter.write`."""
+
+  def close(self) -> None:
+    """See `MetricWriter.close`."""
+
+
+def read(path: str | pathlib.Path) -> list[dict[str, float]]:
+  """The records of a `metrics.jsonl`; [] where there is no file.
+
+  A last line that a killed process left unfinished is left out.
+  """
+  path = pathlib.Path(path)
+  if not path.exists():
+    return []
+  records = []
+  for line in path.read_text().splitlines():
+    try:
+      records.append(json.loads(line))
+    except json.JSONDecodeError:
+      continue
+  return records

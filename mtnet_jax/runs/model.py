@@ -1,0 +1,95 @@
+"""Which network is a run's, and what are its weights?"""
+
+import functools
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from absl import logging
+from flax import linen as nn
+
+from mtnet_jax import models
+from mtnet_jax.devices import mesh as mesh_lib
+from mtnet_jax.errors import UserError
+from mtnet_jax.runs.checkpoints import Checkpoints
+
+
+def build_model(
+  config: ml_collections.ConfigDict, num_classes: int, **overrides
+) -> nn.Module:
+  """The network of `config.model`; unset overrides are the model's own.
+
+  Args:
+    config: the run's configuration.
+    num_classes: the number of classes of the data set.
+    **overrides: fields of the network that follow from the run.
+
+  Returns:
+    A linen module.
+  """
+  chosen = {k: v for k, v in config.model.items() if v is not None}
+  return models.build(num_classes=num_classes, **chosen, **overrides)
+
+
+def training_clip_shape(
+  config: ml_collections.ConfigDict,
+) -> tuple[int, int, int, int]:
+  """Returns `(t, h, w, c)` of the clips that the network is trained on."""
+  size = config.data.input_size
+  return config.data.num_frames, size, size, 3
+
+
+def evaluation_clip_shape(
+  config: ml_collections.ConfigDict,
+) -> tuple[int, int, int, int]:
+  """Returns `(t, h, w, c)` of the views that the network is evaluated on."""
+  size = config.eval.input_size
+  return config.data.num_frames, size, size, 3
+
+
+def restore_variables(
+  config: ml_collections.ConfigDict,
+  workdir: str | pathlib.Path,
+  checkpoint: str,
+  model: nn.Module,
+  mesh: jax.sharding.Mesh,
+) -> tuple[dict[str, Any], int]:
+  """Reads what `model.apply` takes from a run.
+
+  Args:
+    config: the run's configuration.
+    workdir: the run's folder.
+    checkpoint: 'best' (on validation) or 'last'.
+    model: a network from `build_model`.
+    mesh: the devices, all of which get everything.
+
+  Returns:
+    `params` and `batch_stats`, and the step that they are of.
+
+  Raises:
+    UserError: no checkpoint, or one of another model or number of classes.
+  """
+  if not (pathlib.Path(workdir) / 'checkpoints').is_dir():
+    raise UserError(
+      f'There is no checkpoint in --workdir={workdir}. Train first: '
+      'python train.py --config=... --workdir=DIR.'
+    )
+  clips = jax.ShapeDtypeStruct((1, *training_clip_shape(config)), jnp.float32)
+  like = jax.eval_shape(
+    functools.partial(model.init, train=False), jax.random.key(0), clips
+  )
+  like = jax.tree.map(
+    lambda leaf: leaf.update(sharding=mesh_lib.replicated(mesh)), dict(like)
+  )
+  with Checkpoints(workdir, read_only=True) as checkpoints:
+    steps = {'best': checkpoints.best_step, 'last': checkpoints.last_step}
+    step = steps[checkpoint]
+    if step is None:
+      raise UserError(
+        f'{workdir}/checkpoints holds no finished checkpoint yet: run the same '
+        'train.py command again, it goes on by itself.'
+      )
+    logging.info('Evaluating the checkpoint of step %s', step)
+    return checkpoints.restore_variables(step, like), step

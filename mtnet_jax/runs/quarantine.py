@@ -1,0 +1,99 @@
+"""The videos that training had to leave out, in `WORKDIR/quarantine.csv`."""
+
+import csv
+import pathlib
+from collections.abc import Iterable
+from typing import TextIO
+
+import msgpack
+from absl import logging
+
+from mtnet_jax.devices import processes
+from mtnet_jax.errors import UserError, printable
+
+_COLUMNS = ('id', 'cause')
+
+
+class Quarantine:
+  """Counts, names and records the broken videos that a process has met.
+
+  Only those that this start of the run has met count: what was mended since
+  the last one does not.
+  """
+
+  def __init__(
+    self,
+    workdir: str | pathlib.Path,
+    num_videos: int,
+    max_share: float,
+    process_index: int = 0,
+  ):
+    """Reads what is in the list already.
+
+    Args:
+      workdir: the run's folder, which exists.
+      num_videos: for training.
+      max_share: the share of the videos, more than which must not be broken.
+      process_index: the index of this process; where there are several, each
+        writes a list of its own.
+    """
+    name = f'-{process_index}' if process_index else ''
+    self._path = pathlib.Path(workdir) / f'quarantine{name}.csv'
+    self._num_videos, self._max_share = num_videos, max_share
+    self._listed = {name for name, _ in _read(self._path)}
+    self._cause_of: dict[str, str] = {}
+    self._checked = 0
+
+  def __len__(self) -> int:
+    return len(self._cause_of)
+
+  def add(self, broken: Iterable[tuple[str, str]]) -> None:
+    """Records what is new of `(id, cause)`, and names it in the log."""
+    rows = [(printable(i), printable(cause)) for i, cause in broken]
+    new = {i: cause for i, cause in rows if i not in self._cause_of}
+    self._cause_of |= new
+    for name, cause in new.items():
+      logging.warning('Left out of training: %s: %s', name, cause)
+    rows = [row for row in new.items() if row[0] not in self._listed]
+    if not rows:
+      return
+    self._listed |= new.keys()
+    with _open(self._path, 'a') as file:
+      writer = csv.writer(file)
+      header = [_COLUMNS] if file.tell() == 0 else []
+      writer.writerows(header + rows)
+
+  def check(self, total: int) -> None:
+    """Raises a UserError where too many are broken.
+
+    Args:
+      total: the sum of all processes' numbers, which all of them know in the
+        same step: they ask each other where it is large, since they may have
+        met the same videos.
+    """
+    limit = self._max_share * self._num_videos
+    if total <= max(limit, self._checked):
+      return
+    self._checked = total
+    parts = processes.gather(msgpack.packb([*self._cause_of.items()]))
+    cause_of = dict(row for part in parts for row in msgpack.unpackb(part))
+    if len(cause_of) > limit:
+      named = [f'{i}: {cause}' for i, cause in cause_of.items()][:3]
+      raise UserError(
+        f'{len(cause_of)} of {self._num_videos} training videos cannot be '
+        f'read, more than data.max_broken_share (={self._max_share:.2%}): '
+        f'{"; ".join(named)}. quarantine*.csv in {self._path.parent} list '
+        'them. Mend or remove them, or raise the share.'
+      )
+
+
+def _open(path: pathlib.Path, mode: str) -> TextIO:
+  return path.open(mode, newline='', encoding='utf-8')
+
+
+def _read(path: pathlib.Path) -> list[tuple[str, str]]:
+  if not path.exists():
+    return []
+  with _open(path, 'r') as file:
+    rows = [row for row in csv.reader(file) if len(row) == len(_COLUMNS)]
+  return [(i, cause) for i, cause in rows[1:]]

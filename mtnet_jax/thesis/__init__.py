@@ -1,0 +1,1 @@
+"""How do the thesis's published numbers compare with ours?"""

@@ -1,0 +1,360 @@
+"""`docs/results.md`: the published figures beside ours, as Markdown."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mtnet_jax.analysis import significance
+from mtnet_jax.thesis.published import NUM_CLASSES, Request, Row, Table
+
+COMMAND = 'python -m mtnet_jax.thesis.results'
+
+# Why a figure differs, by the key that stands in the tables.
+REASONS: Mapping[str, str] = {
+  'twice': 'GFLOPs are 2 × multiply-adds at 16×224², to within 2 %; ours are '
+  'multiply-adds.',
+  '112': 'The printed GFLOPs are those of 16×224² clips, where ours are about '
+  'four times as many; of r3d and wide-r3d they count 2 × multiply-adds. The '
+  'table says 16×112², which is what ours are counted at.',
+  'r3d-34': 'Neither ours nor twice ours is 26.6. It is half of what Table 5.2 '
+  'prints for a 50-layer r3d, and 0.5 % more than our r3d_50 has.',
+  '2plus1d': 'The parameters fit and the GFLOPs do not: (2+1)D with as many '
+  'weights as 3D has fewer multiply-adds here (24.8 against 26.5 GMACs at 50 '
+  'layers). At 16×224² printed are 0.94 times ours with 34 layers, and more '
+  'than four times ours with 101 (163.0 against 37.50); in Table 6.4 the clip '
+  'adds a factor of about four.',
+  'bias': "PyTorch's LSTM has two biases a gate, ours one (equations 4.1 to "
+  '4.5): 0.03 M more in 34 layers, 0.07 M in 101. With 34 layers 0.09 M '
+  'remain.',
+  'cut': 'Cut off, not rounded: 34.86 and 6.15.',
+  'cr-resnet': "Class Regularisation's maps from 512 channels to 64, 128, 256 "
+  'and 512 are 0.49 M parameters and, for 400 classes, 0.20 GMACs a batch. '
+  'The printed additions are larger.',
+  'cr': "Class Regularisation's maps from 2048 channels to 24, 48, 96 and 192 "
+  'are 0.74 M parameters, as printed for S and M (the text: about 0.76 M), and '
+  'for 400 classes 0.30 GMACs a batch, printed as up to 0.1.',
+  'mtnet-size': 'The sizes do not follow from the text: Tables 5.6, 5.7 and '
+  '6.1b have no common reading that we could find. Ours follows Table 6.1b '
+  'and section 5.3.',
+  'cells': 'From cell to cell the printed sizes grow by 1.5 M (RNN to GRU) and '
+  '2.2 M (RNN to LSTM): by what one recurrent layer a block takes. Ours has '
+  'two, as section 5.3.2 says, and grows by twice as much.',
+  'mtnet-cost': 'As the sizes: ours follows Table 6.1b.',
+  'mtnet-s': 'Table 6.3 says 13×182². At 16×256², which Table 5.1 says, ours '
+  'are the printed 5.8.',
+  'ratio': 'As the sizes of MTNet. Ours has the most parameters near '
+  'δ = 1/2, where theirs has the fewest: the point-wise term from the local to '
+  'the prolonged branch outweighs what the smaller branches save.',
+  'mt-r3d': 'r3d_50 with each 3×3×3 a dense MTConv. Ours gains parameters '
+  'where theirs loses some, by the point-wise term; multiply-adds are near, '
+  'while the table counts r3d-50 itself twice.',
+  'other-net': "Another (2+1)D network than Table 4.2's of 34.8 M and 83.3 G, "
+  'which is ours by its parameters.',
+  'x3d-l': "The clip of X3D's own evaluation, 16×356².",
+  'back-step': 'Table 7.1 does not name its clips, and its GFLOPs are not '
+  "those of the other tables; ours are at the network's own clip.",
+}
+
+_CHAPTERS = {
+  '4': 'Chapter 4: Squeeze and Recursion with Temporal Gates',
+  '5': 'Chapter 5: Multi-Temporal convolutions',
+  '6': 'Chapter 6: Class Regularisation',
+  '7': 'Chapter 7: explanations',
+}
+_TITLES = {
+  'top1': 'top-1',
+  'top5': 'top-5',
+  'top1_without': 'top-1',
+  'top5_without': 'top-5',
+  'top1_srtg': 'top-1, SRTG',
+  'top5_srtg': 'top-5, SRTG',
+  'ucf101_top1': 'UCF-101 top-1',
+  'ucf101_top5': 'UCF-101 top-5',
+  'hmdb51_top1': 'HMDB-51 top-1',
+  'gflops_per_view': 'GFLOPs',
+  'gflops': 'GFLOPs',
+  'params_m': 'M parameters',
+  'both_correct': 'both right',
+  'cr_only_correct': 'CR alone right',
+  'original_only_correct': 'original alone right',
+  'both_incorrect': 'both wrong',
+  'statistic': 'χ²',
+  'p_value': 'p',
+  'local_ratio': 'δ',
+  'theta': 'θ',
+  'class_regularisation': 'CR',
+  'extra_inputs': 'more inputs',
+  'back_step_ms': 'back-step, ms',
+}
+# Of the machines of then; and who trained the network.
+_LEFT_OUT = ('source', 'latency_forward_ms', 'latency_backward_ms')
+_SIZES = ('params_m', 'gflops', 'gflops_per_view')
+_TEXT = (
+  'model',
+  'method',
+  'placement',
+  'gate',
+  'conv',
+  'pretrain',
+  'dataset',
+  'architecture',
+  'more inputs',
+  'input',
+  'backbone',
+  'cell',
+  'layers',
+  'CR',
+  'network here',
+  'clip',
+  'why',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Count:
+  """What a network of ours has.
+
+  Attributes:
+    parameters: trainable ones.
+    macs: multiply-adds of one clip.
+  """
+
+  parameters: int
+  macs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A user's own evaluated run.
+
+  Attributes:
+    label: the run's name, as the user gave it.
+    workdir: the run's folder, as given.
+    network: the network's name.
+    overrides: pairs of field and value, as the run's configuration sets them.
+    num_classes: the number of classes of its data.
+    clip: frames, height, width of a view.
+    views: the views of a video.
+    top1: share of videos, in [0, 1].
+    count: the cost of the network.
+  """
+
+  label: str
+  workdir: str
+  network: str
+  overrides: tuple[tuple[str, Any], ...]
+  num_classes: int
+  clip: tuple[int, int, int]
+  views: int
+  top1: float
+  count: Count
+
+
+def render(
+  tables: Mapping[str, Table],
+  counts: Mapping[Request, Count],
+  contradictions: Sequence[Mapping[str, str]],
+  runs: Sequence[Run],
+) -> str:
+  """Returns the page.
+
+  Args:
+    tables: the tables from `published.read_all`.
+    counts: the costs of every request of the tables.
+    contradictions: rows of `contradictions.csv`.
+    runs: a user's own.
+  """
+  parts = [_introduction(), _figures()]
+  if runs:
+    parts.append(_own_runs(runs))
+  for chapter, title in _CHAPTERS.items():
+    parts.append(f'## {title}')
+    for name, table in tables.items():
+      if name.split('_')[1] == chapter:
+        parts.append(_folded(table, counts))
+  parts.append(_reasons(tables))
+  parts.append(_contradictions(contradictions))
+  return '\n\n'.join(parts) + '\n'
+
+
+def _introduction() -> str:
+  return f"""# Results: published numbers beside ours
+
+Made by `{COMMAND}` from `docs/published/*.csv`, which hold
+the thesis's tables as printed, and from the networks of this project: change
+those, not this page. What ours are is in `results.csv`.
+
+* **Accuracies, in percent, are published and not reproduced here**: the data
+  sets must be brought, and the runs take many GPU days. The same holds for all
+  figures of rows without a network here.
+* *M parameters*: trainable ones. *ours*: the network named, with
+  {NUM_CLASSES} classes, for HACS and the other data sets too: only with these
+  the published parameters come out.
+* *GFLOPs*: of a view, as printed. *GMACs*: our multiply-adds at the clip named,
+  in units of 1e9. The thesis prints now the one, now the other.
+* *%*: ours against the published figure. *why* names a line under
+  [Why they differ](#why-they-differ); without one they agree within 1 %.
+* Latencies stand in the CSV files alone: they are of the machines of then.
+* The clip is the one that the thesis gives the network; the 3-D ResNets of the
+  HACS and Kinetics-700 tables have that of Table 5.1."""
+
+
+def _figures() -> str:
+  return f"""## Accuracy over cost
+
+A disc's area is its number of parameters; all figures are published. Own runs
+come in as stars, as large as such a disc but never too small to be seen:
+`{COMMAND} --run="MTNet-S on my data=runs/mine" --out=DIR` after
+`eval.py`. Their data and classes are their own, so that only the cost can
+be compared.
+
+![With and without SRTG](srtg_accuracy.png)
+
+Figure 4.7: networks with and without SRTG (accuracies of Table 4.5, sizes of
+Table 4.2).
+
+![Kinetics-400](kinetics_accuracy.png)
+
+Figure 5.7: Kinetics-400 (Table 5.1).
+
+![Convolutions](convolutions_accuracy.png)
+
+Figure 5.8: convolutions in space and time in a ResNet-50 (Table 5.2)."""
+
+
+def _own_runs(runs) -> str:
+  names = ['run', 'network', 'clip', 'classes', 'M parameters', 'GMACs']
+  rows = [
+    {
+      'run': f'{_plain(run.label)} ({_plain(run.workdir)})',
+      'network': _network(run),
+      'clip': _clip(run.clip),
+      'classes': str(run.num_classes),
+      'M parameters': f'{run.count.parameters / 1e6:.2f}',
+      'GMACs': _gmacs(run.count),
+      'views': str(run.views),
+      'top-1': f'{100 * run.top1:.1f}',
+    }
+    for run in runs
+  ]
+  table = _markdown(
+    [*names, 'views', 'top-1'], rows, ('run', 'network', 'clip')
+  )
+  return f'## Own runs\n\n{table}'
+
+
+def _folded(table, counts) -> str:
+  title = table.source[0].removeprefix('The thesis, ').rstrip('.')
+  state = ' open' if table.name.startswith('table_4_2') else ''
+  rows = [cells(row, counts) for row in table.rows]
+  rest = ''.join(f'\n\n{line}' for line in table.source[1:])
+  names = list(dict.fromkeys(name for row in rows for name in row))
+  return (
+    f'<details{state}><summary>{title}</summary>{rest}\n\n'
+    f'{_markdown(names, rows, _TEXT)}\n\n</details>'
+  )
+
+
+def cells(row: Row, counts: Mapping[Request, Count]) -> dict[str, str]:
+  """Returns a row's cells by the column's title.
+
+  As printed, with ours after their peers.
+
+  Args:
+    row: a row of a table.
+    counts: the cost of its request, if it has one.
+  """
+  count = counts.get(row.request)
+  found = {}
+  for column, text in row.printed.items():
+    if column in _LEFT_OUT:
+      continue
+    found[_TITLES.get(column, column)] = _escape(text)
+    if column == 'params_m':
+      ours = count and count.parameters / 1e6
+      found |= _beside('ours', ours, row.number(column))
+    elif column in _SIZES:
+      ours = count and count.macs / 1e9
+      found |= _beside('GMACs', ours, row.number(column))
+    elif column == 'p_value':
+      found |= _recomputed(row)
+  found['network here'] = _network(row)
+  if any(column in row.printed for column in _SIZES):
+    found['clip'] = _clip(row.clip) if row.clip else ''
+    found['why'] = ', '.join(row.why)
+  return found
+
+
+def _beside(title, ours, published) -> dict[str, str]:
+  # Two columns of percents: their titles differ by what the eye does not see.
+  percent = '%' if title == 'ours' else '% '
+  if not (ours and published):
+    return {title: '', percent: ''}
+  # Not -0.0.
+  difference = round(100 * (ours / published - 1), 1) + 0.0
+  return {title: f'{ours:.2f}', percent: f'{difference:+.1f}'}
+
+
+def _recomputed(row) -> dict[str, str]:
+  """McNemar's test on the counts of Table 6.6."""
+  test = significance.mcnemar(
+    int(row.printed['both_correct']),
+    int(row.printed['cr_only_correct']),
+    int(row.printed['original_only_correct']),
+    int(row.printed['both_incorrect']),
+  )
+  p = f'{test.p_value:.1e}'.replace('e-0', 'e-')
+  return {'χ², ours': f'{test.statistic:.3f}', 'p, ours': p}
+
+
+def _network(row: Row | Run) -> str:
+  if not row.network:
+    return ''
+  fields = ' '.join(f'{key}={value}' for key, value in row.overrides)
+  return f'`{row.network} {fields}`' if fields else f'`{row.network}`'
+
+
+def _clip(clip) -> str:
+  frames, height, width = clip
+  assert height == width, clip
+  return f'{frames}×{height}²'
+
+
+def _gmacs(count) -> str:
+  return f'{count.macs / 1e9:.3g}'
+
+
+def _escape(text: str) -> str:
+  """For a Markdown cell, with sizes as they are written: 16×224²."""
+  text = re.sub(r'(\d|\))x(\d+)\^2', r'\1×\2²', text)
+  return text.replace('|', '\\|')
+
+
+def _plain(text: str) -> str:
+  """A user's own words, for a Markdown cell: on one line and no markup."""
+  return re.sub(r'([\\`*_\[\]<>|])', r'\\\1', ' '.join(text.split()))
+
+
+def _reasons(tables) -> str:
+  used = {key for t in tables.values() for row in t.rows for key in row.why}
+  unknown = used - REASONS.keys()
+  assert not unknown, unknown
+  lines = [f'* **{key}**: {text}' for key, text in REASONS.items()]
+  return '## Why they differ\n\n' + '\n'.join(lines)
+
+
+def _contradictions(rows) -> str:
+  names = list(rows[0])
+  table = _markdown(names, rows, names)
+  return (
+    '## Where the print contradicts itself\n\nThe files of `docs/published` '
+    f'hold what is printed, mended nowhere.\n\n{table}'
+  )
+
+
+def _markdown(names, rows, left) -> str:
+  """A table; columns that are not named `left` are numbers, to the right."""
+  rules = [':---' if name in left else '---:' for name in names]
+  lines = [names, rules] + [[row.get(n, '') for n in names] for row in rows]
+  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)

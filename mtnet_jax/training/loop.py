@@ -1,0 +1,220 @@
+"""What happens from the first step of a training to the last?"""
+
+import contextlib
+import functools
+import pathlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+
+import jax
+import ml_collections
+import numpy as np
+from absl import logging
+
+from mtnet_jax import files
+from mtnet_jax.data import loading
+from mtnet_jax.data.batches import Batch
+from mtnet_jax.devices import mesh as mesh_lib
+from mtnet_jax.devices import processes
+from mtnet_jax.devices.watchdog import Watchdog
+from mtnet_jax.errors import RESUME
+from mtnet_jax.progress import Progress
+from mtnet_jax.runs.checkpoints import Checkpoints, UnsavedError
+from mtnet_jax.runs.folder import make_workdir
+from mtnet_jax.runs.metric_writer import MetricWriter, NoWriter
+from mtnet_jax.runs.quarantine import Quarantine
+from mtnet_jax.runs.state import TrainState
+from mtnet_jax.training import setup as setup_lib
+from mtnet_jax.training.setup import Setup
+from mtnet_jax.training.step_metrics import StepMetrics
+
+# For a few lines: a file system that takes longer stands still.
+_WRITING_SECONDS = 60.0
+
+
+def train(
+  config: ml_collections.ConfigDict, workdir: str | pathlib.Path
+) -> None:
+  """Trains `config` in `workdir`, from its last checkpoint if it has one.
+
+  Where there are several processes, each of them calls it.
+
+  Args:
+    config: see configs/base.py.
+    workdir: gets `checkpoints/`, `metrics.jsonl`, `tensorboard/`,
+      `config.json`, `labels.txt`, and `quarantine.csv` where videos are broken.
+      All processes must see it.
+
+  Raises:
+    UserError: something in the configuration, the data or the workdir must be
+      mended, or the loss is no longer finite.
+    SystemExit: SIGTERM came to one of the processes, with code 75; a checkpoint
+      was written before.
+  """
+  workdir = make_workdir(workdir)
+  setup = setup_lib.build(config, workdir)
+  with (
+    _catch_sigterm() as stop,
+    Checkpoints(workdir) as checkpoints,
+    # Inside: of an error it tells the others before anything waits for them.
+    Watchdog(
+      config.train.stall_timeout,
+      processes.board(),
+      index=jax.process_index(),
+    ) as watchdog,
+  ):
+    state = setup_lib.first_state(config, setup, checkpoints)
+    if processes.is_main():
+      _write_run(config, setup.dataset.labels, workdir)
+    _Loop(config, setup, workdir, checkpoints, watchdog, stop).run(state)
+
+
+def is_due(step: int, every: int) -> bool:
+  """Whether `step` (from 1) is a multiple of `every`; never where that is 0."""
+  return every > 0 and step % every == 0
+
+
+class _Loop:
+  """The steps of a run, and what is due between them."""
+
+  def __init__(
+    self,
+    config: ml_collections.ConfigDict,
+    setup: Setup,
+    workdir: pathlib.Path,
+    checkpoints: Checkpoints,
+    watchdog: Watchdog,
+    stop: threading.Event,
+  ):
+    self._config, self._setup, self._workdir = config, setup, workdir
+    self._checkpoints, self._watchdog = checkpoints, watchdog
+    self._stop = stop
+    self._metrics = StepMetrics(watchdog)
+    self._shapes = set()
+    self._quarantine = Quarantine(
+      workdir,
+      setup.dataset.num_videos,
+      config.data.max_broken_share,
+      jax.process_index(),
+    )
+
+  def run(self, state: TrainState) -> None:
+    """Trains from `state` to the end, or until SIGTERM."""
+    data, dataset = self._config.data, self._setup.dataset
+    start, end = int(state.step), len(dataset)
+    main = processes.is_main()
+    batches = loading.iterate(dataset, start, data.num_workers, data.prefetch)
+    writer = MetricWriter(self._workdir, start) if main else NoWriter()
+    with (
+      contextlib.closing(batches),
+      contextlib.closing(writer),
+      Progress(
+        'training', end, 'steps', done=start, silent=not main
+      ) as progress,
+    ):
+      for step in range(start + 1, end + 1):
+        state = self._train(step, state, batches)
+        last = step == end
+        stopping = self._metrics.total('stop') > 0 and not last
+        note = ''
+        if is_due(step, self._config.train.log_every) or last:
+          summary = self._metrics.summarize()
+          self._write(writer, step, summary)
+          note = f'loss {summary["train/loss"]:.3f}'
+        progress.advance(1, note)
+
+        scores = None
+        wanted = is_due(step, self._config.train.eval_every) or last
+        if wanted and not stopping:
+          with self._metrics.paused(step, 'validating'):
+            watched = functools.partial(self._watchdog.iterate, step=step)
+            state, scores = self._setup.validate(state, watched)
+          if scores:
+            named = {f'val/{name}': value for name, value in scores.items()}
+            self._write(writer, step, named)
+
+        wanted = scores or last or stopping
+        if wanted or is_due(step, self._config.train.checkpoint_every):
+          with self._metrics.paused(step, 'saving', limit=None):
+            self._save(state, scores)
+        if stopping or last:
+          self._watchdog.heartbeat('saving', step)
+          self._checkpoints.wait()
+        if stopping:
+          logging.warning('Stopped by SIGTERM at step %s; run again.', step)
+          sys.exit(RESUME)
+
+  def _train(
+    self, step: int, state: TrainState, batches: Iterator[Batch]
+  ) -> TrainState:
+    batch = self._metrics.wait_for(step, batches)
+    self._quarantine.add(batch['broken'].tolist())
+    self._quarantine.check(round(self._metrics.total('broken')))
+    rows = len(batch['labels'])
+    counters = {
+      # Only what all know in the same step can make all of them stop.
+      'stop': np.full(rows, self._stop.is_set(), np.float32),
+      'broken': np.full(rows, len(self._quarantine) / rows, np.float32),
+    }
+    arrays = {name: batch[name] for name in ('clips', 'labels')}
+    shape = arrays['clips'].shape
+    arrays = mesh_lib.to_devices(
+      arrays | {'counters': counters}, self._setup.mesh
+    )
+    if shape in self._shapes:
+      state, metrics = self._setup.train_step(state, arrays)
+    else:
+      self._shapes.add(shape)
+      logging.info('Compiling for clips of %s', arrays['clips'].shape)
+      with self._metrics.paused(step, 'compiling'):
+        state, metrics = self._setup.train_step(state, arrays)
+    self._metrics.add(step, metrics, arrays['clips'].shape[0])
+    return state
+
+  def _write(self, writer, step: int, figures: dict[str, float]) -> None:
+    with (
+      self._metrics.paused(step, 'writing figures', _WRITING_SECONDS),
+      self._warning_if_unsaved(),
+    ):
+      writer.write(step, figures)
+
+  def _save(self, state: TrainState, scores) -> None:
+    self._metrics.check_finite()
+    with self._warning_if_unsaved():
+      self._checkpoints.save(state, scores)
+
+  @contextlib.contextmanager
+  def _warning_if_unsaved(self) -> Iterator[None]:
+    """Where the configuration allows it, a full disk is a warning."""
+    try:
+      yield
+    except (UnsavedError, OSError) as error:
+      if self._config.train.stop_if_unsaved:
+        raise
+      logging.warning('%s Going on (train.stop_if_unsaved=False).', error)
+
+
+@contextlib.contextmanager
+def _catch_sigterm() -> Iterator[threading.Event]:
+  """An event that SIGTERM sets, so that the loop can end in good order."""
+  event = threading.Event()
+  if threading.current_thread() is not threading.main_thread():
+    yield event  # only the main thread may handle signals
+    return
+  before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+  try:
+    yield event
+  finally:
+    signal.signal(signal.SIGTERM, before)
+
+
+def _write_run(config, labels: tuple[str, ...], workdir: pathlib.Path) -> None:
+  """Writes what is trained, and warns where a resumed run does differently."""
+  path = workdir / 'config.json'
+  text = config.to_json_best_effort(indent=2, sort_keys=True)
+  if path.exists() and path.read_text() != text:
+    logging.warning('%s: going on with another configuration than before', path)
+  files.write_text(path, text)
+  files.write_text(workdir / 'labels.txt', '\n'.join(labels) + '\n')

@@ -1,0 +1,171 @@
+"""What do a configuration and a data set make of each other?"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+
+import jax
+import ml_collections
+from absl import logging
+
+from mtnet_jax.data import pipeline
+from mtnet_jax.devices import compiler
+from mtnet_jax.devices import mesh as mesh_lib
+from mtnet_jax.errors import UserError
+from mtnet_jax.runs import folder as run_folder
+from mtnet_jax.runs import model as model_lib
+from mtnet_jax.runs import state as state_lib
+from mtnet_jax.runs.checkpoints import Checkpoints
+from mtnet_jax.runs.state import TrainState
+from mtnet_jax.training import optim, transfer, validation
+from mtnet_jax.training.step import TrainStep, make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """All that a training needs besides its state.
+
+  Attributes:
+    dataset: the batches.
+    mesh: the devices of all processes.
+    initial_state: makes the state of step 0.
+    shardings: how the state lies on the devices.
+    train_step: the function from `make_train_step`.
+    validate: the function from `validation.make_validation`.
+  """
+
+  dataset: pipeline.TrainingBatches
+  mesh: jax.sharding.Mesh
+  initial_state: Callable[[], TrainState]
+  shardings: TrainState
+  train_step: TrainStep
+  validate: validation.Validate
+
+
+def build(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Setup:
+  """Opens the data and makes the network and its steps.
+
+  Args:
+    config: see configs/base.py.
+    workdir: folder of the run.
+
+  Raises:
+    UserError: something in the configuration or the data must be mended, or
+      the folder holds a run on other classes.
+  """
+  mesh = mesh_lib.make_mesh(config.mesh.data, config.mesh.fsdp)
+  batch_size = config.train.batch_size
+  mesh_lib.check_divisible(batch_size, mesh, 'train.batch_size')
+  if config.train.log_every < 1:
+    raise UserError(
+      f'train.log_every (={config.train.log_every}) must be at least 1.'
+    )
+  transfer.check(config)
+  dataset = pipeline.build(
+    config,
+    'train',
+    jax.process_index(),
+    jax.process_count(),
+    batch_multiple=mesh.size,
+  )
+  run_folder.check_class_names(workdir, dataset.labels)
+  model = model_lib.build_model(
+    config,
+    len(dataset.labels),
+    norm_batch_size=config.train.norm_batch_size or batch_size // mesh.size,
+    freeze_norm=config.optim.trained != 'all',
+  )
+  schedule = _make_schedule(config, dataset)
+  tx = optim.sgd(config.optim, schedule)
+  clip_shape = model_lib.training_clip_shape(config)
+  initial_state = functools.partial(
+    state_lib.create, model, tx, clip_shape, config.seed
+  )
+  abstract = jax.eval_shape(initial_state)
+  shardings = state_lib.shardings(abstract, mesh)
+  _log_plan(config, dataset, abstract, mesh)
+  return Setup(
+    dataset=dataset,
+    mesh=mesh,
+    initial_state=initial_state,
+    shardings=shardings,
+    train_step=make_train_step(
+      model,
+      schedule,
+      tx,
+      config.seed,
+      mesh,
+      shardings,
+      config.optim.trained,
+    ),
+    validate=validation.make_validation(
+      config, model, dataset, mesh, shardings
+    ),
+  )
+
+
+def first_state(
+  config: ml_collections.ConfigDict, setup: Setup, checkpoints: Checkpoints
+) -> TrainState:
+  """Returns the last checkpoint's state, or a new one (`train.init_from`).
+
+  Raises:
+    UserError: the checkpoint is of another model, or `train.init_from` does
+      not fit.
+  """
+  abstract = jax.tree.map(
+    lambda leaf, sharding: leaf.update(sharding=sharding),
+    jax.eval_shape(setup.initial_state),
+    setup.shardings,
+  )
+  restored = checkpoints.restore_last(abstract)
+  if restored is not None:
+    logging.info('Going on from the checkpoint of step %s', int(restored.step))
+    return restored
+  new = compiler.quick_jit(setup.initial_state, out_shardings=setup.shardings)()
+  init_from = config.train.init_from
+  if not init_from:
+    return new
+  return transfer.start_from(
+    init_from, new, setup.dataset.labels, config.optim.trained
+  )
+
+
+def _make_schedule(config, dataset):
+  multigrid = dataset.multigrid
+  return optim.learning_rate(
+    config.optim,
+    batch_size=config.train.batch_size,
+    steps_per_epoch=multigrid.steps_per_epoch,
+    num_steps=len(dataset),
+    factors=[
+      multigrid.learning_rate_factor(step) for step in range(multigrid.period)
+    ],
+  )
+
+
+def _log_plan(config, dataset, abstract, mesh):
+  leaves = jax.tree.leaves(abstract.params)
+  logging.info(
+    '%s: %s parameters; %s videos of %s classes; %s steps on %s',
+    config.model.name,
+    f'{sum(leaf.size for leaf in leaves):,}',
+    dataset.num_videos,
+    len(dataset.labels),
+    len(dataset),
+    f'{mesh.size} x {mesh.devices.flat[0].device_kind} {dict(mesh.shape)}',
+  )
+  multigrid = dataset.multigrid
+  ratio_of = {
+    multigrid.shape(step): multigrid.volume_ratio(step)
+    for step in range(multigrid.period)
+  }
+  for shape, steps in multigrid.shapes().items():
+    logging.info(
+      '%s of %s steps: (b, t, h, w) = %s, %.3f of the base volume',
+      steps,
+      multigrid.period,
+      shape,
+      ratio_of[shape],
+    )

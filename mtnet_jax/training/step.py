@@ -1,0 +1,217 @@
+"""What is a train step, and how are BN's statistics measured?"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from mtnet_jax import metrics as metrics_lib
+from mtnet_jax import preprocessing
+from mtnet_jax.data.batches import Batch
+from mtnet_jax.devices import compiler
+from mtnet_jax.devices import mesh as mesh_lib
+from mtnet_jax.layers import norm
+from mtnet_jax.ops.tree_norm import tree_norm
+from mtnet_jax.runs.state import TrainState
+from mtnet_jax.training import losses, optim
+from mtnet_jax.typing import Array
+
+Metrics = dict[str, jax.Array]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def make_train_step(
+  model: nn.Module,
+  schedule: optax.Schedule,
+  tx: optax.GradientTransformation,
+  seed: int,
+  mesh: jax.sharding.Mesh | None = None,
+  shardings: TrainState | None = None,
+  trained: str = 'all',
+) -> TrainStep:
+  """A jitted, pure `(state, batch) -> (state, metrics)` that donates the state.
+
+  It is compiled once for each shape of the clips.
+
+  Args:
+    model: a network from `mtnet_jax.models.build`.
+    schedule: the learning rate that `tx` follows, for the record.
+    tx: the optimizer.
+    seed: the seed of dropout and of stochastic pooling; a step's randomness is
+      a function of (seed, step).
+    mesh: the devices that the step runs on; None: not known.
+    shardings: the layout of the state, from `state.shardings`; None: as the
+      arguments lie.
+    trained: one of `optim.TRAINED`; gradients of nothing else are computed.
+
+  Returns:
+    The function. `batch` holds `clips` uint8 `(n, t, h, w, c)` and `labels`
+    `(n,)`, and perhaps `counters`, numbers `(n,)` by name. The metrics are
+    float32 scalars: `loss` in nats, `top1`, `learning_rate`, `gradient_norm`,
+    `parameter_norm` (after the update, BN's moving statistics included),
+    `gate_open/BLOCK`, the share of clips whose temporal gate is open; the sums
+    of the counters; where the loss is scaled, `loss_scale` and `overflow`, 1
+    for a step whose gradients are not finite and which therefore changes
+    nothing.
+  """
+  whole = shardings and mesh_lib.whole(shardings)
+
+  def train_step(state, batch):
+    loss_fn = _make_loss_fn(model, state, batch, seed, trained)
+    params = _place(state.params, whole and whole.params)
+    scale, finite, (loss, aux), grads = _differentiate(
+      loss_fn, state.loss_scale, params
+    )
+    grads = _place(grads, shardings and shardings.params)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    new_state = TrainState(
+      step=state.step + 1,
+      params=optax.apply_updates(state.params, updates),
+      batch_stats=aux['batch_stats'],
+      opt_state=opt_state,
+      loss_scale=scale,
+    )
+    metrics = {
+      'loss': loss,
+      'learning_rate': schedule(state.step),
+      'gradient_norm': tree_norm(grads),
+      **_clip_metrics(batch, aux['logits'], aux['endpoints']),
+    }
+    if scale is not None:
+      new_state = _unless_overflow(finite, new_state, state)
+      metrics['gradient_norm'] = jnp.where(finite, metrics['gradient_norm'], 0)
+      metrics |= {'loss_scale': scale.scale, 'overflow': 1.0 - finite}
+    new_state = _place(new_state, shardings)
+    metrics['parameter_norm'] = tree_norm(
+      (new_state.params, new_state.batch_stats)
+    )
+    return new_state, metrics
+
+  return compiler.jit(train_step, mesh, training=True, donate_argnums=0)
+
+
+def _make_loss_fn(
+  model: nn.Module, state: TrainState, batch: Batch, seed: int, trained: str
+) -> Callable[[optax.Params], tuple[Array, dict[str, Any]]]:
+  """The mean loss of a batch as a function of the parameters, and what else."""
+  key = jax.random.fold_in(jax.random.key(seed), state.step)
+  rngs = {'dropout': key, 'pooling': jax.random.fold_in(key, 1)}
+  clips = preprocessing.prepare(batch['clips'], model)
+
+  def loss_fn(params):
+    params = optim.freeze(params, trained)
+    (logits, endpoints), updated = model.apply(
+      {'params': params, 'batch_stats': state.batch_stats},
+      clips,
+      train=True,
+      mutable=['batch_stats'],
+      rngs=rngs,
+    )
+    loss = losses.cross_entropy(logits, batch['labels']).mean()
+    return loss, {
+      'logits': logits,
+      'endpoints': endpoints,
+      'batch_stats': updated.get('batch_stats', {}),
+    }
+
+  return loss_fn
+
+
+def _clip_metrics(batch: Batch, logits: Array, endpoints: dict) -> Metrics:
+  """What is measured of the clips themselves, and the counters' sums."""
+  correct = metrics_lib.top_k_correct(logits, batch['labels'], 1)
+  counters = batch.get('counters', {})
+  return {
+    'top1': correct.mean(dtype=jnp.float32),
+    **{f'gate_open/{k}': share for k, share in endpoints['gate_open'].items()},
+    **{name: numbers.sum() for name, numbers in counters.items()},
+  }
+
+
+def _differentiate(loss_fn, loss_scale, params):
+  """The next scale, whether all is finite, the loss and more, gradients."""
+  if loss_scale is not None:
+    return loss_scale.value_and_grad(loss_fn, has_aux=True)(params)
+  value, grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+  return None, True, value, grads
+
+
+def _unless_overflow(
+  finite: Array, new_state: TrainState, state: TrainState
+) -> TrainState:
+  """The new state, or where not finite the old one, a step later."""
+
+  def choose(new, old):
+    # Counts go on: the optimizer's learning rate follows the step.
+    counts = jnp.issubdtype(old.dtype, jnp.integer)
+    return new if counts else jnp.where(finite, new, old)
+
+  names = ('params', 'batch_stats', 'opt_state')
+  kept = {
+    name: jax.tree.map(choose, getattr(new_state, name), getattr(state, name))
+    for name in names
+  }
+  return new_state.replace(**kept)
+
+
+def _place(tree, shardings):
+  """The tree, laid out on the devices as told; None: as it comes."""
+  if shardings is None:
+    return tree
+  return jax.lax.with_sharding_constraint(tree, shardings)
+
+
+def make_precise_norm(
+  model: nn.Module,
+  mesh: jax.sharding.Mesh | None = None,
+  shardings: TrainState | None = None,
+) -> Callable[[TrainState, Iterable[jax.Array]], TrainState]:
+  """A function that replaces BN's moving statistics by those of given clips.
+
+  Moving averages lag behind the parameters, and under multigrid training they
+  mix shapes. The precise ones are the mean and variance of all sub-batches of
+  clips together, each passed as in training, with the present parameters.
+  Source: Y. Wu and J. Johnson, *Rethinking "Batch" in BatchNorm*, 2021.
+
+  Args:
+    model: a network from `mtnet_jax.models.build`.
+    mesh: the devices that it runs on; None: not known.
+    shardings: the layout of the state, from `state.shardings`; None: as it
+      lies.
+
+  Returns:
+    `(state, iterable of uint8 (n, t, h, w, c)) -> state`; the same state where
+    the model's BN is frozen.
+  """
+  if model.freeze_norm:
+    return lambda state, _: state
+  whole = shardings and mesh_lib.whole(shardings)
+
+  def raw_moments(state, clips):
+    clips = preprocessing.prepare(clips, model)
+    key = jax.random.key(0)
+    params = _place(state.params, whole and whole.params)
+    _, updated = model.apply(
+      {'params': params, 'batch_stats': state.batch_stats},
+      clips,
+      train=True,
+      mutable=['batch_stats', norm.MOMENTS],
+      rngs={'dropout': key, 'pooling': key},
+    )
+    return norm.raw_moments(updated[norm.MOMENTS])
+
+  measure = compiler.jit(raw_moments, mesh)
+
+  def precise_norm(state, batches):
+    count, total = 0, None
+    for clips in batches:
+      raw = measure(state, clips)
+      total = raw if total is None else jax.tree.map(jnp.add, total, raw)
+      count += 1
+    mean = jax.tree.map(lambda leaf: leaf / count, total)
+    return state.replace(batch_stats=norm.to_statistics(mean))
+
+  return precise_norm

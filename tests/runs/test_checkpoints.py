@@ -1,0 +1,219 @@
+"""What is kept, what is restored, and checkpoints of other models."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from mtnet_jax.errors import UserError
+from mtnet_jax.runs import state as state_lib
+from mtnet_jax.runs.checkpoints import (
+  Checkpoints,
+  DamagedCheckpointError,
+  UnsavedError,
+)
+
+# Orbax handles arrays side by side, and leaves all errors but one behind.
+pytestmark = pytest.mark.filterwarnings(
+  'ignore::pytest.PytestUnraisableExceptionWarning'
+)
+
+
+class _Model(nn.Module):
+  classes: int = 4
+
+  @nn.compact
+  def __call__(self, x, *, train=False):
+    x = nn.BatchNorm(use_running_average=not train, name='norm')(x)
+    return nn.Dense(self.classes, name='head')(x)
+
+
+def _state(classes=4, seed=0):
+  tx = optax.sgd(optax.constant_schedule(0.1), momentum=0.9)
+  return state_lib.create(_Model(classes), tx, (1, 1, 1, 3), seed)
+
+
+def _at(state, step):
+  return state.replace(step=jnp.asarray(step, jnp.int32))
+
+
+def test_best_and_last_are_kept(tmp_path):
+  with Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.last_step is None and checkpoints.best_step is None
+    for step, top1 in [(1, None), (2, 0.5), (3, 0.7), (4, 0.6), (5, None)]:
+      metrics = None if top1 is None else {'top1': top1}
+      checkpoints.save(_at(_state(), step), metrics)
+    checkpoints.wait()
+    assert checkpoints.last_step == 5
+    assert checkpoints.best_step == 3
+  with Checkpoints(tmp_path) as checkpoints:  # a later process
+    assert (checkpoints.last_step, checkpoints.best_step) == (5, 3)
+  names = {path.name for path in (tmp_path / 'checkpoints').iterdir()}
+  assert names == {'3', '4', '5'}  # 4: in case that 5 is damaged
+
+
+def test_the_longer_trained_of_equals_is_best(tmp_path):
+  with Checkpoints(tmp_path) as checkpoints:
+    for step in (1, 2):
+      checkpoints.save(_at(_state(), step), {'top1': 0.5})
+    checkpoints.wait()
+    assert checkpoints.best_step == 2
+
+
+def test_restored_bits_are_the_saved_ones(tmp_path):
+  saved = _at(_state(seed=1), 7)
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(saved)
+    checkpoints.wait()
+    restored = checkpoints.restore(7, _state(seed=2))
+  assert jax.tree.structure(restored) == jax.tree.structure(saved)
+  for one, other in zip(
+    jax.tree.leaves(restored), jax.tree.leaves(saved), strict=True
+  ):
+    np.testing.assert_array_equal(one, other)
+
+
+def test_saving_outlives_the_donation_of_the_state(tmp_path):
+  state = _at(_state(seed=1), 7)
+  kernel = np.array(state.params['head']['kernel'])
+  destroy = jax.jit(
+    lambda tree: jax.tree.map(lambda x: x * 0, tree), donate_argnums=0
+  )
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(state)
+    destroy(state)
+    checkpoints.wait()
+    restored = checkpoints.restore(7, _state())
+  np.testing.assert_array_equal(restored.params['head']['kernel'], kernel)
+
+
+def test_another_class_count_names_the_leaves(tmp_path):
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(_at(_state(), 7))
+    checkpoints.wait()
+    with pytest.raises(UserError) as error:
+      checkpoints.restore(7, _state(classes=5))
+  message = str(error.value)
+  assert 'params/head/bias is (4,), this model has (5,)' in message
+  assert 'params/head/kernel is (3, 4), this model has (3, 5)' in message
+  assert '2 leaves differ' in message
+
+
+def test_another_model_names_missing_and_extra_leaves(tmp_path):
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(_at(_state(), 7))
+    checkpoints.wait()
+    other = {'params': {'stem': jnp.zeros(3)}, 'batch_stats': {}}
+    with pytest.raises(
+      UserError, match=r'params/stem \(3,\) is not in the check'
+    ):
+      checkpoints.restore_variables(7, other)
+    with pytest.raises(UserError, match=r'norm/mean \(3,\) is not in this'):
+      checkpoints.restore_variables(7, other)
+
+
+def _remove_metadata(folder):
+  (folder / 'optimizer/_METADATA').unlink()
+
+
+def _cut_in_half(folder):
+  largest = max(
+    (folder / 'variables/d').iterdir(), key=lambda path: path.stat().st_size
+  )
+  os.truncate(largest, largest.stat().st_size // 2)
+
+
+def _change_a_byte(folder):
+  path = next((folder / 'optimizer/d').iterdir())
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 0xFF
+  path.write_bytes(data)
+
+
+def _remove_an_item(folder):
+  (folder / 'variables').rename(folder.parent.parent / 'elsewhere')
+
+
+@pytest.mark.parametrize(
+  'damage', [_remove_metadata, _cut_in_half, _change_a_byte, _remove_an_item]
+)
+def test_a_damaged_checkpoint_is_put_aside_for_the_one_before(
+  tmp_path, damage, caplog
+):
+  like = jax.eval_shape(_state)
+  like = jax.tree.map(
+    lambda leaf: leaf.update(
+      sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    ),
+    like,
+  )
+  with Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.restore_last(like) is None
+    for step in (4, 8):
+      checkpoints.save(_at(_state(seed=step), step))
+  damage(tmp_path / 'checkpoints/8')
+  with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    with pytest.raises(DamagedCheckpointError, match=r'step 8 .* is damaged'):
+      checkpoints.restore(8, like)
+  with Checkpoints(tmp_path) as checkpoints:
+    restored = checkpoints.restore_last(like)
+    assert int(restored.step) == 4
+    for one, other in zip(
+      jax.tree.leaves(restored),
+      jax.tree.leaves(_at(_state(seed=4), 4)),
+      strict=True,
+    ):
+      np.testing.assert_array_equal(one, other)
+    assert 'step 8' in caplog.text and 'put aside' in caplog.text
+    # Nothing is deleted, and the step's name is free again.
+    (aside,) = (tmp_path / 'damaged_checkpoints').iterdir()
+    assert aside.name.startswith('8-')
+    checkpoints.save(_at(_state(), 8))
+    checkpoints.wait()
+    assert checkpoints.last_step == 8
+
+
+def test_nothing_but_damage_is_not_taken_for_a_new_run(tmp_path):
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(_state())
+  _remove_metadata(tmp_path / 'checkpoints/0')
+  like = jax.tree.map(
+    lambda leaf: leaf.update(
+      sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    ),
+    jax.eval_shape(_state),
+  )
+  with (
+    Checkpoints(tmp_path) as checkpoints,
+    pytest.raises(UserError, match=r'No checkpoint .* can be read'),
+  ):
+    checkpoints.restore_last(like)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(small_disk):
+  with Checkpoints(small_disk) as checkpoints:
+    checkpoints.save(_at(_state(), 1))
+    checkpoints.wait()
+    filler = small_disk / 'filler'
+    with pytest.raises(OSError), filler.open('wb') as file:
+      while True:
+        file.write(bytes(2**12))
+        file.flush()
+    with pytest.raises(UnsavedError, match='space') as error:
+      checkpoints.save(_at(_state(), 2))
+      checkpoints.wait()
+    assert str(small_disk) in str(error.value)
+    assert 'that of step 1' in str(error.value)
+    assert checkpoints.last_step == 1
+    filler.unlink()  # somebody makes room, and training has gone on
+    checkpoints.save(_at(_state(), 3))
+    checkpoints.wait()
+    assert checkpoints.last_step == 3
+  with Checkpoints(small_disk) as checkpoints:
+    like = jax.tree.map(jnp.asarray, _state())
+    assert int(checkpoints.restore(1, like).step) == 1
+    assert int(checkpoints.restore(3, like).step) == 3

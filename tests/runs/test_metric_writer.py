@@ -1,0 +1,130 @@
+"""Records of a run, of one that was interrupted, and on a disk that is full."""
+
+import errno
+import json
+import struct
+
+import pytest
+from tensorboardX.proto import event_pb2
+from tensorboardX.record_writer import masked_crc32c
+
+from mtnet_jax.runs import metric_writer
+
+
+def read_events(folder):
+  """All events of a folder in order, each checked by its checksums."""
+  events = []
+  for path in sorted(folder.glob('events.*')):
+    data = path.read_bytes()
+    while data:
+      (size,) = struct.unpack('<Q', data[:8])
+      record, data = data[: 16 + size], data[16 + size :]
+      sums = struct.unpack('<I', record[8:12]), struct.unpack('<I', record[-4:])
+      assert sums == ((masked_crc32c(record[:8]),),
+                      (masked_crc32c(record[12:-4]),))  # fmt: skip
+      events.append(event_pb2.Event.FromString(record[12:-4]))
+  return events
+
+
+def scalars(folder):
+  return [
+    (event.step, value.tag, pytest.approx(value.simple_value))
+    for event in read_events(folder)
+    for value in event.summary.value
+  ]
+
+
+def test_a_resumed_run_has_every_step_once(tmp_path):
+  writer = metric_writer.MetricWriter(tmp_path, 0)
+  for step in (10, 20, 30):
+    writer.write(step, {'train/loss': 1 / step})
+  writer.close()
+  # Killed while writing: a line without its end.
+  with (tmp_path / 'metrics.jsonl').open('a') as file:
+    file.write('{"step": 40, "train/lo')
+
+  writer = metric_writer.MetricWriter(tmp_path, 20)
+  writer.write(30, {'train/loss': 7})
+  writer.close()
+
+  records = metric_writer.read(tmp_path / 'metrics.jsonl')
+  assert records == [
+    {'step': 10, 'train/loss': 0.1},
+    {'step': 20, 'train/loss': 0.05},
+    {'step': 30, 'train/loss': 7.0},
+  ]
+
+
+def test_tensorboard_hides_what_a_resumed_run_does_again(tmp_path):
+  for first_step, seconds in ((0, 1e9), (20, 1e9 + 0.5)):
+    writer = metric_writer.MetricWriter(
+      tmp_path, first_step, clock=lambda seconds=seconds: seconds
+    )
+    writer.write(30, {'train/loss': 1.0, 'train/top1': first_step})
+    writer.close()
+  first, begun, record, *again = read_events(tmp_path / 'tensorboard')
+  assert first.file_version == again[0].file_version == 'brain.Event:2'
+  assert begun.step == 1 and again[1].step == 21
+  assert again[1].session_log.status == event_pb2.SessionLog.START
+  assert record.wall_time == 1e9 and again[2].wall_time == 1e9 + 0.5
+  assert scalars(tmp_path / 'tensorboard') == [
+    (30, 'train/loss', 1.0),
+    (30, 'train/top1', 0.0),
+    (30, 'train/loss', 1.0),
+    (30, 'train/top1', 20.0),
+  ]
+
+
+def test_records_can_be_read_while_the_run_goes_on(tmp_path):
+  writer = metric_writer.MetricWriter(tmp_path, 0)
+  writer.write(1, {'val/top1': 0.5})
+  line = (tmp_path / 'metrics.jsonl').read_text()
+  assert json.loads(line) == {'step': 1, 'val/top1': 0.5}
+  assert scalars(tmp_path / 'tensorboard') == [(1, 'val/top1', 0.5)]
+  writer.close()
+
+
+def test_no_file_has_no_records(tmp_path):
+  assert metric_writer.read(tmp_path / 'metrics.jsonl') == []
+
+
+def fill(disk):
+  """A file that takes what is left of a disk."""
+  filler = disk / 'filler'
+  with pytest.raises(OSError), filler.open('wb') as file:
+    for size in (2**16, 2**10, 1):  # to the last byte of the last page
+      with pytest.raises(OSError):
+        while True:
+          file.write(bytes(size))
+          file.flush()
+      file.seek(0, 2)
+    raise OSError
+  return filler
+
+
+@pytest.mark.parametrize('written_before', [0, 3])
+def test_a_full_disk_is_told_at_every_write_and_tears_nothing(
+  small_disk, written_before
+):
+  """For good, and then again with room; full at the first write or later."""
+  writer = metric_writer.MetricWriter(small_disk, 0)
+  for step in range(written_before):
+    writer.write(step, {'train/loss': step})
+  filler = fill(small_disk)
+  long = {f'gate_open/block_{i}': 0.25 for i in range(200)}
+  for step in range(100, 130):  # more than any queue holds
+    with pytest.raises(OSError) as error:
+      writer.write(step, long)
+    assert error.value.errno == errno.ENOSPC
+  filler.unlink()
+  writer.write(200, {'train/loss': 200.0})
+  writer.close()
+
+  steps = [*range(written_before), 200]
+  lines = (small_disk / 'metrics.jsonl').read_text().splitlines()
+  assert [json.loads(line) for line in lines] == [
+    {'step': step, 'train/loss': step} for step in steps
+  ]
+  assert scalars(small_disk / 'tensorboard') == [
+    (step, 'train/loss', step) for step in steps
+  ]

@@ -1,0 +1,339 @@
+"""Real training on tiny videos: learning, resuming, dying, stopping."""
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from mtnet_jax.errors import UserError
+from mtnet_jax.evaluation import scoring
+from mtnet_jax.ops import native
+from mtnet_jax.runs import metric_writer
+from mtnet_jax.training import loop
+from tests.checkpoint_files import stored_leaves
+from tests.tiny_runs import tiny_config, tiny_flags
+
+
+def _start(root, workdir, arguments, log=subprocess.PIPE):
+  return subprocess.Popen(
+    [
+      sys.executable,
+      'train.py',
+      '--config=configs/quickstart.py',
+      f'--workdir={workdir}',
+      *arguments,
+    ],
+    cwd=root,
+    stderr=log,
+    text=True,
+  )
+
+
+def _last_logged(workdir) -> int:
+  records = metric_writer.read(pathlib.Path(workdir) / 'metrics.jsonl')
+  return max((record['step'] for record in records), default=0)
+
+
+def _wait_for_step(process, workdir, step):
+  """Until this process, not an earlier one, has logged `step`."""
+  at_start = _last_logged(workdir)
+  while process.poll() is None and _last_logged(workdir) < max(
+    step, at_start + 1
+  ):
+    time.sleep(0.02)
+
+
+def _stored(workdir, step) -> dict[str, bytes]:
+  """Every array of a checkpoint, by name."""
+  leaves = stored_leaves(workdir, step)
+  return {name: leaf.tobytes() for name, leaf in leaves.items()}
+
+
+@pytest.fixture(scope='module')
+def trained(blinking_videos, tmp_path_factory):
+  """A finished run of twelve steps of the whole MTNet-XS, and its workdir."""
+  workdir = tmp_path_factory.mktemp('runs') / 'whole'
+  config = tiny_config(blinking_videos, light=False)
+  loop.train(config, workdir)
+  return config, workdir
+
+
+def test_a_run_leaves_everything_a_user_looks_for(trained):
+  _, workdir = trained
+  names = {path.name for path in workdir.iterdir()}
+  assert names >= {
+    'checkpoints', 'config.json', 'labels.txt', 'metrics.jsonl', 'tensorboard'
+  }  # fmt: skip
+  assert (workdir / 'labels.txt').read_text() == 'bright\ndark\n'
+  records = metric_writer.read(workdir / 'metrics.jsonl')
+  train = [r for r in records if 'train/loss' in r]
+  assert [r['step'] for r in train] == list(range(1, 13))
+  for name in ('top1', 'clips_per_second', 'host_waiting', 'gradient_norm'):
+    assert all(np.isfinite(r[f'train/{name}']) for r in train)
+  assert [r['step'] for r in records if 'val/top1' in r] == [6, 12]
+  rates = [r['train/learning_rate'] for r in train]
+  assert rates[0] == 0 and max(rates) == rates[2]  # two steps of warm-up
+
+
+def test_evaluation_scores_every_test_video_once(trained):
+  config, workdir = trained
+  predictions, names = scoring.evaluate(config, workdir, 'last')
+  assert names == ('bright', 'dark')
+  assert len(set(predictions.ids)) == len(predictions.ids) == 8
+  assert sorted(predictions.labels) == [0] * 4 + [1] * 4
+  np.testing.assert_allclose(predictions.probabilities.sum(axis=1), 1, 1e-5)
+  config = config.copy_and_resolve_references()
+  config.eval.clips_per_step = 7
+  again, _ = scoring.evaluate(config, workdir, 'last')
+  np.testing.assert_allclose(
+    again.probabilities, predictions.probabilities, atol=1e-5
+  )
+
+
+def test_a_finished_run_stays_as_it_is(trained):
+  config, workdir = trained
+  before = _stored(workdir, 12), (workdir / 'metrics.jsonl').read_text()
+  loop.train(config, workdir)
+  after = _stored(workdir, 12), (workdir / 'metrics.jsonl').read_text()
+  assert after == before
+
+
+_LONG = 60  # steps
+
+
+@pytest.mark.parametrize('kills', [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_runs_killed_at_any_moment_end_bit_for_bit_like_a_whole_one(
+  kills, root, blinking_videos, tmp_path
+):
+  whole, workdir = tmp_path / 'whole', tmp_path / 'killed'
+  changes = {'train__num_steps': _LONG, 'data__num_workers': 1}
+  loop.train(tiny_config(blinking_videos, **changes), whole)
+  arguments = tiny_flags(blinking_videos, light=True, **changes)
+  rng = random.Random(os.urandom(8))
+  killed_at = []
+  for step in sorted(rng.sample(range(1, _LONG - 8), kills)):
+    process = _start(root, workdir, arguments)
+    _wait_for_step(process, workdir, step)
+    # A checkpoint is written at every step: most moments are within one.
+    time.sleep(rng.uniform(0, 0.05))
+    process.kill()
+    _, log = process.communicate()
+    assert process.returncode == -signal.SIGKILL, log
+    killed_at.append(_last_logged(workdir))
+    # At most the steps since the last save are lost.
+    whole_ones = [
+      int(p) for p in os.listdir(workdir / 'checkpoints') if p.isdigit()
+    ]
+    assert max(whole_ones, default=0) >= killed_at[-1] - 3, killed_at
+  process = _start(root, workdir, arguments)
+  _, log = process.communicate()
+  assert process.returncode == 0, log
+  assert 'Going on from the checkpoint of step' in log
+  assert _stored(workdir, _LONG) == _stored(whole, _LONG), killed_at
+  records = metric_writer.read(workdir / 'metrics.jsonl')
+  expected = metric_writer.read(whole / 'metrics.jsonl')
+  exact = ('step', 'train/loss', 'train/top1', 'val/top1')
+  assert [[r.get(name) for name in exact] for r in records] == [
+    [r.get(name) for name in exact] for r in expected
+  ], killed_at
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_says_so(trained, root, blinking_videos, tmp_path):
+  _, whole = trained
+  # No checkpoint is due: the one that it goes on from is SIGTERM's own.
+  arguments = tiny_flags(blinking_videos, train__checkpoint_every=0)
+  process = _start(root, tmp_path, arguments)
+  _wait_for_step(process, tmp_path, 2)
+  process.send_signal(signal.SIGTERM)
+  _, log = process.communicate()
+  assert process.returncode == os.EX_TEMPFAIL, log
+  assert 'Stopped by SIGTERM at step' in log
+  process = _start(root, tmp_path, arguments)
+  _, log = process.communicate()
+  assert process.returncode == 0, log
+  assert _stored(tmp_path, 12) == _stored(whole, 12)
+
+
+def test_a_loss_that_is_not_finite_names_its_step(blinking_videos, tmp_path):
+  config = tiny_config(
+    blinking_videos,
+    optim__learning_rate=1e30,
+    optim__warmup_steps=4,
+    train__log_every=5,
+    train__checkpoint_every=1,
+  )
+  with pytest.raises(UserError, match=r'at step \d+ is (nan|inf)') as error:
+    loop.train(config, tmp_path)
+  assert 'last good checkpoint' in str(error.value)
+  # The warm-up starts at a rate of 0: what is left has not exploded.
+  (step,) = os.listdir(tmp_path / 'checkpoints')
+  stored = _stored(tmp_path, step)
+  for name, leaf in stored.items():
+    if name.startswith('variables'):
+      assert np.abs(np.frombuffer(leaf, np.float32)).max() < 1e3, (step, name)
+
+
+_ON_DEVICES = """
+import sys, jax
+from mtnet_jax.training import loop
+from tests.tiny_runs import tiny_config
+
+if __name__ == '__main__':
+  videos, workdir, devices = sys.argv[1:]
+  assert jax.device_count() == int(devices)
+  # Statistics over two clips, whatever the number of devices.
+  loop.train(
+    tiny_config(videos, train__num_steps=3, train__norm_batch_size=2,
+                eval__clips_per_step=5), workdir)
+"""
+
+
+@pytest.mark.slow
+def test_two_devices_train_like_one(root, blinking_videos, tmp_path):
+  def run(devices):
+    workdir = tmp_path / str(devices)
+    flags = f'--xla_force_host_platform_device_count={devices}'
+    subprocess.run(
+      [
+        sys.executable,
+        '-c',
+        _ON_DEVICES,
+        str(blinking_videos),
+        str(workdir),
+        str(devices),
+      ],
+      cwd=root,
+      # Without kernels, which two devices do not have: near ties, frames are
+      # chosen by the last digit.
+      env=os.environ | {'XLA_FLAGS': flags, native.SWITCH: '0'},
+      check=True,
+      capture_output=True,
+    )
+    records = metric_writer.read(workdir / 'metrics.jsonl')
+    losses = [r['train/loss'] for r in records if 'train/loss' in r]
+    return losses, _floats(_stored(workdir, 3))
+
+  losses, leaves = run(1)
+  other_losses, other_leaves = run(2)
+  # What two devices wrote, one reads.
+  config = tiny_config(blinking_videos, eval__clips_per_step=5)
+  predictions, _ = scoring.evaluate(config, tmp_path / '2')
+  assert len(predictions.ids) == 8
+  np.testing.assert_allclose(other_losses, losses, rtol=1e-4)
+  assert leaves.keys() == other_leaves.keys()
+  for name, leaf in leaves.items():
+    np.testing.assert_allclose(
+      other_leaves[name], leaf, rtol=1e-3, atol=1e-4, err_msg=name
+    )
+
+
+def _floats(stored):
+  return {
+    name: np.frombuffer(leaf, np.float32)
+    for name, leaf in stored.items()
+    if name.startswith('variables')
+  }
+
+
+@pytest.mark.slow
+def test_a_multigrid_run_stopped_within_a_cycle_ends_the_same(
+  root, blinking_videos, tmp_path, monkeypatch
+):
+  """And each of its shapes is compiled once, on whatever day."""
+  changes = {
+    'data__input_size': 48,
+    'train__batch_size': 2,
+    'train__norm_batch_size': 2,
+    'train__long_cycle': True,
+    'train__precise_norm_steps': 2,
+    'train__num_steps': 16,
+    'train__validation_split': '',
+    'train__eval_every': 6,
+    'train__checkpoint_every': 0,
+  }
+  cache = tmp_path / 'cache'
+  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', str(cache))
+  monkeypatch.setenv('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+
+  def run(workdir, stop_at=0):
+    # Nobody reads the log while waiting for a step: it must not be long.
+    monkeypatch.setenv('JAX_LOG_COMPILES', '0' if stop_at else '1')
+    arguments = tiny_flags(blinking_videos, light=True, **changes)
+    process = _start(root, workdir, arguments)
+    if stop_at:
+      _wait_for_step(process, workdir, stop_at)
+      process.send_signal(signal.SIGTERM)
+    _, log = process.communicate()
+    assert process.returncode == (os.EX_TEMPFAIL if stop_at else 0), log
+    assert log.count('Finished XLA compilation of jit(train_step)') == (
+      0 if stop_at else 4
+    )
+    return {path.name for path in cache.glob('jit_train_step*-cache')}
+
+  programs = run(tmp_path / 'whole')
+  assert len(programs) == 4
+  assert run(tmp_path / 'stopped', stop_at=7) == programs
+  assert run(tmp_path / 'stopped') == programs
+  assert _stored(tmp_path / 'stopped', 16) == _stored(tmp_path / 'whole', 16)
+
+  records = metric_writer.read(tmp_path / 'whole/metrics.jsonl')
+  rates = {r['step']: r['train/learning_rate'] for r in records}
+  # Sixteen videos are drawn by a step of each phase: 16 + 8 + 4 + 2 clips.
+  peak = 0.06 * 2 / 32
+  expected = [peak * factor for factor in (8, 4, 2, 1)] * 3
+  np.testing.assert_allclose([rates[s] for s in range(5, 17)], expected, 1e-6)
+
+
+def _fill(path):
+  with pytest.raises(OSError), path.open('wb') as file:
+    while True:
+      file.write(bytes(2**12))
+      file.flush()
+
+
+@pytest.mark.parametrize(
+  'full',
+  [
+    'for two seconds',
+    pytest.param('for good', marks=pytest.mark.slow),
+    pytest.param('at the first write', marks=pytest.mark.slow),
+  ],
+)
+def test_a_full_disk_may_be_a_warning(
+  full, root, blinking_videos, small_disk, tmp_path
+):
+  arguments = tiny_flags(
+    blinking_videos,
+    light=True,
+    train__stop_if_unsaved=False,
+    train__num_steps=_LONG,
+    train__validation_split='',
+  )
+  log, filler = tmp_path / 'log', small_disk / 'filler'
+  with log.open('w') as file:
+    process = _start(root, small_disk, arguments, file)
+
+  def wait_until(done):
+    while process.poll() is None and not done():
+      time.sleep(0.02)
+
+  if full == 'at the first write':
+    wait_until((small_disk / 'labels.txt').exists)
+  else:
+    _wait_for_step(process, small_disk, 2)
+  _fill(filler)
+  if full != 'for good':
+    wait_until(lambda: 'No space left' in log.read_text())
+    time.sleep(2)
+    filler.unlink()
+  assert process.wait() == 0, log.read_text()
+  assert 'No space left' in log.read_text() and 'Going on' in log.read_text()
+  if full != 'for good':
+    assert str(_LONG) in os.listdir(small_disk / 'checkpoints')
