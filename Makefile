@@ -1,4 +1,5 @@
 # Two commands set up everything: `make demo` and `make test`.
+# `make test-slow` and `make check` test more: see CONTRIBUTING.md.
 # `make bench` measures speed beside PyTorch, in about a quarter of an hour.
 # `make demo STATIC=1` also trains a network that is blind to direction in time.
 
@@ -9,7 +10,7 @@ BIN := .venv/bin
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: demo test bench lint format clean
+.PHONY: demo test test-slow check bench lint format clean
 
 demo: .venv/installed
 	$(BIN)/python -m data.stick_figures.prepare --out=$(RUNS)/data
@@ -26,9 +27,21 @@ ifdef STATIC
 	  --config.data.dir=$(RUNS)/data --workdir=$(RUNS)/static
 endif
 
-# A file's tests stay together: they share what takes long to make.
+# A file's tests stay together: they share what takes long to make; the longest
+# files begin first.
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile \
+  --no-loadscope-reorder
+
 test: .venv/installed-dev
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+	$(PYTEST) -m 'not slow and not check'
+
+# What takes longer: real processes, several devices, PyTorch beside us.
+test-slow: .venv/installed-slow
+	$(PYTEST) -m 'slow and not check'
+
+# What takes hours; stopped, it goes on where it was.
+check: .venv/installed-dev
+	$(BIN)/python -m tests.check
 
 bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks.cpu
@@ -54,6 +67,10 @@ format: .venv/installed-dev
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -e .[dev]
+	touch $@
+
+.venv/installed-slow: .venv/installed-dev
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
 	touch $@
 
 clean:
