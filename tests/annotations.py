@@ -14,7 +14,7 @@ def check(function):
   a function is made for, and need not hold to the letter.
 
   Args:
-    function: what jaxtyping's import hook found.
+    function: a callable that jaxtyping's import hook found.
   """
   arrays = {
     name: annotation

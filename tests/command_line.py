@@ -28,7 +28,7 @@ def run(command: cli.Command, *argv) -> Done:
 
   Args:
     command: the command.
-    *argv: its flags and arguments; anything that str makes text of.
+    *argv: flags and arguments of the command, of any type that `str` takes.
   """
   out, error = io.StringIO(), io.StringIO()
   verbosity = logging.get_verbosity()

@@ -2,8 +2,8 @@
 
   python -m tests.compiled_for tpu mtnet_xs
 
-`tpu` needs libtpu, as of `jax[tpu]`; `cuda` needs `jax-cuda13-plugin` and
-`jax-cuda13-pjrt`. The last line is a JSON object: seconds of compilation on
+`tpu` needs libtpu, which `jax[tpu]` installs; `cuda` needs `jax-cuda13-plugin`
+and `jax-cuda13-pjrt`. The last line is a JSON object: seconds of compilation on
 this machine, and bytes by the compiler's own count.
 """
 
@@ -66,7 +66,7 @@ def compile_for(platform: str, name: str) -> dict[str, float]:
 
   Args:
     platform: 'tpu' or 'cuda'.
-    name: of a network; it gets its own clip.
+    name: one of `models.NAMES`; the network gets clips of its usual size.
 
   Returns:
     Seconds of compilation, and the bytes of its temporary arrays.

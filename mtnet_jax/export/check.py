@@ -86,7 +86,7 @@ def check_onnx(
   """Runs an ONNX file in ONNX Runtime, beside the network itself.
 
   Args:
-    contents: the file's bytes, from `onnx.convert`.
+    contents: the file's bytes, from `export.onnx.convert`.
     model: the network that was exported.
     variables: the network's `params` and `batch_stats`.
     clip_shape: `(t, s, s, 3)`.

@@ -1,1 +1,4 @@
-"""Layers, one idea a file. They know arrays only."""
+"""Which layers are networks made of?
+
+Each file holds one idea. Layers know arrays only.
+"""

@@ -52,11 +52,11 @@ def regularize(
   the text has λ = 1 without effect, and more of it towards 0.)
 
   Args:
-    a: activations.
-    class_weights: the classifier's, a row a class; they get no gradient, as
-      6.3.2 decouples them.
-    projection: from the classifier's channels to those of `a`; it gets one
-      through the scale, not through the choice of the class.
+    a: activations, any float dtype.
+    class_weights: weights of the classifier, a row a class; they get no
+      gradient, as 6.3.2 decouples them.
+    projection: matrix from the classifier's channels to those of `a`; it gets a
+      gradient through the scale, not through the choice of the class.
     affection_rate: λ in [0, 1].
 
   Returns:

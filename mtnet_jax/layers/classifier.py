@@ -12,8 +12,8 @@ class Classifier(nn.Module):
   `(in_features, num_classes)` and `bias` `(num_classes,)`.
 
   Attributes:
-    in_features: channels of its input.
-    num_classes: classes.
+    in_features: number of channels of its input.
+    num_classes: number of classes.
   """
 
   in_features: int

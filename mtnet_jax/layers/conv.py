@@ -17,14 +17,14 @@ class Conv3D(nn.Module):
 
   Attributes:
     features: output channels.
-    kernel_size: frames, rows, columns.
-    strides: frames, rows, columns.
+    kernel_size: size of the kernel in frames, rows, columns.
+    strides: distance between windows in frames, rows, columns.
     groups: 1, dense, or the number of input channels, channel-separated; then
       `features` is that number too.
-    repeat_edges: beyond a clip's ends its first and last frame go on, rather
-      than zeros; around rows and columns there are zeros either way.
-    dtype: of the computation and the output; None: the widest of the input's
-      and the parameters', which are float32.
+    repeat_edges: whether a clip's first and last frame go on beyond its ends,
+      rather than zeros; around rows and columns there are zeros either way.
+    dtype: float type of the computation and the output; None: the widest of
+      the input's and the parameters', which are float32.
   """
 
   features: int

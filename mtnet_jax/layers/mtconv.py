@@ -57,19 +57,22 @@ class MTConv(nn.Module):
 
   Attributes:
     features: output channels of both branches together.
-    kernel_size: frames, height, width.
-    strides: in time, height and width.
+    kernel_size: size of the kernel in frames, height, width.
+    strides: distance between windows in frames, height, width.
     local_ratio: share δ of the output channels that the local branch makes, in
       (0, 1]; 1 is the plain convolution.
-    channel_separated: one kernel a channel; input channels equal `features`.
-    activation: after BN, or None.
-    pooling: of the prolonged branch's inputs, one of `pooling.POOLINGS`.
-    shared_selection: both inputs of the prolonged branch keep the same frames,
-      those chosen on the layer's input; else each keeps its own, as 5.4 prints.
-      Of poolings that select frames.
-    train: `'stochastic'` pooling draws, from an rng `pooling`.
-    conv: makes convolutions; `Conv3D`, perhaps with a dtype bound.
-    norm: makes normalisations; `BatchNorm` with `use_running_average` bound.
+    channel_separated: whether each channel has a kernel of its own; input
+      channels then equal `features`.
+    activation: function after BN; None: the identity.
+    pooling: pooling of the prolonged branch's inputs, one of
+      `pooling.POOLINGS`.
+    shared_selection: whether both inputs of the prolonged branch keep the same
+      frames, those chosen on the layer's input; else each keeps its own, as
+      5.4 prints. It matters to poolings that select frames.
+    train: whether `'stochastic'` pooling draws, from an rng `pooling`.
+    conv: factory of convolutions; `Conv3D`, perhaps with a dtype bound.
+    norm: factory of normalisations; `BatchNorm` with `use_running_average`
+      bound.
   """
 
   features: int

@@ -30,11 +30,12 @@ class BatchNorm(nn.Module):
   (float64 where it is).
 
   Attributes:
-    use_running_average: normalise by the moving statistics (evaluation).
-    momentum: `new = momentum · old + (1 - momentum) · batch`.
-    epsilon: added to the variance.
-    batch_size: clips that share statistics; 0: the whole batch.
-    dtype: of the output; None: the input's.
+    use_running_average: whether the moving statistics normalise (evaluation).
+    momentum: share of the old moving statistics, in [0, 1]:
+      `new = momentum · old + (1 - momentum) · batch`.
+    epsilon: small number that is added to the variance.
+    batch_size: number of clips that share statistics; 0: the whole batch.
+    dtype: float type of the output; None: the input's.
   """
 
   use_running_average: bool

@@ -36,8 +36,8 @@ class StackedRecurrence(nn.Module):
     cell: `'gru'`, `'lstm'`, `'peephole_lstm'` or `'rnn'`.
     features: width of the hidden state of every layer.
     num_layers: layers, 2 in the thesis (5.3.2, 8.1.1).
-    reset_after: the GRU's reset gate acts after the recurrent matmul, as in
-      PyTorch, instead of before it, as in 5.10.
+    reset_after: whether the GRU's reset gate acts after the recurrent matmul,
+      as in PyTorch, instead of before it, as in 5.10.
   """
 
   cell: str
@@ -68,7 +68,7 @@ class RecurrentLayer(nn.Module):
   Attributes:
     cell: `'gru'`, `'lstm'`, `'peephole_lstm'` or `'rnn'`.
     features: h, the width of the hidden state.
-    reset_after: see `StackedRecurrence`.
+    reset_after: place of the GRU's reset gate, see `StackedRecurrence`.
   """
 
   cell: str

@@ -1,4 +1,4 @@
-"""Networks by name.
+"""Which networks are there, by name?
 
 Example:
   model = models.build('mtnet_m', num_classes=400)

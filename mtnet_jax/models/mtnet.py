@@ -73,11 +73,12 @@ class MTNet(Network):
     head_features: channels of the head's convolution and of its linear layer.
     squeeze_excitation: whether every other block of a stage has X3D's own.
     separated_activation: activation after the channel-separated convolution.
-    temporal_kernels: False gives every kernel a temporal extent of 1. With
-      `recurrence=False` and `pooling='avg'` too, a clip of an even number of
-      frames and its reversal have the same logits: a control for what is known
-      of time. Frame selection breaks ties towards the earlier frame, and so
-      tells a clip that begins and ends with stills from its reversal.
+    temporal_kernels: whether kernels see several frames; if not, every kernel
+      has a temporal extent of 1. If `recurrence=False` and `pooling='avg'` too,
+      a clip of an even number of frames and its reversal have the same logits:
+      a control for what is known of time. Frame selection breaks ties towards
+      the earlier frame, and so tells a clip that begins and ends with stills
+      from its reversal.
     repeat_edges: whether a clip's frames go on beyond its ends, rather than
       zeros. Zeros make the first and last frames unlike their neighbors
       whatever they show, and the frame selection keeps them. MTNet-XS, whose
@@ -204,16 +205,18 @@ class MTBlock(nn.Module):
   Attributes:
     inner: channels of the two first convolutions.
     outer: channels of the block's output.
-    stride: in height and width.
-    conv: makes the projection of the residual connection.
-    norm: makes its normalisation.
-    mtconv: makes Multi-Temporal convolutions.
+    stride: distance between windows in height and width.
+    conv: factory of the residual connection's projection.
+    norm: factory of the projection's normalisation.
+    mtconv: factory of Multi-Temporal convolutions.
     kernel_frames: temporal extent of the channel-separated convolution.
-    recursion: makes Squeeze and Recursion, or None.
-    squeeze_excitation: after the channel-separated convolution.
-    separated_activation: after the channel-separated convolution, and after
-      squeeze-and-excitation where there is one.
-    norm_all_shortcuts: see `MTNet`.
+    recursion: factory of Squeeze and Recursion; None: there is none.
+    squeeze_excitation: whether squeeze-and-excitation follows the
+      channel-separated convolution.
+    separated_activation: function after the channel-separated convolution, and
+      after squeeze-and-excitation where there is one.
+    norm_all_shortcuts: whether every projection has a normalisation, see
+      `MTNet`.
   """
 
   inner: int

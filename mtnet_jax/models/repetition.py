@@ -30,16 +30,18 @@ def run(
   """Applies a stage's blocks one after the other.
 
   Args:
-    blocks: called from their parent's compact method. Those after the first are
-      alike but for their variables, or every `period`-th of them is.
+    blocks: the stage's blocks in order, called in their parent's compact
+      method. Those after the first are alike but for their variables, or every
+      `period`-th of them is.
     x: the first block's input.
-    shared: False: each block for itself, to be initialized or watched.
-    rematerialize: keeps nothing but each block's input for the backward pass.
-      Of shared blocks.
+    shared: whether blocks that are alike share a function; if not, each block
+      is one of its own, to be initialized or watched.
+    rematerialize: whether nothing but each shared block's input is kept for the
+      backward pass.
     keep_calls: whether shared blocks stay functions of the program, where it
       can have them. Convolutions of rows and columns should not: XLA brings
       those of a CPU into their fast form in the main function alone.
-    period: blocks from one to the next that is alike.
+    period: number of blocks from one to the next that is alike, at least 1.
 
   Returns:
     What the last block returns, and by name what blocks return besides, None

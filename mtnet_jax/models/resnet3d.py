@@ -250,10 +250,10 @@ class Units(NamedTuple):
   Called with `features`, `kernel_size`, `strides`, `activation`, `name`.
 
   Attributes:
-    plain: with one convolution.
-    stem: of the stem.
-    main: of the kernels that see time and space; with `mid_features` where they
-      are (2+1)D.
+    plain: factory of units with one convolution.
+    stem: factory of the stem's unit.
+    main: factory of units that see time and space; it takes `mid_features` too
+      where they are (2+1)D.
   """
 
   plain: Callable[..., nn.Module]
@@ -279,8 +279,8 @@ class ResidualBlock(nn.Module):
     convolutions: factories of convolution, BN and activation in order, each
       with the placement that stands after it, if one does.
     shortcut: factory of the residual connection's projection.
-    placement: where SRTG stands; None: nowhere.
-    srtg: makes the SRTG module.
+    placement: place of SRTG in the block; None: there is no SRTG.
+    srtg: factory of the SRTG module.
   """
 
   convolutions: Sequence[tuple[Callable[..., nn.Module], str | None]]
@@ -318,11 +318,11 @@ class ConvUnit(nn.Module):
 
   Attributes:
     features: output channels.
-    kernel_size: frames, height, width.
-    conv: makes the convolution.
-    norm: makes the normalisation.
-    strides: in time, height and width.
-    activation: after BN, or None.
+    kernel_size: size of the kernel in frames, height, width.
+    conv: factory of the convolution.
+    norm: factory of the normalisation.
+    strides: distance between windows in frames, height, width.
+    activation: function after BN; None: the identity.
   """
 
   features: int
@@ -346,12 +346,12 @@ class FactorizedUnit(nn.Module):
 
   Attributes:
     features: output channels.
-    kernel_size: frames, height, width.
+    kernel_size: size of the kernel in frames, height, width.
     mid_features: channels between the two convolutions.
-    conv: makes convolutions.
-    norm: makes normalisations.
-    strides: in time, height and width.
-    activation: after the last BN, or None.
+    conv: factory of convolutions.
+    norm: factory of normalisations.
+    strides: distance between windows in frames, height, width.
+    activation: function after the last BN; None: the identity.
   """
 
   features: int

@@ -54,11 +54,12 @@ def scale_and_activate(
   """Returns `activation(gain · x + offset)`, and keeps its arguments alone.
 
   Args:
-    x: any float dtype; computed in float32 (float64 where it is).
-    gain: of a shape that broadcasts with x's.
-    offset: of gain's shape; None: zeros.
-    activation: takes and returns arrays of `dtype`; None: the identity.
-    dtype: of the result.
+    x: activations, any float dtype; computed in float32 (float64 where it is).
+    gain: factors, in a shape that broadcasts to x's.
+    offset: offsets, in gain's shape; None: zeros.
+    activation: function from an array of `dtype` to one of the same shape and
+      dtype; None: the identity.
+    dtype: float type of the result.
   """
   return _scale(x, gain, offset, activation=activation, dtype=jnp.dtype(dtype))
 

@@ -27,12 +27,14 @@ def normalize(
   the mean and the variance that are returned.
 
   Args:
-    x: any float dtype; computed in float32 (float64 where it is).
-    scale: by channel.
-    bias: by channel.
-    epsilon: added to the variance.
-    activation: takes and returns arrays of `dtype`; None: the identity.
-    dtype: of the result.
+    x: activations in g groups, any float dtype; computed in float32 (float64
+      where it is).
+    scale: factor of each channel.
+    bias: offset of each channel.
+    epsilon: small number that is added to the variance.
+    activation: function from an array of `dtype` to one of the same shape and
+      dtype; None: the identity.
+    dtype: float type of the result.
   """
   y, mean, variance = _normalize(
     x,

@@ -37,9 +37,9 @@ def conv3d(
   """Returns the dense 3-D convolution of x, in x's dtype.
 
   Args:
-    x: activations.
-    kernel: of x's dtype.
-    strides: frames, rows, columns.
+    x: activations, any float dtype.
+    kernel: weights in x's dtype.
+    strides: distance between windows in frames, rows, columns.
   """
   if kernel.shape[:3] == (1, 1, 1):
     return _convolve_points(x, kernel, strides=strides)
@@ -54,9 +54,10 @@ def convolve(
   """Returns the 3-D convolution of x as `lax` defines it.
 
   Args:
-    x: activations.
-    kernel: of x's dtype; d is c of a dense one, 1 of a channel-separated one.
-    strides: frames, rows, columns.
+    x: activations, any float dtype.
+    kernel: weights in x's dtype; d is c if they are dense, 1 if they are
+      channel-separated.
+    strides: distance between windows in frames, rows, columns.
   """
   return jax.lax.conv_general_dilated(
     x,
@@ -78,9 +79,10 @@ def convolve_by_frames(
   ONNX Runtime takes few nodes, and no convolutions of so many dimensions.
 
   Args:
-    x: activations.
-    kernel: of x's dtype; d is c of a dense one, 1 of a channel-separated one.
-    strides: frames, rows, columns.
+    x: activations, any float dtype.
+    kernel: weights in x's dtype; d is c if they are dense, 1 if they are
+      channel-separated.
+    strides: distance between windows in frames, rows, columns.
   """
   n, t, h, w, c = x.shape
   kt, kh, kw, d, _ = kernel.shape

@@ -117,9 +117,9 @@ class Operation:
 
     Args:
       definition: the operation; differentiated by JAX.
-      kernel_takes: of the arguments, whether the kernel in C++ can do it,
-        their dtypes apart.
-      **forms: by name; functions are differentiated by JAX.
+      kernel_takes: function of the arguments that says whether the kernel in
+        C++ can take them, their dtypes apart.
+      **forms: forms by name; functions are differentiated by JAX.
     """
     assert forms.keys() <= _FALLBACKS.keys(), forms.keys()
     self._kernel_takes = kernel_takes
@@ -134,7 +134,7 @@ class Operation:
 
     Args:
       *args: arrays, or trees of them.
-      **static: what is no array.
+      **static: hashable arguments that are no arrays.
     """
     name, one_cpu = _choice.value
     if name != 'auto':
@@ -180,7 +180,7 @@ def by_autodiff(function: Callable[..., Any]) -> Form:
   """Returns a form that keeps its arguments, and computes all again from them.
 
   Args:
-    function: of floating-point arrays.
+    function: a function of floating-point arrays and static keywords.
   """
 
   def forward(*args, **static):
@@ -207,10 +207,10 @@ class _Pass:
   """A function of the leaves of its arguments.
 
   Attributes:
-    function: of trees of arrays, and of static keywords.
+    function: a function of trees of arrays, and of static keywords.
     static: the keywords.
     tree: the arguments' structure.
-    axes: of each `vmap` around it, the leaves' axes.
+    axes: the leaves' axes in each `vmap` around it, the innermost first.
   """
 
   function: Callable[..., Any]

@@ -15,9 +15,9 @@ def max_pool(
   """Returns the greatest element of each window, padded by `size // 2`.
 
   Args:
-    x: activations.
-    size: frames, rows and columns of a window.
-    stride: from window to window.
+    x: activations, any float dtype.
+    size: frames, rows and columns of a window, at least 1.
+    stride: distance between windows in frames, rows and columns.
   """
   return _pool(x, size=size, stride=stride)
 

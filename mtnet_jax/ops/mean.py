@@ -18,7 +18,8 @@ def mean(x: Float[Array, '*d c'], first: int) -> Float[Array, '... c']:
   """Returns the mean over positions: over axes `first` to the last but one.
 
   Args:
-    x: any float dtype; computed and returned in float32 (float64 where it is).
+    x: activations, any float dtype; computed and returned in float32 (float64
+      where it is).
     first: the first axis of positions: 1 for the mean of a clip, 2 for that of
       a frame of `n t h w c`.
   """

@@ -57,8 +57,8 @@ def pool(
   Args:
     x: activations, any float dtype, any finite range; computed in float32.
     kind: `'avg'`, `'max'`, `'stochastic'` or `'softpool'`.
-    window: frames, rows, columns.
-    key: of the random draws in training; None in evaluation.
+    window: size of a window in frames, rows, columns.
+    key: random key of the draws in training; None in evaluation.
 
   Returns:
     `⌈size / window⌉` frames, rows and columns in x's dtype.
@@ -88,10 +88,10 @@ def pool_with_residual(
   """Returns x, for its other uses, and frames of it at half the size.
 
   Args:
-    x: as of `pool`.
-    kind: likewise; not `'stochastic'`.
-    frames: of each clip, those to be pooled, in their order; none twice. None:
-      all.
+    x: activations, any float dtype, any finite range.
+    kind: `'avg'`, `'max'` or `'softpool'`.
+    frames: indices in [0, t) of the frames of each clip that are pooled, in
+      their order, none twice; None: all.
   """
   if kind == 'softpool':
     return soft_pool_with_residual(x, frames)

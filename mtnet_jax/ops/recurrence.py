@@ -85,7 +85,7 @@ class Cell(NamedTuple):
 
   Attributes:
     step: one frame; see above.
-    gates: how many gates each recurrent product feeds, in gate order.
+    gates: numbers of gates that each recurrent product feeds, in gate order.
     num_states: arrays `(n, h)` carried from frame to frame.
     start: initial bias of each gate. Squeeze and Recursion multiplies
       activations by the states. Were they to start near zero, so would every
@@ -153,9 +153,9 @@ def recur(
   """Returns the hidden state after each frame, from a zero state.
 
   Args:
-    cell: from `find_cell`.
+    cell: a row of the table of cells, from `find_cell`.
     inputs: each frame's projection with its bias, all gates in their order.
-    kernel: of the recurrent products, all gates in their order.
+    kernel: weights of the recurrent products, all gates in their order.
     vectors: the cell's further parameters by name.
   """
   if cell.step is _gru:

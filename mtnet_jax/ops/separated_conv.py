@@ -30,9 +30,9 @@ def channel_separated_conv3d(
   """Returns each channel of x convolved with its own kernel, in x's dtype.
 
   Args:
-    x: activations.
-    kernel: of x's dtype.
-    strides: frames, rows, columns.
+    x: activations, any float dtype.
+    kernel: weights in x's dtype, one filter a channel.
+    strides: distance between windows in frames, rows, columns.
   """
   return _convolve(x, kernel, strides=strides)
 

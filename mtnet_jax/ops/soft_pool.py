@@ -31,7 +31,8 @@ def soft_pool(
     x: activations, any float dtype, any finite range; computed in float32.
     gradient: `'weights'` sends the forward weights back, `∂ã/∂a_r := w_r`
       (Fig. 5.3); `'exact'` is the derivative, `w_r (1 + a_r - ã)`.
-    window: frames, rows, columns; `(2, 2, 2)` halves the frames as well.
+    window: size of a window in frames, rows, columns; `(2, 2, 2)` halves the
+      frames as well.
 
   Returns:
     `(n, t, ⌈h/2⌉, ⌈w/2⌉, c)`, or `⌈size / window⌉` of another window, in x's
@@ -58,9 +59,9 @@ def soft_pool_with_residual(
   A kernel makes one pass over memory for x's gradient from both.
 
   Args:
-    x: as of `soft_pool`.
-    frames: of each clip, those to be pooled, in their order; none twice. None:
-      all.
+    x: activations, any float dtype, any finite range.
+    frames: indices in [0, t) of the frames of each clip that are pooled, in
+      their order, none twice; None: all.
   """
 
   return _pool_with_residual(x, frames)

@@ -1,8 +1,8 @@
-"""Kernels in C++ for what XLA is slow at on a CPU.
+"""Which operations does C++ compute faster than XLA on a CPU?
 
-They are compiled once on each machine, for its own processor, when the first
-program asks for them, and kept under `~/.cache/mtnet_jax`. Where there is no
-C++ compiler there are none, and the other forms of the operations serve.
+The kernels are compiled once on each machine, for its own processor, when the
+first program asks for them, and kept under `~/.cache/mtnet_jax`. Where there is
+no C++ compiler there are none, and the other forms of the operations serve.
 """
 
 import concurrent.futures
@@ -62,7 +62,7 @@ def call(name: str, results: Any, *args: Array, **attributes: Any) -> Any:
 
   Args:
     name: one of `FUNCTIONS`.
-    results: what it returns, or the likes of it: shapes and dtypes.
+    results: arrays, or shapes and dtypes, like those that it returns.
     *args: arrays.
     **attributes: constants, as numpy has them.
   """
@@ -191,8 +191,8 @@ def compile_all(
   """Compiles all sources, some at a time, and links them.
 
   Args:
-    command: from `compiler_command`.
-    directory: that gets the files.
+    command: the compiler with its flags, from `compiler_command`.
+    directory: an existing folder, which gets the files.
 
   Returns:
     The library's path.
