@@ -80,15 +80,15 @@ class ArrayReader:
 
   def __init__(
     self,
-    frames: UInt8[np.ndarray, 't h w 3'],
+    frames: np.ndarray,
     name: str = 'array',
     fps: float = ARRAY_FPS,
   ):
     """Takes the frames; nothing is copied.
 
     Args:
-      frames: RGB, 0 to 255, at the video's own rate. May lie in a file
-        (`numpy.memmap`).
+      frames: uint8 (t, h, w, 3), RGB, 0 to 255, at the video's own rate. May
+        lie in a file (`numpy.memmap`).
       name: the video's name, for messages.
       fps: frames per second.
 

@@ -131,7 +131,7 @@ class Observation:
   """
 
   logits: Float[np.ndarray, ' k']
-  features: Float[np.ndarray, " C'"]
+  features: Float[np.ndarray, ' f']
   steps: tuple[Step, ...]
   activations: Mapping[str, Float[Array, 't h w c']]
   endpoints: Mapping[str, Any]
@@ -140,7 +140,7 @@ class Observation:
 def class_feature_pyramid(
   model: nn.Module,
   variables: dict,
-  clip: Float[Array, '1 t h w 3'],
+  clip: Float[Array, '...'],
   label: int | None = None,
   layers: int | str = 3,
   mode: str = 'layer',
@@ -151,7 +151,7 @@ def class_feature_pyramid(
   Args:
     model: a network from `mtnet_jax.models.build`.
     variables: the model's.
-    clip: one clip, normalised.
+    clip: one clip (1, t, h, w, 3), normalised.
     label: the class; None: the predicted one.
     layers: steps back, so that there are `layers + 1` levels, or fewer where
       the network begins; or the path of the layer to step back to.
@@ -197,7 +197,7 @@ def check_threshold(threshold: float) -> None:
 def observe(
   model: nn.Module,
   variables: dict,
-  clip: Float[Array, '1 t h w 3'],
+  clip: Float[Array, '...'],
   layers: int | str = 3,
 ) -> Observation:
   """Runs the network once; see `class_feature_pyramid`."""

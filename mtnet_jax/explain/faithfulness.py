@@ -24,7 +24,7 @@ _BLUR = 1 / 8  # of the shorter side; less leaves figures to be guessed at
 def faithfulness(
   predict: Predict,
   clip: UInt8[np.ndarray, 't h w 3'],
-  saliency: Float[np.ndarray, 't h w'],
+  saliency: Float[np.ndarray, '_t _h _w'],
   steps: int = 5,
   seed: int = 0,
   batch_size: int = 8,

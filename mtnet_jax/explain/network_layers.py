@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mtnet_jax.errors import UserError
-from mtnet_jax.typing import Array, Bool, Float, Int
+from mtnet_jax.typing import Array, Bool, Float, Int, Real
 
 _STEMS = ('stem', 'stem_spatial', 'stem_temporal')
 _BLOCK = re.compile(r'stage_(\d+)_block_(\d+)')
@@ -138,12 +138,12 @@ class Kernels:
     reads: the input channels that each kernel has.
   """
 
-  weights: Float[np.ndarray, 'c f']
+  weights: Real[np.ndarray, 'c f']
   reads: Bool[np.ndarray, 'c f']
 
 
 def inflate(
-  means: Float[np.ndarray, 'r f'], num_inputs: int, first: int = 0
+  means: Real[np.ndarray, 'r f'], num_inputs: int, first: int = 0
 ) -> Kernels:
   """Returns kernels of the full width of their input.
 
@@ -194,8 +194,8 @@ class Step(NamedTuple):
 
   layer: Layer
   kernels: Mapping[str, Kernels]
-  inputs: Float[np.ndarray, ' c']
-  outputs: Float[np.ndarray, ' f']
+  inputs: Real[np.ndarray, ' c']
+  outputs: Real[np.ndarray, ' f']
   shortcut: Kernels | None = None
 
 
@@ -248,7 +248,7 @@ def _prolonged_routes(step, chosen, threshold):
 
 def multiply(
   kernels: Kernels,
-  means: Float[np.ndarray, ' c'],
+  means: Real[np.ndarray, ' c'],
   chosen: Int[np.ndarray, ' k'],
 ) -> Float[np.ndarray, ' c']:
   """Returns pooled inputs times the mean of the chosen pooled kernels (7.4).

@@ -16,7 +16,7 @@ import numpy as np
 import PIL.Image  # matplotlib brings it
 
 from mtnet_jax.errors import UserError, printable
-from mtnet_jax.typing import Float, UInt8
+from mtnet_jax.typing import Float, Real, UInt8
 
 _LARGE = 256  # pixels: smaller frames are magnified, by whole numbers, up to it
 # Smoothly: edges of large pixels would hide the figures.
@@ -45,7 +45,7 @@ def blend(
   clip: UInt8[np.ndarray, 't h w 3'],
   saliency: Float[np.ndarray, 't h w'],
   strength: float = 0.5,
-) -> UInt8[np.ndarray, 't h w 3']:
+) -> UInt8[np.ndarray, 't h2 w2 3']:
   """Colors a clip where it is salient; elsewhere it stays as it is.
 
   Args:
@@ -69,7 +69,7 @@ def blend(
   )
 
 
-def frame_rate(seconds: Float[np.ndarray, ' t']) -> float:
+def frame_rate(seconds: Real[np.ndarray, ' t']) -> float:
   """Returns the frames a second at which a clip is shown, at least 4.
 
   Args:
@@ -83,7 +83,7 @@ def frame_rate(seconds: Float[np.ndarray, ' t']) -> float:
 
 def write_mp4(
   frames: UInt8[np.ndarray, 't h w 3'],
-  seconds: Float[np.ndarray, ' t'],
+  seconds: Real[np.ndarray, ' t'],
   path: str | pathlib.Path,
 ) -> None:
   """Writes frames as H.264, which every browser and phone plays.
@@ -123,7 +123,7 @@ def write_mp4(
 
 def write_gif(
   frames: UInt8[np.ndarray, 't h w 3'],
-  seconds: Float[np.ndarray, ' t'],
+  seconds: Real[np.ndarray, ' t'],
   path: str | pathlib.Path,
 ) -> None:
   """Writes frames as a GIF that repeats for ever.
@@ -165,7 +165,7 @@ def write_gif(
 def write_strip(
   clip: UInt8[np.ndarray, 't h w 3'],
   overlaid: Mapping[str, UInt8[np.ndarray, 't h w 3']],
-  seconds: Float[np.ndarray, ' t'],
+  seconds: Real[np.ndarray, ' t'],
   path: str | pathlib.Path,
   title: str = '',
 ) -> None:

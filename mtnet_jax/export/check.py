@@ -16,7 +16,7 @@ from mtnet_jax.errors import UserError
 from mtnet_jax.export import onnx as onnx_lib
 from mtnet_jax.export import program as program_lib
 from mtnet_jax.export import run_alone
-from mtnet_jax.typing import Float, UInt8
+from mtnet_jax.typing import Array, Float, UInt8
 
 # Greatest difference of logits, of their scale. Half precision rounds wherever
 # a compiler ends a fusion, which for constant weights may be elsewhere.
@@ -149,7 +149,7 @@ def _in_fresh_process(
 
 
 def _difference(
-  found: Float[np.ndarray, 'n k'], expected: Float[np.ndarray, 'n k']
+  found: Float[Array, 'n k'], expected: Float[Array, 'n k']
 ) -> float:
   expected = np.asarray(expected)
   return float(np.abs(found - expected).max() / np.abs(expected).max())

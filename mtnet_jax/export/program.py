@@ -122,8 +122,8 @@ def write_export(
 
 
 def classify(
-  model: nn.Module, variables: dict, clips: UInt8[Array, 'b t s s 3']
-) -> tuple[Float[Array, 'b k'], Float[Array, 'b k']]:
+  model: nn.Module, variables: dict, clips: UInt8[Array, 'n t s s 3']
+) -> tuple[Float[Array, 'n k'], Float[Array, 'n k']]:
   """What an exported program computes: float32 logits and probabilities.
 
   Args:
@@ -138,7 +138,7 @@ def classify(
 
 
 def _compile(model: nn.Module, variables: dict, shape: tuple) -> bytes:
-  (batch,) = jax.export.symbolic_shape('b')
+  (batch,) = jax.export.symbolic_shape('n')
   clips = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
   program = jax.jit(lambda clips: classify(model, variables, clips))
   exported = jax.export.export(program, platforms=PLATFORMS)(clips)
@@ -162,7 +162,7 @@ def _describe_files(
     'program': {
       'input': ['b', *shape],
       'dtype': 'uint8',
-      'layout': 'b t h w c',
+      'layout': 'n t h w c',
       'color': 'RGB, 0 to 255',
       'logits': ['b', num_classes],
       'probabilities': ['b', num_classes],
@@ -261,15 +261,15 @@ def _explaining_failure(directory: pathlib.Path) -> Iterator[None]:
 
 def load_export(
   directory: str | pathlib.Path,
-) -> tuple[Callable[[UInt8[Array, 'b t s s 3']], Array], dict[str, Any]]:
+) -> tuple[Callable[[UInt8[Array, 'n t s s 3']], Array], dict[str, Any]]:
   """Reads what `write` wrote.
 
   Args:
     directory: the folder that holds `model.json`.
 
   Returns:
-    A function of uint8 clips `(b, t, s, s, 3)` to float32 probabilities
-    `(b, k)`, and the contents of `model.json`.
+    A function of uint8 clips `(n, t, s, s, 3)` to float32 probabilities
+    `(n, k)`, and the contents of `model.json`.
 
   Raises:
     UserError: the files are missing, damaged, foreign or of a newer version.

@@ -45,12 +45,12 @@ KERNEL_CODES = {None: 0, relu: 1, swish: 2}
 
 
 def scale_and_activate(
-  x: Float[Array, '*d'],
-  gain: Float[Array, '*#d'],
-  offset: Float[Array, '*#d'] | None,
+  x: Float[Array, '*d c'],
+  gain: Float[Array, '... c'],
+  offset: Float[Array, '... c'] | None,
   activation: Callable[[Array], Array] | None,
   dtype: jax.typing.DTypeLike,
-) -> Float[Array, '*d']:
+) -> Float[Array, '*d c']:
   """Returns `activation(gain · x + offset)`, and keeps its arguments alone.
 
   Args:

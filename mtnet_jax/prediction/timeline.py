@@ -112,7 +112,7 @@ def _judge_windows(
   reader: Frames,
   starts: Int[np.ndarray, ' n'],
   clips: Int[np.ndarray, 'i t'],
-) -> Iterator[Float[np.ndarray, 'b k']]:
+) -> Iterator[Float[np.ndarray, 'n k']]:
   """Judges b windows at a time, of as many clips as fill a step, or one."""
   i, t = clips.shape
   most = max(1, predictor.clips_per_step // predictor.config.eval.num_crops)

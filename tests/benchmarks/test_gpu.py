@@ -149,6 +149,7 @@ def test_the_copy_is_one():
   assert x.unsafe_buffer_pointer() != y.unsafe_buffer_pointer()
 
 
+@pytest.mark.slow
 def test_separated_candidates_agree(options, known_limits):
   rows = gpu.run_part('separated', options)
   assert len(rows) == 3 * 2
@@ -192,6 +193,7 @@ def test_a_wrong_candidate_cannot_win(options, known_limits, monkeypatch):
   assert 'fastest: nothing' not in row.note
 
 
+@pytest.mark.slow
 def test_networks(options, known_limits):
   train, infer = gpu.run_part('networks', options)
   assert (train.work, infer.work) == ('mtnet_xs train', 'mtnet_xs inference')

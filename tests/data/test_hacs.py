@@ -34,6 +34,7 @@ def lists(tmp_path):
 
 
 def test_positive_clips(lists, tmp_path, caplog):
+  caplog.set_level('INFO', 'absl')
   caplog.set_level('INFO')
   badminton = 'Playing_badminton/v_a2X2hz1G6i8.mp4'
   files = ('Archery/v_a2X2hz1G6i8.mp4', '-O_qMHxBfXg.webm', 'v_NUdji_Cqv.mp4')

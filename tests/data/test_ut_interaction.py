@@ -46,6 +46,7 @@ def _clips(listing):
 
 
 def test_official_names(official_clips, caplog):
+  caplog.set_level('INFO', 'absl')
   caplog.set_level('INFO')
   listing = ut.list_clips(official_clips)
   assert listing.labels == (

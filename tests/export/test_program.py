@@ -113,7 +113,7 @@ def test_what_the_description_says(directory):
   assert (metadata['version'], metadata['step']) == (2, 12)
   assert metadata['program']['input'] == ['b', 2, 4, 4, 3]
   assert metadata['program']['dtype'] == 'uint8'
-  assert metadata['program']['layout'] == 'b t h w c'
+  assert metadata['program']['layout'] == 'n t h w c'
   assert metadata['program']['color'] == 'RGB, 0 to 255'
   assert metadata['program']['logits'] == ['b', 3]
   assert metadata['program']['probabilities'] == ['b', 3]

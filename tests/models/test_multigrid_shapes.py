@@ -13,10 +13,10 @@ from mtnet_jax.data.multigrid import Multigrid
   ('name', 'frames', 'size'),
   [
     ('mtnet_xs', 8, 48),
-    ('mtnet_s', 13, 182),
+    pytest.param('mtnet_s', 13, 182, marks=pytest.mark.slow),
     ('x3d_l', 16, 256),
     ('r3d_18', 16, 224),
-    ('srtg_r2plus1d_18', 16, 224),
+    pytest.param('srtg_r2plus1d_18', 16, 224, marks=pytest.mark.slow),
   ],
 )
 def test_networks_take_all_shapes(name, frames, size):

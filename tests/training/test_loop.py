@@ -104,20 +104,19 @@ def test_a_finished_run_stays_as_it_is(trained):
   assert after == before
 
 
-_LONG = 60  # steps
-
-
-@pytest.mark.parametrize('kills', [2, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+  ('kills', 'steps'), [(1, 20), pytest.param(10, 60, marks=pytest.mark.slow)]
+)
 def test_runs_killed_at_any_moment_end_bit_for_bit_like_a_whole_one(
-  kills, root, blinking_videos, tmp_path
+  kills, steps, root, blinking_videos, tmp_path
 ):
   whole, workdir = tmp_path / 'whole', tmp_path / 'killed'
-  changes = {'train__num_steps': _LONG, 'data__num_workers': 1}
+  changes = {'train__num_steps': steps, 'data__num_workers': 1}
   loop.train(tiny_config(blinking_videos, **changes), whole)
   arguments = tiny_flags(blinking_videos, light=True, **changes)
   rng = random.Random(os.urandom(8))
   killed_at = []
-  for step in sorted(rng.sample(range(1, _LONG - 8), kills)):
+  for step in sorted(rng.sample(range(1, steps - 8), kills)):
     process = _start(root, workdir, arguments)
     _wait_for_step(process, workdir, step)
     # A checkpoint is written at every step: most moments are within one.
@@ -135,7 +134,7 @@ def test_runs_killed_at_any_moment_end_bit_for_bit_like_a_whole_one(
   _, log = process.communicate()
   assert process.returncode == 0, log
   assert 'Going on from the checkpoint of step' in log
-  assert _stored(workdir, _LONG) == _stored(whole, _LONG), killed_at
+  assert _stored(workdir, steps) == _stored(whole, steps), killed_at
   records = metric_writer.read(workdir / 'metrics.jsonl')
   expected = metric_writer.read(whole / 'metrics.jsonl')
   exact = ('step', 'train/loss', 'train/top1', 'val/top1')
@@ -313,7 +312,7 @@ def test_a_full_disk_may_be_a_warning(
     blinking_videos,
     light=True,
     train__stop_if_unsaved=False,
-    train__num_steps=_LONG,
+    train__num_steps=60,
     train__validation_split='',
   )
   log, filler = tmp_path / 'log', small_disk / 'filler'
@@ -336,4 +335,4 @@ def test_a_full_disk_may_be_a_warning(
   assert process.wait() == 0, log.read_text()
   assert 'No space left' in log.read_text() and 'Going on' in log.read_text()
   if full != 'for good':
-    assert str(_LONG) in os.listdir(small_disk / 'checkpoints')
+    assert '60' in os.listdir(small_disk / 'checkpoints')
