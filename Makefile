@@ -32,6 +32,9 @@ endif
 PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile \
   --no-loadscope-reorder
 
+# Many programs of a test compile faster than they would be written and read.
+test test-slow: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0.3
+
 test: .venv/installed-dev
 	$(PYTEST) -m 'not slow and not check'
 
