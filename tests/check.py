@@ -78,7 +78,7 @@ def python_of(environment: str) -> pathlib.Path:
   Args:
     environment: 'oldest': Python 3.11 with the lowest versions that setup.py
       allows; 'torch': the same Python with the newest, and PyTorch; 'newest':
-      the newest Python and packages; 'tpu', 'cuda': those with the compiler
+      the newest packages, on Python 3.12 where it is here; 'tpu', 'cuda': those with the compiler
       for that platform.
   """
   folder = _FOLDER / environment
@@ -115,7 +115,7 @@ def python_of(environment: str) -> pathlib.Path:
 
 
 def _interpreter(old: bool) -> str:
-  names = ('3.11',) if old else ('3.14', '3.13', '3.12')
+  names = ('3.11',) if old else ('3.12', '3.13', '3.14')
   for name in names:
     if f'{sys.version_info[0]}.{sys.version_info[1]}' == name:
       return sys.executable
