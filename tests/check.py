@@ -78,8 +78,8 @@ def python_of(environment: str) -> pathlib.Path:
   Args:
     environment: 'oldest': Python 3.11 with the lowest versions that setup.py
       allows; 'torch': the same Python with the newest, and PyTorch; 'newest':
-      the newest packages, on Python 3.12 where it is here; 'tpu', 'cuda': those with the compiler
-      for that platform.
+      the newest packages, on Python 3.12 where it is here; 'tpu', 'cuda': those
+      with the compiler for that platform.
   """
   folder = _FOLDER / environment
   python, ready = folder / 'bin/python', folder / 'ready'
