@@ -54,7 +54,7 @@ class Row:
 def rows() -> list[Row]:
   """Returns all rows, the shortest first."""
   fast = (*_FAST, '-m', 'not slow and not check')
-  check = ('-m', 'pytest', '-m', 'check')
+  check = ('-m', 'pytest', '-m', 'check', '-o', 'faulthandler_timeout=9000')
   return [
     Row('damaged videos', 'newest', (*check, 'tests/data')),
     Row('PyTorch parity', 'torch', (*check, 'tests/convert')),

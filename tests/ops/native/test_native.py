@@ -214,6 +214,7 @@ sys.exit(pytest.main([
 
 @needs_compiler
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_sanitizers_find_nothing(root, tmp_path):
   """AddressSanitizer and UBSan, in a process that begins with theirs."""
   compiler = native.compiler_command()[0]
@@ -236,6 +237,9 @@ def test_sanitizers_find_nothing(root, tmp_path):
       'UBSAN_OPTIONS': 'print_stacktrace=1',
       'XDG_CACHE_HOME': str(tmp_path),
       'PYTHONPATH': str(root),
+      # The compiler is slow where each allocation is watched.
+      'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+      'JAXTYPING_DISABLE': '1',
     },
     capture_output=True,
     text=True,
