@@ -89,8 +89,8 @@ def test_mp4_plays_at_the_clip_s_rate_and_repeats(tmp_path):
 def test_small_frames_are_magnified_smoothly(tmp_path):
   clip = np.zeros((2, 8, 8, 3), np.uint8)
   clip[:, :, 4:] = 200
-  overlay.write_gif(clip, [0, 1], tmp_path / 'a.gif')
-  overlay.write_strip(clip, {'a': clip}, [0, 1], tmp_path / 'a.png')
+  overlay.write_gif(clip, np.array([0, 1]), tmp_path / 'a.gif')
+  overlay.write_strip(clip, {'a': clip}, np.array([0, 1]), tmp_path / 'a.png')
   strip = _read(tmp_path / 'a.png')[16 + 20 :, 16:]
   for row in (_read(tmp_path / 'a.gif')[128, :, 0], strip[96, :192, 0]):
     # Between the centers of two pixels it goes up step by step.
@@ -100,7 +100,7 @@ def test_small_frames_are_magnified_smoothly(tmp_path):
 
 
 def test_large_frames_are_not_magnified(tmp_path):
-  overlay.write_mp4(_frames(2, 64, 200), [0, 1], tmp_path / 'a.mp4')
+  overlay.write_mp4(_frames(2, 64, 200), np.array([0, 1]), tmp_path / 'a.mp4')
   with VideoReader(tmp_path / 'a.mp4') as video:
     assert (video.height, video.width) == (64, 200)
     assert video.num_frames == 16  # 4 s at 4 frames a second

@@ -257,7 +257,7 @@ def test_the_program_is_for_every_platform(directory):
   contents = (directory / 'model.stablehlo').read_bytes()
   exported = jax.export.deserialize(bytearray(contents))
   assert exported.platforms == ('cpu', 'cuda', 'tpu')
-  assert [str(aval.shape) for aval in exported.in_avals] == ['(b, 2, 4, 4, 3)']
+  assert [str(aval.shape) for aval in exported.in_avals] == ['(n, 2, 4, 4, 3)']
 
 
 def test_a_newer_version(directory):

@@ -104,13 +104,11 @@ def test_a_finished_run_stays_as_it_is(trained):
   assert after == before
 
 
-@pytest.mark.parametrize(
-  ('kills', 'steps'), [(1, 20), pytest.param(10, 60, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize('kills', [1, pytest.param(10, marks=pytest.mark.slow)])
 def test_runs_killed_at_any_moment_end_bit_for_bit_like_a_whole_one(
-  kills, steps, root, blinking_videos, tmp_path
+  kills, root, blinking_videos, tmp_path
 ):
-  whole, workdir = tmp_path / 'whole', tmp_path / 'killed'
+  steps, whole, workdir = 60, tmp_path / 'whole', tmp_path / 'killed'
   changes = {'train__num_steps': steps, 'data__num_workers': 1}
   loop.train(tiny_config(blinking_videos, **changes), whole)
   arguments = tiny_flags(blinking_videos, light=True, **changes)
