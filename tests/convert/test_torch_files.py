@@ -71,6 +71,7 @@ def test_safetensors_without_numbers_of_numpy(tmp_path):
     torch_files.read(path)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:torch.quantize:UserWarning')
 def test_tensors_that_are_no_arrays(tmp_path):
   torch = pytest.importorskip('torch')
@@ -89,6 +90,7 @@ def test_tensors_that_are_no_arrays(tmp_path):
     assert re.search(r'the tensor (b\\n|7) \(', str(caught.value))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_contains_itself(tmp_path):
   torch = pytest.importorskip('torch')
   checkpoint = {'a': torch.ones(1)}
@@ -107,6 +109,7 @@ def test_without_torch_one_is_told(tmp_path, monkeypatch):
     torch_files.read(tmp_path / 'weights.pth')
 
 
+@pytest.mark.slow
 def test_wrapped_states(tmp_path):
   torch = pytest.importorskip('torch')
   state = {
@@ -139,6 +142,7 @@ def test_wrapped_states(tmp_path):
       assert read.tensors['bn.num_batches_tracked'] == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('protocol', [2, 4])
 def test_code_is_never_run(tmp_path, protocol):
   torch = pytest.importorskip('torch')
@@ -155,6 +159,7 @@ def test_code_is_never_run(tmp_path, protocol):
   assert mark.exists()
 
 
+@pytest.mark.slow
 def test_a_pickled_network_and_caffe2(tmp_path):
   torch = pytest.importorskip('torch')
   path = tmp_path / 'whole.pth'
@@ -171,6 +176,7 @@ def test_a_pickled_network_and_caffe2(tmp_path):
     torch_files.read(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'content',
   [b'', b'just a text\n', b'\x89PNG\r\n\x1a\n' + bytes(99), b'PK\x03\x04abc'],
@@ -183,6 +189,7 @@ def test_what_is_no_checkpoint(tmp_path, content):
     torch_files.read(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('zipped', [True, False])
 def test_a_truncated_file(tmp_path, zipped):
   torch = pytest.importorskip('torch')
@@ -196,6 +203,7 @@ def test_a_truncated_file(tmp_path, zipped):
       torch_files.read(path)
 
 
+@pytest.mark.slow
 def test_what_holds_no_tensors_by_name(tmp_path):
   torch = pytest.importorskip('torch')
   path = tmp_path / 'other.pth'

@@ -145,6 +145,7 @@ def test_what_takes_the_run(convert, tensors, tmp_path, blinking_videos):
     np.testing.assert_array_equal(taken[path], leaf)
 
 
+@pytest.mark.slow
 def test_the_same_probabilities_as_pytorch(tmp_path):
   torch = pytest.importorskip('torch')
   from tests.convert import torch_networks

@@ -253,6 +253,7 @@ def torch_order(params, cell):
   }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('cell', ['lstm', 'gru_reset_after', 'rnn'])
 def test_equals_pytorch(cell):
   torch = pytest.importorskip('torch')

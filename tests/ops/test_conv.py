@@ -138,6 +138,7 @@ def test_frames_do_not_mix_between_clips_or_channels():
   np.testing.assert_array_equal(y, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('separated', [True, False])
 def test_agrees_with_pytorch(separated):
   torch = pytest.importorskip('torch')
