@@ -152,6 +152,23 @@ def test_the_loader_knows_no_jax(root):
     assert _rooms(imported) <= below, path
 
 
+# What a dependency may change in any release.
+_UNSTABLE = re.compile(
+  r'jax\._src|jax\.experimental|jax\.extend|jax\.interpreters|'
+  r'make_user_context|set_xla_metadata|xla_\w+|grain\.experimental'
+)
+
+
+def test_unstable_names_of_dependencies_are_met_in_few_places(root):
+  """In `devices` and `ops`; those of grain where batches are loaded."""
+  for path in (root / 'mtnet_jax').rglob('*.py'):
+    name = path.relative_to(root / 'mtnet_jax')
+    if name.parts[0] not in ('devices', 'ops'):
+      found = set(_UNSTABLE.findall(path.read_text()))
+      loads = str(name) == 'data/loading.py'
+      assert found <= ({'grain.experimental'} if loads else set()), path
+
+
 def test_every_folder_and_loose_file_says_its_question(root):
   for path in (root / 'mtnet_jax').rglob('*.py'):
     assert ast.get_docstring(ast.parse(path.read_text())), path

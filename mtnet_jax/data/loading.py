@@ -51,8 +51,10 @@ def iterate(
   dataset = dataset.to_iter_dataset(
     grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
   )
-  options = grain.experimental.DatasetOptions(min_shm_size=_MIN_SHARED_BYTES)
-  dataset = grain.experimental.WithOptionsIterDataset(dataset, options)
+  # Experimental; without it batches are the same, and come more slowly.
+  with contextlib.suppress(AttributeError, TypeError):
+    options = grain.experimental.DatasetOptions(min_shm_size=_MIN_SHARED_BYTES)
+    dataset = grain.experimental.WithOptionsIterDataset(dataset, options)
   iterator = iter(
     dataset.mp_prefetch(
       grain.MultiprocessingOptions(

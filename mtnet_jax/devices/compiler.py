@@ -76,24 +76,25 @@ def _options(mesh, training):
   if training and one_cpu:
     # What blocks share is optimized before it is copied to each block.
     options['xla_cpu_opt_preset'] = 'CPU_OPT_PRESET_FAST_COMPILE'
-  return _known(options) or None
+  return _known(options, 'cpu') or None
 
 
-def _known(options: dict) -> dict:
-  """Those of the options that this jaxlib has."""
-  return {k: v for k, v in options.items() if _knows(k, v)}
+def _known(options: dict, platform: str | None = None) -> dict:
+  """Those that a platform's compiler has; None: that of the process."""
+  return {k: v for k, v in options.items() if _knows(k, v, platform)}
 
 
 @functools.cache
-def _knows(option: str, value: str | int) -> bool:
+def _knows(option: str, value: str | int, platform: str | None) -> bool:
   """Tries an option, which may go with any release, on a trivial program."""
   trivial = jax.jit(lambda x: x, compiler_options={option: value})
   try:
-    with jax.default_device(jax.devices('cpu')[0]):
+    # Of this platform: JAX_PLATFORMS may leave out all others.
+    with jax.default_device(jax.local_devices(backend=platform)[0]):
       trivial.lower(0.0).compile()
   except jax.errors.JaxRuntimeError as error:
     logging.warning(
-      'XLA has no option %s=%r any more; programs may be slower on a CPU. %s',
+      'XLA has no option %s=%r, and programs go without it. %s',
       option,
       value,
       str(error).splitlines()[0],

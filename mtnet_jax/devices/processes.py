@@ -5,11 +5,11 @@ writes logs and figures; checkpoints are written by all of them together.
 """
 
 import socket
+from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
-from jax._src import distributed as jax_distributed
 from jax.experimental import multihost_utils
 
 from mtnet_jax.errors import UserError
@@ -88,9 +88,9 @@ class KeyValueBoard:
 
   _PREFIX = 'mtnet_jax/watchdog/'
 
-  def __init__(self):
-    # JAX has no public way to it; orbax takes this one too.
-    self._client = jax_distributed.global_state.client
+  def __init__(self, client: Any):
+    """Takes JAX's client of the store."""
+    self._client = client
 
   def put(self, line: str) -> None:
     """Replaces this process's line."""
@@ -104,5 +104,21 @@ class KeyValueBoard:
 
 
 def board() -> KeyValueBoard | None:
-  """Returns what a watchdog needs to know the others; None for one process."""
-  return KeyValueBoard() if jax.process_count() > 1 else None
+  """Returns what a watchdog needs to know the others; None for one process.
+
+  None, too, where this JAX hides its store: then each process watches itself.
+  """
+  if jax.process_count() == 1:
+    return None
+  try:
+    # JAX has no public way to it; orbax takes this one too.
+    from jax._src import distributed
+
+    return KeyValueBoard(distributed.global_state.client)
+  except (ImportError, AttributeError) as error:
+    logging.warning(
+      'With JAX %s processes do not watch each other: %s',
+      jax.__version__,
+      error,
+    )
+    return None

@@ -7,6 +7,11 @@ import sys
 import textwrap
 import time
 
+import grain
+import numpy as np
+
+from mtnet_jax.data import loading
+
 _PROBE = """
   import os, sys, time
   import cv2, numpy as np
@@ -55,6 +60,20 @@ def test_workers_touch_no_device_and_end_with_a_killed_parent(root, tmp_path):
       break
     time.sleep(0.05)
   assert not alive
+
+
+class _Batches:
+  def __len__(self):
+    return 2
+
+  def __getitem__(self, step):
+    return {'step': np.array(step)}
+
+
+def test_batches_come_without_what_is_experimental(monkeypatch):
+  monkeypatch.delattr(grain.experimental, 'DatasetOptions')
+  batches = loading.iterate(_Batches(), num_workers=1)
+  assert [int(batch['step']) for batch in batches] == [0, 1]
 
 
 def test_importing_the_pipeline_loads_neither_jax_nor_grain(root):
