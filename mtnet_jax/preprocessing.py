@@ -27,9 +27,9 @@ def prepare(
 
 def normalize(
   clips: UInt8[Array, '*batch t h w 3'],
-  dtype: DTypeLike = jnp.float32,
-  mean: tuple[float, ...] = MEAN,
-  std: tuple[float, ...] = STD,
+  dtype: DTypeLike,
+  mean: tuple[float, ...],
+  std: tuple[float, ...],
 ) -> Float[Array, '*batch t h w 3']:
   """Scales to [0, 1], then to about zero mean and unit deviation.
 
@@ -40,7 +40,7 @@ def normalize(
     std: the standard deviation of each channel, in the same units.
 
   Returns:
-    `(clips / 255 - mean) / std`; by default from -2 to about 2.4.
+    `(clips / 255 - mean) / std`; of `MEAN` and `STD` from -2 to about 2.4.
   """
   shape = (1,) * (clips.ndim - 1) + (3,)
   scale = np.reshape(1 / (255 * np.asarray(std)), shape)

@@ -63,23 +63,16 @@ def _check_predictions(path, videos, names):
 def test_demo_in_miniature(root, tmp_path):
   runs = tmp_path / 'runs'
   prepare, train, evaluate, explain = _demo_commands(root, runs)
-  more = {
-    'prepare': ['--train=2', '--val=1', '--test=1'],
-    'train': ['--config.train.num_steps=3', '--config.optim.warmup_steps=1'],
-    'evaluate': ['--config.data.num_workers=0'],
-    'explain': ['--faithfulness_steps=1'],
-  }
+  steps = ['--config.train.num_steps=3', '--config.optim.warmup_steps=1']
   commands = {
-    'prepare': prepare,
-    'train': train,
-    'evaluate': evaluate,
-    'explain': explain,
+    'prepare': [*prepare, '--train=2', '--val=1', '--test=1'],
+    'train': [*train, *steps],
+    'evaluate': [*evaluate, '--config.data.num_workers=0'],
+    'explain': [*explain, '--faithfulness_steps=1'],
   }
   outputs = {}
   for name, command in commands.items():
-    done = subprocess.run(
-      [*command, *more[name]], cwd=root, capture_output=True, text=True
-    )
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     outputs[name] = done.stdout
 

@@ -98,16 +98,8 @@ def measure_step(
   """Measures the gradient of a training step by all parameters.
 
   The loss is the cross-entropy; BN normalises by the batch. The optimiser's
-  update is not part of it.
-
-  Args:
-    model: a network from `mtnet_jax.models.build`.
-    clip_shape: frames, height, width, channels of a clip.
-    batch: clips a run.
-    clock: seconds since any moment.
-
-  Raises:
-    DoesNotFitError: the device has not the memory.
+  update is not part of it. Arguments and errors are those of
+  `measure_forward`.
   """
 
   def step(variables, clips, key):

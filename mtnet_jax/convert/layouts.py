@@ -5,8 +5,7 @@ leaves follow the tensors. Nothing is matched by shape.
 
 Sources: the modules of PyTorchVideo 0.1.5 (`create_x3d`), PySlowFast (`X3D`),
 torchvision 0.28 (`VideoResNet`) and the thesis's author's repository
-Squeeze-and-Recursion-Temporal-Gates (`VideoResNet`). The thesis is A. Stergiou,
-*Efficient Modelling Across Time of Human Actions and Interactions*, 2021.
+Squeeze-and-Recursion-Temporal-Gates (`VideoResNet`).
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Class Feature Pyramids: the features behind a class, layer below layer.
+"""Class Feature Pyramids: the features behind a class (the thesis, chapter 7).
 
 From the last activations the channels that matter for a class are found, and
 from those, layer by layer, the channels that matter for them: the back step
@@ -8,9 +8,6 @@ printed is always true.)
 
 Layer-wise, the kept kernels of a layer are averaged and make one set below.
 Feature-wise, every kept kernel finds its own: a tree whose nodes are channels.
-
-The thesis is A. Stergiou, *Efficient Modelling Across Time of Human Actions
-and Interactions*, 2021, chapter 7.
 """
 
 import dataclasses

@@ -5,8 +5,7 @@ which all keep the channels' identity, or one MTConv; the two convolutions of a
 (2+1)D unit are two layers. Names are those of the parameters, so that the chain
 of any checkpoint follows from its parameters alone.
 
-The step back is the thesis's 7.5.2: A. Stergiou, *Efficient Modelling Across
-Time of Human Actions and Interactions*, 2021.
+The step back is the thesis's 7.5.2.
 """
 
 import dataclasses

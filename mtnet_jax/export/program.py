@@ -262,7 +262,7 @@ def _explaining_failure(directory: pathlib.Path) -> Iterator[None]:
 def load_export(
   directory: str | pathlib.Path,
 ) -> tuple[Callable[[UInt8[Array, 'n t s s 3']], Array], dict[str, Any]]:
-  """Reads what `write` wrote.
+  """Reads what `write_export` wrote.
 
   Args:
     directory: the folder that holds `model.json`.

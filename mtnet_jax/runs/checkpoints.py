@@ -4,7 +4,6 @@ import contextlib
 import pathlib
 import time
 from collections.abc import Iterator, Mapping
-from types import TracebackType
 from typing import Any, Self
 
 import jax
@@ -62,9 +61,8 @@ class Checkpoints:
     )
     options = ocp.CheckpointManagerOptions(
       preservation_policy=keep,
-      best_fn=lambda metrics: metrics[
-        _BEST_METRIC
-      ],  # without it no metrics are kept
+      # Without it no metrics are kept.
+      best_fn=lambda metrics: metrics[_BEST_METRIC],
       cleanup_tmp_directories=not self._read_only,
       create=not self._read_only,
       read_only=self._read_only,
@@ -81,12 +79,7 @@ class Checkpoints:
   def __enter__(self) -> Self:
     return self
 
-  def __exit__(
-    self,
-    kind: type[BaseException] | None,
-    error: BaseException | None,
-    traceback: TracebackType | None,
-  ) -> None:
+  def __exit__(self, *unused: object) -> None:
     self.wait()
     self._manager.close()
 

@@ -95,7 +95,7 @@ def test_a_tube_speaks_for_the_class_that_was_asked_for(found):
 
 
 def test_the_saliency_tube_is_that_of_the_last_activations(found, predictor):
-  clips = preprocessing.normalize(jnp.asarray(found.clip)[None])
+  clips = preprocessing.prepare(jnp.asarray(found.clip)[None], predictor.model)
   variables = predictor.variables
   _, endpoints, _ = record(predictor.model, variables, clips)
   params = jax.device_get(variables['params'])

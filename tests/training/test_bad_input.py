@@ -185,7 +185,9 @@ def test_batch_that_does_not_divide_by_the_devices(
   """A process of its own, which has two devices."""
   done = subprocess.run(
     [
-      *(sys.executable, 'train.py', '--config=configs/quickstart.py'),
+      sys.executable,
+      'train.py',
+      '--config=configs/quickstart.py',
       f'--config.data.dir={blinking_videos}',
       f'--workdir={tmp_path}',
       '--config.train.batch_size=5',
