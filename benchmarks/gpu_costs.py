@@ -29,16 +29,7 @@ def memory(options: Options) -> Iterator[Case]:
     step = programs.train_step(model, shape, options.batch)
     return step, step.compile()
 
-  def row(what, ours, without, unit, goal):
-    return Row(
-      work=f'{name} train, rematerialized: {what}',
-      shape=f'{options.batch}×{shape[0]}×{shape[1]}²',
-      precision='bfloat16',
-      ours=ours,
-      unit=unit,
-      peers={_WITHOUT: without},
-      goals={_WITHOUT: goal},
-    )
+  row = functools.partial(_memory_row, name, shape, options.batch)
 
   def temporary():
     ours, without = (
@@ -72,6 +63,18 @@ def memory(options: Options) -> Iterator[Case]:
   if jax.devices()[0].memory_stats():
     yield Case(f'{name} memory in use', peak)
   yield Case(f'{name} time of rematerialization', seconds)
+
+
+def _memory_row(name, shape, batch, what, ours, without, unit, goal):
+  return Row(
+    work=f'{name} train, rematerialized: {what}',
+    shape=f'{batch}×{shape[0]}×{shape[1]}²',
+    precision='bfloat16',
+    ours=ours,
+    unit=unit,
+    peers={_WITHOUT: without},
+    goals={_WITHOUT: goal},
+  )
 
 
 def _peak(program, compiled):

@@ -130,6 +130,14 @@ def test_configs_import_nothing_of_the_library(root):
     assert not _rooms(_imported(path)), path
 
 
+def test_kernels_are_known_to_operations_alone(root):
+  for folder in ('mtnet_jax', 'benchmarks', 'configs', 'data'):
+    for path in (root / folder).rglob('*.py'):
+      if root / 'mtnet_jax/ops' not in path.parents:
+        names = {name for name in _imported(path) if 'ops.native' in name}
+        assert not names, path
+
+
 def test_nobody_imports_a_data_set(root):
   files = [*(root / 'mtnet_jax').rglob('*.py'), *root.glob('*.py')]
   for path in files:

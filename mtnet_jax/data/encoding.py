@@ -9,10 +9,10 @@ import numpy as np
 from mtnet_jax.data.video import VideoError, VideoReader
 
 _KEYFRAME_EVERY = 30  # frames: what is decoded at most before a wanted one
-# 18 is hardly to be told from the original. The bytes are the same on every call
-# and every machine: with one thread (whoever calls has one for each core), and
-# without algorithms that a processor chooses, of which one call in some hundreds
-# came out otherwise.
+# 18 is hardly to be told from the original. The bytes are the same on every
+# call and every machine: with one thread (whoever calls has one for each core),
+# and without algorithms that a processor chooses, of which one call in some
+# hundreds came out otherwise.
 _OPTIONS = {'crf': '18', 'threads': '1', 'x264-params': 'cpu-independent=1'}
 
 

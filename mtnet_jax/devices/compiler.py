@@ -7,7 +7,7 @@ import jax
 from absl import logging
 from jax.extend.core import jaxpr_as_fun
 
-from mtnet_jax.ops import forms, native
+from mtnet_jax.ops import forms
 
 
 def jit(
@@ -64,13 +64,12 @@ def _options(mesh, training):
   if mesh is None or mesh.devices.flat[0].platform != 'cpu':
     return None
   one_cpu = forms.is_one_cpu(mesh)
-  kernels = one_cpu and native.available()
   options = {
     # Eigen multiplies matrices, as fast as YNN or faster, and our kernels sum.
     # XLA looks each call of YNN up in a list of all instructions where a
     # program is read again: minutes, for the largest networks.
     'xla_cpu_experimental_ynn_fusion_type': (
-      '' if kernels else 'LIBRARY_FUSION_TYPE_REDUCE'
+      '' if forms.uses_kernels(mesh) else 'LIBRARY_FUSION_TYPE_REDUCE'
     )
   }
   if training and one_cpu:

@@ -29,8 +29,7 @@ constexpr int kMaxRows = 25;
 // Rows whose gradients are summed at once, by the kernel's columns.
 constexpr int kGroup[] = {0, 5, 0, 3};
 // Columns of the result in a tile.
-constexpr int kTile = 8;
-constexpr int kSmallTile = 4;
+constexpr int kTile = 8, kSmallTile = 4;
 
 struct Geometry {
   int64_t n, t, h, w, c;  // x
@@ -326,8 +325,7 @@ ffi::Error Forward(ffi::ThreadPool pool, Input x, Input kernel,
                    Strides strides, Output y) {
   const Geometry g = MakeGeometry(x.dimensions(), y->dimensions(),
                                   kernel.dimensions(), strides);
-  const float* x_data = x.typed_data();
-  const float* kernel_data = kernel.typed_data();
+  const float *x_data = x.typed_data(), *kernel_data = kernel.typed_data();
   float* y_data = y->typed_data();
   const int64_t piece = kPiece / (g.kt * g.w * g.c);
   ParallelFor(pool, g.n * g.u * g.v, piece, [&](int64_t begin, int64_t end) {
@@ -346,8 +344,7 @@ ffi::Error InputGradient(ffi::ThreadPool pool, Input dy, Input kernel,
                          Strides strides, Output dx) {
   const Geometry g = MakeGeometry(dx->dimensions(), dy.dimensions(),
                                   kernel.dimensions(), strides);
-  const float* dy_data = dy.typed_data();
-  const float* kernel_data = kernel.typed_data();
+  const float *dy_data = dy.typed_data(), *kernel_data = kernel.typed_data();
   float* dx_data = dx->typed_data();
   const int64_t piece = kPiece / (g.kt * g.w * g.c);
   ParallelFor(pool, g.n * g.t * g.h, piece, [&](int64_t begin, int64_t end) {
@@ -366,12 +363,11 @@ ffi::Error KernelGradient(ffi::ThreadPool pool, Input x, Input dy,
                           Strides strides, Output dkernel) {
   const Geometry g = MakeGeometry(x.dimensions(), dy.dimensions(),
                                   dkernel->dimensions(), strides);
-  const float* x_data = x.typed_data();
-  const float* dy_data = dy.typed_data();
+  const float *x_data = x.typed_data(), *dy_data = dy.typed_data();
   float* dkernel_data = dkernel->typed_data();
   // Parts by the shape alone: the same sums on any number of threads.
-  const int64_t frames = g.n * g.u, size = dkernel->element_count();
-  const int64_t per_part = (frames + 31) / 32;
+  const int64_t frames = g.n * g.u, per_part = (frames + 31) / 32;
+  const int64_t size = dkernel->element_count();
   const int64_t parts = (frames + per_part - 1) / per_part;
   std::vector<float> sums(parts * size), zeros(g.w * g.c);
   ParallelFor(pool, parts, 1, [&](int64_t begin, int64_t end) {
@@ -383,27 +379,22 @@ ffi::Error KernelGradient(ffi::ThreadPool pool, Input x, Input dy,
     }
   });
   std::fill_n(dkernel_data, size, 0.0f);
-  for (int64_t i = 0; i < parts; ++i) {
+  for (int64_t i = 0; i < parts; ++i)
     for (int64_t j = 0; j < size; ++j) dkernel_data[j] += sums[i * size + j];
-  }
   return ffi::Error::Success();
 }
 
-const auto kBinding = [] {
-  return ffi::Ffi::Bind()
-      .Ctx<ffi::ThreadPool>()
-      .Arg<Input>()
-      .Arg<Input>()
-      .Attr<Strides>("strides")
-      .Ret<Array>();
-};
+auto Binding() {
+  return ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Input>().Arg<Input>()
+      .Attr<Strides>("strides").Ret<Array>();
+}
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(separated_conv_forward, Forward, kBinding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(separated_conv_forward, Forward, Binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(separated_conv_input_gradient, InputGradient,
-                              kBinding());
+                              Binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(separated_conv_kernel_gradient, KernelGradient,
-                              kBinding());
+                              Binding());
 
 }  // namespace mtnet

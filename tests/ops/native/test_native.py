@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -15,6 +16,17 @@ from tests.ops.operation_cases import KERNELS
 needs_compiler = pytest.mark.skipif(
   not native.available(), reason='there is no C++ compiler'
 )
+
+
+@pytest.mark.skipif(
+  shutil.which(os.environ.get('CXX', 'c++')) is None,
+  reason='there is no C++ compiler',
+)
+def test_a_compiler_makes_them():
+  """Else all tests of kernels would skip, and nobody see why."""
+  assert native.available()
+
+
 # Whether there are kernels, a number that they computed, a hash of all bits.
 PROGRAM = """
 import jax, numpy as np
@@ -188,7 +200,7 @@ def test_other_processors_and_flags_have_files_of_their_own(monkeypatch):
 @needs_compiler
 @pytest.mark.slow
 def test_no_compiler_warns_of_them(tmp_path):
-  strict = ('-Wall', '-Wextra', '-Werror', '-fsyntax-only')
+  strict = ('-Wall', '-Wextra', '-Werror', '-c', '-o', 'all.o')
   command = native.compiler_command(strict)
   for source in sorted(native._HERE.glob('*.cc')):
     done = subprocess.run(
