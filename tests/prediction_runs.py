@@ -14,6 +14,7 @@ from mtnet_jax.runs.state import TrainState
 from tests.tiny_runs import tiny_config
 
 CLASSES = ('bright', 'dark')
+STEP = 7  # of the one checkpoint
 
 
 def write_run(workdir, data, **changes):
@@ -33,7 +34,7 @@ def write_run(workdir, data, **changes):
   optimizer = optax.sgd(0.1).init(variables['params'])
   with Checkpoints(workdir) as checkpoints:
     checkpoints.save(
-      TrainState(step=jnp.int32(7), opt_state=optimizer, **variables)
+      TrainState(step=jnp.int32(STEP), opt_state=optimizer, **variables)
     )
   return config
 
@@ -46,6 +47,8 @@ def _draw(shapes):
     if path[-1].key == 'kernel':
       fan_in = np.prod(leaf.shape[:-1])
       value = rng.normal(0, np.sqrt(2 / fan_in), leaf.shape)
+    elif path[-1].key == 'mean':
+      value = rng.normal(0, 0.1, leaf.shape)
     else:
       value = np.full(leaf.shape, float(path[-1].key in ('scale', 'var')))
     return jnp.asarray(value, leaf.dtype)

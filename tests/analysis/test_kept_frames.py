@@ -12,9 +12,9 @@ from mtnet_jax import models
 from mtnet_jax.analysis import kept_frames
 from mtnet_jax.data import pipeline
 from mtnet_jax.errors import UserError
-from mtnet_jax.training import loop
 from tests import command_line
 from tests.arrays import random_variables
+from tests.prediction_runs import write_run
 from tests.tiny_runs import tiny_config, tiny_flags
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -41,6 +41,7 @@ def _lowest_half(pooled):
   return set(np.argsort(scores, kind='stable')[: len(v) // 2].tolist())
 
 
+@pytest.mark.slow
 def test_masks_are_those_of_the_layers(network):
   model, variables = network
   clips = _clips()
@@ -110,8 +111,8 @@ def test_relative_motion_by_hand():
 
 
 def test_the_command(root, blinking_videos, tmp_path):
-  changes = {'train__num_steps': 3, 'model__local_ratio': 0.5}
-  loop.train(tiny_config(blinking_videos, **changes), tmp_path / 'run')
+  changes = {'model__local_ratio': 0.5}
+  write_run(tmp_path / 'run', blinking_videos, **changes)
   run = functools.partial(
     command_line.run,
     kept_frames.COMMAND,

@@ -134,6 +134,7 @@ def test_bytes_by_hand():
   assert cpu.separated_bytes(x, y, True) == 4 * (96 + 24 + 96 + 24 + 96)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('strides', [(1, 1, 1), (1, 2, 2)])
 @pytest.mark.parametrize('backward', [False, True])
 def test_separated_row(strides, backward, monkeypatch):
@@ -157,6 +158,7 @@ def test_bandwidth_is_that_of_the_copy():
   assert case.compare(times)['memory bandwidth'].median == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('work', [w for w in _CASES if 'x3d_m' in w])
 def test_torch_side_of_x3d(work):
   torch = pytest.importorskip('torch')

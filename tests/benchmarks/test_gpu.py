@@ -230,6 +230,7 @@ def test_floor_counts_each_array_once():
   assert counted == kernels + 5 * (half(clip, middle) + half(out) + 4 * middle)
 
 
+@pytest.mark.slow
 def test_memory(options):
   rows = gpu.run_part('memory', options)
   by_what = {row.work.partition(': ')[2]: row for row in rows}
@@ -349,6 +350,7 @@ def peers():
   return gpu_torch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('layout', ['default', 'channels_last_3d'])
 @pytest.mark.parametrize('what', gpu_separated.PASSES)
 def test_separated_convolution_of_pytorch(peers, what, layout):
@@ -367,12 +369,14 @@ def test_separated_convolution_of_pytorch(peers, what, layout):
   assert gpu_separated.largest_error(theirs, ours) < 1e-5
 
 
+@pytest.mark.slow
 def test_r3d_50_of_pytorch_is_ours(peers):
   count = sum(p.numel() for p in peers.r3d_50(400).parameters())
   model = models.build('r3d_50', 400)
   assert count == cost.parameter_count(model, (4, 32, 32, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('mode', ['train', 'inference'])
 def test_networks_of_pytorch_run(peers, mode):
   prepare = getattr(peers, mode)

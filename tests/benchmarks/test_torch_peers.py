@@ -16,6 +16,7 @@ from benchmarks import torch_peers  # noqa: E402
 
 pytestmark = [
   pytest.mark.usefixtures('quick_compilation'),
+  pytest.mark.slow,
   pytest.mark.filterwarnings('ignore::DeprecationWarning'),  # torch's own
 ]
 

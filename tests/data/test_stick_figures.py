@@ -309,6 +309,7 @@ def test_files_show_what_was_painted(made):
   assert error < 8
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(tmp_path, made):
   prepare.prepare(tmp_path, _COUNTS, seed=3, num_workers=2)
   digests = _digests(tmp_path)

@@ -43,6 +43,7 @@ def _fresh_pages(root, how: str) -> int:
   return int(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
   sys.platform != 'linux' or not hasattr(ctypes.CDLL(None), 'mallopt'),
   reason='the C library is not glibc',

@@ -350,6 +350,7 @@ if __name__ == '__main__':
 """
 
 
+@pytest.mark.slow
 def test_a_stalled_loader_ends_the_run(root, blinking_videos, tmp_path):
   done = subprocess.run(
     [sys.executable, '-c', _STALLS, str(blinking_videos), str(tmp_path)],

@@ -100,6 +100,7 @@ def test_every_run_builds(table, model):
     assert models.build(num_classes=7, **overrides)
 
 
+@pytest.mark.slow
 def test_runs_trace():
   """One of each kind of network, and each value of an MTNet of one block."""
   runs = _overrides('4.1', 'r3d_18') | _overrides('5.2', 'mtnet_m')

@@ -230,6 +230,7 @@ def last_block_scores(model, variables, label, threshold):
   return head, project, separated, expand, np.maximum(below, carried)
 
 
+@pytest.mark.slow
 def test_mtnet_against_a_back_step_written_out(network, observation):
   label, threshold = 2, 0.67
   pyramid = pyramids.build(

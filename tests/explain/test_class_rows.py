@@ -45,7 +45,7 @@ def test_a_row_folded_by_hand():
     small('mtnet_m', class_regularization=True, affection_rates=(0.5,)),
     small('x3d_m'),
     small('r3d_18'),
-    small('srtg_r2plus1d_18'),
+    pytest.param(small('srtg_r2plus1d_18'), marks=pytest.mark.slow),
   ],
   ids=['mtnet', 'regularized', 'x3d', 'r3d', 'srtg'],
 )

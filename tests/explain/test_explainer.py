@@ -241,6 +241,7 @@ def test_a_video_shorter_than_a_clip_repeats_its_frames(predictor, tmp_path):
   files.write(found, tmp_path)  # with frames at the same second
 
 
+@pytest.mark.slow
 def test_an_exported_model_cannot_be_looked_into(predictor, video, tmp_path):
   program_lib.write_export(
     tmp_path / 'export',

@@ -11,6 +11,8 @@ import pytest
 from mtnet_jax.explain import overlay, report
 from tests.explain import example
 
+pytestmark = pytest.mark.slow
+
 _BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
 # It talks to nobody, and needs no rights.
 _FLAGS = (

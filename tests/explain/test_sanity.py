@@ -147,6 +147,7 @@ class SmallPredictor:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('quick_compilation')
 def test_the_command_prints_a_row_for_each_network_and_map(
   tmp_path, write_video, monkeypatch

@@ -151,7 +151,7 @@ def plain_network(x, variables, blocks):
   [
     ('r3d_18', (2, 2, 2, 2)),
     ('r2plus1d_18', (2, 2, 2, 2)),
-    ('r3d_152', (3, 8, 36, 3)),
+    pytest.param('r3d_152', (3, 8, 36, 3), marks=pytest.mark.slow),
   ],
 )
 def test_whole_network_equals_plain_convolutions(name, blocks):

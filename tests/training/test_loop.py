@@ -57,9 +57,9 @@ def _stored(workdir, step) -> dict[str, bytes]:
 
 @pytest.fixture(scope='module')
 def trained(blinking_videos, tmp_path_factory):
-  """A finished run of twelve steps of the whole MTNet-XS, and its workdir."""
+  """A finished run of twelve steps, and its workdir."""
   workdir = tmp_path_factory.mktemp('runs') / 'whole'
-  config = tiny_config(blinking_videos, light=False)
+  config = tiny_config(blinking_videos)
   loop.train(config, workdir)
   return config, workdir
 
@@ -104,10 +104,11 @@ def test_a_finished_run_stays_as_it_is(trained):
   assert after == before
 
 
-@pytest.mark.parametrize('kills', [1, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_runs_killed_at_any_moment_end_bit_for_bit_like_a_whole_one(
-  kills, root, blinking_videos, tmp_path
+  root, blinking_videos, tmp_path
 ):
+  kills = 10
   steps, whole, workdir = 60, tmp_path / 'whole', tmp_path / 'killed'
   changes = {'train__num_steps': steps, 'data__num_workers': 1}
   loop.train(tiny_config(blinking_videos, **changes), whole)
@@ -145,7 +146,7 @@ def test_runs_killed_at_any_moment_end_bit_for_bit_like_a_whole_one(
 def test_sigterm_saves_and_says_so(trained, root, blinking_videos, tmp_path):
   _, whole = trained
   # No checkpoint is due: the one that it goes on from is SIGTERM's own.
-  arguments = tiny_flags(blinking_videos, train__checkpoint_every=0)
+  arguments = tiny_flags(blinking_videos, light=True, train__checkpoint_every=0)
   process = _start(root, tmp_path, arguments)
   _wait_for_step(process, tmp_path, 2)
   process.send_signal(signal.SIGTERM)
@@ -295,13 +296,9 @@ def _fill(path):
       file.flush()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-  'full',
-  [
-    'for two seconds',
-    pytest.param('for good', marks=pytest.mark.slow),
-    pytest.param('at the first write', marks=pytest.mark.slow),
-  ],
+  'full', ['for two seconds', 'for good', 'at the first write']
 )
 def test_a_full_disk_may_be_a_warning(
   full, root, blinking_videos, small_disk, tmp_path

@@ -122,6 +122,7 @@ def test_a_step_follows_the_gradient():
     np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_stochastic_pooling_trains_and_follows_the_step():
   # Without dropout only pooling draws. One block compiles quickly.
   model = models.build(

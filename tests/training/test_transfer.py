@@ -16,6 +16,7 @@ from mtnet_jax.runs import model as model_lib
 from mtnet_jax.runs import state as state_lib
 from mtnet_jax.runs.checkpoints import Checkpoints, leaf_paths
 from mtnet_jax.training import loop, transfer
+from tests.prediction_runs import STEP, write_run
 from tests.tiny_runs import tiny_config
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -23,9 +24,9 @@ pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 @pytest.fixture(scope='module')
 def other(blinking_videos, tmp_path_factory):
-  """The workdir of three steps on classes 'bright' and 'dark'."""
+  """The workdir of another run, of classes 'bright' and 'dark'."""
   workdir = tmp_path_factory.mktemp('other')
-  loop.train(tiny_config(blinking_videos, train__num_steps=3), workdir)
+  write_run(workdir, blinking_videos)
   return workdir
 
 
@@ -63,7 +64,7 @@ def _start(config, workdir):
 
 def test_the_same_classes_keep_everything(other, blinking_videos, tmp_path):
   config = tiny_config(blinking_videos, train__init_from=str(other))
-  got, expected = _start(config, tmp_path), _weights(other, 3)
+  got, expected = _start(config, tmp_path), _weights(other, STEP)
   assert got.keys() == expected.keys()
   for path, leaf in got.items():
     if path.startswith('params'):  # BN's statistics have moved on
@@ -82,7 +83,7 @@ def _new_state(model_config, names, other):
 def test_statistics_are_taken_over_too(other, blinking_videos):
   config = tiny_config(blinking_videos)
   fresh, got = _new_state(config, ('bright', 'dark'), other)
-  expected = _weights(other, 3)
+  expected = _weights(other, STEP)
   got, fresh = (leaf_paths(s.variables) for s in (got, fresh))
   assert got.keys() == expected.keys()
   for path, leaf in got.items():
@@ -104,7 +105,7 @@ def test_the_same_classes_in_another_order_get_a_new_head(
 
 def test_other_classes_get_a_new_head(other, renamed, tmp_path, caplog):
   config = tiny_config(renamed, train__init_from=str(other))
-  got, expected = _start(config, tmp_path), _weights(other, 3)
+  got, expected = _start(config, tmp_path), _weights(other, STEP)
   head = {'params/classifier/kernel', 'params/classifier/bias'}
   for path in got.keys() - head:
     if path.startswith('params'):
@@ -115,15 +116,12 @@ def test_other_classes_get_a_new_head(other, renamed, tmp_path, caplog):
   assert f'New are {listed}Left behind are {listed}' in caplog.text
 
 
-def test_what_does_not_fit_is_new_and_listed(other, renamed, tmp_path, caplog):
-  config = tiny_config(renamed, train__init_from=str(other))
-  config.model.recurrence = True
-  fresh = tiny_config(renamed)
-  fresh.model.recurrence = True
-  got = _start(config, tmp_path / 'a')
-  new = _start(fresh, tmp_path / 'b')
+def test_what_does_not_fit_is_new_and_listed(other, renamed, caplog):
+  config = tiny_config(renamed, model__recurrence=True)
+  states = _new_state(config, ('day', 'night'), other)
+  new, got = (leaf_paths(state.variables) for state in states)
   # Every one of them is listed, with its shape.
-  taken = _weights(other, 3)
+  taken = _weights(other, STEP)
   missing = [
     name
     for name in got
@@ -145,7 +143,7 @@ def test_what_does_not_fit_is_new_and_listed(other, renamed, tmp_path, caplog):
   )
   np.testing.assert_array_equal(got[path], new[path])
   shared = 'params/stage_2_block_1/expand/local/kernel'
-  np.testing.assert_array_equal(got[shared], _weights(other, 3)[shared])
+  np.testing.assert_array_equal(got[shared], _weights(other, STEP)[shared])
 
 
 def test_an_interrupted_run_goes_on_from_its_own(other, blinking_videos,
@@ -168,7 +166,7 @@ def test_the_classifier_alone_on_features_that_stay(other, renamed, tmp_path):
     optim__trained='classifier',
   )
   loop.train(config, tmp_path)
-  got, expected = _weights(tmp_path, 3), _weights(other, 3)
+  got, expected = _weights(tmp_path, 3), _weights(other, STEP)
   assert got.keys() == expected.keys()
   for path, leaf in got.items():
     if not path.startswith('params/classifier/'):
@@ -194,7 +192,7 @@ def test_the_maps_of_class_regularization_alone(
 ):
   config = _maps_alone(blinking_videos, other)
   loop.train(config, tmp_path)
-  got, expected = _weights(tmp_path, 3), _weights(other, 3)
+  got, expected = _weights(tmp_path, 3), _weights(other, STEP)
   maps = {f'params/class_regularization_{i}/kernel' for i in range(1, 5)}
   assert got.keys() == expected.keys() | maps
   for path in expected:

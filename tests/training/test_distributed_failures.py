@@ -1,0 +1,97 @@
+"""Of several processes one fails, or is asked to stop."""
+
+import os
+import signal
+import socket
+import time
+
+import pytest
+
+from tests.distributed_runs import finish, start, wait_for_step
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_process_that_dies_is_named_by_the_other(
+  root, blinking_videos, tmp_path
+):
+  processes = start(root, blinking_videos, tmp_path, 2, train__num_steps=10**6)
+  wait_for_step(processes, tmp_path, 3)
+  processes[1].kill()
+  died = time.monotonic()
+  logs, codes = finish(processes)
+  assert codes == [os.EX_TEMPFAIL, -signal.SIGKILL], logs
+  # No timing of ours: a bound, beyond which it would count as hanging.
+  assert time.monotonic() - died < 120
+  name = f'process 1 on {socket.gethostname()} ({processes[1].pid}) is gone'
+  assert name in logs[0] and 'goes on from the last checkpoint' in logs[0]
+
+
+def test_sigterm_to_one_process_stops_all_at_the_same_step(
+  root, blinking_videos, tmp_path
+):
+  changes = {'train__checkpoint_every': 0}
+  processes = start(
+    root, blinking_videos, tmp_path, 2, train__num_steps=10**6, **changes
+  )
+  wait_for_step(processes, tmp_path, 1)
+  processes[1].send_signal(signal.SIGTERM)
+  logs, codes = finish(processes)
+  assert codes == [os.EX_TEMPFAIL] * 2, logs
+  (step,) = os.listdir(tmp_path / 'checkpoints')
+  assert all(f'Stopped by SIGTERM at step {step};' in log for log in logs), logs
+
+
+def test_a_disk_that_is_full_for_one_process_ends_both(
+  root, blinking_videos, small_disk
+):
+  processes = start(
+    root, blinking_videos, small_disk, 2, train__num_steps=10**6
+  )
+  wait_for_step(processes, small_disk, 2)
+  with pytest.raises(OSError), (small_disk / 'filler').open('wb') as file:
+    while True:
+      file.write(bytes(2**12))
+      file.flush()
+  logs, codes = finish(processes)
+  assert codes == [2, 2], logs
+  assert 'No space left' in ''.join(logs)
+
+
+_STALLS = """
+import sys, time
+from absl import app, flags
+from mtnet_jax.data.batches import TrainingBatches
+
+plain = TrainingBatches.__getitem__
+
+def stall(self, step):
+  if step == 4 and self.process_index == 1:
+    time.sleep(600)
+  return plain(self, step)
+
+TrainingBatches.__getitem__ = stall
+sys.argv[0] = 'train.py'
+from mtnet_jax import cli
+from mtnet_jax.commands import train
+cli.run(train.COMMAND)
+"""
+
+
+def test_a_loader_that_stalls_is_named_by_all(root, blinking_videos, tmp_path):
+  processes = start(
+    root,
+    blinking_videos,
+    tmp_path,
+    2,
+    program=('-c', _STALLS),
+    # Also what one waits while the other compiles, twice as long.
+    train__stall_timeout=30,
+  )
+  logs, codes = finish(processes)
+  assert codes == [os.EX_TEMPFAIL] * 2, logs
+  reason = (
+    f'process 1 on {socket.gethostname()} ({processes[1].pid}) has been '
+    'waiting for its loader for'
+  )
+  assert all(reason in log and 'at step 5' in log for log in logs), logs
