@@ -2,14 +2,19 @@
 
 The blocks of a stage after its first differ in their variables alone. One
 function stands for all of them, so that JAX traces and differentiates it once.
-It may be a function of the program too: a CPU's compiler then optimizes it
-once, and computes it again in the backward pass where that is asked for. In
-line it would find the same values in the forward pass, and keep those instead.
+
+On a TPU it is the body of a loop over their variables: compiling takes a time
+that grows with the program. For a CPU it may be a function of the program: the
+compiler then optimizes it once, and computes it again in the backward pass
+where that is asked for. In line it would find the same values in the forward
+pass, and keep those instead.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from mtnet_jax.layers import norm
@@ -47,23 +52,74 @@ def run(
     What the last block returns, and by name what blocks return besides, None
     left out.
   """
-  functions = []
+  if not shared:
+    shares = {}
+    for block in blocks:
+      x, shares[block.name] = block(x)
+  else:
+    x, shares = _run_shared(blocks, x, rematerialize, keep_calls, period)
+  return x, {name: s for name, s in shares.items() if s is not None}
+
+
+def _run_shared(blocks, x, rematerialize, keep_calls, period):
+  # Not on several devices: they would exchange the gradients of each block
+  # inside its call rather than those of all blocks at once.
+  keep_calls = keep_calls and forms.traces_for_one_cpu()
+  first, rest = blocks[:1], blocks[1:]
+  functions = [
+    _function(block, rematerialize) for block in blocks[: 1 + period]
+  ]
+  x, shares = _in_turn(functions[:1], first, x, keep_calls)
+  functions = functions[1:]
+  groups = len(rest) // period
+  if forms.traces_for_tpu() and groups > 1:
+    looped, rest = rest[: groups * period], rest[groups * period :]
+    x, more = _in_a_loop(functions, looped, x)
+    shares |= more
+  x, more = _in_turn(functions, rest, x, keep_calls)
+  return x, shares | more
+
+
+def _in_turn(functions, blocks, x, keep_calls):
   shares = {}
   for i, block in enumerate(blocks):
-    if not shared:
-      x, share = block(x)
-    elif i <= period:
-      functions.append(_share(block, rematerialize, keep_calls))
-      x, share = functions[i](block, x)
-    else:
-      x, share = functions[1 + (i - 1) % period](block, x)
-    if share is not None:
-      shares[block.name] = share
+    if keep_calls:
+      x = keep_call(x)
+    result = functions[i % len(functions)](x, *_read(block))
+    (x, shares[block.name]), updated = result
+    if keep_calls:
+      x = keep_call(x)
+    _write(block, updated)
   return x, shares
 
 
-def _share(block, rematerialize, keep_calls):
-  """`(block, x) -> block(x)`, one function for all blocks like this one."""
+def _in_a_loop(functions, blocks, x):
+  """As `_in_turn`, of as many blocks as fill rounds of the functions."""
+  period = len(functions)
+  rounds = [
+    [_read(block) for block in blocks[i : i + period]]
+    for i in range(0, len(blocks), period)
+  ]
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rounds)
+
+  def body(x, arguments):
+    results = []
+    for function, own in zip(functions, arguments, strict=True):
+      (x, share), updated = function(x, *own)
+      results.append((share, updated))
+    return x, results
+
+  x, results = jax.lax.scan(body, x, stacked)
+  shares = {}
+  for i, block in enumerate(blocks):
+    own = jax.tree.map(lambda leaf, i=i: leaf[i // period], results[i % period])
+    shares[block.name], updated = own
+    _write(block, updated)
+  return x, shares
+
+
+def _function(block: nn.Module, rematerialize: bool) -> Callable:
+  """`(x, variables, rngs) -> block(x), updated`, for all blocks like this."""
   mutable = [
     name
     for name in ('batch_stats', norm.MOMENTS)
@@ -74,29 +130,22 @@ def _share(block, rematerialize, keep_calls):
   def apply(x, variables, rngs):
     return unbound.apply(variables, x, mutable=mutable, rngs=rngs)
 
-  if rematerialize:
-    apply = jax.checkpoint(apply)
-  apply = jax.jit(apply)
+  return jax.jit(jax.checkpoint(apply) if rematerialize else apply)
 
-  def call(block, x):
-    has_draws = block.has_rng('pooling')
-    rngs = {'pooling': block.make_rng('pooling')} if has_draws else {}
-    variables = {
-      name: block.variables[name]
-      for name in ('params', 'batch_stats')
-      if name in block.variables
-    }
-    # Not on several devices: they would exchange the gradients of each block
-    # inside its call rather than those of all blocks at once.
-    keeps_call = keep_calls and forms.traces_for_one_cpu()
-    (x, share), updated = apply(
-      keep_call(x) if keeps_call else x, variables, rngs
-    )
-    if keeps_call:
-      x = keep_call(x)
-    for collection, values in updated.items():
-      for name, value in values.items():
-        block.put_variable(collection, name, value)
-    return x, share
 
-  return call
+def _read(block: nn.Module) -> tuple[dict[str, Any], dict[str, Array]]:
+  """A block's variables, and its random keys."""
+  has_draws = block.has_rng('pooling')
+  rngs = {'pooling': block.make_rng('pooling')} if has_draws else {}
+  variables = {
+    name: block.variables[name]
+    for name in ('params', 'batch_stats')
+    if name in block.variables
+  }
+  return variables, rngs
+
+
+def _write(block: nn.Module, updated: dict[str, Any]) -> None:
+  for collection, values in updated.items():
+    for name, value in values.items():
+      block.put_variable(collection, name, value)

@@ -5,15 +5,17 @@ the thesis expects, and perhaps other forms: the same function, for one kind of
 program.
 
 * `xla`: fast wherever there is nothing better.
-* `cpu`: fast as XLA's compiler for CPUs makes machine code of it.
+* `cpu`, `gpu`, `tpu`: fast as XLA's compiler for that platform makes machine
+  code of it.
 * `cpu_kernel`: in C++ (`native`), for float32 on one CPU device.
 * `onnx`: of operators that ONNX has.
 
 One rule, `'auto'`, chooses by what a program is lowered for, whatever the
 machine that traces it. A CPU's program takes the first that there is of
-`cpu_kernel`, `cpu`, `xla` and the definition; that of any other platform `xla`
-or the definition. Kernels are for programs of one device, and a trace does not
-know on how many it will run: whoever compiles it says so, `use('auto', mesh)`.
+`cpu_kernel`, `cpu`, `xla` and the definition; that of another platform its own
+form, `xla` or the definition. Kernels are for programs of one device, and a
+trace does not know on how many it will run: whoever compiles it says so,
+`use('auto', mesh)`.
 """
 
 import contextlib
@@ -35,6 +37,8 @@ _FALLBACKS: Mapping[str, tuple[str, ...]] = {
   'xla': ('xla',),
   'cpu': ('cpu', 'xla'),
   'cpu_kernel': ('cpu_kernel', 'cpu', 'xla'),
+  'gpu': ('gpu', 'xla'),
+  'tpu': ('tpu', 'xla'),
   'onnx': ('onnx', 'xla'),
 }
 NAMES = ('auto', *_FALLBACKS)
@@ -57,14 +61,15 @@ class Form(NamedTuple):
 
 
 class _Choice(NamedTuple):
-  """What is in force: a name, and whether programs are of one CPU device."""
+  """What is in force: a name, and the devices of programs where known."""
 
   name: str
-  one_cpu: bool
+  platform: str | None = None
+  devices: int = 0
 
 
 # A part of the key under which JAX remembers what it has traced.
-_choice = jax.make_user_context(_Choice('auto', False))
+_choice = jax.make_user_context(_Choice('auto'))
 
 
 @contextlib.contextmanager
@@ -83,7 +88,10 @@ def use(name: str, mesh: jax.sharding.Mesh | None = None) -> Iterator[None]:
   """
   if name not in NAMES:
     raise ValueError(f'Unknown form {name!r}: choose one of {NAMES}.')
-  with _choice(_Choice(name, is_one_cpu(mesh))):
+  choice = _Choice(name)
+  if mesh is not None:
+    choice = _Choice(name, mesh.devices.flat[0].platform, mesh.size)
+  with _choice(choice):
     yield
 
 
@@ -96,9 +104,20 @@ def is_one_cpu(mesh: jax.sharding.Mesh | None) -> bool:
   )
 
 
+def uses_kernels(mesh: jax.sharding.Mesh | None) -> bool:
+  """Whether a program for these devices may call kernels."""
+  return is_one_cpu(mesh) and native.available()
+
+
 def traces_for_one_cpu() -> bool:
   """Whether what is traced here will run on a single CPU device."""
-  return _choice.value.one_cpu
+  return _choice.value[1:] == ('cpu', 1)
+
+
+def traces_for_tpu() -> bool:
+  """Whether what is traced here is known to be for TPUs."""
+  name, platform, _ = _choice.value
+  return name == 'tpu' or (name, platform) == ('auto', 'tpu')
 
 
 class Operation:
@@ -136,14 +155,18 @@ class Operation:
       *args: arrays, or trees of them.
       **static: hashable arguments that are no arrays.
     """
-    name, one_cpu = _choice.value
+    name = _choice.value.name
     if name != 'auto':
       name = self._find(_FALLBACKS[name], args, static)
-      return self._run(name, name, args, static, _here)
-    names = ('cpu_kernel', 'cpu', 'xla') if one_cpu else ('cpu', 'xla')
-    cpu = self._find(names, args, static)
-    default = self._find(('xla',), args, static)
-    return self._run(cpu, default, args, static, _where_it_is_lowered)
+      return self._run({'default': name}, args, static, _here)
+    cpu = 'cpu_kernel' if traces_for_one_cpu() else 'cpu'
+    names = {'cpu': cpu, 'default': 'xla'}
+    names |= {platform: platform for platform in ('gpu', 'tpu')}
+    names = {
+      platform: self._find(_FALLBACKS[name], args, static)
+      for platform, name in names.items()
+    }
+    return self._run(names, args, static, _where_it_is_lowered)
 
   def _find(self, names, args, static):
     """The first form that there is, and that these arguments can take."""
@@ -163,14 +186,20 @@ class Operation:
       and native.available()
     )
 
-  def _run(self, cpu, default, args, static, place):
-    form = self._forms[cpu]
-    if cpu == default and not isinstance(form, Form):
-      return form(*args, **static)
-    forward, backward = (
-      functools.partial(place, functions, static)
-      for functions in zip(self._pairs[cpu], self._pairs[default], strict=True)
-    )
+  def _run(self, names, args, static, place):
+    """Runs the forms that platforms have, each pass where `place` says."""
+    if len(set(names.values())) == 1:
+      names = {'default': names['default']}
+      form = self._forms[names['default']]
+      if not isinstance(form, Form):
+        return form(*args, **static)
+    pairs = {platform: self._pairs[name] for platform, name in names.items()}
+
+    def passes(which):
+      functions = {platform: pair[which] for platform, pair in pairs.items()}
+      return functools.partial(place, functions, static)
+
+    forward, backward = passes(0), passes(1)
     function = jax.custom_vjp(lambda *args: forward(*args)[0])
     function.defvjp(forward, backward)
     return function(*args)
@@ -193,8 +222,8 @@ def by_autodiff(function: Callable[..., Any]) -> Form:
 
 
 def _here(functions, static, *args):
-  """The first of a pass's two functions, in line."""
-  return functions[0](*args, **static)
+  """The one function of a pass, in line."""
+  return functions['default'](*args, **static)
 
 
 # One equation of a program stands for a pass of an operation. What is in it is
@@ -237,14 +266,16 @@ class _Pass:
 
 
 def _where_it_is_lowered(functions, static, *args):
-  """The first of a pass's two functions in a program for CPUs, or the other."""
+  """The function that a pass has for the platform of the program."""
   leaves, tree = jax.tree.flatten(args)
-  cpu, default = (_Pass(f, tuple(static.items()), tree) for f in functions)
-  if cpu == default:
-    results = _same.bind(*leaves, default=default)
-  else:
-    results = _choice_of_two.bind(*leaves, cpu=cpu, default=default)
-  shapes = _shapes(cpu, tuple(jax.typeof(leaf) for leaf in leaves))
+  passes = {
+    platform: _Pass(function, tuple(static.items()), tree)
+    for platform, function in functions.items()
+  }
+  primitive = _same if passes.keys() == {'default'} else _by_platform
+  results = primitive.bind(*leaves, **passes)
+  types = tuple(jax.typeof(leaf) for leaf in leaves)
+  shapes = _shapes(passes['default'], types)
   return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
 
@@ -262,7 +293,7 @@ def _make_primitive(name):
 
   @primitive.def_abstract_eval
   def types(*types, **passes):
-    shapes = _shapes(passes.get('cpu', passes['default']), types)
+    shapes = _shapes(passes['default'], types)
     return [
       types[0].update(shape=s.shape, dtype=s.dtype, weak_type=False)
       for s in jax.tree.leaves(shapes)
@@ -282,13 +313,16 @@ def _make_primitive(name):
   return primitive
 
 
-def _lower(name):
-  return lambda ctx, *leaves, **passes: mlir.lower_fun(passes[name].flat)(
+def _lower(platform):
+  return lambda ctx, *leaves, **passes: mlir.lower_fun(passes[platform].flat)(
     ctx, *leaves
   )
 
 
-_same, _choice_of_two = map(_make_primitive, ('form', 'form_by_platform'))
-mlir.register_lowering(_same, _lower('default'))
-mlir.register_lowering(_choice_of_two, _lower('default'))
-mlir.register_lowering(_choice_of_two, _lower('cpu'), platform='cpu')
+_same, _by_platform = map(_make_primitive, ('form', 'form_by_platform'))
+for _primitive in (_same, _by_platform):
+  mlir.register_lowering(_primitive, _lower('default'))
+for _name, _own in (
+  ('cpu', 'cpu'), ('tpu', 'tpu'), ('cuda', 'gpu'), ('rocm', 'gpu'),
+):  # fmt: skip
+  mlir.register_lowering(_by_platform, _lower(_own), platform=_name)

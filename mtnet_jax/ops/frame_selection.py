@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtnet_jax.ops import native
-from mtnet_jax.ops.forms import Operation
+from mtnet_jax.ops.forms import Form, Operation
 from mtnet_jax.ops.mean import mean
 from mtnet_jax.typing import Array, Float, Int
 
@@ -88,6 +88,47 @@ def gather_frames(
   Returns:
     `x[n, indices[n, k]]`, in x's dtype.
   """
+  old = jax.ShapeDtypeStruct(x.shape, x.dtype)
+  return _gather(x, indices, old=old)
+
+
+def _define_gather(x, indices, old):
+  del old
   return jnp.take_along_axis(
     x, indices[:, :, None, None, None], axis=1, mode='promise_in_bounds'
   )
+
+
+def _take(x, indices, old):
+  return _define_gather(x, indices, old), indices
+
+
+def _take_back(indices, dy, old):
+  def take(x):
+    return _define_gather(x, indices, old)
+
+  return *jax.linear_transpose(take, old)(dy), None
+
+
+# A product with ones and zeros: the gradient above is a scatter, which others
+# than a CPU do element by element.
+
+
+def _multiply(x, indices, old):
+  return _product('nkt,nt...->nk...', indices, x, old), indices
+
+
+def _multiply_back(indices, dy, old):
+  return _product('nkt,nk...->nt...', indices, dy, old), None
+
+
+def _product(equation, indices, x, old):
+  ones = jax.nn.one_hot(indices, old.shape[1], dtype=old.dtype)
+  return jnp.einsum(equation, ones, x, precision=jax.lax.Precision.HIGHEST)
+
+
+_gather = Operation(
+  _define_gather,
+  xla=Form(_multiply, _multiply_back),
+  cpu=Form(_take, _take_back),
+)

@@ -94,18 +94,21 @@ def _forward(x, gradient, window):
 
 
 def _backward(x, dy, gradient, window):
-  # All elements at once rather than one by one: were these the exponentials
-  # of the forward pass again, the compiler would keep them in memory for here.
-  _, t, h, w, _ = x.shape
-  padded = _pad(x, window)
-  largest = functools.reduce(jnp.maximum, _elements(padded, window))
-  exps = jnp.exp(padded - _spread(largest, window))
-  total = sum(_elements(exps, window))
-  dx = exps * _spread(precision.widen(dy) / total, window)
+  # Behind a barrier: were these the exponentials of the forward pass again, the
+  # compiler would keep them in memory for here.
+  x = jax.lax.optimization_barrier(x)
+  elements = _elements(_pad(x, window), window)
+  largest = functools.reduce(jnp.maximum, elements)
+  exps = [jnp.exp(a - largest) for a in elements]
+  total = sum(exps)
+  share = precision.widen(dy) / total
+  d_elements = [share * e for e in exps]
   if gradient == 'exact':
-    y = sum(_elements(padded * exps, window)) / total
-    dx *= 1 + padded - _spread(y, window)
-  return (dx[:, :t, :h, :w].astype(x.dtype),)
+    y = sum(a * e for a, e in zip(elements, exps, strict=True)) / total
+    d_elements = [
+      d * (1 + a - y) for d, a in zip(d_elements, elements, strict=True)
+    ]
+  return (_scatter(d_elements, x.shape[1:4], window).astype(x.dtype),)
 
 
 def _pad(x, window):
@@ -127,13 +130,24 @@ def _elements(x, window):
   return [x[:, i::st, j::sh, k::sw] for i, j, k in np.ndindex(*window)]
 
 
-def _spread(y, window):
-  """Gives every element of a window the window's value."""
-  n, t, h, w, c = y.shape
-  st, sh, sw = window
-  y = y[:, :, None, :, None, :, None]
-  y = jnp.broadcast_to(y, (n, t, st, h, sh, w, sw, c))
-  return y.reshape(n, st * t, sh * h, sw * w, c)
+def _scatter(elements, shape, window):
+  """The transpose of `_elements`, of a map of the shape before it was padded.
+
+  Zeros between the elements, and a sum: where every element of a window would
+  get the window's value by broadcasting, a TPU writes that to memory.
+  """
+  zero = jnp.zeros((), elements[0].dtype)
+
+  def place(a, first):
+    pads = [
+      (i, size - i - step * (count - 1) - 1, step - 1)
+      for i, size, count, step in zip(
+        first, shape, a.shape[1:4], window, strict=True
+      )
+    ]
+    return jax.lax.pad(a, zero, [(0, 0, 0), *pads, (0, 0, 0)])
+
+  return sum(map(place, elements, np.ndindex(*window)))
 
 
 _pool = Operation(_define, xla=Form(_forward, _backward))

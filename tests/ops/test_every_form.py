@@ -102,7 +102,7 @@ CONVOLUTIONS = [n for n in OPERATIONS if n.startswith(('separated', 'dense'))]
 # The operations that have each form; others would take the next best again.
 OF_FORM = {
   'xla': [name for name in OPERATIONS if name not in CONVOLUTIONS],
-  'cpu': CONVOLUTIONS,
+  'cpu': [*CONVOLUTIONS, 'up_sample', 'gather_frames'],
   'onnx': ['separated_strided', 'dense', 'max_pool'],
   'cpu_kernel': list(KERNELS),
 }
@@ -125,6 +125,8 @@ def test_single_precision(name, form, called_kernels):
     ('soft_pool', 'xla'),
     ('soft_pool', 'cpu_kernel'),  # kernels know float32 alone
     ('up_sample', 'xla'),
+    ('up_sample', 'cpu'),
+    ('gather_frames', 'xla'),
     ('norm_relu', 'xla'),
     ('norm_relu', 'cpu_kernel'),
     ('scale_relu', 'xla'),

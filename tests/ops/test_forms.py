@@ -100,6 +100,18 @@ def test_others_take_what_is_for_all(platform, kernels, one_cpu):
   assert 2 not in found
 
 
+@pytest.mark.parametrize(
+  ('platform', 'factor'), [('tpu', 11), ('cuda', 13), ('rocm', 13), ('cpu', 3)]
+)
+def test_a_platform_takes_its_own(platform, factor):
+  own = Operation(
+    define, xla=times(2), cpu=times(3), tpu=times(11), gpu=times(13)
+  )
+  lowered = both(own).trace(2.0).lower(lowering_platforms=(platform,))
+  found = constants(lowered.as_text())
+  assert factor in found and not found & ({2, 3, 11, 13} - {factor})
+
+
 def test_an_exported_program_holds_a_form_for_each_platform():
   exported = jax.export.export(both(every), platforms=['cpu', 'tpu'])(
     jnp.float32(2)
@@ -115,6 +127,8 @@ def test_an_exported_program_holds_a_form_for_each_platform():
     ('xla', 8, 2),
     ('cpu', 12, 3),
     ('onnx', 28, 7),
+    ('tpu', 8, 2),
+    ('gpu', 8, 2),
     pytest.param('cpu_kernel', 20, 5, marks=needs_kernels),
   ],
 )
@@ -199,7 +213,9 @@ def operations(text):
 
 
 @needs_kernels
-@pytest.mark.parametrize('name', ['mtnet_xs', 'srtg_r3d_18'])
+@pytest.mark.parametrize(
+  'name', ['mtnet_xs', pytest.param('srtg_r3d_18', marks=pytest.mark.slow)]
+)
 def test_a_train_step_lowered_for_an_accelerator_holds_nothing_of_a_cpu(
   name, one_cpu, monkeypatch
 ):
