@@ -1,16 +1,20 @@
 # Two commands set up everything: `make demo` and `make test`.
 # `make test-slow` and `make check` test more: see CONTRIBUTING.md.
 # `make bench` measures speed beside PyTorch, in about a quarter of an hour.
+# `make accelerators` compiles for TPUs and GPUs that need not be there: hours.
 # `make demo STATIC=1` also trains a network that is blind to direction in time.
 
 PYTHON ?= python3
 RUNS ?= runs/demo
+AOT_PYTHON ?= $(shell python3.12 -c '' 2>/dev/null && echo python3.12 \
+  || echo $(PYTHON))
 BIN := .venv/bin
+AOT := .venv-aot
 # Compiled networks are kept and found again by later runs.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: demo test test-slow check bench lint format clean
+.PHONY: demo test test-slow check bench accelerators lint format clean
 
 demo: .venv/installed
 	$(BIN)/python -m data.stick_figures.prepare --out=$(RUNS)/data
@@ -49,6 +53,10 @@ check: .venv/installed-dev
 bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks.cpu
 
+# Stopped, it goes on where it was.
+accelerators: .venv-aot/installed
+	$(AOT)/bin/python -m benchmarks.accelerators
+
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
@@ -72,9 +80,18 @@ format: .venv/installed-dev
 	$(BIN)/pip install --quiet --disable-pip-version-check -e .[dev]
 	touch $@
 
-.venv/installed-slow: .venv/installed-dev
-	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+.venv/installed-slow: .venv/installed-dev .venv/installed-bench
+	touch $@
+
+# Compilers for accelerators change the devices that JAX looks for: they have an
+# environment of their own. Libraries that only a GPU would run are left out.
+.venv-aot/installed: setup.py
+	$(AOT_PYTHON) -m venv $(AOT)
+	$(AOT)/bin/pip install --quiet --disable-pip-version-check -e .
+	jax=$$($(AOT)/bin/python -c 'import jax; print(jax.__version__)') \
+	  && $(AOT)/bin/pip install --quiet --disable-pip-version-check \
+	  "jax[tpu]==$$jax" "jax-cuda13-plugin==$$jax" "jax-cuda13-pjrt==$$jax"
 	touch $@
 
 clean:
-	rm -rf .venv .cache build *.egg-info
+	rm -rf .venv .venv-aot .cache build *.egg-info

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from benchmarks.targets import CHIPS, Chip
 from mtnet_jax import models
 from mtnet_jax.analysis import cost
 from mtnet_jax.layers.conv import Conv3D
@@ -22,6 +23,8 @@ from mtnet_jax.layers.norm import BatchNorm
 NAMES = ('srtg_r3d_34', 'mtnet_m', 'mtnet_l', 'x3d_m')
 DEVICES = (8, 64, 512)
 _CLASSES = 400
+# The gradients of input and kernel cost a forward pass each.
+TRAIN_PASSES = 3
 # Of the published peaks. A faster step hides less of what is sent.
 _UTILIZATION = 0.5
 # XLA puts so many bytes, and so many arrays, into one message on GPUs; assumed
@@ -31,10 +34,10 @@ _MESSAGE_ARRAYS = 256
 
 
 class Network(NamedTuple):
-  """What a training step computes, moves and sends, a clip each but the last.
+  """What a program computes, moves and sends, a clip each but the last two.
 
   Attributes:
-    flops: of the forward and the backward pass.
+    flops: of all passes.
     traffic: bytes through the device's memory.
     exchanged: bytes of all gradients and BN statistics.
     messages: into which they are put.
@@ -51,16 +54,14 @@ class Machine(NamedTuple):
 
   Attributes:
     name: of the device and what connects it to the others.
-    flops: a second, bfloat16, dense.
-    memory: bytes a second.
+    chip: the device by itself.
     link: of the number of devices: bytes a second that a device sends in an
       all-reduce, and seconds that a message takes however small; None where
       there is no such machine.
   """
 
   name: str
-  flops: float
-  memory: float
+  chip: Chip
   link: Callable[[int], tuple[float, float] | None]
 
 
@@ -86,14 +87,21 @@ def v5p_link(devices: int) -> tuple[float, float]:
 
 
 MACHINES = (
-  Machine('H100, NVLink and 400 Gb/s InfiniBand', 989e12, 3.35e12, h100_link),
-  Machine('TPU v5e, one slice', 197e12, 0.819e12, v5e_link),
-  Machine('TPU v5p, one slice', 459e12, 2.765e12, v5p_link),
+  Machine('H100, NVLink and 400 Gb/s InfiniBand', CHIPS['h100'], h100_link),
+  Machine('TPU v5e, one slice', CHIPS['v5e'], v5e_link),
+  Machine('TPU v5p, one slice', CHIPS['v5p'], v5p_link),
 )
 
 
-def measure(name: str) -> Network:
-  """Counts a network's work on its own clip, by abstract evaluation."""
+def measure(name: str, passes: int = TRAIN_PASSES) -> Network:
+  """Counts a network's work on its own clip, by abstract evaluation.
+
+  Args:
+    name: one of `models.NAMES`.
+    passes: the work as a multiple of the forward pass's: 1 for inference,
+      `TRAIN_PASSES` for a train step, and one more for a train step whose
+      backward pass computes the blocks again.
+  """
   frames, size = models.DEFAULT_CLIPS[name]
   model = models.build(name, _CLASSES)
   elements = 0
@@ -116,10 +124,9 @@ def measure(name: str) -> Network:
   leaves = jax.tree.leaves(variables)
   exchanged = 4 * sum(leaf.size for leaf in leaves)
   return Network(
-    # The gradients of input and kernel cost a forward pass each.
-    flops=3 * 2 * cost.macs(model, shape),
-    # Each of these reads or writes a layer's input and output, in bfloat16.
-    traffic=3 * 2 * elements,
+    flops=passes * 2 * cost.macs(model, shape),
+    # Each pass reads or writes a layer's input and output, in bfloat16.
+    traffic=passes * 2 * elements,
     exchanged=exchanged,
     messages=max(
       math.ceil(exchanged / _MESSAGE_BYTES),
@@ -128,10 +135,15 @@ def measure(name: str) -> Network:
   )
 
 
+def floor_seconds(network: Network, chip: Chip, clips: int) -> float:
+  """Of computing at a device's peaks: arithmetic or memory, the longer one."""
+  arithmetic = network.flops / chip.flops
+  return clips * max(arithmetic, network.traffic / chip.bandwidth)
+
+
 def step_seconds(network: Network, machine: Machine, clips: int) -> float:
-  """Of computing alone: arithmetic or memory, whichever takes longer."""
-  seconds = max(network.flops / machine.flops, network.traffic / machine.memory)
-  return clips * seconds / _UTILIZATION
+  """Of computing alone, at half of the peaks."""
+  return floor_seconds(network, machine.chip, clips) / _UTILIZATION
 
 
 def exchange_seconds(

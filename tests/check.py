@@ -63,11 +63,14 @@ def rows() -> list[Row]:
     *(
       Row(
         f'{platform}: {network}',
-        platform,
-        ('-m', 'tests.compiled_for', platform, network),
+        'accelerators',
+        (
+          *('-m', 'benchmarks.accelerators', f'--out={_FOLDER}'),
+          *(f'--network={network}', f'--target={target}', '--clips=8'),
+        ),
       )
       for network in _NETWORKS
-      for platform in ('tpu', 'cuda')
+      for platform, target in (('tpu', 'v5e:2x2'), ('cuda', 'h100'))
     ),
   ]
 
@@ -78,9 +81,13 @@ def python_of(environment: str) -> pathlib.Path:
   Args:
     environment: 'oldest': Python 3.11 with the lowest versions that setup.py
       allows; 'torch': the same Python with the newest, and PyTorch; 'newest':
-      the newest packages, on Python 3.12 where it is here; 'tpu', 'cuda': those
-      with the compiler for that platform.
+      the newest packages, on Python 3.12 where it is here; 'accelerators':
+      those with compilers for TPU and GPU, as `make accelerators` makes it.
   """
+  if environment == 'accelerators':
+    made = ['make', '.venv-aot/installed', f'AOT_PYTHON={_interpreter(False)}']
+    subprocess.run(made, cwd=_ROOT, check=True)
+    return _ROOT / '.venv-aot/bin/python'
   folder = _FOLDER / environment
   python, ready = folder / 'bin/python', folder / 'ready'
   wanted = (_ROOT / 'setup.py').read_text()
@@ -98,18 +105,6 @@ def python_of(environment: str) -> pathlib.Path:
     arguments += ['torch==2.13.0']
   pip = [python, '-m', 'pip', '--disable-pip-version-check', 'install', '-q']
   subprocess.run([*pip, *arguments], cwd=_ROOT, check=True)
-  if environment in ('tpu', 'cuda'):
-    show = 'import jax; print(jax.__version__)'
-    done = subprocess.run(
-      [python, '-c', show], check=True, capture_output=True, text=True
-    )
-    version = done.stdout.strip()
-    compilers = {
-      'tpu': [f'jax[tpu]=={version}'],
-      # Without the libraries that a GPU would run.
-      'cuda': [f'jax-cuda13-{part}=={version}' for part in ('plugin', 'pjrt')],
-    }
-    subprocess.run([*pip, *compilers[environment]], check=True)
   ready.write_text(wanted)
   return python
 
@@ -160,10 +155,8 @@ def _passed(tree: str) -> set[str]:
 
 
 def _run(row: Row, tree: str) -> bool:
-  start, log = (
-    time.time(),
-    _FOLDER / f'{re.sub("[^a-z0-9_]+", "-", row.name)}.log',
-  )
+  start = time.time()
+  log = _FOLDER / f'{re.sub("[^a-z0-9_]+", "-", row.name)}.log'
   code = None
   try:
     python = python_of(row.environment)
