@@ -31,7 +31,7 @@ setuptools.setup(
     'opencv-python-headless>=5.0',
     'optax>=0.2.8,<0.3',
     'orbax-checkpoint>=0.12.8,<0.13',
-    'pillow>=12',
+    'pillow>=12.1.1',
     'rich>=15',
     'safetensors>=0.8',
     'scipy>=1.17',

@@ -20,6 +20,8 @@ import subprocess
 import sys
 import time
 
+from packaging.version import Version
+
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 _FOLDER = _ROOT / '.cache/check'
 _ROWS = _FOLDER / 'rows.jsonl'
@@ -99,7 +101,7 @@ def python_of(environment: str) -> pathlib.Path:
   arguments = ['-e', '.[dev]']
   if environment == 'oldest':
     lowest = folder / 'lowest.txt'
-    lowest.write_text('\n'.join(_lowest(wanted)))
+    lowest.write_text('\n'.join(_lowest(wanted, python)))
     arguments += ['--constraint', str(lowest)]
   elif environment == 'torch':
     arguments += ['torch==2.13.0']
@@ -122,11 +124,21 @@ def _interpreter(old: bool) -> str:
   raise SystemExit(f'No Python {" or ".join(names)} is here; install one.')
 
 
-def _lowest(setup: str) -> list[str]:
-  """The lowest version of each package that is installed with ours."""
+def _lowest(setup: str, python: pathlib.Path) -> list[str]:
+  """The lowest release, not below ours, of each package that ours needs."""
   required = setup.split('install_requires=[')[1].split('\n  ],')[0]
-  found = re.findall(r"'([A-Za-z_-]+)>=([\d.]+)", required)
-  return [f'{name}=={version}' for name, version in found]
+  pins = []
+  for name, bound in re.findall(r"'([A-Za-z_-]+)>=([\d.]+)", required):
+    done = subprocess.run(
+      [python, '-m', 'pip', 'index', 'versions', name],
+      capture_output=True,
+      text=True,
+      check=True,
+    )
+    listed = re.search('Available versions: (.*)', done.stdout)[1].split(', ')
+    allowed = [v for v in map(Version, listed) if v >= Version(bound)]
+    pins.append(f'{name}=={min(allowed)}')
+  return pins
 
 
 def _tree() -> str:
