@@ -16,7 +16,14 @@ from flax import linen as nn
 from mtnet_jax.layers.classifier import Classifier
 from mtnet_jax.layers.srtg import SqueezeAndRecursion
 from mtnet_jax.models.network import Network, check_clips
-from mtnet_jax.ops.activation import relu, scale_and_activate, swish
+from mtnet_jax.ops import forms
+from mtnet_jax.ops.activation import (
+  add_and_rectify,
+  relu,
+  scale_and_activate,
+  swish,
+)
+from mtnet_jax.ops.fork import fork
 from mtnet_jax.ops.mean import mean
 from mtnet_jax.ops.recurrence import find_cell
 from mtnet_jax.typing import Array, Float
@@ -134,12 +141,15 @@ class MTNet(Network):
     classifier = Classifier(
       self.head_features[1], self.num_classes, name='classifier'
     )
-    x = self._stem(clips, conv, norm)
+    inner = [widths[0] for widths in self.stages]
+    with forms.side_by_side(inner[0], len(clips)):
+      x = self._stem(clips, conv, norm)
     x, endpoints = self.run_stages(
       x,
       self._make_stages(parts),
       classifier,
       train,
+      inner,
       keep_calls=True,
       period=2 if self.squeeze_excitation else 1,
     )
@@ -238,7 +248,8 @@ class MTBlock(nn.Module):
     """Returns the block's output, and the share of open gates or None."""
     strides = (1, self.stride, self.stride)
     excite = self.squeeze_excitation
-    y = self.mtconv(self.inner, (1, 1, 1), name='expand')(x)
+    x, y = fork(x)
+    y = self.mtconv(self.inner, (1, 1, 1), name='expand')(y)
     y = self.mtconv(
       self.inner,
       (self.kernel_frames, 3, 3),
@@ -259,7 +270,7 @@ class MTBlock(nn.Module):
       x = self.conv(self.outer, (1, 1, 1), strides, name='shortcut')(x)
       if widens or self.norm_all_shortcuts:
         x = self.norm(name='shortcut_norm')(x)
-    return relu(x + y), share
+    return add_and_rectify(x, y), share
 
 
 class SqueezeExcitation(nn.Module):
@@ -279,7 +290,8 @@ class SqueezeExcitation(nn.Module):
   ) -> Float[Array, 'n t h w c']:
     """Returns x scaled and activated, in its dtype; the gate is float32."""
     c = x.shape[-1]
-    pooled = mean(x, 1)  # n c
+    x, y = fork(x)
+    pooled = mean(y, 1)  # n c
     hidden = nn.Dense(round_width(c * self.ratio), name='reduce')(pooled)
     gate = nn.sigmoid(nn.Dense(c, name='expand')(relu(hidden)))
     gate = gate[:, None, None, None, :]

@@ -25,6 +25,7 @@ from mtnet_jax.layers.conv import Conv3D
 from mtnet_jax.layers.mtconv import MTConv, branch_features
 from mtnet_jax.layers.norm import BatchNorm
 from mtnet_jax.models import repetition
+from mtnet_jax.ops import forms
 from mtnet_jax.ops.pooling import split_pooling
 from mtnet_jax.typing import Array, Float
 
@@ -140,6 +141,7 @@ class Network(nn.Module):
     stages: Sequence[Sequence[nn.Module]],
     classifier: Classifier,
     train: bool,
+    widths: Sequence[int],
     **repetition_options,
   ) -> tuple[Float[Array, 'n t2 h2 w2 c2'], dict[str, Any]]:
     """Applies stage after stage, each with its Class Regularisation.
@@ -150,6 +152,7 @@ class Network(nn.Module):
       classifier: the classifier that Class Regularisation asks.
       train: whether blocks that are alike share a function. In evaluation each
         block is one of its own, which others may look into.
+      widths: channels of the widest convolution of each stage.
       **repetition_options: `keep_calls` and `period` of `repetition.run`.
 
     Returns:
@@ -159,9 +162,10 @@ class Network(nn.Module):
     shared = train and not self.is_initializing()
     endpoints, early, gate_open = {'stem': x}, {}, {}
     for i, blocks in enumerate(stages, start=1):
-      x, shares = repetition.run(
-        blocks, x, shared, self.rematerialize, **repetition_options
-      )
+      with forms.side_by_side(widths[i - 1], len(x)):
+        x, shares = repetition.run(
+          blocks, x, shared, self.rematerialize, **repetition_options
+        )
       gate_open |= shares
       if self.class_regularization:
         regularization = ClassRegularization(

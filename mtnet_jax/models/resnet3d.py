@@ -19,7 +19,7 @@ from mtnet_jax.layers.classifier import Classifier
 from mtnet_jax.layers.srtg import SqueezeAndRecursion
 from mtnet_jax.models.network import Network, check_clips, check_range
 from mtnet_jax.ops import precision
-from mtnet_jax.ops.activation import relu
+from mtnet_jax.ops.activation import add_and_rectify, relu
 from mtnet_jax.ops.max_pool import max_pool
 from mtnet_jax.ops.recurrence import find_cell
 from mtnet_jax.typing import Array, Float
@@ -152,7 +152,7 @@ class ResNet3D(Network):
     if self.stem_pool:
       x = max_pool(x, 3, 2)
     x, endpoints = self.run_stages(
-      x, self._make_stages(units), classifier, train
+      x, self._make_stages(units), classifier, train, self.stage_features
     )
     features = jnp.mean(precision.widen(x), axis=(1, 2, 3))  # n c
     endpoints |= {'last': x, 'features': features}
@@ -309,7 +309,7 @@ class ResidualBlock(nn.Module):
       y = fuse(after, convolution(name=f'conv_{i}')(y))
     if x.shape != y.shape:
       x = self.shortcut(name='shortcut')(x)
-    y = fuse('final', relu(y + fuse('res', x)))
+    y = fuse('final', add_and_rectify(y, fuse('res', x)))
     return y, shares[0] if shares else None
 
 

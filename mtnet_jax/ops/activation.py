@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtnet_jax.ops import forms, native, precision
+from mtnet_jax.ops import forms, lanes, native, precision
 from mtnet_jax.ops.forms import Form, Operation
 from mtnet_jax.typing import Array, Float
 
@@ -33,6 +33,39 @@ def _relu_backward(y, dy):
 
 
 _relu = Operation(jax.nn.relu, xla=Form(_relu_forward, _relu_backward))
+
+
+def add_and_rectify(
+  x: Float[Array, 'n t h w c'], y: Float[Array, 'n t h w c']
+) -> Float[Array, 'n t h w c']:
+  """Returns `relu(x + y)`, the end of a residual block."""
+  return _add(x, y)
+
+
+def _add_forward(x, y):
+  return _relu_forward(x + y)
+
+
+def _add_backward(z, dz):
+  return _relu_backward(z, dz) * 2
+
+
+def _add_forward_side_by_side(x, y, clips):
+  z, _ = _add_forward(lanes.fold(x, clips), lanes.fold(y, clips))
+  z = lanes.unfold(z, clips)
+  return z, z
+
+
+def _add_backward_side_by_side(z, dz, clips):
+  d, _ = _add_backward(lanes.fold(z, clips), lanes.fold(dz, clips))
+  return (lanes.unfold(d, clips),) * 2
+
+
+_add = Operation(
+  lambda x, y: jax.nn.relu(x + y),
+  xla=Form(_add_forward, _add_backward),
+  tpu=Form(_add_forward_side_by_side, _add_backward_side_by_side),
+)
 
 
 def swish(x: Float[Array, '*d']) -> Float[Array, '*d']:
@@ -108,10 +141,30 @@ def _kernel_backward(kept, dy, activation, dtype):
   return dy * gain, d_gain.reshape(gain.shape), d_offset
 
 
+def _scale_side_by_side(x, gain, offset, activation, dtype, clips):
+  if x.ndim != 5 or gain.ndim != 5:
+    return _define_scale(x, gain, offset, activation, dtype)
+
+  def of_channels(a):
+    if a is None or a.shape[0] == x.shape[0]:
+      return a if a is None else lanes.fold(a, clips)
+    return lanes.repeat(a, clips)
+
+  y = _define_scale(
+    lanes.fold(x, clips),
+    of_channels(gain),
+    of_channels(offset),
+    activation,
+    dtype,
+  )
+  return lanes.unfold(y, clips)
+
+
 _keeping_arguments = forms.by_autodiff(_define_scale)
 _scale = Operation(
   _define_scale,
   _kernel_takes,
   xla=_keeping_arguments,
   cpu_kernel=Form(_keeping_arguments.forward, _kernel_backward),
+  tpu=_scale_side_by_side,
 )

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtnet_jax.ops import native, precision
+from mtnet_jax.ops import lanes, native, precision
 from mtnet_jax.ops.activation import KERNEL_CODES
 from mtnet_jax.ops.forms import Form, Operation
 from mtnet_jax.typing import Array, Float
@@ -63,23 +63,43 @@ def _positions(x):
 
 def _spread(a, x):
   """`(g, c)` or `(c,)` in a shape that broadcasts with x's."""
+  a = lanes.repeat(a, x.shape[-1] // a.shape[-1])
   return a.reshape(*a.shape[:-1], *[1] * (x.ndim - a.ndim), a.shape[-1])
+
+
+def _fold(x, clips):
+  """Clips of a group side by side; see `lanes`."""
+  if clips == 1:
+    return x
+  folded = lanes.fold(x.reshape(-1, *x.shape[2:]), clips)
+  return folded.reshape(len(x), -1, *folded.shape[1:])
+
+
+def _unfold(x, clips, shape):
+  if clips == 1:
+    return x
+  return lanes.unfold(x.reshape(-1, *x.shape[2:]), clips).reshape(shape)
 
 
 # The forms differ in their sums: of the statistics, and of the gradients.
 
 
 def _with_sums(statistics, gradients):
-  def forward(x, scale, bias, epsilon, activation, dtype):
+  def forward(x, scale, bias, epsilon, activation, dtype, clips=1):
+    clips = clips if x.ndim == 6 else 1
+    shape, kept, x = x.shape, x, _fold(x, clips)
     mean, variance, gain, offset = statistics(x, scale, bias, epsilon)
     y = precision.widen(x) * _spread(gain, x) + _spread(offset, x)
     y = y.astype(dtype)
-    y = activation(y) if activation else y
-    return (y, mean, variance), (x, scale, mean, variance, gain, offset)
+    y = _unfold(activation(y) if activation else y, clips, shape)
+    return (y, mean, variance), (kept, scale, mean, variance, gain, offset)
 
-  def backward(kept, d_results, epsilon, activation, dtype):
-    x, *_, gain, offset = kept
-    d = dy = d_results[0]
+  def backward(kept, d_results, epsilon, activation, dtype, clips=1):
+    x, *others, gain, offset = kept
+    clips = clips if x.ndim == 6 else 1
+    shape, x = x.shape, _fold(x, clips)
+    kept = x, *others, gain, offset
+    d = dy = _fold(d_results[0], clips)
     if activation:
       y = precision.widen(x) * _spread(gain, x) + _spread(offset, x)
       (d,) = jax.vjp(activation, y.astype(dtype))[1](dy)
@@ -87,7 +107,7 @@ def _with_sums(statistics, gradients):
     slope, shift, d_scale, d_bias = gradients(kept, dy, d, epsilon, activation)
     dx = _spread(gain, x) * d
     dx += _spread(slope, x) * precision.widen(x) + _spread(shift, x)
-    return dx.astype(x.dtype), d_scale, d_bias
+    return _unfold(dx.astype(x.dtype), clips, shape), d_scale, d_bias
 
   return Form(forward, backward)
 
@@ -95,9 +115,11 @@ def _with_sums(statistics, gradients):
 def _statistics(x, scale, bias, epsilon):
   """Mean and variance, and the gain and offset with which x is normalized."""
   wide, axes = precision.widen(x), _positions(x)
-  mean = jnp.mean(wide, axes)
+  clips = x.shape[-1] // scale.size
+  mean = lanes.add_up(jnp.mean(wide, axes), clips) / clips
+  second = lanes.add_up(jnp.mean(wide * wide, axes), clips) / clips
   # E[x²] - E[x]² may come out just below zero for a constant channel.
-  variance = jnp.maximum(jnp.mean(wide * wide, axes) - mean * mean, 0)
+  variance = jnp.maximum(second - mean * mean, 0)
   gain = jax.lax.rsqrt(variance + epsilon) * scale.reshape(1, -1)
   return mean, variance, gain, bias.reshape(1, -1) - mean * gain
 
@@ -113,8 +135,10 @@ def _gradients(kept, dy, d, epsilon, activation):
   axes, rows = _positions(x), x.size // gain.size
   inverse = jax.lax.rsqrt(variance + epsilon)
   centered = precision.widen(x) - _spread(mean, x)
-  product = jnp.sum(d * centered, axes) * inverse  # by group, of scale
-  total = jnp.sum(d, axes)
+  clips = x.shape[-1] // scale.size
+  product = lanes.add_up(jnp.sum(d * centered, axes), clips)
+  product *= inverse  # by group, of scale
+  total = lanes.add_up(jnp.sum(d, axes), clips)
   # A constant channel does not change with x, whatever rounding says.
   slope = jnp.where(variance > 0, -gain * product * inverse / rows, 0)
   shift = -gain * total / rows - slope * mean
@@ -160,5 +184,6 @@ _normalize = Operation(
   _define,
   _kernel_takes,
   xla=_with_sums(_statistics, _gradients),
+  tpu=_with_sums(_statistics, _gradients),
   cpu_kernel=_with_sums(_kernel_statistics, _kernel_gradients),
 )

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mtnet_jax.ops import lanes
 from mtnet_jax.ops.forms import Operation
 from mtnet_jax.typing import Array, Float
 
@@ -105,6 +106,19 @@ def convolve_by_frames(
 def _multiply_points(x, kernel, strides):
   st, sh, sw = strides
   return _matmul(x[:, ::st, ::sh, ::sw], kernel[0, 0, 0])
+
+
+def _multiply_side_by_side(x, kernel, strides, clips):
+  st, sh, sw = strides
+  x = lanes.fold(x, clips)[:, ::st, ::sh, ::sw]
+  kernel = lanes.block_diagonal(kernel[0, 0, 0], clips)
+  # Without a reshape, for which the compiler would change the layout.
+  return lanes.unfold(jnp.einsum('nthwc,cf->nthwf', x, kernel), clips)
+
+
+def _convolve_side_by_side(x, kernel, strides, clips):
+  kernel = lanes.block_diagonal(kernel, clips)
+  return lanes.unfold(convolve(lanes.fold(x, clips), kernel, strides), clips)
 
 
 def _convolve_frames(x, kernel, strides):
@@ -239,8 +253,16 @@ def _matmul(x, kernel):
   return y.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-_convolve = Operation(convolve, cpu=_convolve_frames, onnx=convolve_by_frames)
+_convolve = Operation(
+  convolve,
+  cpu=_convolve_frames,
+  onnx=convolve_by_frames,
+  tpu=_convolve_side_by_side,
+)
 # One matrix product everywhere.
 _convolve_points = Operation(
-  convolve, xla=_multiply_points, onnx=convolve_by_frames
+  convolve,
+  xla=_multiply_points,
+  onnx=convolve_by_frames,
+  tpu=_multiply_side_by_side,
 )

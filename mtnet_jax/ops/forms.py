@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
-from mtnet_jax.ops import native
+from mtnet_jax.ops import lanes, native
 
 # What is tried in turn, before the definition.
 _FALLBACKS: Mapping[str, tuple[str, ...]] = {
@@ -61,11 +61,19 @@ class Form(NamedTuple):
 
 
 class _Choice(NamedTuple):
-  """What is in force: a name, and the devices of programs where known."""
+  """What is in force.
+
+  Attributes:
+    name: of a form, or 'auto'.
+    platform: of programs, where known.
+    devices: their number, 0 where unknown.
+    clips: those that lie side by side on a TPU.
+  """
 
   name: str
   platform: str | None = None
   devices: int = 0
+  clips: int = 1
 
 
 # A part of the key under which JAX remembers what it has traced.
@@ -111,13 +119,29 @@ def uses_kernels(mesh: jax.sharding.Mesh | None) -> bool:
 
 def traces_for_one_cpu() -> bool:
   """Whether what is traced here will run on a single CPU device."""
-  return _choice.value[1:] == ('cpu', 1)
+  return _choice.value[1:3] == ('cpu', 1)
 
 
 def traces_for_tpu() -> bool:
   """Whether what is traced here is known to be for TPUs."""
-  name, platform, _ = _choice.value
+  name, platform, *_ = _choice.value
   return name == 'tpu' or (name, platform) == ('auto', 'tpu')
+
+
+@contextlib.contextmanager
+def side_by_side(channels: int, clips: int) -> Iterator[None]:
+  """Has forms for TPUs lay clips side by side where that fills its lanes.
+
+  Args:
+    channels: of the widest array of what is traced inside.
+    clips: of the batch, on all devices.
+  """
+  choice = _choice.value
+  count = 1
+  if traces_for_tpu():
+    count = lanes.fitting(channels, clips // max(choice.devices, 1))
+  with _choice(choice._replace(clips=count)):
+    yield
 
 
 class Operation:
@@ -138,7 +162,8 @@ class Operation:
       definition: the operation; differentiated by JAX.
       kernel_takes: function of the arguments that says whether the kernel in
         C++ can take them, their dtypes apart.
-      **forms: forms by name; functions are differentiated by JAX.
+      **forms: forms by name; functions are differentiated by JAX. That named
+        `tpu` takes a keyword `clips`, how many lie side by side.
     """
     assert forms.keys() <= _FALLBACKS.keys(), forms.keys()
     self._kernel_takes = kernel_takes
@@ -191,13 +216,14 @@ class Operation:
     if len(set(names.values())) == 1:
       names = {'default': names['default']}
       form = self._forms[names['default']]
-      if not isinstance(form, Form):
+      if not isinstance(form, Form) and form is not self._forms.get('tpu'):
         return form(*args, **static)
-    pairs = {platform: self._pairs[name] for platform, name in names.items()}
+    more = {'tpu': {'clips': _choice.value.clips}}
+    statics = {p: static | more.get(name, {}) for p, name in names.items()}
 
     def passes(which):
-      functions = {platform: pair[which] for platform, pair in pairs.items()}
-      return functools.partial(place, functions, static)
+      functions = {p: self._pairs[name][which] for p, name in names.items()}
+      return functools.partial(place, functions, statics)
 
     forward, backward = passes(0), passes(1)
     function = jax.custom_vjp(lambda *args: forward(*args)[0])
@@ -221,9 +247,9 @@ def by_autodiff(function: Callable[..., Any]) -> Form:
   return Form(forward, backward)
 
 
-def _here(functions, static, *args):
+def _here(functions, statics, *args):
   """The one function of a pass, in line."""
-  return functions['default'](*args, **static)
+  return functions['default'](*args, **statics['default'])
 
 
 # One equation of a program stands for a pass of an operation. What is in it is
@@ -265,11 +291,11 @@ class _Pass:
     return dataclasses.replace(self, axes=(*self.axes, axes))
 
 
-def _where_it_is_lowered(functions, static, *args):
+def _where_it_is_lowered(functions, statics, *args):
   """The function that a pass has for the platform of the program."""
   leaves, tree = jax.tree.flatten(args)
   passes = {
-    platform: _Pass(function, tuple(static.items()), tree)
+    platform: _Pass(function, tuple(statics[platform].items()), tree)
     for platform, function in functions.items()
   }
   primitive = _same if passes.keys() == {'default'} else _by_platform

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtnet_jax.ops import native, precision
+from mtnet_jax.ops import lanes, native, precision
 from mtnet_jax.ops.calls import keep_call
 from mtnet_jax.ops.conv import Triple, convolve, convolve_by_frames
 from mtnet_jax.ops.forms import Form, Operation
@@ -228,10 +228,16 @@ def _strided(x, start, shape, strides):
   return jax.lax.slice(x, (0, *start, 0), (n, *limit, c), (1, *strides, 1))
 
 
+def _side_by_side(x, kernel, strides, clips):
+  x, kernel = lanes.fold(x, clips), lanes.repeat(kernel, clips)
+  return lanes.unfold(convolve(x, kernel, strides), clips)
+
+
 _convolve = Operation(
   convolve,
   _kernel_takes,
   cpu=Form(_shifts_forward, _shifts_backward),
   cpu_kernel=Form(_kernel_forward, _kernel_backward),
   onnx=convolve_by_frames,
+  tpu=_side_by_side,
 )

@@ -10,6 +10,7 @@ from mtnet_jax.ops import (
   activation,
   batch_norm,
   conv,
+  fork,
   frame_selection,
   max_pool,
   mean,
@@ -95,7 +96,7 @@ def norm(function):
     Case(
       run,
       (
-        2 + random_clips(2, 3, 4, 5, c),
+        2 + random_clips(2, 2, 3, 2, 5, c),
         random_clips(c, seed=1),
         random_clips(c, seed=2),
       ),
@@ -191,6 +192,12 @@ OPERATIONS = {
   'scale_relu': [*scale(1, activation.relu), *scale(2, activation.relu)],
   'scale_swish': scale(1, activation.swish),
   'relu': plain(activation.relu, random_clips(3, 5, seed=3)),
+  'add_and_rectify': plain(
+    activation.add_and_rectify,
+    random_clips(2, 3, 2, 4, 5),
+    random_clips(2, 3, 2, 4, 5, seed=1),
+  ),
+  'fork': plain(fork.fork, random_clips(2, 3, 2, 4, 5)),
   'gru': [
     c for h in (1, 5, 16, 23) for n in (1, 3, 9) for c in recur('gru', h, n)
   ],

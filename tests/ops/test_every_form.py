@@ -14,6 +14,7 @@ import pytest
 
 from mtnet_jax.ops import (
   batch_norm,
+  forms,
   frame_selection,
   native,
   soft_pool,
@@ -50,10 +51,12 @@ def values_and_gradients(case, *arrays):
 
 
 def run(cases, arrays):
-  return [
-    values_and_gradients(case, *own)
-    for case, own in zip(cases, arrays, strict=True)
-  ]
+  results = []
+  for case, own in zip(cases, arrays, strict=True):
+    # On a TPU two clips lie side by side, as if of many.
+    with forms.side_by_side(1, 99 * len(own[0])):
+      results.append(values_and_gradients(case, *own))
+  return results
 
 
 def cast(cases, dtype):
@@ -105,6 +108,11 @@ OF_FORM = {
   'cpu': [*CONVOLUTIONS, 'up_sample', 'gather_frames'],
   'onnx': ['separated_strided', 'dense', 'max_pool'],
   'cpu_kernel': list(KERNELS),
+  'tpu': [
+    *CONVOLUTIONS,
+    *(n for n in OPERATIONS if n.startswith(('mean', 'norm', 'scale'))),
+    *('add_and_rectify', 'fork'),
+  ],
 }
 ROWS = [(name, form) for form, names in OF_FORM.items() for name in names]
 
@@ -130,6 +138,8 @@ def test_single_precision(name, form, called_kernels):
     ('norm_relu', 'xla'),
     ('norm_relu', 'cpu_kernel'),
     ('scale_relu', 'xla'),
+    ('separated_strided', 'tpu'),
+    ('norm_relu', 'tpu'),
   ],
 )
 def test_half_precision(name, form, called_kernels):

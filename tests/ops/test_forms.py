@@ -34,6 +34,12 @@ def times(factor):
   )
 
 
+side_by_side = Form(
+  lambda x, *, power, clips: (11 * x**power, x),
+  lambda x, dy, *, power, clips: (11 * dy,),
+)
+
+
 def define(x, *, power):
   return x**power
 
@@ -105,7 +111,7 @@ def test_others_take_what_is_for_all(platform, kernels, one_cpu):
 )
 def test_a_platform_takes_its_own(platform, factor):
   own = Operation(
-    define, xla=times(2), cpu=times(3), tpu=times(11), gpu=times(13)
+    define, xla=times(2), cpu=times(3), tpu=side_by_side, gpu=times(13)
   )
   lowered = both(own).trace(2.0).lower(lowering_platforms=(platform,))
   found = constants(lowered.as_text())
