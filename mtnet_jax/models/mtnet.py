@@ -142,7 +142,7 @@ class MTNet(Network):
       self.head_features[1], self.num_classes, name='classifier'
     )
     inner = [widths[0] for widths in self.stages]
-    with forms.side_by_side(inner[0], len(clips)):
+    with forms.side_by_side(inner[0], clips.shape[0]):
       x = self._stem(clips, conv, norm)
     x, endpoints = self.run_stages(
       x,

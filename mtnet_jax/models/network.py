@@ -162,7 +162,7 @@ class Network(nn.Module):
     shared = train and not self.is_initializing()
     endpoints, early, gate_open = {'stem': x}, {}, {}
     for i, blocks in enumerate(stages, start=1):
-      with forms.side_by_side(widths[i - 1], len(x)):
+      with forms.side_by_side(widths[i - 1], x.shape[0]):
         x, shares = repetition.run(
           blocks, x, shared, self.rematerialize, **repetition_options
         )

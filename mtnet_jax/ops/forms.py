@@ -134,11 +134,12 @@ def side_by_side(channels: int, clips: int) -> Iterator[None]:
 
   Args:
     channels: of the widest array of what is traced inside.
-    clips: of the batch, on all devices.
+    clips: of the batch, on all devices; a symbol where a program is for any
+      number of them, which then lie one by one.
   """
   choice = _choice.value
   count = 1
-  if traces_for_tpu():
+  if traces_for_tpu() and isinstance(clips, int):
     count = lanes.fitting(channels, clips // max(choice.devices, 1))
   with _choice(choice._replace(clips=count)):
     yield
