@@ -141,7 +141,8 @@ class _Loop:
             self._save(state, scores)
         if stopping or last:
           self._watchdog.heartbeat('saving', step)
-          self._checkpoints.wait()
+          with self._warning_if_unsaved():
+            self._checkpoints.wait()
         if stopping:
           logging.warning('Stopped by SIGTERM at step %s; run again.', step)
           sys.exit(RESUME)
