@@ -20,12 +20,10 @@ def dense_step(weights, inputs, block=0, shortcut=None):
   weights = np.array(weights, float)
   if shortcut is not None:
     shortcut = inflate(np.array(shortcut, float), len(shortcut))
-  path = 'shortcut' if shortcut is not None else None
+  path = None if shortcut is None else 'shortcut'
   kernels = {'local': inflate(weights, len(weights))}
-  outputs = np.zeros(weights.shape[1])
-  return Step(
-    Layer('layer', block, path), kernels, np.array(inputs), outputs, shortcut
-  )
+  layer, outputs = Layer('layer', block, path), np.zeros(weights.shape[1])
+  return Step(layer, kernels, np.array(inputs), outputs, shortcut)
 
 
 # Channel 0 reads channel 1, channel 1 reads channel 2 and half of channel 0.

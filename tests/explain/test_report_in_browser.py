@@ -63,8 +63,7 @@ def open_report(browser, tmp_path):
       tmp_path,
       {'Overlay, PNG': 'overlay.png', 'Overlay, stage1, MP4': 'overlay.mp4'},
     )
-    context = browser.new_context(**options)
-    contexts.append(context)
+    contexts.append(context := browser.new_context(**options))
     context.set_default_timeout(10_000)
     page = context.new_page()
     page.on('request', requested)
