@@ -152,7 +152,7 @@ class ResNet3D(Network):
     if self.stem_pool:
       x = max_pool(x, 3, 2)
     x, endpoints = self.run_stages(
-      x, self._make_stages(units), classifier, train, self.stage_features
+      x, self._make_stages(units), classifier, train
     )
     features = jnp.mean(precision.widen(x), axis=(1, 2, 3))  # n c
     endpoints |= {'last': x, 'features': features}

@@ -67,6 +67,11 @@ def _spread(a, x):
   return a.reshape(*a.shape[:-1], *[1] * (x.ndim - a.ndim), a.shape[-1])
 
 
+def _within_groups(x, clips):
+  """How many clips lie side by side: those of two groups never do."""
+  return clips if x.ndim == 6 and x.shape[1] % clips == 0 else 1
+
+
 def _fold(x, clips):
   """Clips of a group side by side; see `lanes`."""
   if clips == 1:
@@ -86,7 +91,7 @@ def _unfold(x, clips, shape):
 
 def _with_sums(statistics, gradients):
   def forward(x, scale, bias, epsilon, activation, dtype, clips=1):
-    clips = clips if x.ndim == 6 else 1
+    clips = _within_groups(x, clips)
     shape, kept, x = x.shape, x, _fold(x, clips)
     mean, variance, gain, offset = statistics(x, scale, bias, epsilon)
     y = precision.widen(x) * _spread(gain, x) + _spread(offset, x)
@@ -96,7 +101,7 @@ def _with_sums(statistics, gradients):
 
   def backward(kept, d_results, epsilon, activation, dtype, clips=1):
     x, *others, gain, offset = kept
-    clips = clips if x.ndim == 6 else 1
+    clips = _within_groups(x, clips)
     shape, x = x.shape, _fold(x, clips)
     kept = x, *others, gain, offset
     d = dy = _fold(d_results[0], clips)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from mtnet_jax.typing import Array, Float
 
-_LANES = 128
+LANES = 128
 # Fewer clips would leave rows of tiles empty instead.
 _MIN_CLIPS = 8
 
@@ -23,7 +23,7 @@ def fitting(channels: int, clips: int) -> int:
     channels: of the widest array of a stage.
     clips: on each device.
   """
-  narrow = 2 * channels <= _LANES
+  narrow = 2 * channels <= LANES
   return 2 if narrow and clips % 2 == 0 and clips >= 2 * _MIN_CLIPS else 1
 
 

@@ -10,6 +10,7 @@ import pytest
 from mtnet_jax import models
 from mtnet_jax.layers import norm
 from mtnet_jax.models import repetition
+from mtnet_jax.ops import forms, lanes
 from tests import arrays
 
 # Two shared kinds of blocks in a stage, and what does not fill a period.
@@ -71,9 +72,7 @@ def test_shared_blocks_compute_what_each_block_computes(
   expected = _differentiate(model, variables, clips)
   assert jax.tree.structure(found) == jax.tree.structure(expected)
   for path, ref in jax.tree.leaves_with_path(expected):
-    got = found
-    for key in path:
-      got = got[getattr(key, 'idx', getattr(key, 'key', None))]
+    got = _leaf(found, path)
     scale = max(1.0, float(np.abs(ref).max()))
     np.testing.assert_allclose(
       got, ref, rtol=0, atol=1e-4 * scale, err_msg=jax.tree_util.keystr(path)
@@ -82,6 +81,36 @@ def test_shared_blocks_compute_what_each_block_computes(
     # Of a single frame, recurrent kernels meet a zero state alone.
     where = jax.tree_util.keystr(path)
     assert np.abs(gradient).max() > 0 or 'kernel_h' in where, where
+
+
+@pytest.mark.parametrize('rematerialize', [False, True])
+def test_on_a_tpu_blocks_are_a_loop_of_clips_side_by_side(
+  rematerialize, monkeypatch
+):
+  """Of five blocks that are alike by twos: two rounds and one block more."""
+  small = _SMALL['x3d_s'] | {'blocks': (1, 6)}
+  model = models.build('x3d_s', 5, dropout=0.0).copy(**small)
+  clips = arrays.random_clips(2, 2, 16, 16, 3)
+  variables = arrays.random_variables(model, clips)
+  expected = _differentiate(model, variables, clips)
+  monkeypatch.setattr(lanes, '_MIN_CLIPS', 1)
+  model = model.copy(rematerialize=rematerialize)
+  with forms.use('tpu'):
+    traced = jax.make_jaxpr(lambda v: _differentiate(model, v, clips))
+    assert ' scan[' in str(traced(variables))
+    found = _differentiate(model, variables, clips)
+  assert jax.tree.structure(found) == jax.tree.structure(expected)
+  for path, ref in jax.tree.leaves_with_path(expected):
+    got = _leaf(found, path)
+    scale = max(1.0, float(np.abs(ref).max()))
+    where = jax.tree_util.keystr(path)
+    np.testing.assert_allclose(got, ref, 0, 1e-4 * scale, err_msg=where)
+
+
+def _leaf(tree, path):
+  for key in path:
+    tree = tree[getattr(key, 'idx', getattr(key, 'key', None))]
+  return tree
 
 
 def _alone(run, blocks, x, shared, rematerialize, **kw):

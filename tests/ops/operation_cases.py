@@ -106,6 +106,19 @@ def norm(function):
   ]
 
 
+def norm_of_odd_groups(function):
+  """Three clips a group: two side by side would be of two groups."""
+
+  def run(x, scale, bias):
+    return batch_norm.normalize(x, scale, bias, 1e-3, function, x.dtype)
+
+  arrays = (
+    random_clips(2, 3, 2, 2, 3, 5),
+    *(random_clips(5, seed=i) for i in (1, 2)),
+  )
+  return [Case(run, arrays)]
+
+
 def recur(cell, h, n, reset_after=False):
   row = recurrence.find_cell(cell, reset_after)
   width = sum(row.gates) * h
@@ -185,7 +198,7 @@ OPERATIONS = {
     for c in CHANNELS
     for first in (1, 2)
   ],
-  'norm': norm(None),
+  'norm': norm(None) + norm_of_odd_groups(None),
   'norm_relu': norm(activation.relu),
   'norm_swish': norm(activation.swish),
   'scale': [*scale(1, None), *scale(2, None)],
