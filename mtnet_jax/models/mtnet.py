@@ -144,7 +144,7 @@ class MTNet(Network):
     # MTConv's branches would be split from each other clip by clip.
     plain = self.local_ratio == 1
     inner = [width if plain else lanes.LANES for width, _ in self.stages]
-    with forms.side_by_side(inner[0], clips.shape[0]):
+    with forms.columns_side_by_side(self.stem_features, clips.shape[3], 2):
       x = self._stem(clips, conv, norm)
     x, endpoints = self.run_stages(
       x,

@@ -4,10 +4,13 @@ The blocks of a stage after its first differ in their variables alone. One
 function stands for all of them, so that JAX traces and differentiates it once.
 
 On a TPU it is the body of a loop over their variables: compiling takes a time
-that grows with the program. For a CPU it may be a function of the program: the
-compiler then optimizes it once, and computes it again in the backward pass
-where that is asked for. In line it would find the same values in the forward
-pass, and keep those instead.
+that grows with the program. What the backward pass needs of a round then goes
+through arrays of all rounds, which costs as much as a pass of BN; so only what
+`forms.keep` names goes there, and the rest is computed again.
+
+For a CPU it may be a function of the program: the compiler then optimizes it
+once, and computes it again in the backward pass where that is asked for. In
+line it would find the same values in the forward pass, and keep those instead.
 """
 
 from collections.abc import Callable, Sequence
@@ -74,7 +77,7 @@ def _run_shared(blocks, x, rematerialize, keep_calls, period):
   groups = len(rest) // period
   if forms.traces_for_tpu() and groups > 1:
     looped, rest = rest[: groups * period], rest[groups * period :]
-    x, more = _in_a_loop(functions, looped, x)
+    x, more = _in_a_loop(functions, looped, x, rematerialize)
     shares |= more
   x, more = _in_turn(functions, rest, x, keep_calls)
   return x, shares | more
@@ -93,7 +96,7 @@ def _in_turn(functions, blocks, x, keep_calls):
   return x, shares
 
 
-def _in_a_loop(functions, blocks, x):
+def _in_a_loop(functions, blocks, x, rematerialize):
   """As `_in_turn`, of as many blocks as fill rounds of the functions."""
   period = len(functions)
   rounds = [
@@ -109,6 +112,8 @@ def _in_a_loop(functions, blocks, x):
       results.append((share, updated))
     return x, results
 
+  if not rematerialize:
+    body = jax.checkpoint(body, prevent_cse=False, policy=forms.keeps)
   x, results = jax.lax.scan(body, x, stacked)
   shares = {}
   for i, block in enumerate(blocks):

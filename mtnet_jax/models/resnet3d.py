@@ -18,7 +18,7 @@ from mtnet_jax.errors import UserError
 from mtnet_jax.layers.classifier import Classifier
 from mtnet_jax.layers.srtg import SqueezeAndRecursion
 from mtnet_jax.models.network import Network, check_clips, check_range
-from mtnet_jax.ops import precision
+from mtnet_jax.ops import forms, precision
 from mtnet_jax.ops.activation import add_and_rectify, relu
 from mtnet_jax.ops.max_pool import max_pool
 from mtnet_jax.ops.recurrence import find_cell
@@ -143,12 +143,12 @@ class ResNet3D(Network):
     classifier = Classifier(
       self.stage_features[-1], self.num_classes, name='classifier'
     )
-    x = units.stem(
-      self.stage_features[0],
-      (self.stem_frames, 7, 7),
-      strides=(1, 2, 2),
-      name='stem',
-    )(clips)
+    features = self.stage_features[0]
+    stem = units.stem(
+      features, (self.stem_frames, 7, 7), strides=(1, 2, 2), name='stem'
+    )
+    with forms.columns_side_by_side(features, clips.shape[3], 2):
+      x = stem(clips)
     if self.stem_pool:
       x = max_pool(x, 3, 2)
     x, endpoints = self.run_stages(

@@ -50,15 +50,15 @@ def _add_backward(z, dz):
   return _relu_backward(z, dz) * 2
 
 
-def _add_forward_side_by_side(x, y, clips):
-  z, _ = _add_forward(lanes.fold(x, clips), lanes.fold(y, clips))
-  z = lanes.unfold(z, clips)
+def _add_forward_side_by_side(x, y, beside):
+  z, _ = _add_forward(lanes.fold(x, beside), lanes.fold(y, beside))
+  z = lanes.unfold(z, beside, x.shape[-1])
   return z, z
 
 
-def _add_backward_side_by_side(z, dz, clips):
-  d, _ = _add_backward(lanes.fold(z, clips), lanes.fold(dz, clips))
-  return (lanes.unfold(d, clips),) * 2
+def _add_backward_side_by_side(z, dz, beside):
+  d, _ = _add_backward(lanes.fold(z, beside), lanes.fold(dz, beside))
+  return (lanes.unfold(d, beside, z.shape[-1]),) * 2
 
 
 _add = Operation(
@@ -141,23 +141,26 @@ def _kernel_backward(kept, dy, activation, dtype):
   return dy * gain, d_gain.reshape(gain.shape), d_offset
 
 
-def _scale_side_by_side(x, gain, offset, activation, dtype, clips):
+def _scale_side_by_side(x, gain, offset, activation, dtype, beside):
   if x.ndim != 5 or gain.ndim != 5:
     return _define_scale(x, gain, offset, activation, dtype)
+  folded = lanes.fold(x, beside)
 
   def of_channels(a):
-    if a is None or a.shape[0] == x.shape[0]:
-      return a if a is None else lanes.fold(a, clips)
-    return lanes.repeat(a, clips)
+    if a is None:
+      return None
+    if beside.clips > 1 and a.shape[0] == x.shape[0]:
+      return lanes.fold(a, beside)
+    return lanes.repeat(a, folded.shape[-1])
 
   y = _define_scale(
-    lanes.fold(x, clips),
+    folded,
     of_channels(gain),
     of_channels(offset),
     activation,
     dtype,
   )
-  return lanes.unfold(y, clips)
+  return lanes.unfold(y, beside, x.shape[-1])
 
 
 _keeping_arguments = forms.by_autodiff(_define_scale)

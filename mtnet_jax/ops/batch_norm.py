@@ -8,7 +8,7 @@ import numpy as np
 
 from mtnet_jax.ops import lanes, native, precision
 from mtnet_jax.ops.activation import KERNEL_CODES
-from mtnet_jax.ops.forms import Form, Operation
+from mtnet_jax.ops.forms import Form, Operation, keep
 from mtnet_jax.typing import Array, Float
 
 
@@ -63,48 +63,51 @@ def _positions(x):
 
 def _spread(a, x):
   """`(g, c)` or `(c,)` in a shape that broadcasts with x's."""
-  a = lanes.repeat(a, x.shape[-1] // a.shape[-1])
+  a = lanes.repeat(a, x.shape[-1])
   return a.reshape(*a.shape[:-1], *[1] * (x.ndim - a.ndim), a.shape[-1])
 
 
-def _within_groups(x, clips):
-  """How many clips lie side by side: those of two groups never do."""
-  return clips if x.ndim == 6 and x.shape[1] % clips == 0 else 1
+def _within_groups(x, beside):
+  """What lies side by side: clips of two groups never do."""
+  fits = x.ndim == 6 and x.shape[1] % beside.clips == 0
+  return beside if fits else lanes.APART
 
 
-def _fold(x, clips):
-  """Clips of a group side by side; see `lanes`."""
-  if clips == 1:
+def _fold(x, beside):
+  """What a group has side by side; see `lanes`."""
+  if beside == lanes.APART:
     return x
-  folded = lanes.fold(x.reshape(-1, *x.shape[2:]), clips)
+  folded = lanes.fold(x.reshape(-1, *x.shape[2:]), beside)
   return folded.reshape(len(x), -1, *folded.shape[1:])
 
 
-def _unfold(x, clips, shape):
-  if clips == 1:
+def _unfold(x, beside, shape):
+  if beside == lanes.APART:
     return x
-  return lanes.unfold(x.reshape(-1, *x.shape[2:]), clips).reshape(shape)
+  x = lanes.unfold(x.reshape(-1, *x.shape[2:]), beside, shape[-1])
+  return x.reshape(shape)
 
 
 # The forms differ in their sums: of the statistics, and of the gradients.
 
 
 def _with_sums(statistics, gradients):
-  def forward(x, scale, bias, epsilon, activation, dtype, clips=1):
-    clips = _within_groups(x, clips)
-    shape, kept, x = x.shape, x, _fold(x, clips)
-    mean, variance, gain, offset = statistics(x, scale, bias, epsilon)
+  def forward(x, scale, bias, epsilon, activation, dtype, beside=lanes.APART):
+    beside = _within_groups(x, beside)
+    shape, kept, x = x.shape, x, _fold(x, beside)
+    known = keep(statistics(x, scale, bias, epsilon))
+    mean, variance, gain, offset = known
     y = precision.widen(x) * _spread(gain, x) + _spread(offset, x)
     y = y.astype(dtype)
-    y = _unfold(activation(y) if activation else y, clips, shape)
-    return (y, mean, variance), (kept, scale, mean, variance, gain, offset)
+    y = _unfold(activation(y) if activation else y, beside, shape)
+    return (y, mean, variance), (kept, scale, *known)
 
-  def backward(kept, d_results, epsilon, activation, dtype, clips=1):
+  def backward(kept, d_results, epsilon, activation, dtype, beside=lanes.APART):
     x, *others, gain, offset = kept
-    clips = _within_groups(x, clips)
-    shape, x = x.shape, _fold(x, clips)
+    beside = _within_groups(x, beside)
+    shape, x = x.shape, _fold(x, beside)
     kept = x, *others, gain, offset
-    d = dy = _fold(d_results[0], clips)
+    d = dy = _fold(d_results[0], beside)
     if activation:
       y = precision.widen(x) * _spread(gain, x) + _spread(offset, x)
       (d,) = jax.vjp(activation, y.astype(dtype))[1](dy)
@@ -112,7 +115,7 @@ def _with_sums(statistics, gradients):
     slope, shift, d_scale, d_bias = gradients(kept, dy, d, epsilon, activation)
     dx = _spread(gain, x) * d
     dx += _spread(slope, x) * precision.widen(x) + _spread(shift, x)
-    return _unfold(dx.astype(x.dtype), clips, shape), d_scale, d_bias
+    return _unfold(dx.astype(x.dtype), beside, shape), d_scale, d_bias
 
   return Form(forward, backward)
 
@@ -120,9 +123,9 @@ def _with_sums(statistics, gradients):
 def _statistics(x, scale, bias, epsilon):
   """Mean and variance, and the gain and offset with which x is normalized."""
   wide, axes = precision.widen(x), _positions(x)
-  clips = x.shape[-1] // scale.size
-  mean = lanes.add_up(jnp.mean(wide, axes), clips) / clips
-  second = lanes.add_up(jnp.mean(wide * wide, axes), clips) / clips
+  count, c = x.shape[-1] // scale.size, scale.size
+  mean = lanes.add_up(jnp.mean(wide, axes), c) / count
+  second = lanes.add_up(jnp.mean(wide * wide, axes), c) / count
   # E[x²] - E[x]² may come out just below zero for a constant channel.
   variance = jnp.maximum(second - mean * mean, 0)
   gain = jax.lax.rsqrt(variance + epsilon) * scale.reshape(1, -1)
@@ -140,10 +143,9 @@ def _gradients(kept, dy, d, epsilon, activation):
   axes, rows = _positions(x), x.size // gain.size
   inverse = jax.lax.rsqrt(variance + epsilon)
   centered = precision.widen(x) - _spread(mean, x)
-  clips = x.shape[-1] // scale.size
-  product = lanes.add_up(jnp.sum(d * centered, axes), clips)
+  product = lanes.add_up(jnp.sum(d * centered, axes), scale.size)
   product *= inverse  # by group, of scale
-  total = lanes.add_up(jnp.sum(d, axes), clips)
+  total = lanes.add_up(jnp.sum(d, axes), scale.size)
   # A constant channel does not change with x, whatever rounding says.
   slope = jnp.where(variance > 0, -gain * product * inverse / rows, 0)
   shift = -gain * total / rows - slope * mean

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtnet_jax.ops import lanes
-from mtnet_jax.ops.forms import Operation
+from mtnet_jax.ops.forms import Operation, keep
 from mtnet_jax.typing import Array, Float
 
 Triple = tuple[int, int, int]
@@ -60,11 +60,19 @@ def convolve(
       channel-separated.
     strides: distance between windows in frames, rows, columns.
   """
+  return _convolve_3d(x, kernel, strides, _halves(kernel))
+
+
+def _halves(kernel):
+  return [(k // 2, k // 2) for k in kernel.shape[:3]]
+
+
+def _convolve_3d(x, kernel, strides, pads):
   return jax.lax.conv_general_dilated(
     x,
     kernel,
     strides,
-    [(k // 2, k // 2) for k in kernel.shape[:3]],
+    pads,
     dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
     feature_group_count=x.shape[-1] // kernel.shape[3],
   )
@@ -108,17 +116,29 @@ def _multiply_points(x, kernel, strides):
   return _matmul(x[:, ::st, ::sh, ::sw], kernel[0, 0, 0])
 
 
-def _multiply_side_by_side(x, kernel, strides, clips):
+def _multiply_side_by_side(x, kernel, strides, beside):
+  if beside.groups:
+    return _convolve_side_by_side(x, kernel, strides, beside)
   st, sh, sw = strides
-  x = lanes.fold(x, clips)[:, ::st, ::sh, ::sw]
-  kernel = lanes.block_diagonal(kernel[0, 0, 0], clips)
+  x = lanes.fold(x, beside)[:, ::st, ::sh, ::sw]
+  features = kernel.shape[-1]
+  kernel = lanes.block_diagonal(kernel[0, 0, 0], beside.clips)
   # Without a reshape, for which the compiler would change the layout.
-  return lanes.unfold(jnp.einsum('nthwc,cf->nthwf', x, kernel), clips)
+  y = jnp.einsum('nthwc,cf->nthwf', x, kernel)
+  return keep(lanes.unfold(y, beside, features))
 
 
-def _convolve_side_by_side(x, kernel, strides, clips):
-  kernel = lanes.block_diagonal(kernel, clips)
-  return lanes.unfold(convolve(lanes.fold(x, clips), kernel, strides), clips)
+def _convolve_side_by_side(x, kernel, strides, beside):
+  features, pads = kernel.shape[-1], _halves(kernel)
+  if beside.groups:
+    kernel, pads[2] = lanes.of_columns(
+      kernel, strides[2], x.shape[3] // beside.groups
+    )
+    strides = (*strides[:2], 1)
+  else:
+    kernel = lanes.block_diagonal(kernel, beside.clips)
+  y = _convolve_3d(lanes.fold(x, beside), kernel, strides, pads)
+  return keep(lanes.unfold(y, beside, features))
 
 
 def _convolve_frames(x, kernel, strides):
@@ -259,10 +279,12 @@ _convolve = Operation(
   onnx=convolve_by_frames,
   tpu=_convolve_side_by_side,
 )
-# One matrix product everywhere.
+# A matrix product, but on a GPU: its library of convolutions has another layout
+# than that of products, and to go from one to the other costs as much as BN.
 _convolve_points = Operation(
   convolve,
   xla=_multiply_points,
+  gpu=convolve,
   onnx=convolve_by_frames,
   tpu=_multiply_side_by_side,
 )

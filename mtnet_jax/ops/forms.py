@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
@@ -67,13 +68,13 @@ class _Choice(NamedTuple):
     name: of a form, or 'auto'.
     platform: of programs, where known.
     devices: their number, 0 where unknown.
-    clips: those that lie side by side on a TPU.
+    beside: what lies side by side on a TPU.
   """
 
   name: str
   platform: str | None = None
   devices: int = 0
-  clips: int = 1
+  beside: lanes.Beside = lanes.APART
 
 
 # A part of the key under which JAX remembers what it has traced.
@@ -138,11 +139,49 @@ def side_by_side(channels: int, clips: int) -> Iterator[None]:
       number of them, which then lie one by one.
   """
   choice = _choice.value
-  count = 1
+  beside = lanes.APART
   if traces_for_tpu() and isinstance(clips, int):
-    count = lanes.fitting(channels, clips // max(choice.devices, 1))
-  with _choice(choice._replace(clips=count)):
+    clips = lanes.fitting_clips(channels, clips // max(choice.devices, 1))
+    beside = lanes.Beside(clips=clips)
+  with _choice(choice._replace(beside=beside)):
     yield
+
+
+@contextlib.contextmanager
+def columns_side_by_side(
+  channels: int, width: int, stride: int
+) -> Iterator[None]:
+  """Has forms for TPUs lay columns side by side where that fills its lanes.
+
+  Args:
+    channels: of the widest array of what is traced inside.
+    width: its columns before `stride`; those of the widest array.
+    stride: the one distance between windows that is not 1.
+  """
+  beside = lanes.APART
+  if traces_for_tpu():
+    groups = lanes.fitting_groups(channels, width, stride)
+    beside = lanes.Beside(groups=groups)
+  with _choice(_choice.value._replace(beside=beside)):
+    yield
+
+
+_KEPT = 'mtnet_jax_kept'
+# Of `jax.checkpoint`: what `keep` was given, nothing else.
+keeps = jax.checkpoint_policies.save_only_these_names(_KEPT)
+
+
+def keep(values: Any) -> Any:
+  """Returns arrays that a TPU's backward pass keeps, where there is a choice.
+
+  They are what takes long to compute again: sums, products, recurrences.
+
+  Args:
+    values: arrays, or trees of them.
+  """
+  if not traces_for_tpu():
+    return values
+  return jax.tree.map(lambda a: checkpoint_name(a, _KEPT), values)
 
 
 class Operation:
@@ -164,7 +203,7 @@ class Operation:
       kernel_takes: function of the arguments that says whether the kernel in
         C++ can take them, their dtypes apart.
       **forms: forms by name; functions are differentiated by JAX. That named
-        `tpu` takes a keyword `clips`, how many lie side by side.
+        `tpu` takes a keyword `beside`, what lies side by side.
     """
     assert forms.keys() <= _FALLBACKS.keys(), forms.keys()
     self._kernel_takes = kernel_takes
@@ -181,7 +220,7 @@ class Operation:
       *args: arrays, or trees of them.
       **static: hashable arguments that are no arrays.
     """
-    name = _choice.value.name
+    name = 'tpu' if traces_for_tpu() else _choice.value.name
     if name != 'auto':
       name = self._find(_FALLBACKS[name], args, static)
       return self._run({'default': name}, args, static, _here)
@@ -219,7 +258,7 @@ class Operation:
       form = self._forms[names['default']]
       if not isinstance(form, Form) and form is not self._forms.get('tpu'):
         return form(*args, **static)
-    more = {'tpu': {'clips': _choice.value.clips}}
+    more = {'tpu': {'beside': _choice.value.beside}}
     statics = {p: static | more.get(name, {}) for p, name in names.items()}
 
     def passes(which):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtnet_jax.ops import native
-from mtnet_jax.ops.forms import Form, Operation
+from mtnet_jax.ops.forms import Form, Operation, keep
 from mtnet_jax.ops.mean import mean
 from mtnet_jax.typing import Array, Float, Int
 
@@ -52,7 +52,7 @@ def select_frame_indices(x: Float[Array, 'n t h w c']) -> Int[Array, 'n k']:
     int32 indices of `k = max(1, t // 2)` frames, ascending. Of frames with
     equal scores the earlier ones are kept. No gradient flows through them.
   """
-  return _select(jax.lax.stop_gradient(x))
+  return keep(_select(jax.lax.stop_gradient(x)))
 
 
 def _define(x):
@@ -115,7 +115,7 @@ def _take_back(indices, dy, old):
 
 
 def _multiply(x, indices, old):
-  return _product('nkt,nt...->nk...', indices, x, old), indices
+  return keep(_product('nkt,nt...->nk...', indices, x, old)), indices
 
 
 def _multiply_back(indices, dy, old):

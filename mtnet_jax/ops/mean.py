@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mtnet_jax.ops import lanes, native, precision
-from mtnet_jax.ops.forms import Form, Operation
+from mtnet_jax.ops.forms import Form, Operation, keep
 from mtnet_jax.typing import Array, Float
 
 
@@ -44,21 +44,21 @@ def _backward(_, d_mean, first, shape, dtype):
   return (jnp.broadcast_to(d_mean, shape),)
 
 
-def _side_by_side(x, first, clips, **_):
-  if x.ndim != 5 or first != 1:
+def _side_by_side(x, first, beside, **_):
+  if x.ndim != 5 or first != 1 or beside.clips == 1:
     return _define(x, first)
-  wide = precision.widen(lanes.fold(x, clips))
+  wide = precision.widen(lanes.fold(x, beside))
   return jnp.mean(wide, (1, 2, 3)).reshape(x.shape[0], -1)
 
 
-def _backward_side_by_side(kept, d_mean, first, shape, dtype, clips):
-  if len(shape) != 5 or first != 1:
+def _backward_side_by_side(kept, d_mean, first, shape, dtype, beside):
+  if len(shape) != 5 or first != 1 or beside.clips == 1:
     return _backward(kept, d_mean, first, shape, dtype)
-  n, t, h, w, c = shape
+  (n, t, h, w, c), clips = shape, beside.clips
   d_mean = (d_mean / (t * h * w)).astype(dtype)
   d_mean = d_mean.reshape(n // clips, 1, 1, 1, clips * c)
   folded = jnp.broadcast_to(d_mean, (n // clips, t, h, w, clips * c))
-  return (lanes.unfold(folded, clips),)
+  return (lanes.unfold(folded, beside, c),)
 
 
 _mean = Operation(
@@ -66,7 +66,7 @@ _mean = Operation(
   xla=Form(lambda x, **static: (_define(x, **static), ()), _backward),
   cpu_kernel=Form(lambda x, **static: (_kernel(x, **static), ()), _backward),
   tpu=Form(
-    lambda x, **static: (_side_by_side(x, **static), ()),
+    lambda x, **static: (keep(_side_by_side(x, **static)), ()),
     _backward_side_by_side,
   ),
 )

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from mtnet_jax.errors import UserError
 from mtnet_jax.ops import native
-from mtnet_jax.ops.forms import Form, Operation
+from mtnet_jax.ops.forms import Form, Operation, keep
 from mtnet_jax.typing import Array, Float
 
 # Float32 gates stay float32 on accelerators that would round products down.
@@ -212,7 +212,7 @@ def _recur_fwd(step, kernels, inputs, vectors, states):
   hidden, vjp, factors = jax.vjp(
     run, inputs, vectors, states, _zero_shifts(kernels, inputs), has_aux=True
   )
-  return hidden, (vjp, factors)
+  return keep((hidden, (vjp, factors)))
 
 
 def _recur_bwd(step, residuals, d_hidden):
@@ -276,7 +276,7 @@ def _gru_scan_forward(inputs, kernel):
     return state, (state, jnp.concatenate([z, r, candidate], axis=1))
 
   zeros = jnp.zeros((n, h), inputs.dtype)
-  _, (hidden, gates) = jax.lax.scan(body, zeros, inputs)
+  _, (hidden, gates) = keep(jax.lax.scan(body, zeros, inputs))
   return hidden, (hidden, gates, kernel)
 
 

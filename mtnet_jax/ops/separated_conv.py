@@ -15,7 +15,7 @@ import numpy as np
 from mtnet_jax.ops import lanes, native, precision
 from mtnet_jax.ops.calls import keep_call
 from mtnet_jax.ops.conv import Triple, convolve, convolve_by_frames
-from mtnet_jax.ops.forms import Form, Operation
+from mtnet_jax.ops.forms import Form, Operation, keep
 from mtnet_jax.typing import Array, Float
 
 # Longer sums of products no longer become one loop over memory on a CPU.
@@ -228,9 +228,12 @@ def _strided(x, start, shape, strides):
   return jax.lax.slice(x, (0, *start, 0), (n, *limit, c), (1, *strides, 1))
 
 
-def _side_by_side(x, kernel, strides, clips):
-  x, kernel = lanes.fold(x, clips), lanes.repeat(kernel, clips)
-  return lanes.unfold(convolve(x, kernel, strides), clips)
+def _side_by_side(x, kernel, strides, beside):
+  if beside.groups and kernel.shape[2] > 1:
+    beside = lanes.APART
+  folded = lanes.fold(x, beside)
+  y = convolve(folded, lanes.repeat(kernel, folded.shape[-1]), strides)
+  return keep(lanes.unfold(y, beside, x.shape[-1]))
 
 
 _convolve = Operation(

@@ -8,7 +8,7 @@ import numpy as np
 
 from mtnet_jax.errors import UserError
 from mtnet_jax.ops import native, precision
-from mtnet_jax.ops.forms import Form, Operation
+from mtnet_jax.ops.forms import Form, Operation, keep
 from mtnet_jax.ops.frame_selection import gather_frames
 from mtnet_jax.typing import Array, Float, Int
 
@@ -164,7 +164,7 @@ def _define_with_residual(x, frames):
 
 
 def _forward_with_residual(x, frames):
-  y, _ = _forward(_choose(x, frames), **_HALVED)
+  y = keep(_forward(_choose(x, frames), **_HALVED)[0])
   return (x, y), (x, frames)
 
 
