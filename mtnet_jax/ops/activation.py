@@ -52,13 +52,12 @@ def _add_backward(z, dz):
 
 def _add_forward_side_by_side(x, y, beside):
   z, _ = _add_forward(lanes.fold(x, beside), lanes.fold(y, beside))
-  z = lanes.unfold(z, beside, x.shape[-1])
-  return z, z
+  return lanes.unfold(z, beside, x.shape[-1]), z
 
 
 def _add_backward_side_by_side(z, dz, beside):
-  d, _ = _add_backward(lanes.fold(z, beside), lanes.fold(dz, beside))
-  return (lanes.unfold(d, beside, z.shape[-1]),) * 2
+  d, _ = _add_backward(z, lanes.fold(dz, beside))
+  return (lanes.unfold(d, beside, dz.shape[-1]),) * 2
 
 
 _add = Operation(
@@ -143,7 +142,7 @@ def _kernel_backward(kept, dy, activation, dtype):
 
 def _scale_side_by_side(x, gain, offset, activation, dtype, beside):
   if x.ndim != 5 or gain.ndim != 5:
-    return _define_scale(x, gain, offset, activation, dtype)
+    beside = lanes.APART
   folded = lanes.fold(x, beside)
 
   def of_channels(a):
@@ -153,17 +152,18 @@ def _scale_side_by_side(x, gain, offset, activation, dtype, beside):
       return lanes.fold(a, beside)
     return lanes.repeat(a, folded.shape[-1])
 
-  y = _define_scale(
+  y = _scale_folded(
     folded,
     of_channels(gain),
     of_channels(offset),
-    activation,
-    dtype,
+    activation=activation,
+    dtype=dtype,
   )
   return lanes.unfold(y, beside, x.shape[-1])
 
 
 _keeping_arguments = forms.by_autodiff(_define_scale)
+_scale_folded = Operation(_define_scale, xla=_keeping_arguments)
 _scale = Operation(
   _define_scale,
   _kernel_takes,

@@ -94,19 +94,18 @@ def _unfold(x, beside, shape):
 def _with_sums(statistics, gradients):
   def forward(x, scale, bias, epsilon, activation, dtype, beside=lanes.APART):
     beside = _within_groups(x, beside)
-    shape, kept, x = x.shape, x, _fold(x, beside)
+    shape, x = x.shape, _fold(x, beside)
     known = keep(statistics(x, scale, bias, epsilon))
     mean, variance, gain, offset = known
     y = precision.widen(x) * _spread(gain, x) + _spread(offset, x)
     y = y.astype(dtype)
     y = _unfold(activation(y) if activation else y, beside, shape)
-    return (y, mean, variance), (kept, scale, *known)
+    return (y, mean, variance), (x, scale, *known)
 
   def backward(kept, d_results, epsilon, activation, dtype, beside=lanes.APART):
-    x, *others, gain, offset = kept
-    beside = _within_groups(x, beside)
-    shape, x = x.shape, _fold(x, beside)
-    kept = x, *others, gain, offset
+    x, *_, gain, offset = kept
+    shape = d_results[0].shape
+    beside = _within_groups(d_results[0], beside)
     d = dy = _fold(d_results[0], beside)
     if activation:
       y = precision.widen(x) * _spread(gain, x) + _spread(offset, x)

@@ -125,7 +125,7 @@ def _multiply_side_by_side(x, kernel, strides, beside):
   kernel = lanes.block_diagonal(kernel[0, 0, 0], beside.clips)
   # Without a reshape, for which the compiler would change the layout.
   y = jnp.einsum('nthwc,cf->nthwf', x, kernel)
-  return keep(lanes.unfold(y, beside, features))
+  return lanes.unfold(keep(y), beside, features)
 
 
 def _convolve_side_by_side(x, kernel, strides, beside):
@@ -138,7 +138,7 @@ def _convolve_side_by_side(x, kernel, strides, beside):
   else:
     kernel = lanes.block_diagonal(kernel, beside.clips)
   y = _convolve_3d(lanes.fold(x, beside), kernel, strides, pads)
-  return keep(lanes.unfold(y, beside, features))
+  return lanes.unfold(keep(y), beside, features)
 
 
 def _convolve_frames(x, kernel, strides):

@@ -253,13 +253,13 @@ class Operation:
 
   def _run(self, names, args, static, place):
     """Runs the forms that platforms have, each pass where `place` says."""
+    more = {'tpu': {'beside': _choice.value.beside}}
+    statics = {p: static | more.get(name, {}) for p, name in names.items()}
     if len(set(names.values())) == 1:
       names = {'default': names['default']}
       form = self._forms[names['default']]
-      if not isinstance(form, Form) and form is not self._forms.get('tpu'):
-        return form(*args, **static)
-    more = {'tpu': {'beside': _choice.value.beside}}
-    statics = {p: static | more.get(name, {}) for p, name in names.items()}
+      if not isinstance(form, Form):
+        return form(*args, **statics['default'])
 
     def passes(which):
       functions = {p: self._pairs[name][which] for p, name in names.items()}

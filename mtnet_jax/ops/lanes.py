@@ -73,12 +73,11 @@ def fold(
       multiples of those of `beside`.
     beside: whose channels.
   """
-  n, t, h, w, c = x.shape
+  if beside == APART:
+    return x
+  (n, t, h, w, c), clips = x.shape, beside.clips
   if beside.groups:
     return x.reshape(n, t, h, beside.groups, w // beside.groups * c)
-  clips = beside.clips
-  if clips == 1:
-    return x
   x = x.reshape(n // clips, clips, t, h, w, c).transpose(0, 2, 3, 4, 1, 5)
   return x.reshape(n // clips, t, h, w, clips * c)
 
@@ -87,12 +86,11 @@ def unfold(
   x: Float[Array, 'm t h g d'], beside: Beside, c: int
 ) -> Float[Array, 'n t h w c']:
   """Returns what `fold` was given, of c channels."""
-  m, t, h, w, _ = x.shape
+  if beside == APART:
+    return x
+  (m, t, h, w, _), clips = x.shape, beside.clips
   if beside.groups:
     return x.reshape(m, t, h, -1, c)
-  clips = beside.clips
-  if clips == 1:
-    return x
   x = x.reshape(m, t, h, w, clips, c).transpose(0, 4, 1, 2, 3, 5)
   return x.reshape(m * clips, t, h, w, c)
 

@@ -233,7 +233,7 @@ def _side_by_side(x, kernel, strides, beside):
     beside = lanes.APART
   folded = lanes.fold(x, beside)
   y = convolve(folded, lanes.repeat(kernel, folded.shape[-1]), strides)
-  return keep(lanes.unfold(y, beside, x.shape[-1]))
+  return lanes.unfold(keep(y), beside, x.shape[-1])
 
 
 _convolve = Operation(
