@@ -16,7 +16,7 @@ from flax import linen as nn
 from mtnet_jax.layers.classifier import Classifier
 from mtnet_jax.layers.srtg import SqueezeAndRecursion
 from mtnet_jax.models.network import Network, check_clips
-from mtnet_jax.ops import forms, lanes
+from mtnet_jax.ops import forms
 from mtnet_jax.ops.activation import (
   add_and_rectify,
   relu,
@@ -141,17 +141,14 @@ class MTNet(Network):
     classifier = Classifier(
       self.head_features[1], self.num_classes, name='classifier'
     )
-    # MTConv's branches would be split from each other clip by clip.
-    plain = self.local_ratio == 1
-    inner = [width if plain else lanes.LANES for width, _ in self.stages]
-    with forms.columns_side_by_side(self.stem_features, clips.shape[3], 2):
+    with forms.side_by_side(self.stem_features, clips.shape[3], 2):
       x = self._stem(clips, conv, norm)
     x, endpoints = self.run_stages(
       x,
       self._make_stages(parts),
       classifier,
       train,
-      inner,
+      [(width, 2) for width, _ in self.stages],
       keep_calls=True,
       period=2 if self.squeeze_excitation else 1,
     )

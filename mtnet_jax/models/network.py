@@ -25,7 +25,7 @@ from mtnet_jax.layers.conv import Conv3D
 from mtnet_jax.layers.mtconv import MTConv, branch_features
 from mtnet_jax.layers.norm import BatchNorm
 from mtnet_jax.models import repetition
-from mtnet_jax.ops import forms, lanes
+from mtnet_jax.ops import forms
 from mtnet_jax.ops.pooling import split_pooling
 from mtnet_jax.typing import Array, Float
 
@@ -141,7 +141,7 @@ class Network(nn.Module):
     stages: Sequence[Sequence[nn.Module]],
     classifier: Classifier,
     train: bool,
-    widths: Sequence[int] | None = None,
+    shapes: Sequence[tuple[int, int]],
     **repetition_options,
   ) -> tuple[Float[Array, 'n t2 h2 w2 c2'], dict[str, Any]]:
     """Applies stage after stage, each with its Class Regularisation.
@@ -152,8 +152,8 @@ class Network(nn.Module):
       classifier: the classifier that Class Regularisation asks.
       train: whether blocks that are alike share a function. In evaluation each
         block is one of its own, which others may look into.
-      widths: channels of the widest convolution of each stage, whose clips
-        may lie side by side on a TPU; None: they do not.
+      shapes: channels of each stage's widest convolution, and the stage's
+        stride over columns.
       **repetition_options: `keep_calls` and `period` of `repetition.run`.
 
     Returns:
@@ -161,10 +161,10 @@ class Network(nn.Module):
       `stem`, each `stage_{i}`, `early_predictions` and `gate_open`.
     """
     shared = train and not self.is_initializing()
-    widths = widths or [lanes.LANES] * len(stages)
     endpoints, early, gate_open = {'stem': x}, {}, {}
     for i, blocks in enumerate(stages, start=1):
-      with forms.side_by_side(widths[i - 1], x.shape[0]):
+      channels, stride = shapes[i - 1]
+      with forms.side_by_side(channels, x.shape[3], stride):
         x, shares = repetition.run(
           blocks, x, shared, self.rematerialize, **repetition_options
         )

@@ -147,12 +147,16 @@ class ResNet3D(Network):
     stem = units.stem(
       features, (self.stem_frames, 7, 7), strides=(1, 2, 2), name='stem'
     )
-    with forms.columns_side_by_side(features, clips.shape[3], 2):
+    with forms.side_by_side(features, clips.shape[3], 2):
       x = stem(clips)
     if self.stem_pool:
       x = max_pool(x, 3, 2)
     x, endpoints = self.run_stages(
-      x, self._make_stages(units), classifier, train
+      x,
+      self._make_stages(units),
+      classifier,
+      train,
+      [(c, 1 if i == 0 else 2) for i, c in enumerate(self.stage_features)],
     )
     features = jnp.mean(precision.widen(x), axis=(1, 2, 3))  # n c
     endpoints |= {'last': x, 'features': features}

@@ -50,14 +50,14 @@ def _add_backward(z, dz):
   return _relu_backward(z, dz) * 2
 
 
-def _add_forward_side_by_side(x, y, beside):
-  z, _ = _add_forward(lanes.fold(x, beside), lanes.fold(y, beside))
-  return lanes.unfold(z, beside, x.shape[-1]), z
+def _add_forward_side_by_side(x, y, groups):
+  z, _ = _add_forward(lanes.fold(x, groups), lanes.fold(y, groups))
+  return lanes.unfold(z, x.shape[-1]), z
 
 
-def _add_backward_side_by_side(z, dz, beside):
-  d, _ = _add_backward(z, lanes.fold(dz, beside))
-  return (lanes.unfold(d, beside, dz.shape[-1]),) * 2
+def _add_backward_side_by_side(z, dz, groups):
+  d, _ = _add_backward(z, lanes.fold(dz, groups))
+  return (lanes.unfold(d, dz.shape[-1]),) * 2
 
 
 _add = Operation(
@@ -140,26 +140,17 @@ def _kernel_backward(kept, dy, activation, dtype):
   return dy * gain, d_gain.reshape(gain.shape), d_offset
 
 
-def _scale_side_by_side(x, gain, offset, activation, dtype, beside):
-  if x.ndim != 5 or gain.ndim != 5:
-    beside = lanes.APART
-  folded = lanes.fold(x, beside)
-
-  def of_channels(a):
-    if a is None:
-      return None
-    if beside.clips > 1 and a.shape[0] == x.shape[0]:
-      return lanes.fold(a, beside)
-    return lanes.repeat(a, folded.shape[-1])
-
+def _scale_side_by_side(x, gain, offset, activation, dtype, groups):
+  spread = x.ndim == 5 and gain.ndim == 5 and gain.shape[3] == 1
+  folded = lanes.fold(x, groups if spread else 0)
   y = _scale_folded(
     folded,
-    of_channels(gain),
-    of_channels(offset),
+    lanes.repeat(gain, folded.shape[-1]),
+    None if offset is None else lanes.repeat(offset, folded.shape[-1]),
     activation=activation,
     dtype=dtype,
   )
-  return lanes.unfold(y, beside, x.shape[-1])
+  return lanes.unfold(y, x.shape[-1])
 
 
 _keeping_arguments = forms.by_autodiff(_define_scale)

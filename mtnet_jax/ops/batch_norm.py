@@ -67,46 +67,23 @@ def _spread(a, x):
   return a.reshape(*a.shape[:-1], *[1] * (x.ndim - a.ndim), a.shape[-1])
 
 
-def _within_groups(x, beside):
-  """What lies side by side: clips of two groups never do."""
-  fits = x.ndim == 6 and x.shape[1] % beside.clips == 0
-  return beside if fits else lanes.APART
-
-
-def _fold(x, beside):
-  """What a group has side by side; see `lanes`."""
-  if beside == lanes.APART:
-    return x
-  folded = lanes.fold(x.reshape(-1, *x.shape[2:]), beside)
-  return folded.reshape(len(x), -1, *folded.shape[1:])
-
-
-def _unfold(x, beside, shape):
-  if beside == lanes.APART:
-    return x
-  x = lanes.unfold(x.reshape(-1, *x.shape[2:]), beside, shape[-1])
-  return x.reshape(shape)
-
-
 # The forms differ in their sums: of the statistics, and of the gradients.
 
 
 def _with_sums(statistics, gradients):
-  def forward(x, scale, bias, epsilon, activation, dtype, beside=lanes.APART):
-    beside = _within_groups(x, beside)
-    shape, x = x.shape, _fold(x, beside)
+  def forward(x, scale, bias, epsilon, activation, dtype, groups=0):
+    c, x = x.shape[-1], lanes.fold(x, groups if x.ndim == 6 else 0)
     known = keep(statistics(x, scale, bias, epsilon))
     mean, variance, gain, offset = known
     y = precision.widen(x) * _spread(gain, x) + _spread(offset, x)
     y = y.astype(dtype)
-    y = _unfold(activation(y) if activation else y, beside, shape)
+    y = lanes.unfold(activation(y) if activation else y, c)
     return (y, mean, variance), (x, scale, *known)
 
-  def backward(kept, d_results, epsilon, activation, dtype, beside=lanes.APART):
+  def backward(kept, d_results, epsilon, activation, dtype, groups=0):
     x, *_, gain, offset = kept
-    shape = d_results[0].shape
-    beside = _within_groups(d_results[0], beside)
-    d = dy = _fold(d_results[0], beside)
+    c, dy = d_results[0].shape[-1], d_results[0].reshape(x.shape)
+    d = dy
     if activation:
       y = precision.widen(x) * _spread(gain, x) + _spread(offset, x)
       (d,) = jax.vjp(activation, y.astype(dtype))[1](dy)
@@ -114,7 +91,7 @@ def _with_sums(statistics, gradients):
     slope, shift, d_scale, d_bias = gradients(kept, dy, d, epsilon, activation)
     dx = _spread(gain, x) * d
     dx += _spread(slope, x) * precision.widen(x) + _spread(shift, x)
-    return _unfold(dx.astype(x.dtype), beside, shape), d_scale, d_bias
+    return lanes.unfold(dx.astype(x.dtype), c), d_scale, d_bias
 
   return Form(forward, backward)
 

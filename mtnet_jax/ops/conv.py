@@ -116,29 +116,42 @@ def _multiply_points(x, kernel, strides):
   return _matmul(x[:, ::st, ::sh, ::sw], kernel[0, 0, 0])
 
 
-def _multiply_side_by_side(x, kernel, strides, beside):
-  if beside.groups:
-    return _convolve_side_by_side(x, kernel, strides, beside)
-  st, sh, sw = strides
-  x = lanes.fold(x, beside)[:, ::st, ::sh, ::sw]
-  features = kernel.shape[-1]
-  kernel = lanes.block_diagonal(kernel[0, 0, 0], beside.clips)
+def _multiply_side_by_side(x, kernel, strides, groups):
+  (st, sh, sw), features = strides, kernel.shape[-1]
+  if lanes.count(x.shape[3], groups, sw) > 1:
+    x, kernel, _ = _side_by_side(x, kernel, sw, groups)
+    sw = 1
+  x = x[:, ::st, ::sh, ::sw]
   # Without a reshape, for which the compiler would change the layout.
-  y = jnp.einsum('nthwc,cf->nthwf', x, kernel)
-  return lanes.unfold(keep(y), beside, features)
+  y = jnp.einsum('nthwc,cf->nthwf', x, kernel[0, 0, 0])
+  return lanes.unfold(keep(y), features)
 
 
-def _convolve_side_by_side(x, kernel, strides, beside):
+def convolve_side_by_side(
+  x: Float[Array, 'n t h w c'],
+  kernel: Float[Array, 'i j k c f'],
+  strides: Triple,
+  groups: int,
+) -> Float[Array, 'n u v x f']:
+  """Returns the dense convolution of columns side by side; see `lanes`.
+
+  Args:
+    x: activations, any float dtype.
+    kernel: weights in x's dtype.
+    strides: distance between windows in frames, rows, columns.
+    groups: into how many groups each row of x is cut; 0: it is not.
+  """
   features, pads = kernel.shape[-1], _halves(kernel)
-  if beside.groups:
-    kernel, pads[2] = lanes.of_columns(
-      kernel, strides[2], x.shape[3] // beside.groups
-    )
+  if lanes.count(x.shape[3], groups, strides[2]) > 1:
+    x, kernel, pads[2] = _side_by_side(x, kernel, strides[2], groups)
     strides = (*strides[:2], 1)
-  else:
-    kernel = lanes.block_diagonal(kernel, beside.clips)
-  y = _convolve_3d(lanes.fold(x, beside), kernel, strides, pads)
-  return lanes.unfold(keep(y), beside, features)
+  return lanes.unfold(keep(_convolve_3d(x, kernel, strides, pads)), features)
+
+
+def _side_by_side(x, kernel, stride, groups):
+  columns = lanes.count(x.shape[3], groups)
+  kernel, pad = lanes.dense_kernel(kernel, stride, columns)
+  return lanes.fold(x, groups), kernel, pad
 
 
 def _convolve_frames(x, kernel, strides):
@@ -277,7 +290,7 @@ _convolve = Operation(
   convolve,
   cpu=_convolve_frames,
   onnx=convolve_by_frames,
-  tpu=_convolve_side_by_side,
+  tpu=convolve_side_by_side,
 )
 # A matrix product, but on a GPU: its library of convolutions has another layout
 # than that of products, and to go from one to the other costs as much as BN.

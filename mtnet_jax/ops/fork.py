@@ -23,13 +23,13 @@ def _backward(_, d_both):
   return (d_both[0] + d_both[1],)
 
 
-def _backward_side_by_side(_, d_both, beside):
-  one, other = (lanes.fold(d, beside) for d in d_both)
-  return (lanes.unfold(one + other, beside, d_both[0].shape[-1]),)
+def _backward_side_by_side(_, d_both, groups):
+  one, other = (lanes.fold(d, groups) for d in d_both)
+  return (lanes.unfold(one + other, d_both[0].shape[-1]),)
 
 
 _fork = Operation(
   lambda x: (x, x),
   xla=Form(lambda x: ((x, x), ()), _backward),
-  tpu=Form(lambda x, beside: ((x, x), ()), _backward_side_by_side),
+  tpu=Form(lambda x, groups: ((x, x), ()), _backward_side_by_side),
 )

@@ -68,13 +68,14 @@ class _Choice(NamedTuple):
     name: of a form, or 'auto'.
     platform: of programs, where known.
     devices: their number, 0 where unknown.
-    beside: what lies side by side on a TPU.
+    groups: into how many groups each row is cut whose columns lie side by side
+      on a TPU; 0: it is not.
   """
 
   name: str
   platform: str | None = None
   devices: int = 0
-  beside: lanes.Beside = lanes.APART
+  groups: int = 0
 
 
 # A part of the key under which JAX remembers what it has traced.
@@ -130,39 +131,18 @@ def traces_for_tpu() -> bool:
 
 
 @contextlib.contextmanager
-def side_by_side(channels: int, clips: int) -> Iterator[None]:
-  """Has forms for TPUs lay clips side by side where that fills its lanes.
-
-  Args:
-    channels: of the widest array of what is traced inside.
-    clips: of the batch, on all devices; a symbol where a program is for any
-      number of them, which then lie one by one.
-  """
-  choice = _choice.value
-  beside = lanes.APART
-  if traces_for_tpu() and isinstance(clips, int):
-    clips = lanes.fitting_clips(channels, clips // max(choice.devices, 1))
-    beside = lanes.Beside(clips=clips)
-  with _choice(choice._replace(beside=beside)):
-    yield
-
-
-@contextlib.contextmanager
-def columns_side_by_side(
-  channels: int, width: int, stride: int
-) -> Iterator[None]:
+def side_by_side(channels: int, width: int, stride: int) -> Iterator[None]:
   """Has forms for TPUs lay columns side by side where that fills its lanes.
 
   Args:
     channels: of the widest array of what is traced inside.
-    width: its columns before `stride`; those of the widest array.
-    stride: the one distance between windows that is not 1.
+    width: columns of what goes in.
+    stride: the one distance between windows that is not 1, or 1.
   """
-  beside = lanes.APART
+  groups = 0
   if traces_for_tpu():
     groups = lanes.fitting_groups(channels, width, stride)
-    beside = lanes.Beside(groups=groups)
-  with _choice(_choice.value._replace(beside=beside)):
+  with _choice(_choice.value._replace(groups=groups)):
     yield
 
 
@@ -203,7 +183,7 @@ class Operation:
       kernel_takes: function of the arguments that says whether the kernel in
         C++ can take them, their dtypes apart.
       **forms: forms by name; functions are differentiated by JAX. That named
-        `tpu` takes a keyword `beside`, what lies side by side.
+        `tpu` takes a keyword `groups`: see `side_by_side`.
     """
     assert forms.keys() <= _FALLBACKS.keys(), forms.keys()
     self._kernel_takes = kernel_takes
@@ -253,7 +233,7 @@ class Operation:
 
   def _run(self, names, args, static, place):
     """Runs the forms that platforms have, each pass where `place` says."""
-    more = {'tpu': {'beside': _choice.value.beside}}
+    more = {'tpu': {'groups': _choice.value.groups}}
     statics = {p: static | more.get(name, {}) for p, name in names.items()}
     if len(set(names.values())) == 1:
       names = {'default': names['default']}

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtnet_jax.ops import native
+from mtnet_jax.ops import lanes, native
 from mtnet_jax.ops.forms import Form, Operation, keep
 from mtnet_jax.ops.mean import mean
 from mtnet_jax.typing import Array, Float, Int
@@ -122,6 +122,16 @@ def _multiply_back(indices, dy, old):
   return _product('nkt,nk...->nt...', indices, dy, old), None
 
 
+def _multiply_side_by_side(x, indices, old, groups):
+  y, _ = _multiply(lanes.fold(x, groups), indices, old)
+  return lanes.unfold(y, x.shape[-1]), indices
+
+
+def _multiply_back_side_by_side(indices, dy, old, groups):
+  dx, _ = _multiply_back(indices, lanes.fold(dy, groups), old)
+  return lanes.unfold(dx, dy.shape[-1]), None
+
+
 def _product(equation, indices, x, old):
   ones = jax.nn.one_hot(indices, old.shape[1], dtype=old.dtype)
   return jnp.einsum(equation, ones, x, precision=jax.lax.Precision.HIGHEST)
@@ -131,4 +141,5 @@ _gather = Operation(
   _define_gather,
   xla=Form(_multiply, _multiply_back),
   cpu=Form(_take, _take_back),
+  tpu=Form(_multiply_side_by_side, _multiply_back_side_by_side),
 )

@@ -1,14 +1,15 @@
-"""Clips or columns side by side in the lanes of a TPU.
+"""Columns side by side in the lanes of a TPU.
 
 A TPU keeps channels in the 128 lanes of its registers and of its memory's
 tiles: 54 of them leave more than half empty, and every pass over memory takes
-twice its time. So a form for TPUs may lay the channels of two clips next to
-each other, or in a stem those of a few columns. It does so by itself, and
-undoes it: between one such operation and the next the compiler finds that
-nothing moves.
-"""
+twice its time. So a form for TPUs may lay the channels of a few columns of a
+map next to each other: for the program that is no more than another shape. It
+does so by itself, and undoes it: between one such operation and the next the
+compiler finds that nothing changes.
 
-from typing import NamedTuple
+How many columns are side by side follows from the number of groups that each
+row is cut into, which is the same before and after a stride.
+"""
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,35 +17,6 @@ import numpy as np
 from mtnet_jax.typing import Array, Float
 
 LANES = 128
-# Fewer clips would leave rows of tiles empty instead.
-_MIN_CLIPS = 8
-
-
-class Beside(NamedTuple):
-  """What lies side by side: clips, or columns.
-
-  Attributes:
-    clips: how many clips.
-    groups: how many groups a row's columns form, those of a group side by
-      side; 0: columns do not.
-  """
-
-  clips: int = 1
-  groups: int = 0
-
-
-APART = Beside()
-
-
-def fitting_clips(channels: int, clips: int) -> int:
-  """Returns how many clips lie side by side: 2, or 1 where that gains nothing.
-
-  Args:
-    channels: of the widest array of a stage.
-    clips: on each device.
-  """
-  narrow = 2 * channels <= LANES
-  return 2 if narrow and clips % 2 == 0 and clips >= 2 * _MIN_CLIPS else 1
 
 
 def fitting_groups(channels: int, width: int, stride: int) -> int:
@@ -63,66 +35,53 @@ def fitting_groups(channels: int, width: int, stride: int) -> int:
   return 0
 
 
-def fold(
-  x: Float[Array, 'n t h w c'], beside: Beside
-) -> Float[Array, 'm t h g d']:
-  """Returns x with channels side by side.
+def count(width: int, groups: int, stride: int = 1) -> int:
+  """Returns how many of a row's columns are side by side; 1: none are.
 
   Args:
-    x: activations, or whatever has their axes; its clips and columns are
-      multiples of those of `beside`.
-    beside: whose channels.
+    width: the row's columns.
+    groups: into how many groups rows are cut; 0: they are not.
+    stride: distance between windows over columns, which cuts no group.
   """
-  if beside == APART:
+  fits = groups and width % (groups * stride) == 0
+  return width // groups if fits else 1
+
+
+def fold(x: Float[Array, '*d w c'], groups: int) -> Float[Array, '*d g e']:
+  """Returns x with the channels of a group's columns side by side.
+
+  Args:
+    x: activations.
+    groups: into how many groups rows are cut; 0: they are not.
+  """
+  *around, w, c = x.shape
+  columns = count(w, groups)
+  if columns == 1:
     return x
-  (n, t, h, w, c), clips = x.shape, beside.clips
-  if beside.groups:
-    return x.reshape(n, t, h, beside.groups, w // beside.groups * c)
-  x = x.reshape(n // clips, clips, t, h, w, c).transpose(0, 2, 3, 4, 1, 5)
-  return x.reshape(n // clips, t, h, w, clips * c)
+  return x.reshape(*around, w // columns, columns * c)
 
 
-def unfold(
-  x: Float[Array, 'm t h g d'], beside: Beside, c: int
-) -> Float[Array, 'n t h w c']:
+def unfold(x: Float[Array, '*d g e'], c: int) -> Float[Array, '*d w c']:
   """Returns what `fold` was given, of c channels."""
-  if beside == APART:
-    return x
-  (m, t, h, w, _), clips = x.shape, beside.clips
-  if beside.groups:
-    return x.reshape(m, t, h, -1, c)
-  x = x.reshape(m, t, h, w, clips, c).transpose(0, 4, 1, 2, 3, 5)
-  return x.reshape(m * clips, t, h, w, c)
+  return x if x.shape[-1] == c else x.reshape(*x.shape[:-2], -1, c)
 
 
-def repeat(a: Float[Array, '*d c'], d: int) -> Float[Array, '*d d']:
-  """Returns what belongs to c channels, for d that lie side by side."""
-  count = d // a.shape[-1]
-  return a if count == 1 else jnp.tile(a, count)
+def repeat(a: Float[Array, '*d c'], e: int) -> Float[Array, '*d e']:
+  """Returns what belongs to c channels, for the e that are side by side."""
+  columns = e // a.shape[-1]
+  return a if columns == 1 else jnp.tile(a, columns)
 
 
-def add_up(a: Float[Array, '*d d'], c: int) -> Float[Array, '*d c']:
-  """Returns the sums over what lies side by side, for each of c channels."""
+def add_up(a: Float[Array, '*d e'], c: int) -> Float[Array, '*d c']:
+  """Returns the sums over columns side by side, for each of c channels."""
   if a.shape[-1] == c:
     return a
   return a.reshape(*a.shape[:-1], -1, c).sum(-2)
 
 
-def block_diagonal(
-  kernel: Float[Array, '*d c f'], clips: int
-) -> Float[Array, '*d e g']:
-  """Returns the kernel of a dense convolution of clips side by side."""
-  if clips == 1:
-    return kernel
-  *around, c, f = kernel.shape
-  ones = jnp.eye(clips, dtype=kernel.dtype)
-  blocks = jnp.einsum('ij,...cf->...icjf', ones, kernel)
-  return blocks.reshape(*around, clips * c, clips * f)
-
-
-def of_columns(
+def dense_kernel(
   kernel: Float[Array, 'i j k c f'], stride: int, columns: int
-) -> tuple[Float[Array, 'i j b e g'], tuple[int, int]]:
+) -> tuple[Float[Array, 'i j b d e'], tuple[int, int]]:
   """Returns the kernel of a dense convolution of columns side by side.
 
   It has one weight where a column of the input lies below a column of the
@@ -131,7 +90,7 @@ def of_columns(
   Args:
     kernel: the kernel of columns one by one, padded by `k // 2`.
     stride: its stride over columns.
-    columns: how many columns of the input form a group, a multiple of the
+    columns: how many columns of the input are side by side, a multiple of the
       stride.
 
   Returns:

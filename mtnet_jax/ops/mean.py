@@ -44,21 +44,23 @@ def _backward(_, d_mean, first, shape, dtype):
   return (jnp.broadcast_to(d_mean, shape),)
 
 
-def _side_by_side(x, first, beside, **_):
-  if x.ndim != 5 or first != 1 or beside.clips == 1:
+def _side_by_side(x, first, groups, **_):
+  if x.ndim != 5:
     return _define(x, first)
-  wide = precision.widen(lanes.fold(x, beside))
-  return jnp.mean(wide, (1, 2, 3)).reshape(x.shape[0], -1)
+  folded = lanes.fold(x, groups)
+  total = lanes.add_up(_define(folded, first), x.shape[-1])
+  return total / (folded.shape[-1] // x.shape[-1])
 
 
-def _backward_side_by_side(kept, d_mean, first, shape, dtype, beside):
-  if len(shape) != 5 or first != 1 or beside.clips == 1:
-    return _backward(kept, d_mean, first, shape, dtype)
-  (n, t, h, w, c), clips = shape, beside.clips
-  d_mean = (d_mean / (t * h * w)).astype(dtype)
-  d_mean = d_mean.reshape(n // clips, 1, 1, 1, clips * c)
-  folded = jnp.broadcast_to(d_mean, (n // clips, t, h, w, clips * c))
-  return (lanes.unfold(folded, beside, c),)
+def _backward_side_by_side(_, d_mean, first, shape, dtype, groups):
+  if len(shape) != 5:
+    return _backward(_, d_mean, first, shape, dtype)
+  folded = jax.eval_shape(
+    lambda x: lanes.fold(x, groups), jax.ShapeDtypeStruct(shape, dtype)
+  ).shape
+  d_mean = lanes.repeat(d_mean, folded[-1]) * (shape[-1] / folded[-1])
+  (dx,) = _backward(_, d_mean, first, folded, dtype)
+  return (lanes.unfold(dx, shape[-1]),)
 
 
 _mean = Operation(

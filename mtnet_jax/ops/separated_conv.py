@@ -14,7 +14,12 @@ import numpy as np
 
 from mtnet_jax.ops import lanes, native, precision
 from mtnet_jax.ops.calls import keep_call
-from mtnet_jax.ops.conv import Triple, convolve, convolve_by_frames
+from mtnet_jax.ops.conv import (
+  Triple,
+  convolve,
+  convolve_by_frames,
+  convolve_side_by_side,
+)
 from mtnet_jax.ops.forms import Form, Operation, keep
 from mtnet_jax.typing import Array, Float
 
@@ -228,12 +233,17 @@ def _strided(x, start, shape, strides):
   return jax.lax.slice(x, (0, *start, 0), (n, *limit, c), (1, *strides, 1))
 
 
-def _side_by_side(x, kernel, strides, beside):
-  if beside.groups and kernel.shape[2] > 1:
-    beside = lanes.APART
-  folded = lanes.fold(x, beside)
-  y = convolve(folded, lanes.repeat(kernel, folded.shape[-1]), strides)
-  return lanes.unfold(keep(y), beside, x.shape[-1])
+def _side_by_side(x, kernel, strides, groups):
+  c = x.shape[-1]
+  if kernel.shape[2] == 1 == strides[2]:
+    x = lanes.fold(x, groups)
+    y = convolve(x, lanes.repeat(kernel, x.shape[-1]), strides)
+    return lanes.unfold(keep(y), c)
+  if lanes.count(x.shape[3], groups, strides[2]) == 1:
+    return keep(convolve(x, kernel, strides))
+  # A channel's columns lie in several lanes: matrix units bring them together.
+  diagonal = kernel * jnp.eye(c, dtype=kernel.dtype).reshape(1, 1, 1, c, c)
+  return convolve_side_by_side(x, diagonal, strides, groups)
 
 
 _convolve = Operation(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtnet_jax.errors import UserError
-from mtnet_jax.ops import native, precision
+from mtnet_jax.ops import lanes, native, precision
 from mtnet_jax.ops.forms import Form, Operation, keep
 from mtnet_jax.ops.frame_selection import gather_frames
 from mtnet_jax.typing import Array, Float, Int
@@ -86,11 +86,15 @@ def _define(x, gradient, window):
 def _forward(x, gradient, window):
   """Elements of windows by strided slices, the largest subtracted."""
   del gradient  # Of the backward pass only.
-  elements = _elements(_pad(x, window), window)
+  return _average(_elements(_pad(x, window), window)).astype(x.dtype), x
+
+
+def _average(elements):
+  """The elements' average, weighted by their exponentials."""
   largest = functools.reduce(jnp.maximum, elements)
   exps = [jnp.exp(a - largest) for a in elements]
   weighted = sum(a * e for a, e in zip(elements, exps, strict=True))
-  return (weighted / sum(exps)).astype(x.dtype), x
+  return weighted / sum(exps)
 
 
 def _backward(x, dy, gradient, window):
@@ -176,6 +180,75 @@ def _backward_with_residual(kept, d_results):
   return d_residual + dx, None
 
 
+# For a TPU. Columns lie side by side where the program has them so. What the
+# elements of a window have in common is spread over it by a sum over windows
+# between zeros; as a broadcast, or as a sum of elements between zeros, the
+# compiler would write it to memory once more.
+
+
+def _forward_side_by_side(x, frames, groups):
+  if x.shape[2] % 2 or x.shape[3] % 2:
+    return _forward_with_residual(x, frames)
+  folded, pairs = _fold_pairs(x, groups)
+  chosen = _choose(folded, frames)
+  y = _average(_elements_of_pairs(chosen, pairs)).astype(x.dtype)
+  return (x, lanes.unfold(keep(y), x.shape[-1])), (folded, frames)
+
+
+def _backward_side_by_side(kept, d_results, groups):
+  (folded, frames), (d_residual, dy) = kept, d_results
+  if d_residual.shape[2] % 2 or d_residual.shape[3] % 2:
+    return _backward_with_residual(kept, d_results)
+  d_folded, pairs = _fold_pairs(d_residual, groups)
+  chosen, spread = jax.vjp(lambda x: _choose(x, frames), folded)
+  chosen = jax.lax.optimization_barrier(chosen)  # as above
+  elements = _elements_of_pairs(chosen, pairs)
+  largest = functools.reduce(jnp.maximum, elements)
+  total = sum(jnp.exp(a - largest) for a in elements)
+  share = precision.widen(dy.reshape(total.shape)) / total
+  share, largest = (_spread_over_pairs(a, pairs) for a in (share, largest))
+  dx = share * jnp.exp(precision.widen(chosen) - largest)
+  (dx,) = spread(dx.astype(folded.dtype))
+  return lanes.unfold(d_folded + dx, d_residual.shape[-1]), None
+
+
+def _fold_pairs(x, groups):
+  """x with columns side by side, and how many pairs are; 0: none are."""
+  columns = lanes.count(x.shape[3], groups)
+  return (lanes.fold(x, groups), columns // 2) if columns % 2 == 0 else (x, 0)
+
+
+def _elements_of_pairs(x, pairs):
+  """As `_elements` of windows of two rows and two columns."""
+  rows = [x[:, :, i::2] for i in range(2)]
+  if not pairs:
+    return [precision.widen(a[:, :, :, j::2]) for a in rows for j in range(2)]
+  columns = [jnp.split(a, 2 * pairs, -1) for a in rows]
+  return [
+    precision.widen(jnp.concatenate(a[j::2], -1))
+    for a in columns
+    for j in range(2)
+  ]
+
+
+def _spread_over_pairs(a, pairs):
+  """The value of each window at each of its elements."""
+  window = (1, 1, 2, 1 if pairs else 2, 1)
+  if pairs:
+    a = jnp.concatenate(
+      [part for part in jnp.split(a, pairs, -1) for _ in range(2)], -1
+    )
+  return jax.lax.reduce_window(
+    a,
+    jnp.zeros((), a.dtype),
+    jax.lax.add,
+    window,
+    (1,) * 5,
+    [(size - 1, size - 1) for size in window],
+    base_dilation=window,
+  )
+
+
 def _kernel_forward(x, frames):
   n, _, h, w, c = x.shape
   indices = _indices(x, frames)
@@ -204,4 +277,5 @@ _pool_with_residual = Operation(
   _define_with_residual,
   xla=Form(_forward_with_residual, _backward_with_residual),
   cpu_kernel=Form(_kernel_forward, _kernel_backward),
+  tpu=Form(_forward_side_by_side, _backward_side_by_side),
 )

@@ -10,7 +10,7 @@ import pytest
 from mtnet_jax import models
 from mtnet_jax.layers import norm
 from mtnet_jax.models import repetition
-from mtnet_jax.ops import forms, lanes
+from mtnet_jax.ops import forms
 from tests import arrays
 
 # Two shared kinds of blocks in a stage, and what does not fill a period.
@@ -84,16 +84,13 @@ def test_shared_blocks_compute_what_each_block_computes(
 
 
 @pytest.mark.parametrize('rematerialize', [False, True])
-def test_on_a_tpu_blocks_are_a_loop_of_clips_side_by_side(
-  rematerialize, monkeypatch
-):
+def test_on_a_tpu_blocks_are_a_loop_of_columns_side_by_side(rematerialize):
   """Of five blocks that are alike by twos: two rounds and one block more."""
   small = _SMALL['x3d_s'] | {'blocks': (1, 6)}
   model = models.build('x3d_s', 5, dropout=0.0).copy(**small)
   clips = arrays.random_clips(2, 2, 16, 16, 3)
   variables = arrays.random_variables(model, clips)
   expected = _differentiate(model, variables, clips)
-  monkeypatch.setattr(lanes, '_MIN_CLIPS', 1)
   model = model.copy(rematerialize=rematerialize)
   with forms.use('tpu'):
     traced = jax.make_jaxpr(lambda v: _differentiate(model, v, clips))

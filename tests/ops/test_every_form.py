@@ -53,8 +53,8 @@ def values_and_gradients(case, *arrays):
 def run(cases, arrays):
   results = []
   for case, own in zip(cases, arrays, strict=True):
-    # On a TPU two clips lie side by side, as if of many.
-    with forms.side_by_side(1, 99 * len(own[0])):
+    # On a TPU columns of even number lie side by side.
+    with forms.side_by_side(1, own[0].shape[-2], 1):
       results.append(values_and_gradients(case, *own))
   return results
 
@@ -112,7 +112,13 @@ OF_FORM = {
   'tpu': [
     *CONVOLUTIONS,
     *(n for n in OPERATIONS if n.startswith(('mean', 'norm', 'scale'))),
-    *('add_and_rectify', 'fork'),
+    *(
+      'add_and_rectify',
+      'fork',
+      'gather_frames',
+      'soft_pool',
+      'soft_pool_of_some_frames',
+    ),
   ],
 }
 ROWS = [(name, form) for form, names in OF_FORM.items() for name in names]

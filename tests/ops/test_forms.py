@@ -35,8 +35,8 @@ def times(factor):
 
 
 side_by_side = Form(
-  lambda x, *, power, beside: (11 * x**power, x),
-  lambda x, dy, *, power, beside: (11 * dy,),
+  lambda x, *, power, groups: (11 * x**power, x),
+  lambda x, dy, *, power, groups: (11 * dy,),
 )
 
 

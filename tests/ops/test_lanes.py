@@ -1,7 +1,5 @@
 """Columns side by side: their kernels, and the operations of a stem."""
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -10,14 +8,20 @@ import pytest
 
 from mtnet_jax.ops import activation, batch_norm, forms, lanes
 from mtnet_jax.ops.conv import conv3d
+from mtnet_jax.ops.fork import fork
+from mtnet_jax.ops.frame_selection import gather_frames
+from mtnet_jax.ops.mean import mean
 from mtnet_jax.ops.separated_conv import channel_separated_conv3d
+from mtnet_jax.ops.soft_pool import soft_pool_with_residual
 from tests.arrays import random_clips
+
+_FRAMES = np.array([[0, 2], [1, 2]], np.int32)
 
 
 def test_kernel_of_columns_by_hand():
   """Kernel (a, b, c), stride 2, four columns to two: 2·o + k - 1 is below."""
   kernel = jnp.array([2.0, 3, 5]).reshape(1, 1, 3, 1, 1)
-  found, padding = lanes.of_columns(kernel, 2, 4)
+  found, padding = lanes.dense_kernel(kernel, 2, 4)
   chex.assert_shape(found, (1, 1, 2, 4, 2))
   # Group before: its last column meets a. Group itself: columns by results.
   np.testing.assert_array_equal(found[0, 0, 0], [[0, 0]] * 3 + [[2, 0]])
@@ -41,9 +45,11 @@ def _dense(volume, strides, c, f):
   return lambda x: conv3d(x, jnp.asarray(kernel, x.dtype), strides), c
 
 
-def _separated(x):
-  kernel = random_clips(5, 1, 1, 1, 6, seed=1)
-  return channel_separated_conv3d(x, jnp.asarray(kernel, x.dtype))
+def _separated(volume, strides):
+  kernel = random_clips(*volume, 1, 6, seed=1)
+  return lambda x: channel_separated_conv3d(
+    x, jnp.asarray(kernel, x.dtype), strides
+  ), 6
 
 
 def _normalized(x):
@@ -53,6 +59,10 @@ def _normalized(x):
     groups, scale, bias, 1e-3, activation.relu, x.dtype
   )
   return y[0], mean, variance
+
+
+def _pooled(x, chosen=False):
+  return soft_pool_with_residual(x, _FRAMES if chosen else None)
 
 
 def _scaled(x):
@@ -67,23 +77,45 @@ def _scaled(x):
     _dense((3, 7, 7), (1, 2, 2), 3, 12),
     _dense((3, 1, 1), (1, 1, 1), 6, 8),
     _dense((1, 1, 1), (1, 1, 1), 6, 8),
-    (_separated, 6),
+    _dense((1, 1, 1), (1, 2, 2), 6, 8),
+    _separated((5, 1, 1), (1, 1, 1)),
+    _separated((3, 3, 3), (1, 1, 1)),
+    _separated((3, 3, 3), (1, 2, 2)),
     (_normalized, 6),
     (_scaled, 6),
+    (_pooled, 6),
+    (lambda x: _pooled(x, chosen=True), 6),
+    (lambda x: gather_frames(x, _FRAMES), 6),
+    (lambda x: mean(x, 1), 6),
+    (lambda x: mean(x, 2), 6),
+    (lambda x: activation.add_and_rectify(*fork(x)), 6),
   ],
-  ids=['1x3x3', '3x7x7', '3x1x1', '1x1x1', 'separated', 'norm', 'scale'],
+  ids=[
+    *('dense_1x3x3', 'dense_3x7x7', 'dense_3x1x1', 'dense', 'dense_strided'),
+    *('separated_5x1x1', 'separated', 'separated_strided'),
+    *(
+      'norm',
+      'scale',
+      'pool',
+      'pool_frames',
+      'gather',
+      'mean',
+      'mean_of_frames',
+      'fork_and_add',
+    ),
+  ],
 )
 def test_operations_of_columns_side_by_side(function, channels):
   """Values and gradients, in float64, as without."""
   with jax.enable_x64(True):
-    x = jnp.asarray(random_clips(2, 3, 5, 16, channels), jnp.float64)
+    x = jnp.asarray(random_clips(2, 3, 4, 16, channels), jnp.float64)
 
     def both(x):
       y, vjp = jax.vjp(function, x)
       return y, vjp(jax.tree.map(lambda a: jnp.cos(a * 7 + 1), y))
 
     def beside(x):
-      with forms.use('tpu'), forms.columns_side_by_side(24, 16, 2):
+      with forms.use('tpu'), forms.side_by_side(24, 16, 2):
         return both(x)
 
     def plain(x):
@@ -91,16 +123,7 @@ def test_operations_of_columns_side_by_side(function, channels):
         return both(x)
 
     traced = jax.jit(beside).trace(x)
-    assert ',3,5,2,' in str(traced.jaxpr)  # 16 columns in 2 groups
+    assert ',3,4,2,' in str(traced.jaxpr)  # 16 columns in 2 groups
     chex.assert_trees_all_close(
       jax.jit(beside)(x), jax.jit(plain)(x), rtol=1e-9, atol=1e-9
     )
-
-
-def test_symbolic_clips_lie_one_by_one():
-  """An exported program is for any number of them."""
-  (n,) = jax.export.symbolic_shape('n')
-  x = jax.ShapeDtypeStruct((n, 2, 4, 4, 3), jnp.float32)
-  with forms.use('tpu'), forms.side_by_side(3, x.shape[0]):
-    function = functools.partial(conv3d, kernel=jnp.ones((1, 1, 1, 3, 5)))
-    assert jax.eval_shape(function, x).shape == (n, 2, 4, 4, 5)
