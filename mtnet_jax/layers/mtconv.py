@@ -8,14 +8,13 @@ prolonged branch, which also reads what the local branch found.
 import functools
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from mtnet_jax.errors import UserError
 from mtnet_jax.layers.conv import Conv3D
 from mtnet_jax.layers.norm import BatchNorm
 from mtnet_jax.ops.activation import relu
+from mtnet_jax.ops.channels import join, split
 from mtnet_jax.ops.frame_selection import gather_frames, select_frame_indices
 from mtnet_jax.ops.pooling import pool, pool_with_residual, split_pooling
 from mtnet_jax.ops.up_sample import up_sample
@@ -111,7 +110,7 @@ class MTConv(nn.Module):
     if not prolonged:
       return local_unit(x)
     if self.channel_separated:
-      x, x_prolonged = jax.lax.split(x, (local, prolonged), -1)
+      x, x_prolonged = split(x, local)
       _, pooled = self._pool(x_prolonged, strides[0])
     else:
       x, pooled = self._pool(x, strides[0])
@@ -122,7 +121,7 @@ class MTConv(nn.Module):
     )
     y += self._unit('pointwise', prolonged)(pooled_local)  # 5.3
     y = up_sample(y, y_local.shape[1:4])
-    return jnp.concatenate([y_local, y], axis=-1)
+    return join(y_local, y)
 
   def _check_channels(self, x):
     c = x.shape[-1]

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from mtnet_jax.ops import native, precision
+from mtnet_jax.ops import lanes, native, precision
 from mtnet_jax.ops.forms import Form, Operation
 from mtnet_jax.typing import Array, Float
 
@@ -100,6 +100,49 @@ def _by_matrices(x, shape):
   return _product('ij,nj...->ni...', t, x).reshape(shape)
 
 
+def _forward_side_by_side(x, old, shape, groups):
+  del old
+  return _by_groups(x, shape, groups), ()
+
+
+def _backward_side_by_side(_, dy, old, shape, groups):
+  interpolate = functools.partial(_by_groups, groups=groups)
+  return _transpose(interpolate, dy, old, shape)
+
+
+def _by_groups(x, shape, groups):
+  """The same, with the columns of the result side by side."""
+  c, w = x.shape[-1], x.shape[3]
+  if not groups or w % groups or shape[3] != 2 * w:
+    return _by_matrices(x, shape)
+  t, h = (
+    _weights(a, b, x.dtype)
+    for a, b in zip(x.shape[1:3], shape[1:3], strict=True)
+  )
+  x = lanes.fold(x, groups)
+  x = _product('ij,ntjgd->ntigd', h, x)
+  x = _product('ij,nj...->ni...', t, x)
+  # A group of new columns lies between the groups around it; beyond the ends
+  # the outermost column goes on.
+  columns = w // groups
+  ends = [
+    lanes.repeat(a, columns * c) for a in (x[..., :1, :c], x[..., -1:, -c:])
+  ]
+  x = jnp.concatenate([ends[0], x, ends[1]], axis=3)
+  between = _weights(3 * columns, 6 * columns, x.dtype)
+  between = between[2 * columns : 4 * columns].reshape(-1, 3, columns)
+  kernel = jnp.einsum('bga,cf->gacbf', between, jnp.eye(c, dtype=x.dtype))
+  y = jax.lax.conv_general_dilated(
+    x,
+    kernel.reshape(1, 1, 3, columns * c, 2 * columns * c),
+    (1, 1, 1),
+    'VALID',
+    dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
+    precision=jax.lax.Precision.HIGHEST,
+  )
+  return lanes.unfold(y, c)
+
+
 def _weights(old, new, dtype):
   """The weights of old positions in new ones, `new old`."""
   # Computed by the program: as constants they would make up most of it.
@@ -131,4 +174,5 @@ _up_sample = Operation(
   cpu=_by_sums_of_shifts,
   onnx=_by_sums_of_shifts,
   cpu_kernel=Form(_kernel_forward, _kernel_backward),
+  tpu=Form(_forward_side_by_side, _backward_side_by_side),
 )

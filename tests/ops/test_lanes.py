@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from mtnet_jax.ops import activation, batch_norm, forms, lanes
+from mtnet_jax.ops.channels import join, split
 from mtnet_jax.ops.conv import conv3d
 from mtnet_jax.ops.fork import fork
 from mtnet_jax.ops.frame_selection import gather_frames
 from mtnet_jax.ops.mean import mean
 from mtnet_jax.ops.separated_conv import channel_separated_conv3d
 from mtnet_jax.ops.soft_pool import soft_pool_with_residual
+from mtnet_jax.ops.up_sample import up_sample
 from tests.arrays import random_clips
 
 _FRAMES = np.array([[0, 2], [1, 2]], np.int32)
@@ -86,6 +88,9 @@ def _scaled(x):
     (_pooled, 6),
     (lambda x: _pooled(x, chosen=True), 6),
     (lambda x: gather_frames(x, _FRAMES), 6),
+    (lambda x: up_sample(x, (6, 7, 32)), 6),
+    (lambda x: up_sample(x[:, :, :, 1:9:4], (3, 4, 4)), 6),
+    (lambda x: join(*split(x, 4)[::-1]), 6),
     (lambda x: mean(x, 1), 6),
     (lambda x: mean(x, 2), 6),
     (lambda x: activation.add_and_rectify(*fork(x)), 6),
@@ -99,6 +104,9 @@ def _scaled(x):
       'pool',
       'pool_frames',
       'gather',
+      'up_sample',
+      'up_sample_2',
+      'split_and_join',
       'mean',
       'mean_of_frames',
       'fork_and_add',
