@@ -71,7 +71,13 @@ class BatchNorm(nn.Module):
       )
     groups = _split(x, self.batch_size)  # g b *d c
     y, mean, var = normalize(
-      groups, scale, bias, self.epsilon, activation, self.dtype or x.dtype
+      groups,
+      scale,
+      bias,
+      moving_mean.value,
+      self.epsilon,
+      activation,
+      self.dtype or x.dtype,
     )
     if not self.is_initializing():
       self.sow(MOMENTS, 'mean', mean)

@@ -16,6 +16,7 @@ def normalize(
   x: Float[Array, 'g *d c'],
   scale: Float[Array, ' c'],
   bias: Float[Array, ' c'],
+  near: Float[Array, ' c'],
   epsilon: float,
   activation: Callable[[Array], Array] | None,
   dtype: jax.typing.DTypeLike,
@@ -31,6 +32,9 @@ def normalize(
       where it is).
     scale: factor of each channel.
     bias: offset of each channel.
+    near: what each channel's mean may be near, such as that of batches before.
+      A form may sum differences from it, so that a mean far from zero takes
+      fewer digits of the variance; the result does not depend on it.
     epsilon: small number that is added to the variance.
     activation: function from an array of `dtype` to one of the same shape and
       dtype; None: the identity.
@@ -40,6 +44,7 @@ def normalize(
     x,
     scale,
     bias,
+    near,
     epsilon=float(epsilon),
     activation=activation,
     dtype=jnp.dtype(dtype),
@@ -47,7 +52,8 @@ def normalize(
   return y, jax.lax.stop_gradient(mean), jax.lax.stop_gradient(variance)
 
 
-def _define(x, scale, bias, epsilon, activation, dtype):
+def _define(x, scale, bias, near, epsilon, activation, dtype):
+  del near
   wide, axes = precision.widen(x), _positions(x)
   mean = jnp.mean(wide, axes, keepdims=True)
   variance = jnp.mean((wide - mean) ** 2, axes, keepdims=True)
@@ -71,9 +77,9 @@ def _spread(a, x):
 
 
 def _with_sums(statistics, gradients):
-  def forward(x, scale, bias, epsilon, activation, dtype, groups=0):
+  def forward(x, scale, bias, near, epsilon, activation, dtype, groups=0):
     c, x = x.shape[-1], lanes.fold(x, groups if x.ndim == 6 else 0)
-    known = keep(statistics(x, scale, bias, epsilon))
+    known = keep(statistics(x, scale, bias, near, epsilon))
     mean, variance, gain, offset = known
     y = precision.widen(x) * _spread(gain, x) + _spread(offset, x)
     y = y.astype(dtype)
@@ -91,19 +97,21 @@ def _with_sums(statistics, gradients):
     slope, shift, d_scale, d_bias = gradients(kept, dy, d, epsilon, activation)
     dx = _spread(gain, x) * d
     dx += _spread(slope, x) * precision.widen(x) + _spread(shift, x)
-    return lanes.unfold(dx.astype(x.dtype), c), d_scale, d_bias
+    return lanes.unfold(dx.astype(x.dtype), c), d_scale, d_bias, None
 
   return Form(forward, backward)
 
 
-def _statistics(x, scale, bias, epsilon):
+def _statistics(x, scale, bias, near, epsilon):
   """Mean and variance, and the gain and offset with which x is normalized."""
-  wide, axes = precision.widen(x), _positions(x)
+  axes = _positions(x)
+  away = precision.widen(x) - _spread(near.astype(precision.wide_dtype(x)), x)
   count, c = x.shape[-1] // scale.size, scale.size
-  mean = lanes.add_up(jnp.mean(wide, axes), c) / count
-  second = lanes.add_up(jnp.mean(wide * wide, axes), c) / count
+  first = lanes.add_up(jnp.mean(away, axes), c) / count
+  second = lanes.add_up(jnp.mean(away * away, axes), c) / count
   # E[x²] - E[x]² may come out just below zero for a constant channel.
-  variance = jnp.maximum(second - mean * mean, 0)
+  variance = jnp.maximum(second - first * first, 0)
+  mean = near.reshape(1, -1) + first
   gain = jax.lax.rsqrt(variance + epsilon) * scale.reshape(1, -1)
   return mean, variance, gain, bias.reshape(1, -1) - mean * gain
 
@@ -129,7 +137,7 @@ def _gradients(kept, dy, d, epsilon, activation):
   return slope, shift, d_scale.astype(scale.dtype), d_bias.astype(scale.dtype)
 
 
-def _kernel_statistics(x, scale, bias, epsilon):
+def _kernel_statistics(x, scale, bias, near, epsilon):
   result = jax.ShapeDtypeStruct((x.shape[0], x.shape[-1]), x.dtype)
   return native.call(
     'norm_forward',
@@ -137,6 +145,7 @@ def _kernel_statistics(x, scale, bias, epsilon):
     native.as_rows(x, 1),
     scale,
     bias,
+    jnp.broadcast_to(near.reshape(1, -1), result.shape),
     epsilon=np.float32(epsilon),
   )
 
@@ -158,8 +167,8 @@ def _kernel_gradients(kept, dy, d, epsilon, activation):
   )
 
 
-def _kernel_takes(x, scale, bias, epsilon, activation, dtype):
-  del scale, bias, epsilon
+def _kernel_takes(x, scale, bias, near, epsilon, activation, dtype):
+  del scale, bias, near, epsilon
   return dtype == x.dtype and activation in KERNEL_CODES
 
 

@@ -90,7 +90,7 @@ def scale(first, function):
 
 def norm(function):
   def run(x, scale, bias):
-    return batch_norm.normalize(x, scale, bias, 1e-3, function, x.dtype)
+    return batch_norm.normalize(x, scale, bias, scale, 1e-3, function, x.dtype)
 
   return [
     Case(
@@ -110,7 +110,7 @@ def norm_of_odd_groups(function):
   """Three clips a group: two side by side would be of two groups."""
 
   def run(x, scale, bias):
-    return batch_norm.normalize(x, scale, bias, 1e-3, function, x.dtype)
+    return batch_norm.normalize(x, scale, bias, scale, 1e-3, function, x.dtype)
 
   arrays = (
     random_clips(2, 3, 2, 2, 3, 5),

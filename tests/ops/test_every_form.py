@@ -216,7 +216,7 @@ def test_norm_of_a_constant_channel(form):
   one, two = np.ones(5, np.float32), np.full(5, 2, np.float32)
 
   def normalize(x):
-    return batch_norm.normalize(x, one, two, 1e-5, None, x.dtype)
+    return batch_norm.normalize(x, one, two, 0 * one, 1e-5, None, x.dtype)
 
   y, mean_, variance = any_form.jit(normalize, form)(x)
   np.testing.assert_allclose(y, 2, rtol=1e-4)
@@ -226,14 +226,19 @@ def test_norm_of_a_constant_channel(form):
   np.testing.assert_allclose(dx, 0, atol=1e-2)  # of 12 · sqrt(1e5)
 
 
+@pytest.mark.parametrize(('mean', 'near'), [(10, 0), (100, 99)])
 @any_form.each
-def test_norm_of_a_mean_ten_deviations_from_zero(form):
-  """E[x²] - E[x]² loses digits; they are to be few."""
-  x = np.float32(10 + np.random.default_rng(0).normal(size=(1, 50_000, 4)))
+def test_norm_of_a_mean_far_from_zero(form, mean, near):
+  """E[x²] - E[x]² loses digits; they are to be few, near the mean or not."""
+  x = np.float32(mean + np.random.default_rng(0).normal(size=(1, 50_000, 4)))
   one = np.ones(4, np.float32)
-  _, mean_, variance = any_form.jit(
-    lambda x: batch_norm.normalize(x, one, 0 * one, 1e-5, None, x.dtype), form
-  )(x)
+
+  def normalize(x):
+    return batch_norm.normalize(
+      x, one, 0 * one, near * one, 1e-5, None, x.dtype
+    )
+
+  _, mean_, variance = any_form.jit(normalize, form)(x)
   wide = np.float64(x)[0]
   np.testing.assert_allclose(mean_[0], wide.mean(0), rtol=1e-5)
   np.testing.assert_allclose(variance[0], wide.var(0), rtol=2e-4)

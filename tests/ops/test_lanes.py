@@ -58,7 +58,7 @@ def _normalized(x):
   scale, bias = jnp.arange(1.0, 7.0), jnp.arange(6.0)
   groups = x.reshape(1, *x.shape)
   y, mean, variance = batch_norm.normalize(
-    groups, scale, bias, 1e-3, activation.relu, x.dtype
+    groups, scale, bias, bias, 1e-3, activation.relu, x.dtype
   )
   return y[0], mean, variance
 

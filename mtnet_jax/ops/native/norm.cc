@@ -19,17 +19,18 @@ using VectorOut = ffi::Result<Vector1>;
 
 // Mean and variance, and the gain and offset with which x is normalised.
 ffi::Error Forward(ffi::ThreadPool pool, Array x, Vector1 scale, Vector1 bias,
-                   float epsilon, MatrixOut mean, MatrixOut variance,
+                   Matrix near, float epsilon, MatrixOut mean, MatrixOut variance,
                    MatrixOut gain, MatrixOut offset) {
   const auto d = x.dimensions();
   const int64_t rows = d[1], c = d[2];
-  SumAll(pool, ValueAndSquare{x.typed_data()}, d[0], rows, c,
-         [&](int64_t group, const double* sums) {
+  const DifferenceAndSquare terms{x.typed_data(), near.typed_data()};
+  SumAll(pool, terms, d[0], rows, c, [&](int64_t group, const double* sums) {
     for (int64_t i = 0; i < c; ++i) {
       const int64_t to = group * c + i;
-      const double m = sums[i] / rows;
+      const double first = sums[i] / rows;
+      const double m = near.typed_data()[to] + first;
       // May come out just below zero for a constant channel.
-      const double v = std::max(sums[c + i] / rows - m * m, 0.0);
+      const double v = std::max(sums[c + i] / rows - first * first, 0.0);
       const double g = scale.typed_data()[i] / std::sqrt(v + epsilon);
       mean->typed_data()[to] = m;
       variance->typed_data()[to] = v;
@@ -78,6 +79,7 @@ const auto kForward = [] {
       .Arg<Array>()
       .Arg<Vector1>()
       .Arg<Vector1>()
+      .Arg<Matrix>()
       .Attr<float>("epsilon")
       .Ret<Matrix>()
       .Ret<Matrix>()

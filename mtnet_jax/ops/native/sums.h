@@ -31,13 +31,14 @@ struct Value {
   }
 };
 
-struct ValueAndSquare {
+// The same of x - near, and its square.
+struct DifferenceAndSquare {
   static constexpr int K = 2;
-  const float* x;
+  const float *x, *near;
 
   template <int V>
-  void Add(int64_t i, int64_t, Vector<V>* sums) const {
-    const Vector<V> v = Load<V>(x + i);
+  void Add(int64_t i, int64_t j, Vector<V>* sums) const {
+    const Vector<V> v = Load<V>(x + i) - Load<V>(near + j);
     sums[0] += v;
     sums[1] += v * v;
   }
