@@ -42,8 +42,9 @@ test test-slow: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0.3
 test: .venv/installed-dev
 	$(PYTEST) -m 'not slow and not check'
 
-# What takes longer: real processes, several devices, PyTorch beside us.
-test-slow: .venv/installed-slow
+# What takes longer: real processes, several devices, PyTorch beside us, the
+# compilers of accelerators.
+test-slow: .venv/installed-slow .venv-aot/installed
 	$(PYTEST) -m 'slow and not check'
 
 # What takes hours; stopped, it goes on where it was.

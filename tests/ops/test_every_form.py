@@ -6,6 +6,8 @@ definitions are held to loops and hand-worked cases by the files beside this.
 """
 
 import functools
+import pathlib
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -248,3 +250,27 @@ def test_the_table_of_kernels_is_complete():
   """Every kernel is called by an operation above."""
   named = {kernel for kernels in KERNELS.values() for kernel in kernels}
   assert named | {'select_frames', 'square_sum'} == set(native.FUNCTIONS)
+
+
+_COMPILERS = pathlib.Path(__file__).parents[2] / '.venv-aot/bin/python'
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+  not _COMPILERS.exists(),
+  reason='.venv-aot, which `make test-slow` makes, is not here',
+)
+@pytest.mark.parametrize(
+  ('target', 'form'), [('v5e:1x1', 'tpu'), ('h100', 'gpu')]
+)
+def test_forms_for_accelerators_compile(target, form):
+  """Their compilers refuse, or do not survive, what a CPU's takes."""
+  command = [_COMPILERS, '-m', 'tests.ops.compile_forms', target, form]
+  done = subprocess.run(
+    [*command, *OF_FORM['tpu']],
+    cwd=_COMPILERS.parents[2],
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr[-2000:]
+  assert int(done.stdout.split()[-1]) > 1000

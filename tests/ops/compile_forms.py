@@ -1,0 +1,68 @@
+"""Compiles the cases of operations for an accelerator that is not here.
+
+  python -m tests.ops.compile_forms TARGET FORM NAME...
+
+It needs libtpu or JAX's plugin for CUDA. Values and gradients of all cases in
+bfloat16 are one program. The last line is the program's number of instructions.
+"""
+
+import os
+import sys
+
+os.environ |= {
+  'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+  'CUDA_VISIBLE_DEVICES': '-1',
+  'JAX_PLATFORMS': 'cpu',
+  'TPU_SKIP_MDS_QUERY': '1',
+}
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import targets
+from mtnet_jax.ops import forms
+from tests.ops.operation_cases import OPERATIONS
+
+
+def main(target: str, form: str, *names: str) -> None:
+  """Compiles cases of the operations with these names.
+
+  Args:
+    target: of `benchmarks.targets`.
+    form: the form of each operation.
+    *names: of `OPERATIONS`.
+  """
+  cases = [case for name in names for case in OPERATIONS[name] if case.of_all]
+  device = jax.sharding.SingleDeviceSharding(targets.devices(target)[0])
+
+  def abstract(a):
+    dtype = jnp.bfloat16 if a.dtype == np.float32 else a.dtype
+    return jax.ShapeDtypeStruct(a.shape, dtype, sharding=device)
+
+  def run(arrays):
+    with forms.use(form):
+      return [_differentiate(*each) for each in zip(cases, arrays, strict=True)]
+
+  lowered = jax.jit(run).lower([[*map(abstract, c.arrays)] for c in cases])
+  print(lowered.compile().as_text().count(' = '))
+
+
+def _differentiate(case, arrays):
+  floats = [
+    i for i, a in enumerate(arrays) if jnp.issubdtype(a.dtype, jnp.floating)
+  ]
+
+  def function(*given):
+    every = list(arrays)
+    for i, a in zip(floats, given, strict=True):
+      every[i] = a
+    return case.function(*every)
+
+  with forms.side_by_side(1, arrays[0].shape[-2], 1):
+    y, vjp = jax.vjp(function, *(arrays[i] for i in floats))
+    return y, vjp(y)
+
+
+if __name__ == '__main__':
+  main(*sys.argv[1:])
