@@ -102,12 +102,12 @@ class SqueezeAndRecursion(nn.Module):
     hidden = recurrent.build(self.cell, c, self.num_layers, name='recurrence')(
       pooled
     )
-    gain = hidden[:, :, None, None, :]
-    fused = scale_and_activate(x, gain, None, None, x.dtype)
-    if not self.gate or t == 1:
-      return fused, None
-    is_open = cycle_consistent(
-      jax.lax.stop_gradient(pooled), jax.lax.stop_gradient(hidden)
-    )
-    out = jnp.where(is_open[:, None, None, None, None], fused, x)
-    return out, jnp.mean(is_open, dtype=jnp.float32)
+    gain, share = hidden, None
+    if self.gate and t > 1:
+      is_open = cycle_consistent(
+        jax.lax.stop_gradient(pooled), jax.lax.stop_gradient(hidden)
+      )
+      gain = jnp.where(is_open[:, None, None], hidden, 1)
+      share = jnp.mean(is_open, dtype=jnp.float32)
+    gain = gain[:, :, None, None, :]
+    return scale_and_activate(x, gain, None, None, x.dtype), share

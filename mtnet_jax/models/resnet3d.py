@@ -149,8 +149,8 @@ class ResNet3D(Network):
     )
     with forms.side_by_side(features, clips.shape[3], 2):
       x = stem(clips)
-    if self.stem_pool:
-      x = max_pool(x, 3, 2)
+      if self.stem_pool:
+        x = max_pool(x, 3, 2)
     x, endpoints = self.run_stages(
       x,
       self._make_stages(units),
