@@ -116,17 +116,6 @@ def _multiply_points(x, kernel, strides):
   return _matmul(x[:, ::st, ::sh, ::sw], kernel[0, 0, 0])
 
 
-def _multiply_side_by_side(x, kernel, strides, groups):
-  (st, sh, sw), features = strides, kernel.shape[-1]
-  if lanes.count(x.shape[3], groups, sw) > 1:
-    x, kernel, _ = _side_by_side(x, kernel, sw, groups)
-    sw = 1
-  x = x[:, ::st, ::sh, ::sw]
-  # Without a reshape, for which the compiler would change the layout.
-  y = jnp.einsum('nthwc,cf->nthwf', x, kernel[0, 0, 0])
-  return lanes.unfold(keep(y), features)
-
-
 def convolve_side_by_side(
   x: Float[Array, 'n t h w c'],
   kernel: Float[Array, 'i j k c f'],
@@ -142,16 +131,12 @@ def convolve_side_by_side(
     groups: into how many groups each row of x is cut; 0: it is not.
   """
   features, pads = kernel.shape[-1], _halves(kernel)
-  if lanes.count(x.shape[3], groups, strides[2]) > 1:
-    x, kernel, pads[2] = _side_by_side(x, kernel, strides[2], groups)
+  columns = lanes.count(x.shape[3], groups, strides[2])
+  if columns > 1:
+    x = lanes.fold(x, groups)
+    kernel, pads[2] = lanes.dense_kernel(kernel, strides[2], columns)
     strides = (*strides[:2], 1)
   return lanes.unfold(keep(_convolve_3d(x, kernel, strides, pads)), features)
-
-
-def _side_by_side(x, kernel, stride, groups):
-  columns = lanes.count(x.shape[3], groups)
-  kernel, pad = lanes.dense_kernel(kernel, stride, columns)
-  return lanes.fold(x, groups), kernel, pad
 
 
 def _convolve_frames(x, kernel, strides):
@@ -292,12 +277,12 @@ _convolve = Operation(
   onnx=convolve_by_frames,
   tpu=convolve_side_by_side,
 )
-# A matrix product, but on a GPU: its library of convolutions has another layout
-# than that of products, and to go from one to the other costs as much as BN.
+# Of points a CPU multiplies matrices. An accelerator's convolutions have their
+# own layout in memory: a product among them has another, and to go from one to
+# the other and back costs more than BN.
 _convolve_points = Operation(
   convolve,
-  xla=_multiply_points,
-  gpu=convolve,
+  cpu=_multiply_points,
   onnx=convolve_by_frames,
-  tpu=_multiply_side_by_side,
+  tpu=convolve_side_by_side,
 )

@@ -109,7 +109,6 @@ OF_FORM = {
   'xla': [name for name in OPERATIONS if name not in CONVOLUTIONS],
   'cpu': [*CONVOLUTIONS, 'up_sample', 'gather_frames'],
   'onnx': ['separated_strided', 'dense', 'max_pool'],
-  'gpu': ['dense'],
   'cpu_kernel': list(KERNELS),
   'tpu': [
     *CONVOLUTIONS,
