@@ -100,43 +100,47 @@ def _by_matrices(x, shape):
   return _product('ij,nj...->ni...', t, x).reshape(shape)
 
 
-def _forward_side_by_side(x, old, shape, groups):
+# On a TPU doubling is one convolution, of the old positions and zeros between
+# them, and has the layout of the convolutions around it.
+
+
+def _forward_by_convolution(x, old, shape, groups):
   del old
-  return _by_groups(x, shape, groups), ()
+  return _by_convolution(x, shape, groups), ()
 
 
-def _backward_side_by_side(_, dy, old, shape, groups):
-  interpolate = functools.partial(_by_groups, groups=groups)
+def _backward_by_convolution(_, dy, old, shape, groups):
+  interpolate = functools.partial(_by_convolution, groups=groups)
   return _transpose(interpolate, dy, old, shape)
 
 
-def _by_groups(x, shape, groups):
-  """The same, with the columns of the result side by side."""
-  c, w = x.shape[-1], x.shape[3]
-  if not groups or w % groups or shape[3] != 2 * w:
+def _by_convolution(x, shape, groups):
+  (_, *sizes, c), dtype = x.shape, x.dtype
+  if shape[1:4] != tuple(2 * size for size in sizes):
     return _by_matrices(x, shape)
-  t, h = (
-    _weights(a, b, x.dtype)
-    for a, b in zip(x.shape[1:3], shape[1:3], strict=True)
+  # Every second of these meets zeros.
+  taps = jnp.array([0.25, 0.75, 0.75, 0.25], dtype)
+  fits = groups and sizes[2] % groups == 0
+  columns = sizes[2] // groups if fits else 0  # that lie side by side in x
+  if columns:
+    # A group of new columns lies between the old groups around it.
+    between = _weights(3 * columns, 6 * columns, dtype)
+    between = between[2 * columns : 4 * columns].reshape(-1, 3, columns)
+  else:
+    between = taps.reshape(1, 4, 1)
+  kernel = jnp.einsum(
+    'i,j,bga,cf->ijgacbf', taps, taps, between, jnp.eye(c, dtype=dtype)
   )
-  x = lanes.fold(x, groups)
-  x = _product('ij,ntjgd->ntigd', h, x)
-  x = _product('ij,nj...->ni...', t, x)
-  # A group of new columns lies between the groups around it; beyond the ends
-  # the outermost column goes on.
-  columns = w // groups
-  ends = [
-    lanes.repeat(a, columns * c) for a in (x[..., :1, :c], x[..., -1:, -c:])
-  ]
-  x = jnp.concatenate([ends[0], x, ends[1]], axis=3)
-  between = _weights(3 * columns, 6 * columns, x.dtype)
-  between = between[2 * columns : 4 * columns].reshape(-1, 3, columns)
-  kernel = jnp.einsum('bga,cf->gacbf', between, jnp.eye(c, dtype=x.dtype))
+  around = max(columns, 1)
+  # Beyond the ends the outermost position goes on.
+  pads = [(0, 0), (1, 1), (1, 1), (around, around), (0, 0)]
+  x = jnp.pad(x, pads, mode='edge')
   y = jax.lax.conv_general_dilated(
-    x,
-    kernel.reshape(1, 1, 3, columns * c, 2 * columns * c),
+    lanes.fold(x, groups + 2 if columns else 0),
+    kernel.reshape(*kernel.shape[:3], around * c, -1),
     (1, 1, 1),
-    'VALID',
+    [(0, 0)] * 3,
+    lhs_dilation=(2, 2, 1 if columns else 2),
     dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
     precision=jax.lax.Precision.HIGHEST,
   )
@@ -174,5 +178,5 @@ _up_sample = Operation(
   cpu=_by_sums_of_shifts,
   onnx=_by_sums_of_shifts,
   cpu_kernel=Form(_kernel_forward, _kernel_backward),
-  tpu=Form(_forward_side_by_side, _backward_side_by_side),
+  tpu=Form(_forward_by_convolution, _backward_by_convolution),
 )

@@ -95,8 +95,8 @@ def _scaled(x):
     (lambda x: _pooled(x, chosen=True), 6),
     (lambda x: gather_frames(x, _FRAMES), 6),
     (_pooled_with_ties, 6),
-    (lambda x: up_sample(x, (6, 7, 32)), 6),
-    (lambda x: up_sample(x[:, :, :, 1:9:4], (3, 4, 4)), 6),
+    (lambda x: up_sample(x, (6, 8, 32)), 6),
+    (lambda x: up_sample(x[:, :, :, 1:9:4], (6, 8, 4)), 6),
     (lambda x: join(*split(x, 4)[::-1]), 6),
     (lambda x: mean(x, 1), 6),
     (lambda x: mean(x, 2), 6),
@@ -139,7 +139,9 @@ def test_operations_of_columns_side_by_side(function, channels):
         return both(x)
 
     traced = jax.jit(beside).trace(x)
-    assert ',3,4,2,' in str(traced.jaxpr)  # 16 columns in 2 groups
+    # 16 columns in 2 groups, perhaps with one more position all around.
+    shapes = str(traced.jaxpr)
+    assert ',3,4,2,' in shapes or ',5,6,4,' in shapes
     chex.assert_trees_all_close(
       jax.jit(beside)(x), jax.jit(plain)(x), rtol=1e-9, atol=1e-9
     )
