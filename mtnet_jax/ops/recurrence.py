@@ -26,6 +26,10 @@ from mtnet_jax.typing import Array, Float
 PRECISION = jax.lax.Precision.HIGHEST
 
 
+# A GPU launches kernels for the loop itself besides those of each frame: the more
+# frames its body has, the fewer.
+_FRAMES_OF_A_BODY = 4
+
 # A step takes the states, the frame's input projection, the recurrent products
 # and the extra vectors, and returns the new states, the hidden one first.
 # `product(i, a)` is `a` times the i-th block of the recurrent kernel.
@@ -190,24 +194,28 @@ def _define(inputs, kernel, vectors, cell):
   return jnp.stack(hidden)
 
 
-def _scan_frames(inputs, kernel, vectors, cell):
-  states = _zero_states(cell, inputs, kernel)
-  return _recur(cell.step, _blocks(cell, kernel), inputs, vectors, states)
+def _scan_frames(inputs, kernel, vectors, cell, unroll=1):
+  states, kernels = _zero_states(cell, inputs, kernel), _blocks(cell, kernel)
+  return _recur(cell.step, unroll, kernels, inputs, vectors, states)
 
 
-_recur_any = Operation(_define, xla=_scan_frames)
+_recur_any = Operation(
+  _define,
+  xla=_scan_frames,
+  gpu=functools.partial(_scan_frames, unroll=_FRAMES_OF_A_BODY),
+)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _recur(step, kernels, inputs, vectors, states):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _recur(step, unroll, kernels, inputs, vectors, states):
   """Returns the hidden state after each frame, `(t, n, h)`."""
   zeros = _zero_shifts(kernels, inputs)
-  return _scan(step, kernels, inputs, vectors, states, zeros)[0]
+  return _scan(step, unroll, kernels, inputs, vectors, states, zeros)[0]
 
 
-def _recur_fwd(step, kernels, inputs, vectors, states):
+def _recur_fwd(step, unroll, kernels, inputs, vectors, states):
   def run(inputs, vectors, states, shifts):
-    return _scan(step, kernels, inputs, vectors, states, shifts)
+    return _scan(step, unroll, kernels, inputs, vectors, states, shifts)
 
   hidden, vjp, factors = jax.vjp(
     run, inputs, vectors, states, _zero_shifts(kernels, inputs), has_aux=True
@@ -215,8 +223,8 @@ def _recur_fwd(step, kernels, inputs, vectors, states):
   return keep((hidden, (vjp, factors)))
 
 
-def _recur_bwd(step, residuals, d_hidden):
-  del step
+def _recur_bwd(step, unroll, residuals, d_hidden):
+  del step, unroll
   vjp, factors = residuals
   d_inputs, d_vectors, d_states, d_shifts = vjp(d_hidden)
   # A product p = a @ K + shift has dK = aᵀ dp and dp = d shift, so that the sum
@@ -237,7 +245,7 @@ def _zero_shifts(kernels, inputs):
   return tuple(jnp.zeros((t, n, k.shape[1]), k.dtype) for k in kernels)
 
 
-def _scan(step, kernels, inputs, vectors, states, shifts):
+def _scan(step, unroll, kernels, inputs, vectors, states, shifts):
   """Returns the hidden states, and the left factors of the products."""
 
   def body(states, frame):
@@ -251,7 +259,9 @@ def _scan(step, kernels, inputs, vectors, states, shifts):
     states = step(states, x, product, vectors)
     return states, (states[0], tuple(factors[i] for i in sorted(factors)))
 
-  _, (hidden, factors) = jax.lax.scan(body, states, (inputs, shifts))
+  _, (hidden, factors) = jax.lax.scan(
+    body, states, (inputs, shifts), unroll=unroll
+  )
   return hidden, factors
 
 
@@ -263,44 +273,51 @@ def _define_gru(inputs, kernel):
   return _define(inputs, kernel, {}, find_cell('gru'))
 
 
-def _gru_scan_forward(inputs, kernel):
+# What is split or joined in a body is an operation of its own each frame.
+
+
+def _gru_scan_forward(inputs, kernel, unroll=1):
   n, h = inputs.shape[1], len(kernel)
+  kernel_zr, kernel_c = jnp.split(kernel, [2 * h], axis=1)
 
   def body(state, x):
-    x_zr, x_c = jnp.split(x, [2 * h], axis=1)
-    recurrent = jnp.matmul(state, kernel[:, : 2 * h], precision=PRECISION)
-    z, r = jnp.split(jax.nn.sigmoid(x_zr + recurrent), 2, axis=1)
-    product = jnp.matmul(r * state, kernel[:, 2 * h :], precision=PRECISION)
+    x_zr, x_c = x
+    recurrent = jnp.matmul(state, kernel_zr, precision=PRECISION)
+    zr = jax.nn.sigmoid(x_zr + recurrent)
+    z, r = jnp.split(zr, 2, axis=1)
+    product = jnp.matmul(r * state, kernel_c, precision=PRECISION)
     candidate = jnp.tanh(x_c + product)
     state = z * state + (1 - z) * candidate
-    return state, (state, jnp.concatenate([z, r, candidate], axis=1))
+    return state, (state, zr, candidate)
 
   zeros = jnp.zeros((n, h), inputs.dtype)
-  _, (hidden, gates) = keep(jax.lax.scan(body, zeros, inputs))
-  return hidden, (hidden, gates, kernel)
+  split = tuple(jnp.split(inputs, [2 * h], axis=2))
+  _, (hidden, zr, candidate) = jax.lax.scan(body, zeros, split, unroll=unroll)
+  gates = jnp.concatenate([zr, candidate], axis=2)
+  return keep((hidden, (hidden, gates, kernel)))
 
 
-def _gru_scan_backward(kept, d_hidden):
+def _gru_scan_backward(kept, d_hidden, unroll=1):
   hidden, gates, kernel = kept
   h = len(kernel)
-  transposed = kernel.T
+  kernel_zr, kernel_c = jnp.split(kernel.T, [2 * h])
 
   def body(d_state, frame):
-    d_own, gates, before = frame
-    z, r, candidate = jnp.split(gates, 3, axis=1)
+    d_own, z, r, candidate, before = frame
     d_state = d_state + d_own
     dz = d_state * (before - candidate) * z * (1 - z)
     dc = d_state * (1 - z) * (1 - candidate * candidate)
-    d_product = jnp.matmul(dc, transposed[2 * h :], precision=PRECISION)
+    d_product = jnp.matmul(dc, kernel_c, precision=PRECISION)
     dr = d_product * before * r * (1 - r)
     d_zr = jnp.concatenate([dz, dr], axis=1)
     d_state = d_state * z + d_product * r
-    d_state += jnp.matmul(d_zr, transposed[: 2 * h], precision=PRECISION)
-    return d_state, jnp.concatenate([d_zr, dc], axis=1)
+    d_state += jnp.matmul(d_zr, kernel_zr, precision=PRECISION)
+    return d_state, (d_zr, dc)
 
-  frames = d_hidden, gates, _before(hidden)
+  frames = d_hidden, *jnp.split(gates, 3, axis=2), _before(hidden)
   zeros = jnp.zeros_like(hidden[0])
-  _, d_inputs = jax.lax.scan(body, zeros, frames, reverse=True)
+  _, d_inputs = jax.lax.scan(body, zeros, frames, reverse=True, unroll=unroll)
+  d_inputs = jnp.concatenate(d_inputs, axis=2)
   return d_inputs, _gru_kernel_gradient(hidden, gates, d_inputs)
 
 
@@ -341,5 +358,9 @@ def _gru_kernel_gradient(hidden, gates, d_inputs):
 _recur_gru = Operation(
   _define_gru,
   xla=Form(_gru_scan_forward, _gru_scan_backward),
+  gpu=Form(
+    functools.partial(_gru_scan_forward, unroll=_FRAMES_OF_A_BODY),
+    functools.partial(_gru_scan_backward, unroll=_FRAMES_OF_A_BODY),
+  ),
   cpu_kernel=Form(_gru_kernel_forward, _gru_kernel_backward),
 )

@@ -110,6 +110,7 @@ OF_FORM = {
   'cpu': [*CONVOLUTIONS, 'up_sample', 'gather_frames'],
   'onnx': ['separated_strided', 'dense', 'max_pool'],
   'cpu_kernel': list(KERNELS),
+  'gpu': ['gru', 'other_cells'],
   'tpu': [
     *CONVOLUTIONS,
     *(n for n in OPERATIONS if n.startswith(('mean', 'norm', 'scale'))),
