@@ -26,8 +26,8 @@ from mtnet_jax.typing import Array, Float
 PRECISION = jax.lax.Precision.HIGHEST
 
 
-# A GPU launches kernels for the loop itself besides those of each frame: the more
-# frames its body has, the fewer.
+# A GPU launches kernels for the loop itself besides those of frames: the more
+# frames its body has, the fewer of them.
 _FRAMES_OF_A_BODY = 4
 
 # A step takes the states, the frame's input projection, the recurrent products
