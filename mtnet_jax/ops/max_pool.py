@@ -15,6 +15,8 @@ def max_pool(
 ) -> Float[Array, 'n u v x c']:
   """Returns the greatest element of each window, padded by `size // 2`.
 
+  The gradient goes to one of the greatest.
+
   Args:
     x: activations, any float dtype.
     size: frames, rows and columns of a window, at least 1.
@@ -51,25 +53,26 @@ def _by_slices(x, size, stride):
 
 
 def _side_by_side(x, size, stride, groups):
-  """The greatest of three columns first, where two lie side by side.
-
-  Of equal ones the first counts, as in the definition: its window goes through
-  columns first.
-  """
+  """Over frames and rows first, and then over the columns of pairs."""
   if (size, stride) != (3, 2) or lanes.count(x.shape[3], groups) != 2:
     return _define(x, size, stride)
-  first, second = jnp.split(lanes.fold(x, groups), 2, -1)
+  pads = ((0, 0), (1, 1), (1, 1), (0, 0), (0, 0))
+  y = jax.lax.reduce_window(
+    lanes.fold(x, groups),
+    -jnp.inf,
+    jax.lax.max,
+    (1, size, size, 1, 1),
+    (1, stride, stride, 1, 1),
+    pads,
+  )
+  first, second = jnp.split(y, 2, -1)
   before = jnp.pad(
     second[:, :, :, :-1],
     ((0, 0), (0, 0), (0, 0), (1, 0), (0, 0)),
     constant_values=-jnp.inf,
   )
   y = jnp.where(first >= second, first, second)
-  y = jnp.where(before >= y, before, y)
-  pads = ((0, 0), (1, 1), (1, 1), (0, 0), (0, 0))
-  return jax.lax.reduce_window(
-    y, -jnp.inf, jax.lax.max, (1, 3, 3, 1, 1), (1, 2, 2, 1, 1), pads
-  )
+  return jnp.where(before >= y, before, y)
 
 
 _pool = Operation(_define, onnx=_by_slices, tpu=_side_by_side)

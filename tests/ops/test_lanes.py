@@ -68,11 +68,6 @@ def _pooled(x, chosen=False):
   return soft_pool_with_residual(x, _FRAMES if chosen else None)
 
 
-def _pooled_with_ties(x):
-  x = x[:, :, :, ::4]
-  return max_pool(x + jax.lax.stop_gradient(jnp.round(x) - x), 3, 2)
-
-
 def _scaled(x):
   gain = jnp.arange(1.0, 7.0).reshape(1, 1, 1, 1, 6)
   return activation.scale_and_activate(x, gain, -gain, activation.relu, x.dtype)
@@ -94,7 +89,7 @@ def _scaled(x):
     (_pooled, 6),
     (lambda x: _pooled(x, chosen=True), 6),
     (lambda x: gather_frames(x, _FRAMES), 6),
-    (_pooled_with_ties, 6),
+    (lambda x: max_pool(x[:, :, :, ::4], 3, 2), 6),
     (lambda x: up_sample(x, (6, 8, 32)), 6),
     (lambda x: up_sample(x[:, :, :, 1:9:4], (6, 8, 4)), 6),
     (lambda x: join(*split(x, 4)[::-1]), 6),
@@ -111,7 +106,7 @@ def _scaled(x):
       'pool',
       'pool_frames',
       'gather',
-      'max_pool_with_ties',
+      'max_pool',
       'up_sample',
       'up_sample_2',
       'split_and_join',
