@@ -75,7 +75,8 @@ def _run_shared(blocks, x, rematerialize, keep_calls, period):
   x, shares = _in_turn(functions[:1], first, x, keep_calls)
   functions = functions[1:]
   groups = len(rest) // period
-  if forms.traces_for_tpu() and groups > 1:
+  # Of two rounds of one block a loop would cost more than it spares.
+  if forms.traces_for_tpu() and groups > 1 and groups * period > 2:
     looped, rest = rest[: groups * period], rest[groups * period :]
     x, more = _in_a_loop(functions, looped, x, rematerialize)
     shares |= more

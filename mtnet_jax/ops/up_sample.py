@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from mtnet_jax.ops import lanes, native, precision
+from mtnet_jax.ops import native, precision
 from mtnet_jax.ops.forms import Form, Operation
 from mtnet_jax.typing import Array, Float
 
@@ -100,53 +100,6 @@ def _by_matrices(x, shape):
   return _product('ij,nj...->ni...', t, x).reshape(shape)
 
 
-# On a TPU doubling is one convolution, of the old positions and zeros between
-# them, and has the layout of the convolutions around it.
-
-
-def _forward_by_convolution(x, old, shape, groups):
-  del old
-  return _by_convolution(x, shape, groups), ()
-
-
-def _backward_by_convolution(_, dy, old, shape, groups):
-  interpolate = functools.partial(_by_convolution, groups=groups)
-  return _transpose(interpolate, dy, old, shape)
-
-
-def _by_convolution(x, shape, groups):
-  (_, *sizes, c), dtype = x.shape, x.dtype
-  if shape[1:4] != tuple(2 * size for size in sizes):
-    return _by_matrices(x, shape)
-  # Every second of these meets zeros.
-  taps = jnp.array([0.25, 0.75, 0.75, 0.25], dtype)
-  fits = groups and sizes[2] % groups == 0
-  columns = sizes[2] // groups if fits else 0  # that lie side by side in x
-  if columns:
-    # A group of new columns lies between the old groups around it.
-    between = _weights(3 * columns, 6 * columns, dtype)
-    between = between[2 * columns : 4 * columns].reshape(-1, 3, columns)
-  else:
-    between = taps.reshape(1, 4, 1)
-  kernel = jnp.einsum(
-    'i,j,bga,cf->ijgacbf', taps, taps, between, jnp.eye(c, dtype=dtype)
-  )
-  around = max(columns, 1)
-  # Beyond the ends the outermost position goes on.
-  pads = [(0, 0), (1, 1), (1, 1), (around, around), (0, 0)]
-  x = jnp.pad(x, pads, mode='edge')
-  y = jax.lax.conv_general_dilated(
-    lanes.fold(x, groups + 2 if columns else 0),
-    kernel.reshape(*kernel.shape[:3], around * c, -1),
-    (1, 1, 1),
-    [(0, 0)] * 3,
-    lhs_dilation=(2, 2, 1 if columns else 2),
-    dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
-    precision=jax.lax.Precision.HIGHEST,
-  )
-  return lanes.unfold(y, c)
-
-
 def _weights(old, new, dtype):
   """The weights of old positions in new ones, `new old`."""
   # Computed by the program: as constants they would make up most of it.
@@ -178,5 +131,4 @@ _up_sample = Operation(
   cpu=_by_sums_of_shifts,
   onnx=_by_sums_of_shifts,
   cpu_kernel=Form(_kernel_forward, _kernel_backward),
-  tpu=Form(_forward_by_convolution, _backward_by_convolution),
 )

@@ -120,7 +120,6 @@ OF_FORM = {
       'gather_frames',
       'soft_pool',
       'soft_pool_of_some_frames',
-      'up_sample',
     ),
   ],
 }

@@ -15,7 +15,6 @@ from mtnet_jax.ops.max_pool import max_pool
 from mtnet_jax.ops.mean import mean
 from mtnet_jax.ops.separated_conv import channel_separated_conv3d
 from mtnet_jax.ops.soft_pool import soft_pool_with_residual
-from mtnet_jax.ops.up_sample import up_sample
 from tests.arrays import random_clips
 
 _FRAMES = np.array([[0, 2], [1, 2]], np.int32)
@@ -90,8 +89,6 @@ def _scaled(x):
     (lambda x: _pooled(x, chosen=True), 6),
     (lambda x: gather_frames(x, _FRAMES), 6),
     (lambda x: max_pool(x[:, :, :, ::4], 3, 2), 6),
-    (lambda x: up_sample(x, (6, 8, 32)), 6),
-    (lambda x: up_sample(x[:, :, :, 1:9:4], (6, 8, 4)), 6),
     (lambda x: join(*split(x, 4)[::-1]), 6),
     (lambda x: mean(x, 1), 6),
     (lambda x: mean(x, 2), 6),
@@ -107,8 +104,6 @@ def _scaled(x):
       'pool_frames',
       'gather',
       'max_pool',
-      'up_sample',
-      'up_sample_2',
       'split_and_join',
       'mean',
       'mean_of_frames',
@@ -134,9 +129,7 @@ def test_operations_of_columns_side_by_side(function, channels):
         return both(x)
 
     traced = jax.jit(beside).trace(x)
-    # 16 columns in 2 groups, perhaps with one more position all around.
-    shapes = str(traced.jaxpr)
-    assert ',3,4,2,' in shapes or ',5,6,4,' in shapes
+    assert ',3,4,2,' in str(traced.jaxpr)  # 16 columns in 2 groups
     chex.assert_trees_all_close(
       jax.jit(beside)(x), jax.jit(plain)(x), rtol=1e-9, atol=1e-9
     )
