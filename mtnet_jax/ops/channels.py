@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from mtnet_jax.ops import lanes
-from mtnet_jax.ops.forms import Operation
+from mtnet_jax.ops.forms import Form, Operation
 from mtnet_jax.typing import Array, Float
 
 
@@ -17,7 +17,7 @@ def join(
     x: activations.
     y: activations of the same dtype.
   """
-  return _join(x, y)
+  return _join(x, y, first=x.shape[-1])
 
 
 def split(
@@ -32,7 +32,8 @@ def split(
   return _split(x, first=first)
 
 
-def _define_join(x, y):
+def _define_join(x, y, first):
+  del first
   return jnp.concatenate([x, y], axis=-1)
 
 
@@ -43,7 +44,8 @@ def _define_split(x, first):
 # Of columns side by side, column after column.
 
 
-def _join_side_by_side(x, y, groups):
+def _join_side_by_side(x, y, first, groups):
+  del first
   columns = zip(_columns(x, groups), _columns(y, groups), strict=True)
   parts = [part for column in columns for part in column]
   return lanes.unfold(jnp.concatenate(parts, -1), x.shape[-1] + y.shape[-1])
@@ -62,5 +64,20 @@ def _columns(x, groups):
   return jnp.split(lanes.fold(x, groups), count, -1)
 
 
-_join = Operation(_define_join, tpu=_join_side_by_side)
-_split = Operation(_define_split, tpu=_split_side_by_side)
+# Each is the gradient of the other, and keeps nothing.
+_join = Operation(
+  _define_join,
+  xla=Form(
+    lambda x, y, first: (_define_join(x, y, first), ()),
+    lambda _, dz, first: _define_split(dz, first),
+  ),
+  tpu=_join_side_by_side,
+)
+_split = Operation(
+  _define_split,
+  xla=Form(
+    lambda x, first: (_define_split(x, first), ()),
+    lambda _, d_both, first: (_define_join(*d_both, first),),
+  ),
+  tpu=_split_side_by_side,
+)

@@ -9,6 +9,7 @@ import numpy as np
 from mtnet_jax.ops import (
   activation,
   batch_norm,
+  channels,
   conv,
   fork,
   frame_selection,
@@ -211,6 +212,14 @@ OPERATIONS = {
     random_clips(2, 3, 2, 4, 5, seed=1),
   ),
   'fork': plain(fork.fork, random_clips(2, 3, 2, 4, 5)),
+  'split': plain(
+    functools.partial(channels.split, first=2), random_clips(2, 3, 2, 4, 5)
+  ),
+  'join': plain(
+    channels.join,
+    random_clips(2, 3, 2, 4, 5),
+    random_clips(2, 3, 2, 4, 3, seed=1),
+  ),
   'gru': [
     c for h in (1, 5, 16, 23) for n in (1, 3, 9) for c in recur('gru', h, n)
   ],

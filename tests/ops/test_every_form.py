@@ -118,6 +118,8 @@ OF_FORM = {
       'add_and_rectify',
       'fork',
       'gather_frames',
+      'join',
+      'split',
       'soft_pool',
       'soft_pool_of_some_frames',
     ),
