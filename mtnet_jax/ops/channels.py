@@ -44,8 +44,7 @@ def _define_split(x, first):
 # Of columns side by side, column after column.
 
 
-def _join_side_by_side(x, y, first, groups):
-  del first
+def _join_side_by_side(x, y, groups):
   columns = zip(_columns(x, groups), _columns(y, groups), strict=True)
   parts = [part for column in columns for part in column]
   return lanes.unfold(jnp.concatenate(parts, -1), x.shape[-1] + y.shape[-1])
@@ -71,7 +70,10 @@ _join = Operation(
     lambda x, y, first: (_define_join(x, y, first), ()),
     lambda _, dz, first: _define_split(dz, first),
   ),
-  tpu=_join_side_by_side,
+  tpu=Form(
+    lambda x, y, first, groups: (_join_side_by_side(x, y, groups), ()),
+    lambda _, dz, first, groups: _split_side_by_side(dz, first, groups),
+  ),
 )
 _split = Operation(
   _define_split,
@@ -79,5 +81,8 @@ _split = Operation(
     lambda x, first: (_define_split(x, first), ()),
     lambda _, d_both, first: (_define_join(*d_both, first),),
   ),
-  tpu=_split_side_by_side,
+  tpu=Form(
+    lambda x, first, groups: (_split_side_by_side(x, first, groups), ()),
+    lambda _, d_both, first, groups: (_join_side_by_side(*d_both, groups),),
+  ),
 )
