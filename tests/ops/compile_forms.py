@@ -49,18 +49,9 @@ def main(target: str, form: str, *names: str) -> None:
 
 
 def _differentiate(case, arrays):
-  floats = [
-    i for i, a in enumerate(arrays) if jnp.issubdtype(a.dtype, jnp.floating)
-  ]
-
-  def function(*given):
-    every = list(arrays)
-    for i, a in zip(floats, given, strict=True):
-      every[i] = a
-    return case.function(*every)
-
+  function, floats = case.differentiable(arrays)
   with forms.side_by_side(1, arrays[0].shape[-2], 1):
-    y, vjp = jax.vjp(function, *(arrays[i] for i in floats))
+    y, vjp = jax.vjp(function, *floats)
     return y, vjp(y)
 
 

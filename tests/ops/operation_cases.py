@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from mtnet_jax.ops import (
@@ -40,6 +41,20 @@ class Case(NamedTuple):
   function: Callable[..., Any]
   arrays: tuple[np.ndarray, ...]
   of_all: bool = True
+
+  def differentiable(self, arrays):
+    """The function of the arrays that are floats, and these."""
+    floats = [
+      i for i, a in enumerate(arrays) if jnp.issubdtype(a.dtype, jnp.floating)
+    ]
+
+    def function(*given):
+      every = list(arrays)
+      for i, a in zip(floats, given, strict=True):
+        every[i] = a
+      return self.function(*every)
+
+    return function, [arrays[i] for i in floats]
 
 
 def separated(volume, strides, size, channels=CHANNELS):

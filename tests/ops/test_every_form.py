@@ -33,17 +33,8 @@ SINGLE, HALF = (1e-5, 1e-5), (2**-6, 2**-5)
 
 def values_and_gradients(case, *arrays):
   """What a case gives, and the gradients of a random sum of it."""
-  floats = [
-    i for i, a in enumerate(arrays) if jnp.issubdtype(a.dtype, jnp.floating)
-  ]
-
-  def function(*given):
-    every = list(arrays)
-    for i, a in zip(floats, given, strict=True):
-      every[i] = a
-    return case.function(*every)
-
-  y, vjp = jax.vjp(function, *(arrays[i] for i in floats))
+  function, floats = case.differentiable(arrays)
+  y, vjp = jax.vjp(function, *floats)
   leaves, tree = jax.tree.flatten(y)
   cotangents = [
     jnp.asarray(random_clips(*leaf.shape, seed=9 + i), leaf.dtype)
