@@ -123,5 +123,8 @@ def devices(target: str) -> Sequence[jax.Device]:
       platform='cuda', target_config=describe_gpu(target), topology='1x1x1'
     )
   else:
-    described = topologies.get_topology_desc(target, platform='tpu')
+    # By default an older libtpu takes four chips for a host's least.
+    one_chip = set(target.partition(':')[2].split('x')) == {'1'}
+    bounds = {'chips_per_host_bounds': (1, 1, 1)} if one_chip else {}
+    described = topologies.get_topology_desc(target, platform='tpu', **bounds)
   return described.devices

@@ -253,7 +253,7 @@ _COMPILERS = pathlib.Path(__file__).parents[2] / '.venv-aot/bin/python'
   reason='.venv-aot, which `make test-slow` makes, is not here',
 )
 @pytest.mark.parametrize(
-  ('target', 'form'), [('v5e:2x2', 'tpu'), ('h100', 'gpu')]
+  ('target', 'form'), [('v5e:1x1', 'tpu'), ('h100', 'gpu')]
 )
 def test_forms_for_accelerators_compile(target, form):
   """Their compilers refuse, or do not survive, what a CPU's takes."""
