@@ -20,6 +20,8 @@ from mtnet_jax.ops.pooling import pool, pool_with_residual, split_pooling
 from mtnet_jax.ops.up_sample import up_sample
 from mtnet_jax.typing import Array, Float
 
+Branches = tuple[Float[Array, '...'], Float[Array, '...']]
+
 
 def branch_features(features: int, local_ratio: float) -> tuple[int, int]:
   """Returns how many channels the local and the prolonged branch make (5.1).
@@ -68,6 +70,8 @@ class MTConv(nn.Module):
     shared_selection: whether both inputs of the prolonged branch keep the same
       frames, those chosen on the layer's input; else each keeps its own, as
       5.4 prints. It matters to poolings that select frames.
+    joined: whether both branches are returned as one array, or apart, for a
+      channel-separated layer of the same widths.
     train: whether `'stochastic'` pooling draws, from an rng `pooling`.
     conv: factory of convolutions; `Conv3D`, perhaps with a dtype bound.
     norm: factory of normalisations; `BatchNorm` with `use_running_average`
@@ -82,6 +86,7 @@ class MTConv(nn.Module):
   activation: Callable[[Array], Array] | None = relu
   pooling: str = 'softpool+cos'
   shared_selection: bool = True
+  joined: bool = True
   train: bool = False
   conv: Callable[..., nn.Module] = Conv3D
   norm: Callable[..., nn.Module] = functools.partial(
@@ -90,13 +95,15 @@ class MTConv(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'n t h w c']
-  ) -> Float[Array, 'n t2 h2 w2 c2']:
-    """Returns `concat(local, prolonged)` on channels (5.2).
+    self, x: Float[Array, 'n t h w c'] | Branches
+  ) -> Float[Array, 'n t2 h2 w2 c2'] | Branches:
+    """Returns `concat(local, prolonged)` on channels (5.2), or both apart.
 
-    Sizes are `⌈size / stride⌉`. Where `intermediates` are mutable it leaves
-    there `kept_frames`, int32 `(n, k)`: the frames that the prolonged branch
-    keeps of the layer's input, among frames 0, σ, 2σ, … at a stride of σ.
+    A channel-separated layer takes what its branches read as one array or
+    apart. Where there is no prolonged branch, there is one array. Sizes are
+    `⌈size / stride⌉`. Where `intermediates` are mutable it leaves there
+    `kept_frames`, int32 `(n, k)`: the frames that the prolonged branch keeps of
+    the layer's input, among frames 0, σ, 2σ, … at a stride of σ.
 
     Raises:
       UserError: see `branch_features`, `split_pooling`; or a channel-separated
@@ -110,7 +117,7 @@ class MTConv(nn.Module):
     if not prolonged:
       return local_unit(x)
     if self.channel_separated:
-      x, x_prolonged = split(x, local)
+      x, x_prolonged = x if isinstance(x, tuple) else split(x, local)
       _, pooled = self._pool(x_prolonged, strides[0])
     else:
       x, pooled = self._pool(x, strides[0])
@@ -121,10 +128,11 @@ class MTConv(nn.Module):
     )
     y += self._unit('pointwise', prolonged)(pooled_local)  # 5.3
     y = up_sample(y, y_local.shape[1:4])
-    return join(y_local, y)
+    return join(y_local, y) if self.joined else (y_local, y)
 
   def _check_channels(self, x):
-    c = x.shape[-1]
+    branches = x if isinstance(x, tuple) else (x,)
+    c = sum(branch.shape[-1] for branch in branches)
     if c != self.features:
       raise UserError(
         f'A channel-separated MTConv keeps its channels: `features` '

@@ -16,7 +16,7 @@ from flax import linen as nn
 from mtnet_jax.layers.classifier import Classifier
 from mtnet_jax.layers.srtg import SqueezeAndRecursion
 from mtnet_jax.models.network import Network, check_clips
-from mtnet_jax.ops import forms
+from mtnet_jax.ops import forms, lanes
 from mtnet_jax.ops.activation import (
   add_and_rectify,
   relu,
@@ -141,14 +141,15 @@ class MTNet(Network):
     classifier = Classifier(
       self.head_features[1], self.num_classes, name='classifier'
     )
-    with forms.side_by_side(self.stem_features, clips.shape[3], 2):
+    groups = self._fitting_groups(clips.shape[3])
+    with forms.side_by_side(groups):
       x = self._stem(clips, conv, norm)
     x, endpoints = self.run_stages(
       x,
       self._make_stages(parts),
       classifier,
       train,
-      [(width, 2) for width, _ in self.stages],
+      groups,
       keep_calls=True,
       period=2 if self.squeeze_excitation else 1,
     )
@@ -157,6 +158,17 @@ class MTNet(Network):
     features = mean(x, 1)  # n c
     endpoints |= {'last': x, 'features': features}
     return classifier(self._embed(features, train)), endpoints
+
+  def _fitting_groups(self, width):
+    """Into how many groups a TPU cuts rows; see `lanes`.
+
+    So that the channel-separated kernels, which become dense, fit into the
+    lanes; or the blocks' outputs, where these kernels are not what takes most.
+    """
+    inner, outer = self.stages[0]
+    separated_alone = self.local_ratio == 1 and not self.recurrence
+    # The stem and the first stage halve the columns.
+    return lanes.fitting_groups(inner if separated_alone else outer, width, 4)
 
   def _stem(self, x, conv, norm):
     """1×3×3, then one 5×1×1 kernel a channel, BN, ReLU."""
@@ -248,7 +260,7 @@ class MTBlock(nn.Module):
     strides = (1, self.stride, self.stride)
     excite = self.squeeze_excitation
     x, y = fork(x)
-    y = self.mtconv(self.inner, (1, 1, 1), name='expand')(y)
+    y = self.mtconv(self.inner, (1, 1, 1), joined=False, name='expand')(y)
     y = self.mtconv(
       self.inner,
       (self.kernel_frames, 3, 3),

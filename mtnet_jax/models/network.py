@@ -141,7 +141,7 @@ class Network(nn.Module):
     stages: Sequence[Sequence[nn.Module]],
     classifier: Classifier,
     train: bool,
-    shapes: Sequence[tuple[int, int]],
+    groups: int,
     **repetition_options,
   ) -> tuple[Float[Array, 'n t2 h2 w2 c2'], dict[str, Any]]:
     """Applies stage after stage, each with its Class Regularisation.
@@ -152,8 +152,8 @@ class Network(nn.Module):
       classifier: the classifier that Class Regularisation asks.
       train: whether blocks that are alike share a function. In evaluation each
         block is one of its own, which others may look into.
-      shapes: channels of each stage's widest convolution, and the stage's
-        stride over columns.
+      groups: into how many a TPU cuts the rows of the first stage's maps; see
+        `lanes.fitting_groups`.
       **repetition_options: `keep_calls` and `period` of `repetition.run`.
 
     Returns:
@@ -163,8 +163,7 @@ class Network(nn.Module):
     shared = train and not self.is_initializing()
     endpoints, early, gate_open = {'stem': x}, {}, {}
     for i, blocks in enumerate(stages, start=1):
-      channels, stride = shapes[i - 1]
-      with forms.side_by_side(channels, x.shape[3], stride):
+      with forms.side_by_side(groups if i == 1 else 0):
         x, shares = repetition.run(
           blocks, x, shared, self.rematerialize, **repetition_options
         )

@@ -18,7 +18,7 @@ from mtnet_jax.errors import UserError
 from mtnet_jax.layers.classifier import Classifier
 from mtnet_jax.layers.srtg import SqueezeAndRecursion
 from mtnet_jax.models.network import Network, check_clips, check_range
-from mtnet_jax.ops import forms, precision
+from mtnet_jax.ops import forms, lanes, precision
 from mtnet_jax.ops.activation import add_and_rectify, relu
 from mtnet_jax.ops.max_pool import max_pool
 from mtnet_jax.ops.recurrence import find_cell
@@ -147,16 +147,15 @@ class ResNet3D(Network):
     stem = units.stem(
       features, (self.stem_frames, 7, 7), strides=(1, 2, 2), name='stem'
     )
-    with forms.side_by_side(features, clips.shape[3], 2):
+    groups = lanes.fitting_groups(
+      features, clips.shape[3], 4 if self.stem_pool else 2
+    )
+    with forms.side_by_side(groups):
       x = stem(clips)
       if self.stem_pool:
         x = max_pool(x, 3, 2)
     x, endpoints = self.run_stages(
-      x,
-      self._make_stages(units),
-      classifier,
-      train,
-      [(c, 1 if i == 0 else 2) for i, c in enumerate(self.stage_features)],
+      x, self._make_stages(units), classifier, train, groups
     )
     features = jnp.mean(precision.widen(x), axis=(1, 2, 3))  # n c
     endpoints |= {'last': x, 'features': features}

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mtnet_jax.ops import lanes
 from mtnet_jax.ops.forms import Form, Operation
@@ -41,26 +42,38 @@ def _define_split(x, first):
   return tuple(jax.lax.split(x, (first, x.shape[-1] - first), x.ndim - 1))
 
 
-# Of columns side by side, column after column.
+# Of columns side by side, a product with ones and zeros brings the channels to
+# their places, as a convolution of points: it reads and writes a map once. As
+# pieces of each column a TPU would write and read them all apart.
 
 
-def _join_side_by_side(x, y, groups):
-  columns = zip(_columns(x, groups), _columns(y, groups), strict=True)
-  parts = [part for column in columns for part in column]
-  return lanes.unfold(jnp.concatenate(parts, -1), x.shape[-1] + y.shape[-1])
+def _join_side_by_side(x, y, first, groups):
+  columns = lanes.count(x.shape[3], groups)
+  if columns == 1:
+    return _define_join(x, y, first)
+  c = first + y.shape[-1]
+  places = _places(c, first, columns)
+  parts = map(lanes.move, (lanes.fold(a, groups) for a in (x, y)), places)
+  return lanes.unfold(sum(parts), c)
 
 
 def _split_side_by_side(x, first, groups):
-  columns = [_define_split(a, first) for a in _columns(x, groups)]
+  columns = lanes.count(x.shape[3], groups)
+  if columns == 1:
+    return _define_split(x, first)
+  c, x = x.shape[-1], lanes.fold(x, groups)
   return tuple(
-    lanes.unfold(jnp.concatenate(parts, -1), parts[0].shape[-1])
-    for parts in zip(*columns, strict=True)
+    lanes.unfold(lanes.move(x, place.T), width)
+    for place, width in zip(
+      _places(c, first, columns), (first, c - first), strict=True
+    )
   )
 
 
-def _columns(x, groups):
-  count = lanes.count(x.shape[3], groups)
-  return jnp.split(lanes.fold(x, groups), count, -1)
+def _places(c, first, columns):
+  """Where the first channels, and the others, are in columns of c."""
+  own = np.split(np.eye(c), [first])
+  return [np.kron(np.eye(columns), each) for each in own]
 
 
 # Each is the gradient of the other, and keeps nothing.
@@ -71,7 +84,7 @@ _join = Operation(
     lambda _, dz, first: _define_split(dz, first),
   ),
   tpu=Form(
-    lambda x, y, first, groups: (_join_side_by_side(x, y, groups), ()),
+    lambda x, y, first, groups: (_join_side_by_side(x, y, first, groups), ()),
     lambda _, dz, first, groups: _split_side_by_side(dz, first, groups),
   ),
 )
@@ -83,6 +96,8 @@ _split = Operation(
   ),
   tpu=Form(
     lambda x, first, groups: (_split_side_by_side(x, first, groups), ()),
-    lambda _, d_both, first, groups: (_join_side_by_side(*d_both, groups),),
+    lambda _, d_both, first, groups: (
+      _join_side_by_side(*d_both, first, groups),
+    ),
   ),
 )

@@ -136,7 +136,16 @@ def convolve_side_by_side(
     x = lanes.fold(x, groups)
     kernel, pads[2] = lanes.dense_kernel(kernel, strides[2], columns)
     strides = (*strides[:2], 1)
+    if _can_pair_rows(x, kernel, strides):
+      x, kernel, pads[1] = lanes.pair_rows(x, kernel)
+      strides = (strides[0], 1, 1)
   return lanes.unfold(keep(_convolve_3d(x, kernel, strides, pads)), features)
+
+
+def _can_pair_rows(x, kernel, strides):
+  """Whether two rows are side by side too: most lanes are empty."""
+  even = strides[1] == 2 and x.shape[2] % 2 == 0
+  return even and kernel.shape[1] > 1 and 4 * x.shape[-1] <= lanes.LANES
 
 
 def _convolve_frames(x, kernel, strides):

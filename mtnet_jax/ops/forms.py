@@ -30,7 +30,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
-from mtnet_jax.ops import lanes, native
+from mtnet_jax.ops import native
 
 # What is tried in turn, before the definition.
 _FALLBACKS: Mapping[str, tuple[str, ...]] = {
@@ -131,17 +131,14 @@ def traces_for_tpu() -> bool:
 
 
 @contextlib.contextmanager
-def side_by_side(channels: int, width: int, stride: int) -> Iterator[None]:
-  """Has forms for TPUs lay columns side by side where that fills its lanes.
+def side_by_side(groups: int) -> Iterator[None]:
+  """Has forms for TPUs lay columns side by side.
 
   Args:
-    channels: of the widest array of what is traced inside.
-    width: columns of what goes in.
-    stride: the one distance between windows that is not 1, or 1.
+    groups: into how many groups the rows of all maps are cut whose columns they
+      are; see `lanes.fitting_groups`. 0: they are not.
   """
-  groups = 0
-  if traces_for_tpu():
-    groups = lanes.fitting_groups(channels, width, stride)
+  groups = groups if traces_for_tpu() else 0
   with _choice(_choice.value._replace(groups=groups)):
     yield
 

@@ -8,9 +8,14 @@ does so by itself, and undoes it: between one such operation and the next the
 compiler finds that nothing changes.
 
 How many columns are side by side follows from the number of groups that each
-row is cut into, which is the same before and after a stride.
+row is cut into. It is the same from a network's input to the end of its first
+stage, so that a map goes as it is into the next: before a stride a group has
+twice as many columns. Later stages have channels enough.
+
+Where channels are few even so, those of all clips may lie side by side.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -19,19 +24,20 @@ from mtnet_jax.typing import Array, Float
 LANES = 128
 
 
-def fitting_groups(channels: int, width: int, stride: int) -> int:
-  """Returns how many groups columns form, or 0 where that gains nothing.
+def fitting_groups(channels: int, width: int, columns: int) -> int:
+  """Returns into how many groups rows are cut for a map to fill the lanes.
+
+  0: they are not, since a single column fills more than half of the lanes, or
+  groups would not be of equal size.
 
   Args:
-    channels: of the arrays after a stride.
-    width: columns before it.
-    stride: distance between windows.
+    channels: of the map.
+    width: columns of what goes into the network.
+    columns: how many of those are one column of the map.
   """
-  for columns in (8, 4, 2):
-    groups = width // (columns * stride)
-    exact = groups * columns * stride == width
-    if columns * channels <= LANES and exact:
-      return groups
+  for size in (8, 4, 2):
+    if size * channels <= LANES and width % (size * columns) == 0:
+      return width // (size * columns)
   return 0
 
 
@@ -66,6 +72,25 @@ def unfold(x: Float[Array, '*d g e'], c: int) -> Float[Array, '*d w c']:
   return x if x.shape[-1] == c else x.reshape(*x.shape[:-2], -1, c)
 
 
+def is_narrow(x: Float[Array, 'n t h w c'], groups: int) -> bool:
+  """Whether x leaves most lanes empty, even with columns side by side."""
+  c, columns = x.shape[-1], count(x.shape[3], groups)
+  return 4 * c <= LANES and 2 * columns * c <= LANES
+
+
+def merge_clips(x: Float[Array, 'n t h w c']) -> Float[Array, '1 t h w e']:
+  """Returns x with the channels of its clips side by side."""
+  n, *sizes, c = x.shape
+  return x.transpose(1, 2, 3, 0, 4).reshape(1, *sizes, n * c)
+
+
+def part_clips(
+  x: Float[Array, '1 t h w e'], n: int
+) -> Float[Array, 'n t h w c']:
+  """Returns what `merge_clips` was given, of n clips."""
+  return x.reshape(*x.shape[1:4], n, -1).transpose(3, 0, 1, 2, 4)
+
+
 def repeat(a: Float[Array, '*d c'], e: int) -> Float[Array, '*d e']:
   """Returns what belongs to c channels, for the e that are side by side."""
   columns = e // a.shape[-1]
@@ -77,6 +102,28 @@ def add_up(a: Float[Array, '*d e'], c: int) -> Float[Array, '*d c']:
   if a.shape[-1] == c:
     return a
   return a.reshape(*a.shape[:-1], -1, c).sum(-2)
+
+
+def move(
+  x: Float[Array, 'n t h g d'],
+  place: np.ndarray,
+  strides: tuple[int, int, int] = (1, 1, 1),
+) -> Float[Array, 'n u v b e']:
+  """Returns what is in some lanes in others, by a convolution of points.
+
+  Args:
+    x: activations.
+    place: ones and zeros, d by e, in each column at most one 1.
+    strides: distance between the points.
+  """
+  return jax.lax.conv_general_dilated(
+    x,
+    jnp.asarray(place.reshape(1, 1, 1, *place.shape), x.dtype),
+    strides,
+    'VALID',
+    dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
+    precision=jax.lax.Precision.HIGHEST,  # Each value stays what it is.
+  )
 
 
 def dense_kernel(
@@ -109,3 +156,33 @@ def dense_kernel(
   blocks = jnp.einsum('biok,uvkcf->uvbicof', place.astype(kernel.dtype), kernel)
   shape = (*around, len(place), columns * c, results * f)
   return blocks.reshape(shape), (-int(first), int(last))
+
+
+def pair_rows(
+  x: Float[Array, 'n t h g d'], kernel: Float[Array, 'i j b d e']
+) -> tuple[
+  Float[Array, 'n t u g f'], Float[Array, 'i v b f e'], tuple[int, int]
+]:
+  """Returns a convolution with a stride of 2 over rows as one without.
+
+  Two rows of x are side by side, and two of the kernel.
+
+  Args:
+    x: activations of an even number of rows.
+    kernel: the kernel, padded by `j // 2` over rows.
+
+  Returns:
+    Activations, the kernel, and the pairs of padding before and after.
+  """
+  # Apart, and not as a transpose, a TPU copies the two rows once.
+  x = jax.lax.optimization_barrier(x)
+  x = jnp.concatenate([x[:, :, ::2], x[:, :, 1::2]], -1)
+  i, j, *around = kernel.shape
+  above = j // 2 % 2  # The first row of a pair, which the kernel does not see.
+  pairs = -(-(above + j) // 2)
+  rows = (0, 0), (above, 2 * pairs - above - j), *[(0, 0)] * 3
+  kernel = jnp.pad(kernel, rows).reshape(i, pairs, 2, *around)
+  b, d, e = around
+  kernel = kernel.transpose(0, 1, 3, 2, 4, 5).reshape(i, pairs, b, 2 * d, e)
+  before = (j // 2 + above) // 2
+  return x, kernel, (before, pairs - 1 - before)

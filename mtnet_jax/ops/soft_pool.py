@@ -8,7 +8,7 @@ import numpy as np
 
 from mtnet_jax.errors import UserError
 from mtnet_jax.ops import lanes, native, precision
-from mtnet_jax.ops.forms import Form, Operation, keep
+from mtnet_jax.ops.forms import Form, Operation, keep, traces_for_tpu
 from mtnet_jax.ops.frame_selection import gather_frames
 from mtnet_jax.typing import Array, Float, Int
 
@@ -86,15 +86,20 @@ def _define(x, gradient, window):
 def _forward(x, gradient, window):
   """Elements of windows by strided slices, the largest subtracted."""
   del gradient  # Of the backward pass only.
-  return _average(_elements(_pad(x, window), window)).astype(x.dtype), x
+  y, *_ = _average(_elements(_pad(x, window), window))
+  return y.astype(x.dtype), x
 
 
 def _average(elements):
-  """The elements' average, weighted by their exponentials."""
+  """The elements' average, weighted by their exponentials.
+
+  And the largest element, and the exponentials' sum relative to it.
+  """
   largest = functools.reduce(jnp.maximum, elements)
   exps = [jnp.exp(a - largest) for a in elements]
   weighted = sum(a * e for a, e in zip(elements, exps, strict=True))
-  return weighted / sum(exps)
+  total = sum(exps)
+  return weighted / total, largest, total
 
 
 def _backward(x, dy, gradient, window):
@@ -180,36 +185,58 @@ def _backward_with_residual(kept, d_results):
   return d_residual + dx, None
 
 
-# For a TPU. Columns lie side by side where the program has them so. What the
-# elements of a window have in common is spread over it by a sum over windows
-# between zeros; as a broadcast, or as a sum of elements between zeros, the
-# compiler would write it to memory once more.
+# For a TPU. Columns lie side by side where the program has them so, clips where
+# channels are few. A program that is known to be for one keeps what the weights
+# are made of, and does not compute it again. It is spread over the windows by
+# sums over windows between zeros; as a broadcast, or as a sum of elements
+# between zeros, the compiler would write it to memory once more.
 
 
 def _forward_side_by_side(x, frames, groups):
   if x.shape[2] % 2 or x.shape[3] % 2:
     return _forward_with_residual(x, frames)
+  n = x.shape[0]
+  if n != 1 and frames is None and lanes.is_narrow(x, groups):
+    (_, y), kept = _forward_side_by_side(lanes.merge_clips(x), None, 0)
+    return (x, lanes.part_clips(y, n)), kept if traces_for_tpu() else (x, None)
   folded, pairs = _fold_pairs(x, groups)
-  chosen = _choose(folded, frames)
-  y = _average(_elements_of_pairs(chosen, pairs)).astype(x.dtype)
-  return (x, lanes.unfold(keep(y), x.shape[-1])), (folded, frames)
+  y, largest, total = _average(_elements_of_pairs(folded, pairs))
+  y = keep(_choose(y.astype(x.dtype), frames))
+  kept = (folded, frames, largest.astype(x.dtype), total)
+  y = lanes.unfold(y, x.shape[-1])
+  return (x, y), kept if traces_for_tpu() else (x, frames)
 
 
 def _backward_side_by_side(kept, d_results, groups):
-  (folded, frames), (d_residual, dy) = kept, d_results
+  d_residual, dy = d_results
   if d_residual.shape[2] % 2 or d_residual.shape[3] % 2:
     return _backward_with_residual(kept, d_results)
+  n = dy.shape[0]
+  if n != 1 and kept[1] is None and lanes.is_narrow(d_residual, groups):
+    if not traces_for_tpu():
+      kept = (lanes.merge_clips(kept[0]), None)
+    d_results = tuple(map(lanes.merge_clips, d_results))
+    dx, _ = _backward_side_by_side(kept, d_results, 0)
+    return lanes.part_clips(dx, n), None
   d_folded, pairs = _fold_pairs(d_residual, groups)
-  chosen, spread = jax.vjp(lambda x: _choose(x, frames), folded)
-  chosen = jax.lax.optimization_barrier(chosen)  # as above
-  elements = _elements_of_pairs(chosen, pairs)
-  largest = functools.reduce(jnp.maximum, elements)
-  total = sum(jnp.exp(a - largest) for a in elements)
-  share = precision.widen(dy.reshape(total.shape)) / total
-  share, largest = (_spread_over_pairs(a, pairs) for a in (share, largest))
-  dx = share * jnp.exp(precision.widen(chosen) - largest)
-  (dx,) = spread(dx.astype(folded.dtype))
-  return lanes.unfold(d_folded + dx, d_residual.shape[-1]), None
+  if not traces_for_tpu():
+    x, frames = kept
+    folded, _ = _fold_pairs(jax.lax.optimization_barrier(x), groups)  # as above
+    _, *window = _average(_elements_of_pairs(folded, pairs))
+    kept = (folded, frames, *window)
+  folded, frames, largest, total = kept
+  # To frames that were not chosen flows nothing.
+  _, spread = jax.vjp(lambda y: _choose(y, frames), largest.astype(dy.dtype))
+  n, k, *_ = dy.shape
+  (dy,) = spread(dy.reshape(n, k, *total.shape[2:]))
+  share = (precision.widen(dy) / total).astype(dy.dtype)
+  largest, share = (
+    precision.widen(_spread_over_pairs(a.astype(dy.dtype), pairs))
+    for a in (largest, share)
+  )
+  dx = share * jnp.exp(precision.widen(folded) - largest)
+  dx = (precision.widen(d_folded) + dx).astype(folded.dtype)
+  return lanes.unfold(dx, d_residual.shape[-1]), None
 
 
 def _fold_pairs(x, groups):
@@ -220,15 +247,23 @@ def _fold_pairs(x, groups):
 
 def _elements_of_pairs(x, pairs):
   """As `_elements` of windows of two rows and two columns."""
+  if pairs > 1:  # More pieces than two cost more than a product.
+    return [
+      precision.widen(
+        lanes.move(x[:, :, i:], _every_second(x, j, pairs), (1, 2, 1))
+      )
+      for i, j in np.ndindex(2, 2)
+    ]
   rows = [x[:, :, i::2] for i in range(2)]
   if not pairs:
     return [precision.widen(a[:, :, :, j::2]) for a in rows for j in range(2)]
-  columns = [jnp.split(a, 2 * pairs, -1) for a in rows]
-  return [
-    precision.widen(jnp.concatenate(a[j::2], -1))
-    for a in columns
-    for j in range(2)
-  ]
+  return [precision.widen(b) for a in rows for b in jnp.split(a, 2, -1)]
+
+
+def _every_second(x, first, pairs):
+  """Where every second column is among all that are side by side."""
+  columns, channels = np.eye(2 * pairs), np.eye(x.shape[-1] // (2 * pairs))
+  return np.kron(columns[:, first::2], channels)
 
 
 def _spread_over_pairs(a, pairs):

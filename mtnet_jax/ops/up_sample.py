@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from mtnet_jax.ops import native, precision
+from mtnet_jax.ops import lanes, native, precision
 from mtnet_jax.ops.forms import Form, Operation
 from mtnet_jax.typing import Array, Float
 
@@ -80,6 +80,24 @@ def _backward_by_matrices(_, dy, old, shape):
   return _transpose(_by_matrices, dy, old, shape)
 
 
+def _forward_side_by_side(x, old, shape, groups):
+  del old
+  return _by_lanes(x, shape, groups), ()
+
+
+def _backward_side_by_side(_, dy, old, shape, groups):
+  interpolate = functools.partial(_by_lanes, groups=groups)
+  return _transpose(interpolate, dy, old, shape)
+
+
+def _by_lanes(x, shape, groups):
+  n, *_, c = x.shape
+  if n != 1 and lanes.is_narrow(x, groups):
+    merged = _by_matrices(lanes.merge_clips(x), (1, *shape[1:4], n * c))
+    return lanes.part_clips(merged, n)
+  return _by_matrices(x, shape)
+
+
 def _by_matrices(x, shape):
   """Each new position is a row of a matrix of weights, most of them zeros.
 
@@ -130,5 +148,6 @@ _up_sample = Operation(
   xla=Form(_forward_by_matrices, _backward_by_matrices),
   cpu=_by_sums_of_shifts,
   onnx=_by_sums_of_shifts,
+  tpu=Form(_forward_side_by_side, _backward_side_by_side),
   cpu_kernel=Form(_kernel_forward, _kernel_backward),
 )

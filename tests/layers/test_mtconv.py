@@ -124,6 +124,22 @@ def test_selections_of_the_two_inputs_may_differ():
   assert not np.allclose(a[..., 4:], b[..., 4:], atol=1e-2)
 
 
+def test_branches_may_stay_apart_from_layer_to_layer():
+  x = random_clips(2, 6, 4, 4, 6)
+  layer = mtconv.MTConv(6, local_ratio=0.7, norm=NORM, **SEPARATED)
+  apart = layer.copy(joined=False)
+  variables = random_variables(layer, x)
+  branches = jax.jit(apart.apply)(variables, x)
+  assert [branch.shape[-1] for branch in branches] == [4, 2]
+  joined = layer.apply(variables, x)
+  np.testing.assert_allclose(np.concatenate(branches, -1), joined, atol=1e-5)
+  np.testing.assert_allclose(
+    layer.apply(variables, branches),
+    layer.apply(variables, joined),
+    atol=1e-5,
+  )
+
+
 def test_kept_frames_are_recorded_where_asked_for():
   x = random_clips(2, 9, 4, 4, 5)
   module = mtconv.MTConv(6, local_ratio=0.7, norm=NORM, **STRIDED)

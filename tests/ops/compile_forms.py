@@ -6,6 +6,7 @@ It needs libtpu or JAX's plugin for CUDA. Values and gradients of all cases in
 bfloat16 are one program. The last line is the program's number of instructions.
 """
 
+import math
 import os
 import sys
 
@@ -50,7 +51,8 @@ def main(target: str, form: str, *names: str) -> None:
 
 def _differentiate(case, arrays):
   function, floats = case.differentiable(arrays)
-  with forms.side_by_side(1, arrays[0].shape[-2], 1):
+  width = arrays[0].shape[-2]
+  with forms.side_by_side(width // math.gcd(width, 8)):
     y, vjp = jax.vjp(function, *floats)
     return y, vjp(y)
 

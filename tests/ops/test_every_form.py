@@ -6,6 +6,7 @@ definitions are held to loops and hand-worked cases by the files beside this.
 """
 
 import functools
+import math
 import pathlib
 import subprocess
 
@@ -47,7 +48,8 @@ def run(cases, arrays):
   results = []
   for case, own in zip(cases, arrays, strict=True):
     # On a TPU columns of even number lie side by side.
-    with forms.side_by_side(1, own[0].shape[-2], 1):
+    width = own[0].shape[-2]
+    with forms.side_by_side(width // math.gcd(width, 8)):
       results.append(values_and_gradients(case, *own))
   return results
 

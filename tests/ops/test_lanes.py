@@ -33,13 +33,26 @@ def test_kernel_of_columns_by_hand():
   assert padding == (1, 0)
 
 
+def test_pairs_of_rows_by_hand():
+  """Kernel (a, b, c), stride 2: row 2·o + k - 1 is below."""
+  kernel = jnp.array([2.0, 3, 5]).reshape(1, 3, 1, 1, 1)
+  x = jnp.arange(4.0).reshape(1, 1, 4, 1, 1)
+  pairs, found, padding = lanes.pair_rows(x, kernel)
+  np.testing.assert_array_equal(pairs[0, 0, :, 0], [[0, 1], [2, 3]])
+  # Of the pair before, the second row meets a; of the pair itself b and c.
+  np.testing.assert_array_equal(found[0, :, 0, :, 0], [[0, 2], [3, 5]])
+  assert padding == (1, 0)
+
+
 @pytest.mark.parametrize(
-  ('channels', 'width', 'groups'),
-  [(24, 224, 28), (64, 224, 56), (16, 80, 5), (24, 28, 7), (65, 224, 0),
-   (24, 30, 0), (64, 90, 0)],
+  ('channels', 'width', 'columns', 'groups'),
+  [(24, 224, 4, 14), (64, 224, 4, 28), (16, 160, 4, 5), (24, 56, 4, 7),
+   (65, 224, 4, 0), (24, 60, 4, 0), (24, 312, 4, 39), (64, 90, 2, 0)],
 )  # fmt: skip
-def test_groups_fill_the_lanes_and_divide_columns(channels, width, groups):
-  assert lanes.fitting_groups(channels, width, 2) == groups
+def test_groups_fill_the_lanes_and_divide_columns(
+  channels, width, columns, groups
+):
+  assert lanes.fitting_groups(channels, width, columns) == groups
 
 
 def _dense(volume, strides, c, f):
@@ -85,7 +98,7 @@ def _scaled(x):
     _separated((3, 3, 3), (1, 2, 2)),
     (_normalized, 6),
     (_scaled, 6),
-    (_pooled, 6),
+    (_pooled, 20),
     (lambda x: _pooled(x, chosen=True), 6),
     (lambda x: gather_frames(x, _FRAMES), 6),
     (lambda x: max_pool(x[:, :, :, ::4], 3, 2), 6),
@@ -121,7 +134,7 @@ def test_operations_of_columns_side_by_side(function, channels):
       return y, vjp(jax.tree.map(lambda a: jnp.cos(a * 7 + 1), y))
 
     def beside(x):
-      with forms.use('tpu'), forms.side_by_side(24, 16, 2):
+      with forms.use('tpu'), forms.side_by_side(2):
         return both(x)
 
     def plain(x):
