@@ -130,7 +130,7 @@ class _Loop:
         if wanted and not stopping:
           with self._metrics.paused(step, 'validating'):
             watched = functools.partial(self._watchdog.iterate, step=step)
-            state, scores = self._setup.validate(state, watched)
+            state, scores = self._setup.validate(state, watched, last)
           if scores:
             named = {f'val/{name}': value for name, value in scores.items()}
             self._write(writer, step, named)

@@ -15,13 +15,15 @@ from mtnet_jax.evaluation import scoring
 from mtnet_jax.runs.state import TrainState
 from mtnet_jax.training.step import make_precise_norm
 
-# (state, what watches batches) -> (state with precise statistics, metrics)
+# (state, what watches batches, whether it is the run's last state)
+# -> (state, perhaps with precise statistics, metrics)
 Watched = Callable[[Iterable[Batch]], Iterator[Batch]]
 Validate = Callable[
-  [TrainState, Watched], tuple[TrainState, dict[str, float] | None]
+  [TrainState, Watched, bool], tuple[TrainState, dict[str, float] | None]
 ]
 
-_FEW_VIDEOS = 1_000
+# Starting loader processes takes seconds: too long for fewer clips.
+_FEW_CLIPS = 1_000
 
 
 def make_validation(
@@ -41,9 +43,11 @@ def make_validation(
     shardings: the layout of the state.
 
   Returns:
-    The function. It takes a state and a function that watches an iterable of
-    batches, and returns the state, its BN statistics measured where the
-    configuration says so, and `top1` and `top5`, or None without a split.
+    The function. It takes a state, a function that watches an iterable of
+    batches, and whether the run ends with this state. It returns the state and
+    `top1` and `top5`, or None without a split. Where the configuration says so
+    and the state will be kept, for its score or as the last, its BN statistics
+    are measured before.
 
   Raises:
     UserError: there is no such split.
@@ -51,13 +55,18 @@ def make_validation(
   steps, split = config.train.precise_norm_steps, config.train.validation_split
   measure = make_precise_norm(model, mesh, shardings) if steps else None
   score = _make_scoring(config, model, split) if split else None
+  num_clips = steps * config.train.batch_size
 
-  def validate(state, watched):
-    if measure:
-      batches = watched(loading.iterate(dataset.at_base_shape(steps)))
+  def validate(state, watched, last):
+    if measure and (score or last):
+      loaded = loading.iterate(
+        dataset.at_base_shape(steps),
+        num_workers=_num_workers(config.data, num_clips),
+        prefetch=config.data.prefetch,
+      )
       clips = (
         mesh_lib.to_devices({'clips': batch['clips']}, mesh)['clips']
-        for batch in batches
+        for batch in watched(loaded)
       )
       state = measure(state, clips)
     return state, score(state.variables, watched) if score else None
@@ -80,9 +89,7 @@ def _make_scoring(config, model, split):
     ) from error
   mesh = mesh_lib.make_mesh(devices=jax.local_devices())
   eval_step = scoring.make_eval_step(model, mesh)
-  # Starting loader processes takes seconds: too long for a few videos.
-  few = dataset.num_videos < _FEW_VIDEOS
-  num_workers = 0 if few else config.data.num_workers
+  num_workers = _num_workers(config.data, dataset.num_videos)
 
   def score(variables, watched):
     predictions = scoring.score_videos(
@@ -97,3 +104,7 @@ def _make_scoring(config, model, split):
     return {'top1': predictions.accuracy(1), 'top5': predictions.accuracy(5)}
 
   return score
+
+
+def _num_workers(data, num_clips):
+  return 0 if num_clips < _FEW_CLIPS else data.num_workers
