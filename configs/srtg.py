@@ -27,6 +27,7 @@ def get_config(backbone: str = 'r3d_34') -> ml_collections.ConfigDict:
   config.data.augment_share = 0.8
 
   config.model.name = f'srtg_{backbone}'
+  config.model.dtype = 'bfloat16'  # BN, recurrences and gates stay float32
 
   config.optim.schedule = 'step'
   config.optim.learning_rate = 0.1

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from mtnet_jax.devices import compiler
+from mtnet_jax.devices import compiler, device_memory
 from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.errors import UserError
 from mtnet_jax.training import losses
@@ -148,7 +148,7 @@ def _measure(program, what, model, clip_shape, batch, clock):
     )
     seconds = _time(lambda: jax.block_until_ready(compiled(*arguments)), clock)
   except jax.errors.JaxRuntimeError as error:
-    if 'RESOURCE_EXHAUSTED' not in str(error):
+    if not device_memory.is_exhausted(error):
       raise
     raise DoesNotFitError(
       f'{what} does not fit into the memory of this device. '

@@ -64,6 +64,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   """Explains the video that the flags name."""
   # Not above: a mistake in the flags is told before jax is loaded.
+  from mtnet_jax.devices import device_memory
   from mtnet_jax.explain import files
   from mtnet_jax.explain.explainer import Settings, explain
   from mtnet_jax.prediction import Predictor
@@ -82,7 +83,11 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   # Better to hear now than after the work that there is no place for it.
   out = make_workdir(values.out)
   predictor = Predictor(values.workdir, values.checkpoint)
-  print(files.write(explain(predictor, values.video, settings), out))
+  with device_memory.explained(
+    'one --method at a time, or a lower --faithfulness_steps'
+  ):
+    explanation = explain(predictor, values.video, settings)
+  print(files.write(explanation, out))
 
 
 COMMAND = cli.Command(main, define_flags)

@@ -19,17 +19,24 @@ def define_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_string(
     'workdir', None, 'Folder of the run.', required=True, flag_values=values
   )
+  flags.DEFINE_string(
+    'profile',
+    '',
+    'FROM:TO: writes a trace of these steps to WORKDIR/profile.',
+    flag_values=values,
+  )
 
 
 def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   """Trains what the flags name."""
   # Not above: a mistake in the flags is told before jax is loaded.
   from mtnet_jax.devices import host_memory
-  from mtnet_jax.training import loop
+  from mtnet_jax.training import loop, profiling
 
+  profiled = profiling.parse(values.profile)
   process_flags.join(values)
   host_memory.keep_freed_memory()
-  loop.train(cli.get_config(values), values.workdir)
+  loop.train(cli.get_config(values), values.workdir, profiled)
 
 
 COMMAND = cli.Command(main, define_flags, resumes=True)

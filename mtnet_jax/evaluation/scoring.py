@@ -13,8 +13,8 @@ from flax import linen as nn
 from mtnet_jax import preprocessing
 from mtnet_jax.data import loading, pipeline
 from mtnet_jax.data.batches import Batch
+from mtnet_jax.devices import device_memory, processes
 from mtnet_jax.devices import mesh as mesh_lib
-from mtnet_jax.devices import processes
 from mtnet_jax.devices.chunks import map_in_chunks
 from mtnet_jax.devices.compiler import jit
 from mtnet_jax.devices.watchdog import Watchdog
@@ -189,6 +189,7 @@ def evaluate(
       index=jax.process_index(),
     ) as watchdog,
     Progress(what, count, 'videos', silent=silent) as progress,
+    device_memory.explained('a smaller --config.eval.clips_per_step'),
   ):
     predictions = score_videos(
       make_eval_step(model, mesh),

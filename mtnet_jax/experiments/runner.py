@@ -14,6 +14,7 @@ import jax
 from absl import logging
 
 from mtnet_jax.data import pipeline
+from mtnet_jax.devices import device_memory
 from mtnet_jax.errors import RESUME, UserError
 from mtnet_jax.evaluation import report, scoring
 from mtnet_jax.experiments import plan, results, scored
@@ -123,11 +124,10 @@ def _explain(error: Exception) -> str:
   """What to tell of a run that failed; what we know nothing of is raised."""
   if isinstance(error, UserError):
     return str(error)
-  if 'RESOURCE_EXHAUSTED' not in str(error):
+  if not device_memory.is_exhausted(error):
     raise error
   return (
-    'The device has too little memory for it: '
-    f'{str(error).splitlines()[0].rstrip(".")}. Give all runs a smaller '
+    f'{device_memory.describe(error)} Give all runs a smaller '
     '--config.train.batch_size with another --out; if it was trained and only '
     'scoring fails, a smaller --config.eval.clips_per_step goes with this one.'
   )

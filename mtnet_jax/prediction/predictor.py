@@ -17,6 +17,7 @@ from mtnet_jax.data import views
 from mtnet_jax.data.clips import view_indices
 from mtnet_jax.data.video import VideoError, VideoReader
 from mtnet_jax.data.views import ArrayReader, Frames
+from mtnet_jax.devices import device_memory
 from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.devices.chunks import map_in_chunks
 from mtnet_jax.errors import UserError
@@ -283,7 +284,10 @@ class Predictor:
     """
     # Of two shapes at most: each takes its time to compile.
     step = 1 if len(clips) == 1 else self.clips_per_step
-    found = map_in_chunks(self._classify, clips, step, self._mesh)
+    with device_memory.explained(
+      "a smaller eval.clips_per_step, in the run's config.json"
+    ):
+      found = map_in_chunks(self._classify, clips, step, self._mesh)
     if not np.isfinite(found).all():
       raise self._not_finite()
     return found

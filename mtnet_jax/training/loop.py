@@ -16,8 +16,8 @@ from absl import logging
 from mtnet_jax import files
 from mtnet_jax.data import loading
 from mtnet_jax.data.batches import Batch
+from mtnet_jax.devices import device_memory, processes
 from mtnet_jax.devices import mesh as mesh_lib
-from mtnet_jax.devices import processes
 from mtnet_jax.devices.watchdog import Watchdog
 from mtnet_jax.errors import RESUME
 from mtnet_jax.progress import Progress
@@ -27,15 +27,25 @@ from mtnet_jax.runs.metric_writer import MetricWriter, NoWriter
 from mtnet_jax.runs.quarantine import Quarantine
 from mtnet_jax.runs.state import TrainState
 from mtnet_jax.training import setup as setup_lib
+from mtnet_jax.training.profiling import Profiler
 from mtnet_jax.training.setup import Setup
+from mtnet_jax.training.step import Metrics
 from mtnet_jax.training.step_metrics import StepMetrics
 
 # For a few lines: a file system that takes longer stands still.
 _WRITING_SECONDS = 60.0
+_LESS_MEMORY = (
+  'a smaller --config.train.batch_size or more devices, '
+  '--config.model.dtype=bfloat16, --config.model.rematerialize=True (less '
+  'memory, a third more arithmetic), or, where parameters are what is large, '
+  '--config.mesh.fsdp above 1'
+)
 
 
 def train(
-  config: ml_collections.ConfigDict, workdir: str | pathlib.Path
+  config: ml_collections.ConfigDict,
+  workdir: str | pathlib.Path,
+  profiled: range = range(0),
 ) -> None:
   """Trains `config` in `workdir`, from its last checkpoint if it has one.
 
@@ -46,6 +56,7 @@ def train(
     workdir: gets `checkpoints/`, `metrics.jsonl`, `tensorboard/`,
       `config.json`, `labels.txt`, and `quarantine.csv` where videos are broken.
       All processes must see it.
+    profiled: steps of which `WORKDIR/profile` gets a trace.
 
   Raises:
     UserError: something in the configuration, the data or the workdir must be
@@ -65,10 +76,15 @@ def train(
       index=jax.process_index(),
     ) as watchdog,
   ):
-    state = setup_lib.first_state(config, setup, checkpoints)
-    if processes.is_main():
-      _write_run(config, setup.dataset.labels, workdir)
-    _Loop(config, setup, workdir, checkpoints, watchdog, stop).run(state)
+    with device_memory.explained(_LESS_MEMORY):
+      state = setup_lib.first_state(config, setup, checkpoints)
+      if processes.is_main():
+        _write_run(config, setup.dataset.labels, workdir)
+      profiler = Profiler(profiled, workdir / 'profile')
+      loop = _Loop(
+        config, setup, workdir, checkpoints, watchdog, stop, profiler
+      )
+      loop.run(state)
 
 
 def is_due(step: int, every: int) -> bool:
@@ -87,10 +103,11 @@ class _Loop:
     checkpoints: Checkpoints,
     watchdog: Watchdog,
     stop: threading.Event,
+    profiler: Profiler,
   ):
     self._config, self._setup, self._workdir = config, setup, workdir
     self._checkpoints, self._watchdog = checkpoints, watchdog
-    self._stop = stop
+    self._stop, self._profiler = stop, profiler
     self._metrics = StepMetrics(watchdog)
     self._shapes = set()
     self._quarantine = Quarantine(
@@ -104,18 +121,22 @@ class _Loop:
     """Trains from `state` to the end, or until SIGTERM."""
     data, dataset = self._config.data, self._setup.dataset
     start, end = int(state.step), len(dataset)
+    self._profiler.check(start, end)
     main = processes.is_main()
     batches = loading.iterate(dataset, start, data.num_workers, data.prefetch)
     writer = MetricWriter(self._workdir, start) if main else NoWriter()
     with (
       contextlib.closing(batches),
       contextlib.closing(writer),
+      self._profiler.closing(),
       Progress(
         'training', end, 'steps', done=start, silent=not main
       ) as progress,
     ):
       for step in range(start + 1, end + 1):
-        state = self._train(step, state, batches)
+        self._profiler.begin(step)
+        state, metrics = self._train(step, state, batches)
+        self._profiler.end(step, metrics)
         last = step == end
         stopping = self._metrics.total('stop') > 0 and not last
         note = ''
@@ -149,7 +170,7 @@ class _Loop:
 
   def _train(
     self, step: int, state: TrainState, batches: Iterator[Batch]
-  ) -> TrainState:
+  ) -> tuple[TrainState, Metrics]:
     batch = self._metrics.wait_for(step, batches)
     self._quarantine.add(batch['broken'].tolist())
     self._quarantine.check(round(self._metrics.total('broken')))
@@ -172,7 +193,7 @@ class _Loop:
       with self._metrics.paused(step, 'compiling'):
         state, metrics = self._setup.train_step(state, arrays)
     self._metrics.add(step, metrics, arrays['clips'].shape[0])
-    return state
+    return state, metrics
 
   def _write(self, writer, step: int, figures: dict[str, float]) -> None:
     with (

@@ -156,6 +156,13 @@ def _log_plan(config, dataset, abstract, mesh):
     len(dataset),
     f'{mesh.size} x {mesh.devices.flat[0].device_kind} {dict(mesh.shape)}',
   )
+  on_cpu = mesh.devices.flat[0].platform == 'cpu'
+  if on_cpu and config.model.dtype in ('bfloat16', 'float16'):
+    logging.warning(
+      'A CPU computes in %s several times as slowly as in float32: give '
+      '--config.model.dtype=float32.',
+      config.model.dtype,
+    )
   multigrid = dataset.multigrid
   ratio_of = {
     multigrid.shape(step): multigrid.volume_ratio(step)

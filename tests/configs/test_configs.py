@@ -40,7 +40,7 @@ _SRTG = {
   'data.flip': True,
   'data.augment_share': 0.8,
   'data.augment_method_share': 0.4,
-  'model.dtype': 'float32',
+  'model.dtype': 'bfloat16',
   'optim.schedule': 'step',
   'optim.learning_rate': 0.1,
   'optim.reference_batch': 32,

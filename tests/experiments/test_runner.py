@@ -219,7 +219,7 @@ def test_a_run_that_needs_more_memory_leaves_the_others(trainer, tmp_path):
   assert list(failed) == [('avg', 0)] and len(_rows(tmp_path)) == 3
   text = (tmp_path / 'table.md').read_text()
   assert (
-    'Failed: avg, seed 0: The device has too little memory for it: '
+    'Failed: avg, seed 0: A device has too little memory: '
     'RESOURCE_EXHAUSTED: Out of 9 GiB. Give all runs a smaller '
     '--config.train.batch_size'
   ) in text

@@ -5,13 +5,14 @@ import shutil
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import pytest
 
 from mtnet_jax.commands import eval as eval_command
 from mtnet_jax.commands import train as train_command
 from mtnet_jax.errors import UserError
 from mtnet_jax.evaluation import scoring
-from mtnet_jax.training import loop
+from mtnet_jax.training import loop, setup
 from tests import command_line
 from tests.tiny_runs import tiny_config
 
@@ -277,3 +278,17 @@ def test_evaluation_leaves_a_half_written_checkpoint_alone(
 def test_evaluation_without_a_checkpoint(blinking_videos, tmp_path):
   with pytest.raises(UserError, match=r'no checkpoint.*Train first'):
     scoring.evaluate(tiny_config(blinking_videos), tmp_path)
+
+
+def test_too_little_memory_names_the_keys_that_help(
+  blinking_videos, tmp_path, monkeypatch
+):
+  def fill(*unused):
+    return jnp.zeros(2**40).block_until_ready()
+
+  monkeypatch.setattr(setup, 'make_train_step', lambda *unused: fill)
+  _fails(
+    tiny_config(blinking_videos),
+    tmp_path,
+    r'4,398 GB were needed.*batch_size.*dtype.*rematerialize.*fsdp',
+  )
