@@ -22,7 +22,6 @@ installs both in an environment of their own, .venv-aot, and runs the table.
 import dataclasses
 import datetime
 import hashlib
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -34,9 +33,10 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks import estimates_table, targets
+from benchmarks import estimates_table
 from benchmarks.estimates import PROGRAMS, Row
 from mtnet_jax import cli, files, models
+from mtnet_jax.devices import targets
 from mtnet_jax.errors import UserError
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -63,42 +63,14 @@ STANDARD = (
 # What the programs depend on, and what the figures depend on besides.
 _PROGRAM_SOURCES = (
   *('mtnet_jax/**/*.py', 'configs/base.py', 'benchmarks/ahead_of_time.py'),
-  'benchmarks/targets.py',
 )
 _FIGURE_SOURCES = (
   *('benchmarks/communication.py', 'benchmarks/estimates.py'),
   'benchmarks/hlo*.py',
 )
-# No compiler looks for devices of its own, or for a program of yesterday's.
-_ENVIRONMENT = {
-  'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
-  'CUDA_VISIBLE_DEVICES': '-1',
-  'JAX_ENABLE_COMPILATION_CACHE': 'false',
-  'JAX_PLATFORMS': 'cpu',
-  'TPU_SKIP_MDS_QUERY': '1',
-}
+# No compiler takes a program of yesterday's.
+_ENVIRONMENT = {**targets.ENVIRONMENT, 'JAX_ENABLE_COMPILATION_CACHE': 'false'}
 _MAX_REASON = 300  # characters
-
-
-def compiler_versions(target: str) -> dict[str, str]:
-  """Returns the versions of JAX and of what compiles for a target.
-
-  Raises:
-    UserError: this environment has no compiler for the target.
-  """
-  compiler = 'jax-cuda13-plugin' if targets.is_gpu(target) else 'libtpu'
-  try:
-    return {
-      name: importlib.metadata.version(name)
-      for name in ('jax', 'jaxlib', compiler)
-    }
-  except importlib.metadata.PackageNotFoundError as error:
-    raise UserError(
-      f'Compiling for {target} needs {error.name}, which is not installed '
-      'here. `make accelerators` installs it in .venv-aot: give the same '
-      'command to .venv-aot/bin/python. Do not install it beside the library: '
-      'it changes the devices that JAX looks for.'
-    ) from None
 
 
 def hash_of(patterns: Iterable[str], *more: Any) -> str:
@@ -120,7 +92,7 @@ def estimate(row: Row, again: bool = False) -> dict[str, Any]:
   Returns:
     The figures of `estimates.figures`; or an `error`, why there are none.
   """
-  versions = compiler_versions(row.target)
+  versions = targets.compiler_versions(row.target)
   slug = _slug(row)
   own = hash_of(_PROGRAM_SOURCES, versions, row.xla_flags)
   kept = _KEPT / f'{slug}-{own}.gz'
@@ -184,7 +156,7 @@ def record(row: Row, out: pathlib.Path, again: bool = False) -> dict[str, Any]:
   if path.exists():
     content = json.loads(path.read_text())
   key = dataclasses.asdict(row)
-  versions = compiler_versions(row.target)
+  versions = targets.compiler_versions(row.target)
   sources = hash_of((*_PROGRAM_SOURCES, *_FIGURE_SOURCES))
   made_of = {'sources': sources, 'versions': versions}
   records = content['rows']
@@ -247,7 +219,7 @@ def main(values: flags.FlagValues) -> int:
   """Estimates all rows, prints them, and returns the exit code."""
   asked = rows(values)
   for row in asked:
-    compiler_versions(row.target)
+    targets.compiler_versions(row.target)
   records = []
   for row in asked:
     records.append(record(row, pathlib.Path(values.out), values.again))

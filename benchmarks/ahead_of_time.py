@@ -8,7 +8,6 @@ is there, it is read again rather than compiled. A compiler may end this
 process: `benchmarks.accelerators` starts one for each row.
 """
 
-import functools
 import gzip
 import json
 import pathlib
@@ -20,15 +19,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from benchmarks import estimates, programs, targets
+from benchmarks import estimates, programs
 from benchmarks.estimates import Compiled, Row
 from configs import base
 from mtnet_jax import files, models
 from mtnet_jax.devices import mesh as mesh_lib
+from mtnet_jax.devices import targets
 from mtnet_jax.evaluation import scoring
-from mtnet_jax.runs import state as state_lib
-from mtnet_jax.training import optim
-from mtnet_jax.training.step import make_train_step
+from mtnet_jax.training import dry_run
 
 
 def lower(row: Row, devices: Sequence[jax.Device]) -> jax.stages.Lowered:
@@ -51,32 +49,19 @@ def lower(row: Row, devices: Sequence[jax.Device]) -> jax.stages.Lowered:
   )
   frames, size = models.DEFAULT_CLIPS[row.network]
   shape = (frames, size, size, 3)
-  build = _train_step if row.program == 'train' else _inference
-  function, arguments = build(model, shape, row.clips * mesh.size, mesh)
+  clips = row.clips * mesh.size
+  if row.program == 'train':
+    config = base.get_config()
+    built = dry_run.train_step(config, model, shape, clips, mesh)
+  else:
+    built = _inference(model, shape, clips, mesh)
+  function, arguments = built
   lowered = function.lower(*arguments)
   if mesh.devices.flat[0].platform != 'cpu' and (
     'mtnet_jax_' in lowered.as_text()
   ):
     raise RuntimeError("A program for an accelerator calls a CPU's kernels.")
   return lowered
-
-
-def _train_step(model: nn.Module, shape, clips, mesh):
-  """The step, and abstract arrays of its state and a batch."""
-  tx = optim.sgd(base.get_config().optim, lambda _: 0.1)
-  state = jax.eval_shape(
-    functools.partial(state_lib.create, model, tx, shape, 0)
-  )
-  shardings = state_lib.shardings(state, mesh)
-  state = jax.tree.map(_place, state, shardings)
-  rows = functools.partial(_rows, clips, mesh)
-  batch = {
-    'clips': rows(*shape, dtype=jnp.uint8),
-    'labels': rows(dtype=jnp.int32),
-    'counters': {'stop': rows(), 'broken': rows()},
-  }
-  step = make_train_step(model, lambda _: 0.1, tx, 0, mesh, shardings)
-  return step, (state, batch)
 
 
 def _inference(model: nn.Module, shape, clips, mesh):
@@ -87,19 +72,11 @@ def _inference(model: nn.Module, shape, clips, mesh):
     jax.ShapeDtypeStruct((1, *shape), jnp.float32),
   )
   whole = mesh_lib.replicated(mesh)
-  variables = jax.tree.map(lambda leaf: _place(leaf, whole), variables)
-  step = scoring.make_eval_step(model, mesh)
-  return step, (variables, _rows(clips, mesh, *shape, dtype=jnp.uint8))
-
-
-def _place(leaf, sharding):
-  return leaf.update(sharding=sharding)
-
-
-def _rows(clips, mesh, *shape, dtype=jnp.float32):
-  return jax.ShapeDtypeStruct(
-    (clips, *shape), dtype, sharding=mesh_lib.split_batch(mesh)
+  variables = jax.tree.map(lambda leaf: leaf.update(sharding=whole), variables)
+  clips = jax.ShapeDtypeStruct(
+    (clips, *shape), jnp.uint8, sharding=mesh_lib.split_batch(mesh)
   )
+  return scoring.make_eval_step(model, mesh), (variables, clips)
 
 
 def compile_row(row: Row, devices: Sequence[jax.Device]) -> Compiled:

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from benchmarks.targets import CHIPS, Chip
 from mtnet_jax import models
 from mtnet_jax.analysis import cost
+from mtnet_jax.devices.targets import CHIPS, Chip
 from mtnet_jax.layers.conv import Conv3D
 from mtnet_jax.layers.norm import BatchNorm
 

@@ -4,8 +4,9 @@ import collections
 import dataclasses
 from typing import Any
 
-from benchmarks import communication, hlo, hlo_collectives, hlo_parts, targets
-from benchmarks.hlo import Program, Step
+from benchmarks import communication, hlo_collectives, hlo_parts
+from mtnet_jax.devices import hlo, targets
+from mtnet_jax.devices.hlo import Program, Step
 
 PROGRAMS = ('train', 'infer')
 _COSTLIEST = 20

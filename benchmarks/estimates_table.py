@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks import targets
+from mtnet_jax.devices import targets
 
 Record = Mapping[str, Any]
 

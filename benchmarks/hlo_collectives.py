@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from benchmarks import hlo
-from benchmarks.hlo import Computation, Instruction, Program
+from mtnet_jax.devices import hlo
+from mtnet_jax.devices.hlo import Computation, Instruction, Program
 
 _KINDS = frozenset(
   ('all-gather', 'all-reduce', 'all-to-all', 'collective-broadcast')

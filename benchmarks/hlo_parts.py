@@ -17,8 +17,9 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks import hlo, hlo_collectives
-from benchmarks.hlo import Instruction, Program, Step
+from benchmarks import hlo_collectives
+from mtnet_jax.devices import hlo
+from mtnet_jax.devices.hlo import Instruction, Program, Step
 
 _FORWARD, _DX, _DW = (
   f'channel-separated convolution, {which}' for which in ('forward', 'dx', 'dw')

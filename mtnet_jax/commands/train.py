@@ -4,31 +4,51 @@ Run on the same workdir again, it goes on from the last checkpoint. On several
 machines, each runs it: docs/scale.md.
 """
 
+import os
 from collections.abc import Sequence
 
 from absl import flags
 
 from mtnet_jax import cli
 from mtnet_jax.commands import process_flags
+from mtnet_jax.devices import targets
+from mtnet_jax.errors import UserError
 
 
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   cli.define_config(values)
   process_flags.define(values)
-  flags.DEFINE_string(
-    'workdir', None, 'Folder of the run.', required=True, flag_values=values
-  )
+  flags.DEFINE_string('workdir', None, 'Folder of the run.', flag_values=values)
   flags.DEFINE_string(
     'profile',
     '',
     'FROM:TO: writes a trace of these steps to WORKDIR/profile.',
     flag_values=values,
   )
+  flags.DEFINE_bool(
+    'dry_run',
+    False,
+    'Only compiles the train step for --target, which need not be here, and '
+    "prints the compiler's estimates of memory and time.",
+    flag_values=values,
+  )
+  flags.DEFINE_string(
+    'target',
+    '',
+    'With --dry_run: a topology of TPUs such as v5e:4x4 or v5p:4x4x4, h100 or '
+    'h200.',
+    flag_values=values,
+  )
 
 
 def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   """Trains what the flags name."""
+  if values.dry_run or values.target:
+    _try(values)
+    return
+  if values.workdir is None:
+    raise UserError('--workdir=DIR is needed: the folder of the run.')
   # Not above: a mistake in the flags is told before jax is loaded.
   from mtnet_jax.devices import host_memory
   from mtnet_jax.training import loop, profiling
@@ -37,6 +57,21 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   process_flags.join(values)
   host_memory.keep_freed_memory()
   loop.train(cli.get_config(values), values.workdir, profiled)
+
+
+def _try(values: flags.FlagValues) -> None:
+  """Prints what the run would need on devices that are not here."""
+  if not (values.dry_run and values.target):
+    raise UserError(
+      '--dry_run and --target belong together: for instance --dry_run '
+      '--target=v5e:4x4.'
+    )
+  targets.check(values.target)
+  config = cli.get_config(values)
+  os.environ.update(targets.ENVIRONMENT)  # before jax is loaded
+  from mtnet_jax.training import dry_run
+
+  print(dry_run.describe(config, values.target))
 
 
 COMMAND = cli.Command(main, define_flags, resumes=True)

@@ -26,6 +26,7 @@ from mtnet_jax.runs.folder import make_workdir
 from mtnet_jax.runs.metric_writer import MetricWriter, NoWriter
 from mtnet_jax.runs.quarantine import Quarantine
 from mtnet_jax.runs.state import TrainState
+from mtnet_jax.training import dry_run
 from mtnet_jax.training import setup as setup_lib
 from mtnet_jax.training.profiling import Profiler
 from mtnet_jax.training.setup import Setup
@@ -34,12 +35,6 @@ from mtnet_jax.training.step_metrics import StepMetrics
 
 # For a few lines: a file system that takes longer stands still.
 _WRITING_SECONDS = 60.0
-_LESS_MEMORY = (
-  'a smaller --config.train.batch_size or more devices, '
-  '--config.model.dtype=bfloat16, --config.model.rematerialize=True (less '
-  'memory, a third more arithmetic), or, where parameters are what is large, '
-  '--config.mesh.fsdp above 1'
-)
 
 
 def train(
@@ -76,7 +71,7 @@ def train(
       index=jax.process_index(),
     ) as watchdog,
   ):
-    with device_memory.explained(_LESS_MEMORY):
+    with device_memory.explained(dry_run.LESS_MEMORY):
       state = setup_lib.first_state(config, setup, checkpoints)
       if processes.is_main():
         _write_run(config, setup.dataset.labels, workdir)

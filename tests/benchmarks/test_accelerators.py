@@ -14,10 +14,10 @@ from benchmarks import (
   communication,
   estimates,
   estimates_table,
-  targets,
 )
 from benchmarks.estimates import Compiled, Row
 from mtnet_jax import cli, models
+from mtnet_jax.devices import targets
 from mtnet_jax.errors import UserError
 
 _ROW = Row('mtnet_xs', 'train', 8, False, 'v5e:2x2')

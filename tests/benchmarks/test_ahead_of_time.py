@@ -6,9 +6,10 @@ import json
 import jax
 import pytest
 
-from benchmarks import ahead_of_time, communication, targets
+from benchmarks import ahead_of_time, communication
 from benchmarks.estimates import Row
 from mtnet_jax import models
+from mtnet_jax.devices import targets
 from mtnet_jax.errors import UserError
 
 _ROW = Row('mtnet_xs', 'train', 8, False, 'v5e:2x2')

@@ -2,8 +2,9 @@
 
 import pytest
 
-from benchmarks import hlo, hlo_collectives
+from benchmarks import hlo_collectives
 from benchmarks.hlo_collectives import Collective
+from mtnet_jax.devices import hlo
 
 # A loop that adds three to its counter, from 2 below 50: 16 times.
 _LOOP = """\

@@ -4,7 +4,8 @@ import gzip
 
 import pytest
 
-from benchmarks import hlo, hlo_parts
+from benchmarks import hlo_parts
+from mtnet_jax.devices import hlo
 
 _FORWARD = 'jit(train_step)/jvp(MTNet)/MTNet.run_stages/jit(apply)/MTBlock'
 _BACKWARD = _FORWARD.replace('jvp(MTNet)', 'transpose(jvp(MTNet))')

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import targets
+from mtnet_jax.devices import targets
 from mtnet_jax.ops import forms
 from tests.ops.operation_cases import OPERATIONS
 

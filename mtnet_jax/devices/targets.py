@@ -3,18 +3,31 @@
 Published figures: https://docs.cloud.google.com/tpu/docs/v5e, /v5p and /v6e;
 https://www.nvidia.com/en-us/data-center/h100/ and /h200/, SXM, half of the
 arithmetic with sparsity.
+
+JAX is loaded by `devices` alone, so that `ENVIRONMENT` can be set before.
 """
 
+import importlib.metadata
 import re
 import types
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
-
-import jax
-from jax.experimental import topologies
+from typing import TYPE_CHECKING, NamedTuple
 
 from mtnet_jax.errors import UserError
 
+if TYPE_CHECKING:
+  import jax
+
+# Of a process that compiles for a target: no compiler looks for devices of its
+# own.
+ENVIRONMENT: Mapping[str, str] = types.MappingProxyType(
+  {
+    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+    'CUDA_VISIBLE_DEVICES': '-1',
+    'JAX_PLATFORMS': 'cpu',
+    'TPU_SKIP_MDS_QUERY': '1',
+  }
+)
 _GIB = 2**30
 
 
@@ -98,6 +111,29 @@ def check(target: str) -> None:
   )
 
 
+def compiler_versions(target: str) -> dict[str, str]:
+  """Returns the versions of JAX and of what compiles for a target.
+
+  Raises:
+    UserError: this environment has no compiler for the target.
+  """
+  compiler = 'jax-cuda13-plugin' if is_gpu(target) else 'libtpu'
+  wanted = 'jax[cuda13]' if is_gpu(target) else 'jax[tpu]'
+  try:
+    return {
+      name: importlib.metadata.version(name)
+      for name in ('jax', 'jaxlib', compiler)
+    }
+  except importlib.metadata.PackageNotFoundError as error:
+    raise UserError(
+      f'Compiling for {target} needs {error.name}, which is not installed '
+      f'here: pip install "{wanted}", in an environment of its own, since it '
+      'changes the devices that JAX looks for. In a clone, `make accelerators` '
+      'installs it in .venv-aot: give the same command to '
+      '.venv-aot/bin/python.'
+    ) from None
+
+
 def chip(target: str) -> Chip:
   """Returns the figures of one of a target's devices."""
   return CHIPS[target.partition(':')[0]]
@@ -111,13 +147,15 @@ def describe_gpu(target: str) -> str:
   )
 
 
-def devices(target: str) -> Sequence[jax.Device]:
+def devices(target: str) -> Sequence['jax.Device']:
   """Returns a target's devices, which can be compiled for and nothing else.
 
   Args:
     target: one that `check` lets through. TPUs need libtpu, GPUs JAX's plugin
       for CUDA.
   """
+  from jax.experimental import topologies
+
   if is_gpu(target):
     described = topologies.get_topology_desc(
       platform='cuda', target_config=describe_gpu(target), topology='1x1x1'
