@@ -49,7 +49,8 @@ class Form(NamedTuple):
   """A form with its own backward pass.
 
   All forms of an operation keep the same: which one the backward pass takes is
-  decided apart.
+  decided apart. Where `traces_for_tpu`, both passes are the TPU's, and may keep
+  what they like.
 
   Attributes:
     forward: `(*args, **static) -> (result, kept)`.
