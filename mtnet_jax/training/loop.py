@@ -75,7 +75,9 @@ def train(
       state = setup_lib.first_state(config, setup, checkpoints)
       if processes.is_main():
         _write_run(config, setup.dataset.labels, workdir)
-      profiler = Profiler(profiled, workdir / 'profile')
+      # One is enough: the others do the same.
+      steps = profiled if processes.is_main() else range(0)
+      profiler = Profiler(steps, workdir / 'profile')
       loop = _Loop(
         config, setup, workdir, checkpoints, watchdog, stop, profiler
       )
