@@ -147,13 +147,14 @@ class ResNet3D(Network):
     stem = units.stem(
       features, (self.stem_frames, 7, 7), strides=(1, 2, 2), name='stem'
     )
-    groups = lanes.fitting_groups(
-      features, clips.shape[3], 4 if self.stem_pool else 2
-    )
-    with forms.side_by_side(groups):
+    width = clips.shape[3]
+    with forms.side_by_side(lanes.fitting_groups(features, width, 2)):
       x = stem(clips)
+      # Of as many groups as columns of its result: of fewer it copies more.
       if self.stem_pool:
         x = max_pool(x, 3, 2)
+    columns = 4 if self.stem_pool else 2
+    groups = lanes.fitting_groups(features, width, columns)
     x, endpoints = self.run_stages(
       x, self._make_stages(units), classifier, train, groups
     )
