@@ -8,9 +8,9 @@ does so by itself, and undoes it: between one such operation and the next the
 compiler finds that nothing changes.
 
 How many columns are side by side follows from the number of groups that each
-row is cut into. Where it stays the same, as in MTNet from the input to the end of
-the first stage, a map goes as it is into the next: before a stride a group has
-twice as many columns. Later stages have channels enough.
+row is cut into. Where it stays the same, as in MTNet from the input to the end
+of the first stage, a map goes as it is into the next: before a stride a group
+has twice as many columns. Later stages have channels enough.
 
 Where channels are few even so, those of all clips may lie side by side.
 """
