@@ -16,8 +16,8 @@ from absl import logging
 from mtnet_jax import files
 from mtnet_jax.data import loading
 from mtnet_jax.data.batches import Batch
+from mtnet_jax.devices import compiler, processes
 from mtnet_jax.devices import mesh as mesh_lib
-from mtnet_jax.devices import processes
 from mtnet_jax.devices.watchdog import Watchdog
 from mtnet_jax.errors import RESUME
 from mtnet_jax.progress import Progress
@@ -53,6 +53,10 @@ def train(
     SystemExit: SIGTERM came to one of the processes, with code 75; a checkpoint
       was written before.
   """
+  # Before anything is compiled.
+  compiler.keep_programs(
+    config.train.compilation_cache, 'train.compilation_cache'
+  )
   workdir = make_workdir(workdir)
   setup = setup_lib.build(config, workdir)
   with (
