@@ -52,7 +52,7 @@ def train(
       `config.json`, `labels.txt`, and `quarantine.csv` where videos are broken.
       All processes must see it.
     compile_ahead: whether all shapes of clips are compiled before the first
-      step, or each when it comes; None: before, but on CPUs, which compile
+      step, or each when it comes; None: before, except on CPUs, which compile
       with the cores that train.
 
   Raises:
