@@ -105,6 +105,9 @@ def get_config() -> ml_collections.ConfigDict:
     # False: a full disk is a warning, and a single process trains on
     stop_if_unsaved=True,
     stall_timeout=600,  # seconds without a batch or a step; then it ends
+    # Folder in which compiled programs are kept for the next start, perhaps of
+    # a bucket, gs://BUCKET/FOLDER; '': JAX_COMPILATION_CACHE_DIR, or none
+    compilation_cache='',
   )
 
   # Devices: their product is the number of all; data=0 takes what fsdp leaves.

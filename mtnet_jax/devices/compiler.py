@@ -1,12 +1,15 @@
 """What is XLA told about a whole program?"""
 
+import contextlib
 import functools
+import uuid
 from collections.abc import Callable
 
 import jax
 from absl import logging
 from jax.extend.core import jaxpr_as_fun
 
+from mtnet_jax.errors import UserError
 from mtnet_jax.ops import forms
 
 
@@ -45,6 +48,48 @@ def quick_jit(function: Callable, **kwargs) -> Callable:
   """
   options = _known({'xla_backend_optimization_level': 0})
   return jax.jit(function, compiler_options=options or None, **kwargs)
+
+
+def keep_programs(folder: str, key: str) -> None:
+  """Has compiled programs kept in a folder, and looked for there from now on.
+
+  Args:
+    folder: of a file system, or of a bucket (`gs://BUCKET/FOLDER`); it is made.
+      '': where JAX_COMPILATION_CACHE_DIR says, or nowhere.
+    key: the configuration's key that holds the folder, for messages.
+
+  Raises:
+    UserError: it cannot be written to, or a package for buckets is missing.
+  """
+  if not folder:
+    return
+  # JAX's own way to buckets; orbax brings it along.
+  from etils import epath
+
+  try:
+    path = epath.Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    probe = path / f'.{uuid.uuid4().hex}'
+    probe.write_bytes(b'')
+    probe.unlink()
+  except ImportError as error:
+    raise UserError(
+      f'{key} (={folder!r}) needs a package that is missing: {error}. Install '
+      'it (gcsfs for gs://), or give a folder of a file system.'
+    ) from error
+  except Exception as error:  # each kind of bucket raises its own
+    reason = str(error).strip() or type(error).__name__
+    raise UserError(
+      f'{key} (={folder!r}) cannot be written to: {reason.splitlines()[0]}. '
+      'Give a folder of a file system or gs://BUCKET/FOLDER to which all '
+      "processes may write, or '' for none."
+    ) from error
+  jax.config.update('jax_compilation_cache_dir', folder)
+  # A process that has compiled before stays with the folder of then.
+  with contextlib.suppress(ImportError, AttributeError):
+    from jax.experimental.compilation_cache import compilation_cache
+
+    compilation_cache.reset_cache()
 
 
 def traced(function: Callable, *args) -> Callable:

@@ -8,7 +8,6 @@ import functools
 from collections.abc import Iterator
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 from flax import linen as nn
 
@@ -19,7 +18,7 @@ from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.runs import model as model_lib
 from mtnet_jax.runs import state as state_lib
 from mtnet_jax.runs.state import TrainState
-from mtnet_jax.training import optim
+from mtnet_jax.training import optim, programs
 from mtnet_jax.training.step import TrainStep, make_train_step
 
 # Where no data set says it.
@@ -93,16 +92,7 @@ def train_step(
     lambda leaf, sharding: leaf.update(sharding=sharding), state, shardings
   )
 
-  def rows(*shape, dtype=jnp.float32):
-    return jax.ShapeDtypeStruct(
-      (clips, *shape), dtype, sharding=mesh_lib.split_batch(mesh)
-    )
-
-  batch = {
-    'clips': rows(*clip_shape, dtype=jnp.uint8),
-    'labels': rows(dtype=jnp.int32),
-    'counters': {'stop': rows(), 'broken': rows()},
-  }
+  batch = programs.abstract_batch((clips, *clip_shape[:3]), mesh)
   step = make_train_step(
     model, lambda _: 0.1, tx, 0, mesh, shardings, config.optim.trained
   )

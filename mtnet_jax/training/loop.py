@@ -16,7 +16,8 @@ from absl import logging
 from mtnet_jax import files
 from mtnet_jax.data import loading
 from mtnet_jax.data.batches import Batch
-from mtnet_jax.devices import device_memory, processes
+from mtnet_jax.data.multigrid import Shape
+from mtnet_jax.devices import compiler, device_memory, processes
 from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.devices.watchdog import Watchdog
 from mtnet_jax.errors import RESUME
@@ -26,7 +27,7 @@ from mtnet_jax.runs.folder import make_workdir
 from mtnet_jax.runs.metric_writer import MetricWriter, NoWriter
 from mtnet_jax.runs.quarantine import Quarantine
 from mtnet_jax.runs.state import TrainState
-from mtnet_jax.training import dry_run
+from mtnet_jax.training import dry_run, programs
 from mtnet_jax.training import setup as setup_lib
 from mtnet_jax.training.profiling import Profiler
 from mtnet_jax.training.setup import Setup
@@ -41,6 +42,8 @@ def train(
   config: ml_collections.ConfigDict,
   workdir: str | pathlib.Path,
   profiled: range = range(0),
+  *,
+  compile_ahead: bool | None = None,
 ) -> None:
   """Trains `config` in `workdir`, from its last checkpoint if it has one.
 
@@ -52,6 +55,9 @@ def train(
       `config.json`, `labels.txt`, and `quarantine.csv` where videos are broken.
       All processes must see it.
     profiled: steps of which `WORKDIR/profile` gets a trace.
+    compile_ahead: whether all shapes of clips are compiled before the first
+      step, or each when it comes; None: before, except on CPUs, which compile
+      with the cores that train.
 
   Raises:
     UserError: something in the configuration, the data or the workdir must be
@@ -59,6 +65,12 @@ def train(
     SystemExit: SIGTERM came to one of the processes, with code 75; a checkpoint
       was written before.
   """
+  # Before anything is compiled.
+  compiler.keep_programs(
+    config.train.compilation_cache, 'train.compilation_cache'
+  )
+  if compile_ahead is None:
+    compile_ahead = mesh_lib.platform() != 'cpu'
   workdir = make_workdir(workdir)
   setup = setup_lib.build(config, workdir)
   with (
@@ -81,7 +93,7 @@ def train(
       loop = _Loop(
         config, setup, workdir, checkpoints, watchdog, stop, profiler
       )
-      loop.run(state)
+      loop.run(state, compile_ahead)
 
 
 def is_due(step: int, every: int) -> bool:
@@ -106,7 +118,7 @@ class _Loop:
     self._checkpoints, self._watchdog = checkpoints, watchdog
     self._stop, self._profiler = stop, profiler
     self._metrics = StepMetrics(watchdog)
-    self._shapes = set()
+    self._programs = {}
     self._quarantine = Quarantine(
       workdir,
       setup.dataset.num_videos,
@@ -114,12 +126,19 @@ class _Loop:
       jax.process_index(),
     )
 
-  def run(self, state: TrainState) -> None:
-    """Trains from `state` to the end, or until SIGTERM."""
+  def run(self, state: TrainState, compile_ahead: bool) -> None:
+    """Trains from `state` to the end, or until SIGTERM.
+
+    Args:
+      state: goes into the first step, which donates it.
+      compile_ahead: whether all shapes of clips are compiled before it.
+    """
     data, dataset = self._config.data, self._setup.dataset
     start, end = int(state.step), len(dataset)
     self._profiler.check(start, end)
     main = processes.is_main()
+    if compile_ahead and start < end:
+      self._compile(start, state, programs.shapes_to_come(dataset, start))
     batches = loading.iterate(dataset, start, data.num_workers, data.prefetch)
     writer = MetricWriter(self._workdir, start) if main else NoWriter()
     with (
@@ -178,19 +197,21 @@ class _Loop:
       'broken': np.full(rows, len(self._quarantine) / rows, np.float32),
     }
     arrays = {name: batch[name] for name in ('clips', 'labels')}
-    shape = arrays['clips'].shape
     arrays = mesh_lib.to_devices(
       arrays | {'counters': counters}, self._setup.mesh
     )
-    if shape in self._shapes:
-      state, metrics = self._setup.train_step(state, arrays)
-    else:
-      self._shapes.add(shape)
-      logging.info('Compiling for clips of %s', arrays['clips'].shape)
-      with self._metrics.paused(step, 'compiling'):
-        state, metrics = self._setup.train_step(state, arrays)
+    shape = arrays['clips'].shape[:-1]
+    if shape not in self._programs:
+      self._compile(step, state, [shape])
+    state, metrics = self._programs[shape](state, arrays)
     self._metrics.add(step, metrics, arrays['clips'].shape[0])
     return state, metrics
+
+  def _compile(self, step: int, state: TrainState, shapes: list[Shape]) -> None:
+    with self._metrics.paused(step, 'compiling'):
+      self._programs |= programs.compile_all(
+        self._setup.train_step, state, shapes, self._setup.mesh
+      )
 
   def _write(self, writer, step: int, figures: dict[str, float]) -> None:
     with (

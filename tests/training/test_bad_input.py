@@ -87,6 +87,14 @@ def test_missing_empty_and_unset_data(tmp_path):
   _fails(tiny_config(''), tmp_path / 'run', r'data\.dir')
 
 
+def test_a_cache_that_cannot_be_written_to(blinking_videos, tmp_path):
+  (tmp_path / 'file').write_text('')
+  cache = str(tmp_path / 'file/cache')
+  config = tiny_config(blinking_videos, train__compilation_cache=cache)
+  _fails(config, tmp_path / 'run', r'train\.compilation_cache .*written to')
+  assert not (tmp_path / 'run').exists()
+
+
 @pytest.mark.parametrize(
   ('text', 'match'),
   [

@@ -92,3 +92,38 @@ def test_a_run_goes_on_with_more_processes_and_with_fewer_again(
       assert f'Going on from the checkpoint of step {before}' in logs[0]
   differences = _differences(alone_and_light, changing)
   assert max(differences.values()) < 1e-5, differences
+
+
+_COMPILES_AHEAD = """
+import functools, sys
+from mtnet_jax import cli
+from mtnet_jax.commands import train
+from mtnet_jax.training import loop
+
+sys.argv[0] = 'train.py'
+loop.train = functools.partial(loop.train, compile_ahead=True)
+cli.run(train.COMMAND)
+"""
+
+
+@pytest.mark.timeout(900)
+def test_two_processes_that_compile_ahead_train_like_one(
+  root, blinking_videos, tmp_path
+):
+  changes = {
+    'train__batch_size': 4,
+    'train__long_cycle': True,
+    'train__num_steps': 4,
+    'train__checkpoint_every': 0,
+  }
+  alone, ahead = tmp_path / 'alone', tmp_path / 'ahead'
+  train(root, blinking_videos, alone, 1, **changes)
+  program = ('-c', _COMPILES_AHEAD)
+  logs = train(root, blinking_videos, ahead, 2, program=program, **changes)
+  # One tells of them, before the first step.
+  told = logs[0].index('compiling: 4/4 shapes')
+  assert logs[0].count('Compiled for clips of', 0, told) == 4
+  assert 'training: ' not in logs[0][:told]
+  assert 'ompil' not in logs[1]
+  differences = _differences(alone, ahead, step=4)
+  assert max(differences.values()) < 1e-5, differences
