@@ -187,13 +187,14 @@ def get_config(values: flags.FlagValues) -> ml_collections.ConfigDict:
 def _worth_reading(record: std_logging.LogRecord) -> bool:
   """Drops what libraries report of themselves.
 
-  Orbax logs dozens of lines a checkpoint, and it and gcsfs log the traceback of
-  every error that they raise as well: those we tell in our own words.
+  Orbax logs dozens of lines a checkpoint. It and the libraries that read
+  buckets also log the traceback of every error that they raise, which we tell
+  in our own words.
   """
   path = pathlib.Path(record.pathname)
   if path.is_relative_to(_PACKAGE) or 'site-packages' not in path.parts:
     return True
-  talkative = {'orbax', 'gcsfs'}.intersection(path.parts)
+  talkative = {'orbax', 'gcsfs', 'google'}.intersection(path.parts)
   return not talkative and record.levelno >= std_logging.WARNING
 
 

@@ -13,7 +13,7 @@ from mtnet_jax.locations import Path, on_bucket, telling_refusal
 PARTIAL = '.partial'
 
 
-def check_writable(folder: pathlib.Path) -> None:
+def check_writable(folder: Path) -> None:
   """Sees that files can be made in a folder and be removed.
 
   Args:

@@ -338,7 +338,7 @@ def _platforms(exported: jax.export.Exported) -> set[str]:
   return names | ({'gpu'} if names & {'cuda', 'rocm'} else set())
 
 
-def _read_metadata(path: pathlib.Path) -> dict[str, Any]:
+def _read_metadata(path: locations.Path) -> dict[str, Any]:
   try:
     metadata = json.loads(path.read_text('utf-8'))
     if metadata['format'] != _FORMAT:

@@ -25,7 +25,7 @@ _POSITIVE = {
 }
 
 
-def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
+def read_config(path: locations.Path) -> ml_collections.ConfigDict:
   """Reads a run's configuration.
 
   Args:
@@ -105,7 +105,7 @@ def check_config(
     )
 
 
-def read_class_names(path: pathlib.Path) -> tuple[str, ...]:
+def read_class_names(path: locations.Path) -> tuple[str, ...]:
   """Reads the names of a run's classes.
 
   Args:

@@ -267,3 +267,17 @@ def test_a_bucket_out_of_reach_is_no_damage(bucket, monkeypatch):
     with pytest.raises(UnsavedError, match='try later'):
       checkpoints.save(_at(_state(), 8))
   assert not (as_path(bucket) / 'damaged_checkpoints').exists()
+
+
+def test_a_checkpoint_whose_upload_was_cut_off_does_not_count(bucket):
+  with Checkpoints(bucket) as checkpoints:
+    for step in (4, 8):
+      checkpoints.save(_at(_state(), step))
+  (as_path(bucket) / 'checkpoints/8/commit_success.txt').unlink()
+  with Checkpoints(bucket, read_only=True) as checkpoints:
+    assert checkpoints.last_step == 4
+  with Checkpoints(bucket) as checkpoints:
+    assert int(checkpoints.restore_last(_like()).step) == 4
+    checkpoints.save(_at(_state(), 8))
+    checkpoints.wait()
+    assert checkpoints.last_step == 8
