@@ -44,6 +44,8 @@ setuptools.setup(
       'apache-beam>=2.77,<3',
       'beartype>=0.22',  # checks jaxtyping's annotations
       'chex>=0.1.92',
+      'etils[epath-gcs]>=1.15',
+      'gcp-storage-emulator>=2026.7',
       'playwright>=1.65',  # drives the Chromium that is installed
       'pytest>=9',
       'pytest-timeout>=2.4',
@@ -51,6 +53,8 @@ setuptools.setup(
       'ruff>=0.17,<0.18',
       'tensorflow-datasets>=4.9.10',  # to write what is read without it
     ],
+    # Work directories on Google Cloud Storage (gs://), without TensorFlow.
+    'gcs': ['etils[epath-gcs]>=1.15'],
     # For jax2onnx, which itself needs `pip install --no-deps`: docs/export.md.
     'onnx': [
       'dm-pix>=0.4.5',

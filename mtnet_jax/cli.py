@@ -15,6 +15,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from mtnet_jax import locations
 from mtnet_jax.errors import USER_ERROR, UserError
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent
@@ -114,10 +115,12 @@ def _execute(
     return command.main(values, arguments) or 0
   except UserError as error:
     _fail(str(error))
-  except OSError as error:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-      raise
-    _fail(f'{error}. Free some space and give the same command again.')
+  except Exception as error:
+    if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT):
+      _fail(f'{error}. Free some space and give the same command again.')
+    if locations.is_refusal(error):
+      _fail(str(locations.refused('The bucket', str(error))))
+    raise
   except KeyboardInterrupt:
     hint = '; the same command goes on' if command.resumes else ''
     print(f'Interrupted{hint}.', file=sys.stderr)
@@ -184,13 +187,15 @@ def get_config(values: flags.FlagValues) -> ml_collections.ConfigDict:
 def _worth_reading(record: std_logging.LogRecord) -> bool:
   """Drops what libraries report of themselves.
 
-  Orbax logs dozens of lines a checkpoint, and the traceback of every error that
-  it raises as well: what it raises, we tell in our own words.
+  Orbax logs dozens of lines a checkpoint. It and the libraries that read
+  buckets also log the traceback of every error that they raise, which we tell
+  in our own words.
   """
   path = pathlib.Path(record.pathname)
   if path.is_relative_to(_PACKAGE) or 'site-packages' not in path.parts:
     return True
-  return 'orbax' not in path.parts and record.levelno >= std_logging.WARNING
+  talkative = {'orbax', 'gcsfs', 'google'}.intersection(path.parts)
+  return not talkative and record.levelno >= std_logging.WARNING
 
 
 def _available_configs() -> str:

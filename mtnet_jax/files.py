@@ -3,11 +3,36 @@
 import contextlib
 import os
 import pathlib
+import tempfile
 import uuid
 from collections.abc import Iterator
 
+from mtnet_jax.locations import Path, on_bucket, telling_refusal
+
 # Ends the names of files that are not whole.
 PARTIAL = '.partial'
+
+
+def check_writable(folder: Path) -> None:
+  """Sees that files can be made in a folder and be removed.
+
+  Args:
+    folder: exists, if it is not on a bucket.
+
+  Raises:
+    OSError: they cannot.
+  """
+  if not on_bucket(folder):
+    with tempfile.TemporaryFile(dir=folder):
+      return
+  from google.cloud import storage
+
+  probe = folder / f'{uuid.uuid4().hex}{PARTIAL}'
+  with telling_refusal(folder):
+    # As Orbax will, but with the first checkpoint.
+    storage.Client().get_bucket(folder.parts[2])
+    probe.write_bytes(b'')
+    probe.unlink()
 
 
 @contextlib.contextmanager
@@ -39,11 +64,86 @@ def replacing(
     partial.unlink(missing_ok=True)
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes a text in UTF-8, in place of what the file held.
+def write_text(path: Path, text: str) -> None:
+  """Writes a text in UTF-8; otherwise as `write_bytes`."""
+  write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+  """Writes a file, in place of what it held.
 
   Raises:
-    OSError: the disk refuses it; the file is as it was.
+    OSError: the disk or the bucket refuses it; the file is as it was.
   """
+  if on_bucket(path):
+    with telling_refusal(path):
+      path.write_bytes(content)  # one upload, which replaces the whole file
+    return
   with replacing(path) as partial:
-    partial.write_text(text, 'utf-8')
+    partial.write_bytes(content)
+
+
+def append(path: Path, content: bytes) -> None:
+  """Adds to the end of a file, which is made if need be.
+
+  A file on a bucket is read and written whole.
+
+  Raises:
+    OSError: the disk or the bucket refuses it.
+  """
+  if on_bucket(path):
+    before = path.read_bytes() if path.exists() else b''
+    write_bytes(path, before + content)
+    return
+  with path.open('ab') as file:
+    file.write(content)
+
+
+@contextlib.contextmanager
+def writing_folder(folder: Path) -> Iterator[pathlib.Path]:
+  """Lets libraries that know local files only write into a folder.
+
+  Args:
+    folder: where the files go, those of folders below it too.
+
+  Yields:
+    The folder itself; for one on a bucket a temporary one, whose files are
+    uploaded at the end.
+
+  Raises:
+    OSError: the bucket refuses them.
+  """
+  if not on_bucket(folder):
+    yield folder
+    return
+  with tempfile.TemporaryDirectory() as temporary:
+    yield pathlib.Path(temporary)
+    for path in sorted(pathlib.Path(temporary).rglob('*')):
+      if path.is_file():
+        write_bytes(folder / path.relative_to(temporary), path.read_bytes())
+
+
+def move_folder(source: Path, target: Path) -> None:
+  """Gives a folder another name; the one above that is made if need be.
+
+  On a bucket, which cannot do so, all files are copied before the first is
+  deleted: if it is interrupted, none is lost.
+
+  Raises:
+    OSError: the disk or the bucket refuses it.
+  """
+  if not on_bucket(source):
+    target.parent.mkdir(exist_ok=True)
+    source.rename(target)
+    return
+  with telling_refusal(source):
+    _copy_folder(source, target)
+    source.rmtree()
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+  for path in source.iterdir():
+    if path.is_dir():
+      _copy_folder(path, target / path.name)
+    else:
+      path.copy(target / path.name)

@@ -126,6 +126,20 @@ def blinking_videos(tmp_path_factory, write_video) -> pathlib.Path:
   return root
 
 
+@pytest.fixture(scope='session')
+def _storage():
+  from tests import buckets
+
+  with buckets.serve():
+    yield
+
+
+@pytest.fixture
+def bucket(_storage, request) -> str:
+  """The name of an empty folder on a bucket, as a user gives it."""
+  return f'gs://bucket/{request.node.name}'
+
+
 @pytest.fixture
 def small_disk(tmp_path):
   """A disk of 16 MiB, which a test may fill."""

@@ -6,6 +6,8 @@ import pathlib
 import pytest
 
 from mtnet_jax import files
+from mtnet_jax.errors import UserError
+from mtnet_jax.locations import BucketError, as_path
 
 
 def test_a_file_gets_its_name_when_it_is_whole(tmp_path):
@@ -61,3 +63,63 @@ def test_it_is_on_the_disk_before_it_has_its_name(
 def test_text_is_utf_8(tmp_path):
   files.write_text(tmp_path / 'a.txt', 'λ\n')
   assert (tmp_path / 'a.txt').read_bytes() == b'\xce\xbb\n'
+
+
+def test_a_file_on_a_bucket_is_replaced_whole(bucket):
+  path = as_path(bucket) / 'a/b.txt'
+  files.write_text(path, 'λ\n')
+  assert path.read_bytes() == b'\xce\xbb\n'
+  files.write_bytes(path, b'\r\n\xff')
+  assert path.read_bytes() == b'\r\n\xff'
+  assert list(path.parent.iterdir()) == [path]
+
+
+def test_appending_makes_a_file_and_makes_it_longer(tmp_path, bucket):
+  for path in (tmp_path / 'a', as_path(bucket) / 'a'):
+    files.append(path, b'1\r\n')
+    files.append(path, b'2')
+    assert path.read_bytes() == b'1\r\n2'
+
+
+def test_a_written_folder_is_where_it_was_wanted(tmp_path, bucket):
+  for wanted in (tmp_path, as_path(bucket)):
+    with files.writing_folder(wanted) as folder:
+      (folder / 'below').mkdir()
+      (folder / 'a').write_bytes(b'1')
+      (folder / 'below/b').write_bytes(b'2')
+    assert (wanted / 'a').read_bytes() == b'1'
+    assert (wanted / 'below/b').read_bytes() == b'2'
+
+
+def test_a_folder_moves_with_all_that_it_holds(tmp_path, bucket):
+  for root in (tmp_path, as_path(bucket)):
+    with files.writing_folder(root) as folder:
+      (folder / 'old/below').mkdir(parents=True)
+      (folder / 'old/a').write_bytes(b'1')
+      (folder / 'old/below/b').write_bytes(b'2')
+    files.move_folder(root / 'old', root / 'kept/new')
+    assert not (root / 'old').exists()
+    assert (root / 'kept/new/a').read_bytes() == b'1'
+    assert (root / 'kept/new/below/b').read_bytes() == b'2'
+
+
+def test_what_cannot_be_written_is_told_before(tmp_path, bucket):
+  folder = as_path(bucket)
+  files.check_writable(folder)
+  files.check_writable(tmp_path)
+  assert not list(tmp_path.iterdir()) and not folder.exists()
+  with pytest.raises(UserError, match='nowhere/run cannot be used: 404'):
+    files.check_writable(as_path('gs://nowhere/run'))
+  forbidden = type(folder)('gs://forbidden/run')
+  for write in (
+    files.check_writable,
+    lambda path: files.write_bytes(path, b''),
+  ):
+    with pytest.raises(OSError, match='does not have storage') as error:
+      write(forbidden)
+    assert isinstance(error.value, UserError)
+
+
+def test_a_right_that_checkpoints_take_is_asked_for_before(bucket):
+  with pytest.raises(BucketError, match=r'storage\.buckets\.get'):
+    files.check_writable(as_path('gs://closed/run'))

@@ -22,7 +22,7 @@ import rich.table
 from absl import flags
 from scipy import stats
 
-from mtnet_jax import cli
+from mtnet_jax import cli, locations
 from mtnet_jax.errors import UserError
 from mtnet_jax.evaluation import predictions_file
 from mtnet_jax.runs import folder as run_folder
@@ -351,7 +351,7 @@ def main(paths: Sequence[str], plot: str | None, labels: str | None) -> None:
   pair = read_pair(*paths)
   show(compare_pair(pair))
   if plot:
-    default = pathlib.Path(paths[0]).absolute().parent.parent / 'labels.txt'
+    default = locations.absolute(paths[0]).parent.parent / 'labels.txt'
     gains = per_class(pair, _read_names(labels or default, pair.num_classes))
     draw_gains(gains).savefig(png, dpi=130)
     write_gains(gains, table)
@@ -359,12 +359,13 @@ def main(paths: Sequence[str], plot: str | None, labels: str | None) -> None:
 
 
 def _read_names(path, classes):
-  if not pathlib.Path(path).exists():
+  path = locations.as_path(path)
+  if not path.exists():
     raise UserError(
       f'The names of the classes are not in {path}. Give --labels=FILE, a line '
       'a class: the labels.txt of the workdir.'
     )
-  names = run_folder.read_class_names(pathlib.Path(path))
+  names = run_folder.read_class_names(path)
   if len(names) != classes:
     raise UserError(
       f'{path} names {len(names)} classes, the predictions have {classes}. '

@@ -5,12 +5,11 @@ averaged. Writes into WORKDIR/evaluation and prints a table; with `--controls`
 also what the accuracy would be without what it should rest on.
 """
 
-import pathlib
 from collections.abc import Sequence
 
 from absl import flags
 
-from mtnet_jax import cli
+from mtnet_jax import cli, locations
 from mtnet_jax.commands import process_flags
 
 
@@ -36,7 +35,7 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   process_flags.join(values)
   host_memory.keep_freed_memory()
   config, checkpoint = cli.get_config(values), values.checkpoint
-  workdir = pathlib.Path(values.workdir)
+  workdir = locations.as_path(values.workdir)
   if values.controls:
     controls.check(config)
   predictions, names = scoring.evaluate(config, workdir, checkpoint)

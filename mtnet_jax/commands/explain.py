@@ -68,7 +68,7 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   from mtnet_jax.explain import files
   from mtnet_jax.explain.explainer import Settings, explain
   from mtnet_jax.prediction import Predictor
-  from mtnet_jax.runs.folder import make_workdir
+  from mtnet_jax.runs.folder import make_folder
 
   layers = values.layers
   settings = Settings(
@@ -81,7 +81,7 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
     faithfulness_steps=values.faithfulness_steps,
   )
   # Better to hear now than after the work that there is no place for it.
-  out = make_workdir(values.out)
+  out = make_folder(values.out)
   predictor = Predictor(values.workdir, values.checkpoint)
   with device_memory.explained(
     'one --method at a time, or a lower --faithfulness_steps'

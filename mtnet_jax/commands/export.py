@@ -21,7 +21,7 @@ from mtnet_jax.export import program as program_lib
 from mtnet_jax.export.check import Check
 from mtnet_jax.prediction import Predictor
 from mtnet_jax.runs import model as model_lib
-from mtnet_jax.runs.folder import make_workdir
+from mtnet_jax.runs.folder import make_folder
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -88,7 +88,7 @@ def export_run(
       '--workdir of the run that it was exported from.'
     )
   variables = jax.device_put(jax.device_get(predictor.variables), cpu)
-  out = make_workdir(out)
+  out = make_folder(out)
   program_lib.check_place(out)
   shape, converted = model_lib.evaluation_clip_shape(config), None
   if onnx:

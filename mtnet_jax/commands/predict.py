@@ -24,7 +24,7 @@ from mtnet_jax.errors import UserError, printable
 from mtnet_jax.prediction import Prediction, Predictor, timeline
 from mtnet_jax.prediction.user_videos import InputError, find_videos
 from mtnet_jax.progress import Progress
-from mtnet_jax.runs.folder import make_workdir
+from mtnet_jax.runs.folder import make_folder
 
 SOME_FAILED = 1
 ALL_FAILED = 2
@@ -115,7 +115,7 @@ class TimelineWriter:
     Raises:
       UserError: it cannot be written.
     """
-    self._directory = make_workdir(directory)
+    self._directory = make_folder(directory)
     self._window, self._hop = window, hop
     self._taken = set()
 

@@ -21,14 +21,14 @@ import optax
 from absl import flags, logging
 from ml_collections import config_flags
 
-from mtnet_jax import cli
+from mtnet_jax import cli, locations
 from mtnet_jax.convert import conversion, families, torch_files
 from mtnet_jax.data.sources import number_labels
 from mtnet_jax.errors import UserError, printable
 from mtnet_jax.runs import folder as run_folder
 from mtnet_jax.runs import model as model_lib
 from mtnet_jax.runs.checkpoints import Checkpoints, leaf_paths
-from mtnet_jax.runs.folder import make_workdir
+from mtnet_jax.runs.folder import make_folder
 from mtnet_jax.runs.state import TrainState
 from mtnet_jax.training.optim import CLASSIFIER
 
@@ -110,7 +110,7 @@ def convert(
   _show(result, origin)
   conversion.check(result, source, allow_mismatch)
   variables = conversion.complete(result, model, config)
-  workdir = make_workdir(workdir)
+  workdir = make_folder(workdir)
   _write(workdir, variables, config, names)
   _write_report(workdir, result, source, origin, model_name)
   return result
@@ -118,7 +118,8 @@ def convert(
 
 def _check_unused(workdir: str | pathlib.Path) -> None:
   if not os.fspath(workdir):
-    make_workdir(workdir)  # which refuses it
+    make_folder(workdir)  # which refuses it
+  locations.local_path(workdir)
   for name in _WRITTEN:
     # A link that leads nowhere is there as well.
     if os.path.lexists(os.path.join(workdir, name)):

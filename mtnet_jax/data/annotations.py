@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from absl import logging
 
+from mtnet_jax import locations
 from mtnet_jax.data.records import Example
 from mtnet_jax.data.sources import VIDEO_SUFFIXES, Listing
 from mtnet_jax.errors import UserError
@@ -65,7 +66,7 @@ def check_folder(
   Raises:
     UserError: there is no such folder, or a file is missing.
   """
-  directory = pathlib.Path(directory)
+  directory = locations.local_path(directory)
   if not directory.is_dir():
     raise UserError(
       f'There is no folder --annotations={directory}: give the one that holds '

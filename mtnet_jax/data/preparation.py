@@ -11,7 +11,7 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from mtnet_jax import files
+from mtnet_jax import files, locations
 from mtnet_jax.data import beam_runner, records, shards, sources
 from mtnet_jax.data.records import Example
 from mtnet_jax.data.shards import Form, Shard
@@ -67,7 +67,7 @@ def write(
       or records of videos that are all missing now; Beam is not installed, or
       refuses the runner or its options.
   """
-  out = pathlib.Path(out)
+  out = locations.local_path(out)
   _check(listing, out, short_side)
   # First: what Beam cannot do must not cost what is there.
   pipeline = beam_runner.build(runner, pipeline_options) if runner else None

@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import UInt8
 
-from mtnet_jax import cli
+from mtnet_jax import cli, locations
 from mtnet_jax.data import batches, pipeline, sources, transforms
 from mtnet_jax.errors import UserError
 
@@ -261,7 +261,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   """Draws what the flags name."""
-  out = pathlib.Path(values.out)
+  out = locations.local_path(values.out)
   if out.suffix != '.png' or not out.parent.is_dir():
     raise UserError(f'--out={out} must be a .png file in a folder that exists.')
   dataset = pipeline.build(cli.get_config(values), values.split)

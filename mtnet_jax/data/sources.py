@@ -15,6 +15,7 @@ from collections.abc import Container, Mapping, Sequence
 
 from absl import logging
 
+from mtnet_jax import locations
 from mtnet_jax.data import records, tables, tfds_source
 from mtnet_jax.data.records import Example
 from mtnet_jax.errors import UserError
@@ -209,7 +210,7 @@ def _decoded(name: str) -> str:
 def _existing(directory: str | os.PathLike) -> pathlib.Path:
   if not os.fspath(directory):
     raise UserError('No data is named: give --config.data.dir=DIR.')
-  path = pathlib.Path(directory)
+  path = locations.local_path(directory)
   if not path.exists():
     raise UserError(f'There is no data at {path}: no such file or directory.')
   return path

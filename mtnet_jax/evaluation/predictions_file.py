@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 
+from mtnet_jax import locations
 from mtnet_jax.errors import UserError
 from mtnet_jax.evaluation.predictions import Predictions
 
@@ -25,7 +26,7 @@ def read(path: str | pathlib.Path) -> Predictions:
     UserError: it is missing, damaged, or something else.
   """
   try:
-    with pathlib.Path(path).open('rb') as file, np.load(file) as stored:
+    with locations.as_path(path).open('rb') as file, np.load(file) as stored:
       arrays = stored['ids'], stored['labels'], stored['probabilities']
     _check(*arrays)
   except Exception as error:  # numpy raises anything of damaged files

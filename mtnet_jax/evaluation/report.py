@@ -1,25 +1,25 @@
 """What `eval.py` leaves behind and shows."""
 
 import json
-import pathlib
 from collections.abc import Mapping
 
 import rich.console
 import rich.markup
 import rich.table
 
-from mtnet_jax import metrics
+from mtnet_jax import files, metrics
 from mtnet_jax.evaluation import plots
 from mtnet_jax.evaluation.predictions import (
   Predictions,
   per_class,
   write_predictions,
 )
+from mtnet_jax.locations import Path
 from mtnet_jax.runs import metric_writer
 
 
 def write(
-  predictions: Predictions, names: tuple[str, ...], workdir: pathlib.Path
+  predictions: Predictions, names: tuple[str, ...], workdir: Path
 ) -> None:
   """Writes `WORKDIR/evaluation`, and the training's curves beside it.
 
@@ -30,23 +30,24 @@ def write(
     names: the classes' names, by index.
     workdir: the run's folder.
   """
-  directory = workdir / 'evaluation'
-  write_predictions(predictions, names, directory)
   matrix = metrics.confusion_matrix(
     predictions.predicted, predictions.labels, len(names)
   )
-  plots.draw_confusion(matrix, names, directory / 'confusion.png')
   records = metric_writer.read(workdir / 'metrics.jsonl')
-  if records:
-    plots.draw_curves(records, workdir / 'curves.png')
-  if any(plots.is_gate(name) for record in records for name in record):
-    plots.draw_gates(records, workdir / 'gates.png')
+  with files.writing_folder(workdir) as folder:
+    directory = folder / 'evaluation'
+    write_predictions(predictions, names, directory)
+    plots.draw_confusion(matrix, names, directory / 'confusion.png')
+    if records:
+      plots.draw_curves(records, folder / 'curves.png')
+    if any(plots.is_gate(name) for record in records for name in record):
+      plots.draw_gates(records, folder / 'gates.png')
 
 
 def show(
   predictions: Predictions,
   names: tuple[str, ...],
-  workdir: pathlib.Path,
+  workdir: Path,
   console: rich.console.Console | None = None,
 ) -> None:
   """Prints accuracies by class, what could not be scored, and the files.
@@ -97,7 +98,7 @@ _CONTROLS = {
 }
 
 
-def write_controls(figures: Mapping[str, float], workdir: pathlib.Path) -> None:
+def write_controls(figures: Mapping[str, float], workdir: Path) -> None:
   """Writes `WORKDIR/evaluation/controls.json`.
 
   Args:
@@ -105,7 +106,7 @@ def write_controls(figures: Mapping[str, float], workdir: pathlib.Path) -> None:
     workdir: the run's folder.
   """
   path = workdir / 'evaluation' / 'controls.json'
-  path.write_text(json.dumps(dict(figures), indent=2))
+  files.write_text(path, json.dumps(dict(figures), indent=2))
 
 
 def show_controls(

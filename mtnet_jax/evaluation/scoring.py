@@ -10,7 +10,7 @@ import msgpack
 import numpy as np
 from flax import linen as nn
 
-from mtnet_jax import preprocessing
+from mtnet_jax import locations, preprocessing
 from mtnet_jax.data import loading, pipeline
 from mtnet_jax.data.batches import Batch
 from mtnet_jax.devices import device_memory, processes
@@ -175,7 +175,7 @@ def evaluate(
     config, workdir, checkpoint, model, mesh_lib.make_mesh()
   )
   # Better to hear now than after the work that there is no place for it.
-  run_folder.make_workdir(pathlib.Path(workdir) / 'evaluation')
+  run_folder.make_workdir(locations.as_path(workdir) / 'evaluation')
   batches = loading.iterate(dataset, num_workers=config.data.num_workers)
   if shuffle_frames:
     batches = _shuffle_frames(batches, config.seed)

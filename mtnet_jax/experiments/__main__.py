@@ -10,13 +10,12 @@ docs/ablations.md reads the figures. Run it from the repository's root, where
 `configs` is.
 """
 
-import pathlib
 from collections.abc import Sequence
 
 from absl import flags
 
 from configs import ablations
-from mtnet_jax import cli
+from mtnet_jax import cli, locations
 from mtnet_jax.errors import UserError
 from mtnet_jax.experiments import plan
 
@@ -61,7 +60,7 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> int:
   table = plan.make(
     config,
     values.table,
-    pathlib.Path(values.out),
+    locations.local_path(values.out),
     runs=values.runs,
     seeds=_parse_seeds(values.seeds),
     reference=values.reference,

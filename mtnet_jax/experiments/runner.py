@@ -21,7 +21,7 @@ from mtnet_jax.experiments import plan, results, scored
 from mtnet_jax.experiments.plan import Job, Plan
 from mtnet_jax.runs import model as model_lib
 from mtnet_jax.runs.checkpoints import UnsavedError
-from mtnet_jax.runs.folder import make_workdir
+from mtnet_jax.runs.folder import make_folder
 from mtnet_jax.training import loop
 
 
@@ -53,7 +53,7 @@ def run(table: Plan) -> dict[tuple[str, int], str]:
     if scored.read_step(job.workdir) is None
   }
   _check_parts(list(left.values()))
-  make_workdir(table.out)
+  make_folder(table.out)
   failed, clock = {}, _Clock(len(left))
   with _exit_on_sigterm():
     for number, job in left.items():

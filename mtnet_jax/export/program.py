@@ -22,13 +22,13 @@ import numpy as np
 import safetensors.numpy
 from flax import linen as nn
 
-from mtnet_jax import preprocessing
+from mtnet_jax import locations, preprocessing
 from mtnet_jax.data.sources import number_labels
 from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.errors import UserError
 from mtnet_jax.runs import model as model_lib
 from mtnet_jax.runs.checkpoints import leaf_paths
-from mtnet_jax.runs.folder import make_workdir
+from mtnet_jax.runs.folder import make_folder
 from mtnet_jax.typing import Array, Float, UInt8
 
 PROGRAM = 'model.stablehlo'
@@ -90,7 +90,7 @@ def write_export(
     UserError: the directory cannot be written, or holds files of these names
       that are no export; or the weights are not finite.
   """
-  directory = make_workdir(directory)
+  directory = make_folder(directory)
   check_place(directory)
   # On no device: the program is for one, wherever the variables lie.
   variables = jax.device_get(variables)
@@ -274,7 +274,7 @@ def load_export(
   Raises:
     UserError: the files are missing, damaged, foreign or of a newer version.
   """
-  directory = pathlib.Path(directory)
+  directory = locations.as_path(directory)
   metadata = _read_metadata(directory / METADATA)
   number_labels(metadata['class_names'], directory / METADATA)
   path = directory / PROGRAM
@@ -282,7 +282,7 @@ def load_export(
     contents = path.read_bytes()
   except OSError as error:
     raise UserError(
-      f'{path} cannot be read: {error.strerror}. {_REMEDY}'
+      f'{path} cannot be read: {locations.cause(error)}. {_REMEDY}'
     ) from error
   if hashlib.sha256(contents).hexdigest() != metadata['program']['sha256']:
     raise UserError(
@@ -338,7 +338,7 @@ def _platforms(exported: jax.export.Exported) -> set[str]:
   return names | ({'gpu'} if names & {'cuda', 'rocm'} else set())
 
 
-def _read_metadata(path: pathlib.Path) -> dict[str, Any]:
+def _read_metadata(path: locations.Path) -> dict[str, Any]:
   try:
     metadata = json.loads(path.read_text('utf-8'))
     if metadata['format'] != _FORMAT:
@@ -350,7 +350,7 @@ def _read_metadata(path: pathlib.Path) -> dict[str, Any]:
       _check(metadata)
   except OSError as error:
     raise UserError(
-      f'{path} cannot be read: {error.strerror}. Give the folder of an '
+      f'{path} cannot be read: {locations.cause(error)}. Give the folder of an '
       'exported model.'
     ) from error
   except (ValueError, KeyError, TypeError) as error:

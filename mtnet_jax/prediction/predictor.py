@@ -8,11 +8,11 @@ Example:
 
 import dataclasses
 import os
-import pathlib
 
 import jax
 import numpy as np
 
+from mtnet_jax import locations
 from mtnet_jax.data import views
 from mtnet_jax.data.clips import view_indices
 from mtnet_jax.data.video import VideoError, VideoReader
@@ -98,7 +98,7 @@ class Predictor:
     """
     if checkpoint not in ('best', 'last'):
       raise UserError(f"checkpoint (={checkpoint!r}) must be 'best' or 'last'.")
-    workdir = pathlib.Path(workdir)
+    workdir = locations.as_path(workdir)
     if not workdir.is_dir():
       raise UserError(
         f'There is no folder {workdir}. Give the --workdir of a run that was '
@@ -115,7 +115,7 @@ class Predictor:
         self.config.eval[key] = value
     run_folder.check_config(self.config, self.source)
 
-  def _load_run(self, workdir: pathlib.Path, checkpoint: str) -> None:
+  def _load_run(self, workdir: locations.Path, checkpoint: str) -> None:
     path = workdir / 'config.json'
     self.config = run_folder.read_config(path)
     self.source = f'the {checkpoint} checkpoint of {workdir}'
@@ -135,7 +135,7 @@ class Predictor:
     eval_step = scoring.make_eval_step(self.model, self._mesh)
     self._classify = lambda clips: eval_step(self.variables, clips)[0]
 
-  def _load_export(self, directory: pathlib.Path) -> None:
+  def _load_export(self, directory: locations.Path) -> None:
     self._classify, metadata = program_lib.load_export(directory)
     self.config = run_folder.as_config(
       {name: metadata[name] for name in ('data', 'eval')}
@@ -333,7 +333,7 @@ class Predictor:
     return kind(f'The output of {self.source} is not finite: {why}.')
 
 
-def _find_export(workdir: pathlib.Path) -> pathlib.Path | None:
+def _find_export(workdir: locations.Path) -> locations.Path | None:
   """Where the exported model is that stands in for absent checkpoints."""
   checkpoints = workdir / 'checkpoints'
   # Finished ones are named by their step.

@@ -17,7 +17,7 @@ from mtnet_jax.data.views import Frames
 from mtnet_jax.errors import UserError, printable
 from mtnet_jax.prediction import Predictor
 from mtnet_jax.prediction.user_videos import Video
-from mtnet_jax.runs.folder import make_workdir
+from mtnet_jax.runs.folder import make_folder
 from mtnet_jax.typing import Float, Int
 
 _MAX_DRAWN = 6  # classes: as many as colors that the eye tells apart
@@ -142,7 +142,7 @@ def write(timeline: Timeline, directory: str | pathlib.Path) -> None:
   Raises:
     UserError: it cannot be written.
   """
-  directory = make_workdir(directory)
+  directory = make_folder(directory)
   try:
     _write_table(timeline, directory / 'timeline.csv')
     _draw(timeline, directory / 'timeline.png')

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from mtnet_jax import locations
 from mtnet_jax.data.sources import VIDEO_SUFFIXES
 from mtnet_jax.data.video import VideoError, VideoReader
 from mtnet_jax.data.views import ArrayReader
@@ -40,6 +41,8 @@ def find_videos(
     matches = [name]
     if not os.path.lexists(name) and glob.has_magic(name):
       matches = sorted(glob.glob(name, recursive=True))
+    if locations.on_bucket(name):
+      matches = [name]  # which `open_video` refuses
     if not matches:
       hint = '; a bracket of a name is written [[]' if '[' in name else ''
       missing.append((name, f'no file matches this pattern{hint}'))
@@ -69,6 +72,8 @@ def open_video(video: Video) -> VideoReader | ArrayReader:
       f'A video is a path or a numpy array, given {type(video).__name__}.'
     )
   name = os.fsdecode(video)
+  if locations.on_bucket(name):
+    raise InputError(f'{name} cannot be read: {locations.MOUNT}.')
   if name.lower().endswith(ARRAY_SUFFIX):
     return _array_reader(_load_array(name), name)
   try:

@@ -1,7 +1,7 @@
 """How are checkpoints kept: the last two, and the best on validation?"""
 
 import contextlib
-import pathlib
+import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from mtnet_jax import files, locations
 from mtnet_jax.devices import processes
 from mtnet_jax.errors import UserError
 from mtnet_jax.runs.state import TrainState
@@ -34,7 +35,7 @@ class Checkpoints:
   name when it is whole, and older ones are deleted only after that.
   """
 
-  def __init__(self, workdir: str | pathlib.Path, read_only: bool = False):
+  def __init__(self, workdir: str | os.PathLike, read_only: bool = False):
     """Opens the folder, making it if need be.
 
     Args:
@@ -42,7 +43,7 @@ class Checkpoints:
       read_only: for readers beside a running training, whose half-written
         checkpoints they leave alone.
     """
-    self._directory = pathlib.Path(workdir).absolute() / 'checkpoints'
+    self._directory = locations.absolute(workdir) / 'checkpoints'
     self._damaged = self._directory.with_name('damaged_checkpoints')
     self._read_only = read_only
     self._manager = self._open()
@@ -67,14 +68,15 @@ class Checkpoints:
       create=not self._read_only,
       read_only=self._read_only,
     )
-    return ocp.CheckpointManager(
-      self._directory,
-      options=options,
-      item_handlers={
-        'variables': ocp.StandardCheckpointHandler(),
-        'optimizer': ocp.StandardCheckpointHandler(),
-      },
-    )
+    with locations.telling_refusal(self._directory):
+      return ocp.CheckpointManager(
+        self._directory,
+        options=options,
+        item_handlers={
+          'variables': ocp.StandardCheckpointHandler(),
+          'optimizer': ocp.StandardCheckpointHandler(),
+        },
+      )
 
   def __enter__(self) -> Self:
     return self
@@ -117,7 +119,7 @@ class Checkpoints:
     # CPU writes into them while they are still being saved.
     copy = jax.tree.map(jnp.copy, state)
     step = int(state.step)
-    try:
+    with self._naming_failure():
       self._manager.save(
         step,
         args=ocp.args.Composite(
@@ -126,8 +128,6 @@ class Checkpoints:
         ),
         metrics=dict(metrics) if metrics else None,
       )
-    except (OSError, ValueError) as error:
-      raise self._unwritten(error) from error
 
   def wait(self) -> None:
     """Blocks until everything is on disk.
@@ -135,10 +135,8 @@ class Checkpoints:
     Raises:
       UnsavedError: a write failed (a full disk).
     """
-    try:
+    with self._naming_failure():
       self._manager.wait_until_finished()
-    except (OSError, ValueError) as error:
-      raise self._unwritten(error) from error
 
   def restore_last(self, like: TrainState) -> TrainState | None:
     """Reads the newest checkpoint that is whole; None where there is none.
@@ -174,9 +172,8 @@ class Checkpoints:
   def _put_aside(self, step: int) -> None:
     """Makes room for a new checkpoint of this step; deletes nothing."""
     if jax.process_index() == 0:
-      self._damaged.mkdir(exist_ok=True)
       target = self._damaged / f'{step}-{time.time_ns()}'
-      (self._directory / str(step)).rename(target)
+      files.move_folder(self._directory / str(step), target)
     processes.wait_for_all('put aside')
     self._manager.reload()
 
@@ -251,10 +248,21 @@ class Checkpoints:
     except jax.errors.JaxRuntimeError:
       raise  # of the devices
     except Exception as error:  # whatever a library says of broken files
+      if locations.on_bucket(self._directory) and locations.is_refusal(error):
+        raise locations.refused(self._directory, str(error)) from error
       raise DamagedCheckpointError(
         f'The checkpoint of step {step} in {self._directory} is damaged: '
         f'{(str(error) or repr(error)).splitlines()[0]}.'
       ) from error
+
+  @contextlib.contextmanager
+  def _naming_failure(self) -> Iterator[None]:
+    try:
+      yield
+    except Exception as error:
+      if isinstance(error, OSError | ValueError) or locations.is_refusal(error):
+        raise self._unwritten(error) from error
+      raise
 
   def _unwritten(self, error: Exception) -> UnsavedError:
     # A manager raises what it has met again and again: a new one for what is

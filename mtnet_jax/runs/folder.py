@@ -3,11 +3,11 @@
 import json
 import os
 import pathlib
-import tempfile
 from typing import Any
 
 import ml_collections
 
+from mtnet_jax import files, locations
 from mtnet_jax.data.clips import SHORT_VIDEOS
 from mtnet_jax.data.sources import number_labels
 from mtnet_jax.errors import UserError
@@ -25,7 +25,7 @@ _POSITIVE = {
 }
 
 
-def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
+def read_config(path: locations.Path) -> ml_collections.ConfigDict:
   """Reads a run's configuration.
 
   Args:
@@ -41,8 +41,9 @@ def read_config(path: pathlib.Path) -> ml_collections.ConfigDict:
     sections = json.loads(path.read_text('utf-8'))
   except OSError as error:
     raise UserError(
-      f'{path} cannot be read: {error.strerror}. It is written when training '
-      'starts: run train.py again, or copy the whole folder of the run.'
+      f'{path} cannot be read: {locations.cause(error)}. It is written when '
+      'training starts: run train.py again, or copy the whole folder of the '
+      'run.'
     ) from error
   except ValueError as error:
     raise UserError(f'{path} is damaged: {error}. {COPY_RUN_AGAIN}') from error
@@ -104,7 +105,7 @@ def check_config(
     )
 
 
-def read_class_names(path: pathlib.Path) -> tuple[str, ...]:
+def read_class_names(path: locations.Path) -> tuple[str, ...]:
   """Reads the names of a run's classes.
 
   Args:
@@ -116,10 +117,9 @@ def read_class_names(path: pathlib.Path) -> tuple[str, ...]:
   try:
     names = tuple(path.read_text('utf-8').splitlines())
   except (OSError, UnicodeDecodeError) as error:
-    cause = getattr(error, 'strerror', None) or str(error)
     raise UserError(
-      f'{path} cannot be read: {cause}. It names the classes and is written '
-      f'when training starts. {COPY_RUN_AGAIN}'
+      f'{path} cannot be read: {locations.cause(error)}. It names the classes '
+      f'and is written when training starts. {COPY_RUN_AGAIN}'
     ) from error
   if not names:
     raise UserError(f'{path} names no class. {COPY_RUN_AGAIN}')
@@ -134,7 +134,7 @@ def check_class_names(
 
   A run without `labels.txt` (a new one) passes.
   """
-  path = pathlib.Path(workdir) / 'labels.txt'
+  path = locations.as_path(workdir) / 'labels.txt'
   if not path.exists():
     return
   trained = tuple(path.read_text().splitlines())
@@ -158,11 +158,11 @@ def _name_differences(trained: tuple[str, ...], names: tuple[str, ...]) -> str:
   return '; '.join(parts) or 'the same in another order'
 
 
-def make_workdir(path: str | pathlib.Path) -> pathlib.Path:
-  """Makes a folder if need be, and sees that it can be written.
+def make_workdir(path: str | os.PathLike) -> locations.Path:
+  """Makes the folder of a run if need be, and sees that it can be written.
 
   Args:
-    path: the folder of a run, or of its results.
+    path: the folder, which may be on a bucket.
 
   Returns:
     The path.
@@ -170,17 +170,25 @@ def make_workdir(path: str | pathlib.Path) -> pathlib.Path:
   Raises:
     UserError: it cannot be written, or has no name.
   """
+  if not locations.on_bucket(path):
+    return make_folder(path)
+  path = locations.as_path(path)
+  files.check_writable(path)
+  return path
+
+
+def make_folder(path: str | os.PathLike) -> pathlib.Path:
+  """Makes a folder of this machine; otherwise as `make_workdir`."""
   # As a Path it would be the current folder.
   if not os.fspath(path):
     raise UserError(
       "The name of the folder to write to is empty: was a shell's variable not "
       'set? Name a folder; . is the current one.'
     )
-  path = pathlib.Path(path)
+  path = locations.local_path(path)
   try:
     path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=path):
-      pass
+    files.check_writable(path)
   except OSError as error:
     raise UserError(
       f'{path} cannot be written: {error.strerror}. Name a folder that you may '
@@ -198,8 +206,8 @@ def file_path(path: str | pathlib.Path) -> pathlib.Path:
   Raises:
     UserError: it cannot be written.
   """
-  path = pathlib.Path(path)
-  make_workdir(path.parent)
+  path = locations.local_path(path)
+  make_folder(path.parent)
   if path.is_dir():
     raise UserError(f'{path} is a folder: remove it, or name another file.')
   if path.exists() and not os.access(path, os.W_OK):
@@ -218,7 +226,7 @@ def png_path(path: str | pathlib.Path) -> pathlib.Path:
   Raises:
     UserError: it does not end in `.png`, or cannot be written.
   """
-  path = pathlib.Path(path)
+  path = locations.local_path(path)
   if path.suffix != '.png':
     raise UserError(
       f'The picture {path} would not be a PNG: name a file that ends in .png.'

@@ -11,6 +11,7 @@ from tensorboardX.proto import event_pb2, summary_pb2
 from tensorboardX.record_writer import masked_crc32c
 
 from mtnet_jax import files
+from mtnet_jax.locations import Path, as_path, on_bucket
 
 
 class MetricWriter:
@@ -23,7 +24,7 @@ class MetricWriter:
 
   def __init__(
     self,
-    workdir: str | pathlib.Path,
+    workdir: str | os.PathLike,
     first_step: int,
     clock: Callable[[], float] = time.time,
   ):
@@ -37,10 +38,10 @@ class MetricWriter:
       first_step: the step that the run goes on from; 0 for a new one.
       clock: seconds since 1970, which TensorBoard shows.
     """
-    self._workdir, self._first_step = pathlib.Path(workdir), first_step
+    self._workdir, self._first_step = as_path(workdir), first_step
     self._clock = clock
-    self._records: _RecordFile | None = None
-    self._events: _RecordFile | None = None
+    self._records: _RecordFile | _Object | None = None
+    self._events: _RecordFile | _Object | None = None
 
   def write(self, step: int, metrics: Mapping[str, float]) -> None:
     """Writes one record.
@@ -76,15 +77,16 @@ class MetricWriter:
       if file is not None:
         file.close()
 
-  def _open_records(self) -> '_RecordFile':
+  def _open_records(self) -> '_RecordFile | _Object':
     path = self._workdir / 'metrics.jsonl'
     kept = [r for r in read(path) if r['step'] <= self._first_step]
     files.write_text(path, ''.join(json.dumps(r) + '\n' for r in kept))
-    return _RecordFile(path)
+    return _open(path)
 
-  def _open_events(self) -> '_RecordFile':
+  def _open_events(self) -> '_RecordFile | _Object':
     folder = self._workdir / 'tensorboard'
-    folder.mkdir(exist_ok=True)
+    if not on_bucket(folder):
+      folder.mkdir(exist_ok=True)
     now = self._clock()
     # TensorBoard reads a folder's files in the order of their names.
     path = folder / f'events.out.tfevents.{now:.6f}'
@@ -95,12 +97,12 @@ class MetricWriter:
       step=self._first_step + 1,
       session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START),
     )
-    file = _RecordFile(path)
+    file = _open(path)
     try:
       file.append(_framed(version) + _framed(start))
     except OSError:
       file.close()
-      path.unlink()
+      path.unlink(missing_ok=True)
       raise
     return file
 
@@ -127,6 +129,25 @@ class _RecordFile:
     self._file.close()
 
 
+class _Object:
+  """The same on a bucket, where each record uploads the whole file again."""
+
+  def __init__(self, path: Path):
+    self._path = path
+    self._content = path.read_bytes() if path.exists() else b''
+
+  def append(self, record: bytes) -> None:
+    files.write_bytes(self._path, self._content + record)
+    self._content += record
+
+  def close(self) -> None:
+    """Nothing is open."""
+
+
+def _open(path: Path) -> _RecordFile | _Object:
+  return _Object(path) if on_bucket(path) else _RecordFile(path)
+
+
 def _framed(event: event_pb2.Event) -> bytes:
   """An event as a TFRecord: its length, the event, and a checksum of each."""
   data = event.SerializeToString()
@@ -147,12 +168,12 @@ class NoWriter:
     """See `MetricWriter.close`."""
 
 
-def read(path: str | pathlib.Path) -> list[dict[str, float]]:
+def read(path: str | os.PathLike) -> list[dict[str, float]]:
   """The records of a `metrics.jsonl`; [] where there is no file.
 
   A last line that a killed process left unfinished is left out.
   """
-  path = pathlib.Path(path)
+  path = as_path(path)
   if not path.exists():
     return []
   records = []

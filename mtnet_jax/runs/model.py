@@ -10,7 +10,7 @@ import ml_collections
 from absl import logging
 from flax import linen as nn
 
-from mtnet_jax import models
+from mtnet_jax import locations, models
 from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.errors import UserError
 from mtnet_jax.runs.checkpoints import Checkpoints
@@ -71,7 +71,7 @@ def restore_variables(
   Raises:
     UserError: no checkpoint, or one of another model or number of classes.
   """
-  if not (pathlib.Path(workdir) / 'checkpoints').is_dir():
+  if not (locations.as_path(workdir) / 'checkpoints').is_dir():
     raise UserError(
       f'There is no checkpoint in --workdir={workdir}. Train first: '
       'python train.py --config=... --workdir=DIR.'

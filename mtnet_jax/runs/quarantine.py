@@ -1,15 +1,17 @@
 """The videos that training had to leave out, in `WORKDIR/quarantine.csv`."""
 
 import csv
-import pathlib
+import io
+import os
 from collections.abc import Iterable
-from typing import TextIO
 
 import msgpack
 from absl import logging
 
+from mtnet_jax import files, locations
 from mtnet_jax.devices import processes
 from mtnet_jax.errors import UserError, printable
+from mtnet_jax.locations import Path
 
 _COLUMNS = ('id', 'cause')
 
@@ -23,7 +25,7 @@ class Quarantine:
 
   def __init__(
     self,
-    workdir: str | pathlib.Path,
+    workdir: str | os.PathLike,
     num_videos: int,
     max_share: float,
     process_index: int = 0,
@@ -38,7 +40,7 @@ class Quarantine:
         writes a list of its own.
     """
     name = f'-{process_index}' if process_index else ''
-    self._path = pathlib.Path(workdir) / f'quarantine{name}.csv'
+    self._path = locations.as_path(workdir) / f'quarantine{name}.csv'
     self._num_videos, self._max_share = num_videos, max_share
     self._listed = {name for name, _ in _read(self._path)}
     self._cause_of: dict[str, str] = {}
@@ -58,10 +60,10 @@ class Quarantine:
     if not rows:
       return
     self._listed |= new.keys()
-    with _open(self._path, 'a') as file:
-      writer = csv.writer(file)
-      header = [_COLUMNS] if file.tell() == 0 else []
-      writer.writerows(header + rows)
+    text = io.StringIO(newline='')
+    header = [] if _contents(self._path) else [_COLUMNS]
+    csv.writer(text).writerows(header + rows)
+    files.append(self._path, text.getvalue().encode())
 
   def check(self, total: int) -> None:
     """Raises a UserError where too many are broken.
@@ -87,13 +89,11 @@ class Quarantine:
       )
 
 
-def _open(path: pathlib.Path, mode: str) -> TextIO:
-  return path.open(mode, newline='', encoding='utf-8')
+def _contents(path: Path) -> str:
+  return path.read_bytes().decode() if path.exists() else ''
 
 
-def _read(path: pathlib.Path) -> list[tuple[str, str]]:
-  if not path.exists():
-    return []
-  with _open(path, 'r') as file:
-    rows = [row for row in csv.reader(file) if len(row) == len(_COLUMNS)]
+def _read(path: Path) -> list[tuple[str, str]]:
+  text = io.StringIO(_contents(path), newline='')
+  rows = [row for row in csv.reader(text) if len(row) == len(_COLUMNS)]
   return [(i, cause) for i, cause in rows[1:]]

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import flags
 
-from mtnet_jax import cli, models
+from mtnet_jax import cli, locations, models
 from mtnet_jax.analysis import cost
 from mtnet_jax.errors import UserError
 from mtnet_jax.progress import Progress
@@ -77,7 +77,7 @@ def read_run(text: str) -> Run:
       f'--run={text!r} must be LABEL=WORKDIR: --run="MTNet-S on my '
       'data=runs/mine" for instance.'
     )
-  directory = pathlib.Path(workdir)
+  directory = locations.as_path(workdir)
   config_path = directory / 'config.json'
   config = run_folder.read_config(config_path)
   classes = len(run_folder.read_class_names(directory / 'labels.txt'))

@@ -21,6 +21,7 @@ from mtnet_jax.devices import compiler, device_memory, processes
 from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.devices.watchdog import Watchdog
 from mtnet_jax.errors import RESUME
+from mtnet_jax.locations import Path
 from mtnet_jax.progress import Progress
 from mtnet_jax.runs.checkpoints import Checkpoints, UnsavedError
 from mtnet_jax.runs.folder import make_workdir
@@ -108,7 +109,7 @@ class _Loop:
     self,
     config: ml_collections.ConfigDict,
     setup: Setup,
-    workdir: pathlib.Path,
+    workdir: Path,
     checkpoints: Checkpoints,
     watchdog: Watchdog,
     stop: threading.Event,
@@ -250,7 +251,7 @@ def _catch_sigterm() -> Iterator[threading.Event]:
     signal.signal(signal.SIGTERM, before)
 
 
-def _write_run(config, labels: tuple[str, ...], workdir: pathlib.Path) -> None:
+def _write_run(config, labels: tuple[str, ...], workdir: Path) -> None:
   """Writes what is trained, and warns where a resumed run does differently."""
   path = workdir / 'config.json'
   text = config.to_json_best_effort(indent=2, sort_keys=True)

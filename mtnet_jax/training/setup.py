@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable
 
 import jax
@@ -13,6 +12,7 @@ from mtnet_jax.data import pipeline
 from mtnet_jax.devices import compiler
 from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.errors import UserError
+from mtnet_jax.locations import Path
 from mtnet_jax.runs import folder as run_folder
 from mtnet_jax.runs import model as model_lib
 from mtnet_jax.runs import state as state_lib
@@ -43,7 +43,7 @@ class Setup:
   validate: validation.Validate
 
 
-def build(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Setup:
+def build(config: ml_collections.ConfigDict, workdir: Path) -> Setup:
   """Opens the data and makes the network and its steps.
 
   Args:

@@ -9,7 +9,9 @@ import jax
 import ml_collections
 from absl import logging
 
+from mtnet_jax import locations
 from mtnet_jax.errors import UserError
+from mtnet_jax.locations import Path
 from mtnet_jax.runs.checkpoints import Checkpoints, leaf_paths
 from mtnet_jax.runs.state import TrainState
 from mtnet_jax.training.optim import CLASSIFIER, is_trained
@@ -71,7 +73,7 @@ def start_from(
       does not fit that will not be trained.
   """
   # The step is whole on every device, as no larger array surely is.
-  workdir, variables = _read(pathlib.Path(path), state.step.sharding)
+  workdir, variables = _read(locations.as_path(path), state.step.sharding)
   stored = leaf_paths(variables)
   new = leaf_paths(state.variables)
   same_classes = _read_names(workdir) == names
@@ -126,7 +128,7 @@ def _check_untrained(path, fresh, trained, same_classes):
     )
 
 
-def _read(path: pathlib.Path, sharding) -> tuple[pathlib.Path, dict[str, Any]]:
+def _read(path: Path, sharding) -> tuple[Path, dict[str, Any]]:
   """The workdir, and `params` and `batch_stats`."""
   is_step = path.parent.name == 'checkpoints' and path.name.isdecimal()
   workdir = path.parent.parent if is_step else path
@@ -145,7 +147,7 @@ def _read(path: pathlib.Path, sharding) -> tuple[pathlib.Path, dict[str, Any]]:
     return workdir, checkpoints.read_variables(step, sharding)
 
 
-def _read_names(workdir: pathlib.Path) -> tuple[str, ...]:
+def _read_names(workdir: Path) -> tuple[str, ...]:
   path = workdir / 'labels.txt'
   return tuple(path.read_text().splitlines()) if path.exists() else ()
 

@@ -227,3 +227,9 @@ def test_no_data(tmp_path):
     sources.open_source(tmp_path, 'train')
   with pytest.raises(UserError, match='no column path, label, split'):
     sources.open_source(tmp_path / 'loose.mp4', 'train')
+
+
+@pytest.mark.parametrize('name', ['gs://a/records', 's3://a/b.csv'])
+def test_data_on_a_bucket_are_read_through_a_mount(name):
+  with pytest.raises(UserError, match=f'^{name} .* mount the bucket'):
+    sources.open_source(name, 'train')

@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import rich.console
 
-from mtnet_jax.evaluation import plots, report
+from mtnet_jax.evaluation import plots, predictions_file, report
 from mtnet_jax.evaluation.predictions import Predictions
+from mtnet_jax.locations import as_path
 
 _PREDICTIONS = Predictions(
   ids=np.array(['a', 'b', 'c']),
@@ -45,14 +46,19 @@ def test_early_predictions_by_layer(tmp_path):
   assert shares == {'stage_1': '0.0%', 'stage_2': '66.7%', 'network': '66.7%'}
 
 
-def test_files(tmp_path):
-  report.write(_PREDICTIONS, _NAMES, tmp_path)
-  names = {path.name for path in (tmp_path / 'evaluation').iterdir()}
-  assert names == {
-    'confusion.png', 'per_class.csv', 'predictions.npz', 'summary.json'
-  }  # fmt: skip
-  assert not (tmp_path / 'curves.png').exists()  # nothing was trained here
-  assert not (tmp_path / 'gates.png').exists()
+def test_files(tmp_path, bucket):
+  for workdir in (tmp_path, as_path(bucket)):
+    report.write(_PREDICTIONS, _NAMES, workdir)
+    report.write_controls({'top1': 0.5}, workdir)
+    names = {path.name for path in (workdir / 'evaluation').iterdir()}
+    assert names == {
+      'confusion.png', 'controls.json', 'per_class.csv', 'predictions.npz',
+      'summary.json',
+    }  # fmt: skip
+    assert not (workdir / 'curves.png').exists()  # nothing was trained here
+    assert not (workdir / 'gates.png').exists()
+    found = predictions_file.read(workdir / 'evaluation/predictions.npz')
+    assert (found.probabilities == _PREDICTIONS.probabilities).all()
 
 
 def test_names_are_no_formulas(tmp_path):

@@ -1,6 +1,7 @@
 """What is kept, what is restored, and checkpoints of other models."""
 
 import os
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 from flax import linen as nn
 
 from mtnet_jax.errors import UserError
+from mtnet_jax.locations import BucketError, as_path
 from mtnet_jax.runs import state as state_lib
 from mtnet_jax.runs.checkpoints import (
   Checkpoints,
@@ -39,6 +41,14 @@ def _state(classes=4, seed=0):
 
 def _at(state, step):
   return state.replace(step=jnp.asarray(step, jnp.int32))
+
+
+def _like():
+  """What a state is restored as."""
+  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  return jax.tree.map(
+    lambda leaf: leaf.update(sharding=here), jax.eval_shape(_state)
+  )
 
 
 def test_best_and_last_are_kept(tmp_path):
@@ -144,13 +154,7 @@ def _remove_an_item(folder):
 def test_a_damaged_checkpoint_is_put_aside_for_the_one_before(
   tmp_path, damage, caplog
 ):
-  like = jax.eval_shape(_state)
-  like = jax.tree.map(
-    lambda leaf: leaf.update(
-      sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    ),
-    like,
-  )
+  like = _like()
   with Checkpoints(tmp_path) as checkpoints:
     assert checkpoints.restore_last(like) is None
     for step in (4, 8):
@@ -181,12 +185,7 @@ def test_nothing_but_damage_is_not_taken_for_a_new_run(tmp_path):
   with Checkpoints(tmp_path) as checkpoints:
     checkpoints.save(_state())
   _remove_metadata(tmp_path / 'checkpoints/0')
-  like = jax.tree.map(
-    lambda leaf: leaf.update(
-      sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    ),
-    jax.eval_shape(_state),
-  )
+  like = _like()
   with (
     Checkpoints(tmp_path) as checkpoints,
     pytest.raises(UserError, match=r'No checkpoint .* can be read'),
@@ -217,3 +216,68 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(small_disk):
     like = jax.tree.map(jnp.asarray, _state())
     assert int(checkpoints.restore(1, like).step) == 1
     assert int(checkpoints.restore(3, like).step) == 3
+
+
+def test_checkpoints_on_a_bucket(bucket, caplog):
+  folder = as_path(bucket)
+  with Checkpoints(bucket) as checkpoints:
+    assert checkpoints.restore_last(_like()) is None
+    for step, top1 in [(1, 0.7), (2, 0.6), (3, None), (4, None)]:
+      metrics = None if top1 is None else {'top1': top1}
+      checkpoints.save(_at(_state(seed=step), step), metrics)
+  with Checkpoints(bucket, read_only=True) as checkpoints:
+    assert (checkpoints.last_step, checkpoints.best_step) == (4, 1)
+  names = {path.name for path in (folder / 'checkpoints').iterdir()}
+  assert names == {'1', '3', '4'}
+  (folder / 'checkpoints/4/optimizer/_METADATA').unlink()
+  with Checkpoints(bucket) as checkpoints:
+    restored = checkpoints.restore_last(_like())
+    assert int(restored.step) == 3 and 'put aside' in caplog.text
+    for one, other in zip(
+      jax.tree.leaves(restored),
+      jax.tree.leaves(_at(_state(seed=3), 3)),
+      strict=True,
+    ):
+      np.testing.assert_array_equal(one, other)
+    (aside,) = (folder / 'damaged_checkpoints').iterdir()
+    assert aside.name.startswith('4-') and (aside / 'variables').is_dir()
+    checkpoints.save(_at(_state(), 4))
+    checkpoints.wait()
+    assert checkpoints.last_step == 4
+
+
+def test_a_bucket_out_of_reach_is_no_damage(bucket, monkeypatch):
+  from gcsfs.retry import HttpError
+
+  with Checkpoints(bucket) as checkpoints:
+    checkpoints.save(_at(_state(), 4))
+    checkpoints.wait()
+    refusal = ValueError('UNAVAILABLE: Error reading "gs://bucket/…"')
+    monkeypatch.setattr(
+      checkpoints._manager, 'restore', mock.Mock(side_effect=refusal)
+    )
+    with pytest.raises(BucketError, match='cannot be used: UNAVAILABLE'):
+      checkpoints.restore_last(_like())
+    assert checkpoints.last_step == 4
+    monkeypatch.setattr(
+      checkpoints._manager,
+      'save',
+      mock.Mock(side_effect=HttpError({'code': 503, 'message': 'try later'})),
+    )
+    with pytest.raises(UnsavedError, match='try later'):
+      checkpoints.save(_at(_state(), 8))
+  assert not (as_path(bucket) / 'damaged_checkpoints').exists()
+
+
+def test_a_checkpoint_whose_upload_was_cut_off_does_not_count(bucket):
+  with Checkpoints(bucket) as checkpoints:
+    for step in (4, 8):
+      checkpoints.save(_at(_state(), step))
+  (as_path(bucket) / 'checkpoints/8/commit_success.txt').unlink()
+  with Checkpoints(bucket, read_only=True) as checkpoints:
+    assert checkpoints.last_step == 4
+  with Checkpoints(bucket) as checkpoints:
+    assert int(checkpoints.restore_last(_like()).step) == 4
+    checkpoints.save(_at(_state(), 8))
+    checkpoints.wait()
+    assert checkpoints.last_step == 8

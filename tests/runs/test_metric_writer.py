@@ -3,18 +3,20 @@
 import errno
 import json
 import struct
+from unittest import mock
 
 import pytest
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 
+from mtnet_jax.locations import as_path
 from mtnet_jax.runs import metric_writer
 
 
 def read_events(folder):
   """All events of a folder in order, each checked by its checksums."""
   events = []
-  for path in sorted(folder.glob('events.*')):
+  for path in sorted(folder.glob('events.*'), key=str):
     data = path.read_bytes()
     while data:
       (size,) = struct.unpack('<Q', data[:8])
@@ -128,3 +130,36 @@ def test_a_full_disk_is_told_at_every_write_and_tears_nothing(
   assert scalars(small_disk / 'tensorboard') == [
     (step, 'train/loss', step) for step in steps
   ]
+
+
+def test_records_on_a_bucket(bucket):
+  folder = as_path(bucket)
+  for first_step in (0, 20):
+    writer = metric_writer.MetricWriter(
+      bucket, first_step, clock=lambda first=first_step: 1e9 + first
+    )
+    for step in (10, 20, 30):
+      if step > first_step:
+        writer.write(step, {'train/loss': first_step + 1 / step})
+        # Before it is closed: readers see it at once.
+        assert metric_writer.read(folder / 'metrics.jsonl')[-1]['step'] == step
+    writer.close()
+  assert metric_writer.read(f'{bucket}/metrics.jsonl') == [
+    {'step': 10, 'train/loss': 0.1},
+    {'step': 20, 'train/loss': 0.05},
+    {'step': 30, 'train/loss': 20 + 1 / 30},
+  ]
+  steps = [step for step, *_ in scalars(folder / 'tensorboard')]
+  assert steps == [10, 20, 30, 30]
+
+
+def test_what_a_bucket_refuses_is_written_with_nothing_torn(bucket):
+  writer = metric_writer.MetricWriter(bucket, 0)
+  writer.write(1, {'train/loss': 1})
+  path = as_path(bucket) / 'metrics.jsonl'
+  with mock.patch.object(type(path), 'write_bytes', side_effect=OSError('503')):
+    with pytest.raises(OSError, match='503'):
+      writer.write(2, {'train/loss': 2})
+  writer.write(3, {'train/loss': 3})
+  writer.close()
+  assert [record['step'] for record in metric_writer.read(path)] == [1, 3]

@@ -3,6 +3,7 @@
 import msgpack
 import pytest
 
+from mtnet_jax import locations
 from mtnet_jax.errors import UserError
 from mtnet_jax.runs import quarantine
 from mtnet_jax.runs.quarantine import Quarantine
@@ -132,3 +133,14 @@ def test_a_video_that_two_processes_have_met_is_one_video(
   with pytest.raises(UserError, match=r'^3 of 100 .*a: x; b: y; c: z') as error:
     processes[0].check(6)
   assert 'quarantine*.csv' in str(error.value)
+
+
+def test_a_list_on_a_bucket_grows_and_comes_back(bucket):
+  first = Quarantine(bucket, 10, 0.5)
+  first.add([('a,b', 'x')])
+  first.add([('c', 'größer')])
+  again = Quarantine(bucket, 10, 0.5)
+  again.add([('c', 'y'), ('d', 'z')])
+  found = locations.as_path(bucket) / 'quarantine.csv'
+  wanted = 'id,cause\r\n"a,b",x\r\nc,größer\r\nd,z\r\n'
+  assert found.read_bytes() == wanted.encode()
