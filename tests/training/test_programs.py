@@ -102,7 +102,7 @@ def test_the_log_tells_of_each_program(monkeypatch, caplog, capsys):
   for shape, program in made.items():
     batch = jax.tree.map(
       lambda leaf: jax.numpy.ones(leaf.shape, leaf.dtype),
-      programs._abstract_batch(shape, mesh),
+      programs.abstract_batch(shape, mesh),
     )
     assert program(0, batch)[1] == 3 * jax.numpy.prod(jax.numpy.array(shape))
   messages = [record.getMessage() for record in caplog.records]
