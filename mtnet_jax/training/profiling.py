@@ -1,14 +1,15 @@
 """What do devices and host do in some of the steps?"""
 
-import pathlib
+import contextlib
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import jax
 from absl import logging
 
+from mtnet_jax import files
 from mtnet_jax.errors import UserError
+from mtnet_jax.locations import Path
 from mtnet_jax.training.step import Metrics
 
 
@@ -36,7 +37,7 @@ def parse(text: str) -> range:
 class Profiler:
   """Writes a trace of some steps, for TensorBoard, XProf or Perfetto."""
 
-  def __init__(self, steps: range, directory: pathlib.Path):
+  def __init__(self, steps: range, directory: Path):
     """Traces nothing yet.
 
     Args:
@@ -45,6 +46,7 @@ class Profiler:
     """
     self._steps, self._directory = steps, directory
     self._running = False
+    self._writing = contextlib.ExitStack()
 
   def check(self, start: int, end: int) -> None:
     """Raises a UserError unless the steps are between start and end."""
@@ -57,7 +59,10 @@ class Profiler:
   def begin(self, step: int) -> None:
     """Starts the trace, where it begins with this step."""
     if self._steps and step == self._steps[0]:
-      jax.profiler.start_trace(self._directory)
+      folder = self._writing.enter_context(
+        files.writing_folder(self._directory)
+      )
+      jax.profiler.start_trace(folder)
       self._running = True
 
   def end(self, step: int, metrics: Metrics) -> None:
@@ -76,8 +81,9 @@ class Profiler:
   def _stop(self) -> None:
     self._running = False
     jax.profiler.stop_trace()
+    self._writing.close()
 
-  @contextmanager
+  @contextlib.contextmanager
   def closing(self) -> Iterator[None]:
     """Ends a trace that is cut off inside."""
     try:
