@@ -260,7 +260,9 @@ class MTBlock(nn.Module):
     strides = (1, self.stride, self.stride)
     excite = self.squeeze_excitation
     x, y = fork(x)
-    y = self.mtconv(self.inner, (1, 1, 1), joined=False, name='expand')(y)
+    # One array for whoever looks into the network; a TPU's program spares it.
+    joined = not forms.traces_for_tpu()
+    y = self.mtconv(self.inner, (1, 1, 1), joined=joined, name='expand')(y)
     y = self.mtconv(
       self.inner,
       (self.kernel_frames, 3, 3),

@@ -291,10 +291,11 @@ def test_evaluation_without_a_checkpoint(blinking_videos, tmp_path):
 def test_too_little_memory_names_the_keys_that_help(
   blinking_videos, tmp_path, monkeypatch
 ):
-  def fill(*unused):
-    return jnp.zeros(2**40).block_until_ready()
+  class Step:
+    def lower(self, *unused):
+      return jnp.zeros(2**40).block_until_ready()
 
-  monkeypatch.setattr(setup, 'make_train_step', lambda *unused: fill)
+  monkeypatch.setattr(setup, 'make_train_step', lambda *unused: Step())
   _fails(
     tiny_config(blinking_videos),
     tmp_path,

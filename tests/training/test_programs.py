@@ -95,7 +95,7 @@ def test_compiled_ahead_a_run_ends_the_same(
 def test_the_log_tells_of_each_program(monkeypatch, caplog, capsys):
   mesh = loop.mesh_lib.make_mesh(devices=jax.devices()[:1])
   monkeypatch.setattr(programs, '_at_once', lambda mesh: 3)
-  caplog.set_level('INFO')
+  caplog.set_level('INFO', logger='absl')
   step = jax.jit(lambda state, batch: (state, batch['clips'].sum()))
   made = programs.compile_all(step, 0, _PHASES, mesh)
   assert made.keys() == set(_PHASES)
