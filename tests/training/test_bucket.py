@@ -118,6 +118,7 @@ def test_evaluation_and_predictions_agree(root, blinking_videos, run):
   )
 
 
+@pytest.mark.check
 def test_another_run_starts_from_it(root, run, tmp_path):
   workdir, flags, here = run
   code, _, log = _run(
@@ -168,6 +169,7 @@ def test_a_bucket_that_cannot_be_used_is_told_in_a_sentence(
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.check
 def test_two_processes_write_a_run_together(root, blinking_videos, bucket):
   workdir = locations.as_path(bucket)
   for steps in (3, 5):

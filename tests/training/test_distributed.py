@@ -106,6 +106,7 @@ cli.run(train.COMMAND)
 """
 
 
+@pytest.mark.check
 @pytest.mark.timeout(900)
 def test_two_processes_that_compile_ahead_train_like_one(
   root, blinking_videos, tmp_path

@@ -48,7 +48,7 @@ def test_shapes_of_a_run_without_multigrid():
   assert programs.shapes_to_come(batches, 3) == [(2, 4, 32, 32)]
 
 
-@pytest.mark.slow
+@pytest.mark.check
 @pytest.mark.timeout(900)
 def test_compiled_ahead_a_run_ends_the_same(
   blinking_videos, quick_compilation, tmp_path, monkeypatch, caplog
