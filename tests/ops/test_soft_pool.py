@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mtnet_jax.errors import UserError
+from mtnet_jax.ops import soft_pool as soft_pool_lib
 from mtnet_jax.ops.soft_pool import soft_pool
 
 SIZES = [(4, 6), (5, 4), (4, 3), (3, 5), (1, 4), (1, 1)]
@@ -113,6 +114,30 @@ def test_bfloat16_is_pooled_in_float32():
   # One rounding to eight bits, at the end.
   np.testing.assert_allclose(np.float32(pooled), y, rtol=2**-8, atol=1e-6)
   np.testing.assert_allclose(np.float32(dx), weights, rtol=2**-8, atol=1e-6)
+
+
+@pytest.mark.parametrize('channels', [3, 40])
+@pytest.mark.parametrize('frames', [None, [[0, 2], [1, 2]]])
+def test_a_program_for_tpus_and_others_keeps_what_the_others_keep(
+  channels, frames
+):
+  """Where the platform is not known: few channels, and many."""
+  rng = np.random.default_rng(3)
+  x, d_x = (
+    jnp.asarray(rng.normal(size=(2, 3, 4, 6, channels)), jnp.float32)
+    for _ in range(2)
+  )
+  frames = None if frames is None else jnp.array(frames)
+  d_y = jnp.ones((2, 3 if frames is None else 2, 2, 3, channels))
+
+  def passes(name, **more):
+    forward, backward = soft_pool_lib._pool_with_residual._pairs[name]
+    results, kept = forward(x, frames, **more)
+    return results, kept, backward(kept, (d_x, d_y), **more)[0]
+
+  found, expected = passes('tpu', groups=0), passes('xla')
+  chex.assert_trees_all_equal_shapes_and_dtypes(found, expected)
+  chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_an_unknown_gradient_is_refused():
