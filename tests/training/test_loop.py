@@ -104,12 +104,18 @@ def test_a_finished_run_stays_as_it_is(trained):
   assert after == before
 
 
-@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+  ('kills', 'steps'),
+  [
+    pytest.param(3, 24, marks=pytest.mark.slow),
+    pytest.param(10, 60, marks=pytest.mark.check),
+  ],
+)
 def test_runs_killed_at_any_moment_end_bit_for_bit_like_a_whole_one(
-  root, blinking_videos, tmp_path
+  root, blinking_videos, tmp_path, kills, steps
 ):
-  kills = 10
-  steps, whole, workdir = 60, tmp_path / 'whole', tmp_path / 'killed'
+  whole, workdir = tmp_path / 'whole', tmp_path / 'killed'
   changes = {'train__num_steps': steps, 'data__num_workers': 1}
   loop.train(tiny_config(blinking_videos, **changes), whole)
   arguments = tiny_flags(blinking_videos, light=True, **changes)
