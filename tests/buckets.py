@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import http.server
+import io
 import json
 import logging
 import os
@@ -35,6 +36,13 @@ class _Handler(RequestHandler):
     names = re.match(r'.*/b/([^/]+)/o(?:/(.*))?$', url.path)
     bucket, name = names.groups() if names else (None, None)
     name = urllib.parse.unquote(name or query.get('name', ''))
+    if query.get('uploadType') == 'multipart':
+      # The first of two parts says which file the second is.
+      body = self.rfile.read(int(self.headers['Content-Length']))
+      self.rfile = io.BytesIO(
+        body
+      )  # of this request, the connection's only one
+      name = json.loads(re.search(rb'\r\n\r\n(.*)\r\n', body)[1])['name']
     try:
       generation = self.storage.get_file_obj(bucket, name)['generation']
     except NotFound:

@@ -26,6 +26,7 @@ from mtnet_jax.convert import conversion, families, torch_files
 from mtnet_jax.data.sources import number_labels
 from mtnet_jax.errors import UserError, printable
 from mtnet_jax.runs import folder as run_folder
+from mtnet_jax.runs import lock
 from mtnet_jax.runs import model as model_lib
 from mtnet_jax.runs.checkpoints import Checkpoints, leaf_paths
 from mtnet_jax.runs.folder import make_folder
@@ -111,8 +112,9 @@ def convert(
   conversion.check(result, source, allow_mismatch)
   variables = conversion.complete(result, model, config)
   workdir = make_folder(workdir)
-  _write(workdir, variables, config, names)
-  _write_report(workdir, result, source, origin, model_name)
+  with lock.hold(workdir):
+    _write(workdir, variables, config, names)
+    _write_report(workdir, result, source, origin, model_name)
   return result
 
 

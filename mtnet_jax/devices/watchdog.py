@@ -218,13 +218,26 @@ class Watchdog:
       self._fail(error)
     self._finished.set()
 
+  @contextlib.contextmanager
+  def blaming_others(self) -> Iterator[None]:
+    """Of an error of what processes do together, finds out whose it is.
+
+    Within it, an error may come of a peer that is gone. And what is left behind
+    waits for the peers: they are told before.
+    """
+    try:
+      yield
+    except BaseException as error:
+      if self._board is not None and not isinstance(error, SystemExit):
+        # The thread finds out who is gone, and ends this process meanwhile.
+        self._failing = True
+        self.heartbeat('failing', self._stage[1], limit=math.inf)
+        time.sleep(_SILENCE_AFTER_ERROR + 3 * _CHECK_EVERY)
+        self._fail(error)
+      raise
+
   def _fail(self, error):
     """Ends this process for an error of its own, and so the others."""
-    # Perhaps a peer is gone, which comes as any error of devices or files: then
-    # the thread finds out which, and ends this process meanwhile.
-    self._failing = True
-    self.heartbeat('failing', self._stage[1], limit=math.inf)
-    time.sleep(_SILENCE_AFTER_ERROR + 3 * _CHECK_EVERY)
     mistake = isinstance(error, UserError)
     if not mistake:
       traceback_module.print_exception(error)

@@ -188,6 +188,7 @@ def evaluate(
       processes.board(),
       index=jax.process_index(),
     ) as watchdog,
+    watchdog.blaming_others(),
     Progress(what, count, 'videos', silent=silent) as progress,
     device_memory.explained('a smaller --config.eval.clips_per_step'),
   ):

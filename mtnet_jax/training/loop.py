@@ -23,6 +23,7 @@ from mtnet_jax.devices.watchdog import Watchdog
 from mtnet_jax.errors import RESUME
 from mtnet_jax.locations import Path
 from mtnet_jax.progress import Progress
+from mtnet_jax.runs import lock
 from mtnet_jax.runs.checkpoints import Checkpoints, UnsavedError
 from mtnet_jax.runs.folder import make_workdir
 from mtnet_jax.runs.metric_writer import MetricWriter, NoWriter
@@ -72,29 +73,31 @@ def train(
   )
   if compile_ahead is None:
     compile_ahead = mesh_lib.platform() != 'cpu'
-  workdir = make_workdir(workdir)
-  setup = setup_lib.build(config, workdir)
+  main = processes.is_main()
   with (
     _catch_sigterm() as stop,
-    Checkpoints(workdir) as checkpoints,
-    # Inside: of an error it tells the others before anything waits for them.
     Watchdog(
       config.train.stall_timeout,
       processes.board(),
       index=jax.process_index(),
     ) as watchdog,
   ):
-    with device_memory.explained(dry_run.LESS_MEMORY):
-      state = setup_lib.first_state(config, setup, checkpoints)
-      if processes.is_main():
-        _write_run(config, setup.dataset.labels, workdir)
-      # One is enough: the others do the same.
-      steps = profiled if processes.is_main() else range(0)
-      profiler = Profiler(steps, workdir / 'profile')
-      loop = _Loop(
-        config, setup, workdir, checkpoints, watchdog, stop, profiler
-      )
-      loop.run(state, compile_ahead)
+    workdir = make_workdir(workdir)
+    with (
+      lock.hold(workdir) if main else contextlib.nullcontext(),
+      device_memory.explained(dry_run.LESS_MEMORY),
+    ):
+      setup = setup_lib.build(config, workdir)
+      with Checkpoints(workdir) as checkpoints, watchdog.blaming_others():
+        state = setup_lib.first_state(config, setup, checkpoints)
+        if main:
+          _write_run(config, setup.dataset.labels, workdir)
+        # One is enough: the others do the same.
+        profiler = Profiler(profiled if main else range(0), workdir / 'profile')
+        loop = _Loop(
+          config, setup, workdir, checkpoints, watchdog, stop, profiler
+        )
+        loop.run(state, compile_ahead)
 
 
 def is_due(step: int, every: int) -> bool:

@@ -269,7 +269,8 @@ def test_a_failing_device_makes_silence_suspicious_sooner(monkeypatch):
   monkeypatch.setattr(watchdog.time, 'sleep', look_meanwhile)
   error = jax.errors.JaxRuntimeError('Connection reset by peer')
   group.watches[0].heartbeat('training', 8)
-  group.watches[0].__exit__(type(error), error, None)
+  with pytest.raises(type(error)), group.watches[0].blaming_others():
+    raise error
   assert _name(1) in group.ended[0][0] and 'for 12 s' in group.ended[0][0]
 
 
@@ -283,7 +284,8 @@ def test_our_own_failing_device_goes_its_way(monkeypatch):
 
   monkeypatch.setattr(watchdog.time, 'sleep', look_meanwhile)
   error = jax.errors.JaxRuntimeError('Out of memory')
-  group.watches[0].__exit__(type(error), error, None)
+  with pytest.raises(type(error)), group.watches[0].blaming_others():
+    raise error
   assert group.ended[0][0].endswith('has stopped: Out of memory')
   group.look(1)
   assert group.ended[1] == group.ended[0]

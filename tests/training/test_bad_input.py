@@ -301,3 +301,33 @@ def test_too_little_memory_names_the_keys_that_help(
     tmp_path,
     r'4,398 GB were needed.*batch_size.*dtype.*rematerialize.*fsdp',
   )
+
+
+def test_two_trainings_of_one_folder(root, blinking_videos, run, tmp_path):
+  before = {p: p.read_bytes() for p in run.rglob('*') if p.is_file()}
+  config = tiny_config(blinking_videos, train__num_steps=4)
+  holding = (
+    'import sys, pathlib\n'
+    'from mtnet_jax.runs import lock\n'
+    'with lock.hold(pathlib.Path(sys.argv[1])):\n'
+    '  print("held", flush=True)\n'
+    '  input()\n'
+  )
+  with subprocess.Popen(
+    [sys.executable, '-c', holding, run],
+    cwd=root,
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+  ) as other:
+    assert other.stdout.readline() == 'held\n'
+    match = f'{run} is held by another training, process {other.pid} on'
+    _fails(config, run, match)
+    # Others may read beside it.
+    predictions, _ = scoring.evaluate(config, run)
+    assert len(predictions.ids) == 8
+    other.communicate('\n')
+  assert other.returncode == 0
+  after = {p: p.read_bytes() for p in run.rglob('*') if p.is_file()}
+  assert {p: after[p] for p in before} == before
+  loop.train(config, run)

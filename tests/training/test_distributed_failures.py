@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from mtnet_jax.runs import lock
 from tests.distributed_runs import finish, start, wait_for_step
 
 pytestmark = pytest.mark.slow
@@ -56,6 +57,17 @@ def test_a_disk_that_is_full_for_one_process_ends_both(
   logs, codes = finish(processes)
   assert codes == [2, 2], logs
   assert 'No space left' in ''.join(logs)
+
+
+def test_a_folder_that_another_training_holds_is_told_by_all(
+  root, blinking_videos, tmp_path
+):
+  with lock.hold(tmp_path):
+    processes = start(root, blinking_videos, tmp_path, 2)
+    logs, codes = finish(processes)
+  assert codes == [2, 2], logs
+  reason = f'is held by another training, process {os.getpid()} on'
+  assert all(reason in log for log in logs), logs
 
 
 _STALLS = """
