@@ -6,6 +6,8 @@ from absl import flags
 
 from mtnet_jax.errors import UserError
 
+NAMES = ('distributed', 'coordinator', 'num_processes', 'process_id')
+
 
 def define(values: flags.FlagValues) -> None:
   """Declares the flags of a run on several processes."""

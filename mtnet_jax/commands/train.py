@@ -14,6 +14,9 @@ from mtnet_jax.commands import process_flags
 from mtnet_jax.devices import targets
 from mtnet_jax.errors import UserError
 
+# What --dry_run has no use for.
+_OF_A_RUN = ('profile', *process_flags.NAMES)
+
 
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
@@ -65,6 +68,12 @@ def _try(values: flags.FlagValues) -> None:
     raise UserError(
       '--dry_run and --target belong together: for instance --dry_run '
       '--target=v5e:4x4.'
+    )
+  idle = [f'--{name}' for name in _OF_A_RUN if values[name].present]
+  if idle:
+    raise UserError(
+      f'--dry_run compiles in this process, for all devices of --target, and '
+      f'runs nothing: leave out {", ".join(idle)}.'
     )
   targets.check(values.target)
   config = cli.get_config(values)

@@ -14,22 +14,15 @@ from flax import linen as nn
 from mtnet_jax.data import pipeline
 from mtnet_jax.data.multigrid import Multigrid
 from mtnet_jax.devices import device_memory, hlo, targets
-from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.runs import model as model_lib
 from mtnet_jax.runs import state as state_lib
 from mtnet_jax.runs.state import TrainState
-from mtnet_jax.training import optim, programs
+from mtnet_jax.training import optim, programs, setup
 from mtnet_jax.training.step import TrainStep, make_train_step
 
 # Where no data set says it.
 _CLASSES = 400
 _DAY = 86_400  # seconds
-LESS_MEMORY = (
-  'a smaller --config.train.batch_size or more devices, '
-  '--config.model.dtype=bfloat16, --config.model.rematerialize=True (less '
-  'memory, a third more arithmetic), or, where parameters are what is large, '
-  '--config.mesh.fsdp above 1'
-)
 
 
 def describe(config: ml_collections.ConfigDict, target: str) -> str:
@@ -47,23 +40,16 @@ def describe(config: ml_collections.ConfigDict, target: str) -> str:
   """
   targets.check(target)
   targets.compiler_versions(target)
-  mesh = mesh_lib.make_mesh(
-    config.mesh.data, config.mesh.fsdp, targets.devices(target)
-  )
+  mesh = setup.make_mesh(config, targets.devices(target))
   batch_size = config.train.batch_size
-  mesh_lib.check_divisible(batch_size, mesh, 'train.batch_size')
   dataset = None
   if config.data.dir:
     dataset = pipeline.build(config, 'train', batch_multiple=mesh.size)
-  model = model_lib.build_model(
-    config,
-    len(dataset.labels) if dataset else _CLASSES,
-    norm_batch_size=config.train.norm_batch_size or batch_size // mesh.size,
-    freeze_norm=config.optim.trained != 'all',
-  )
+  classes = len(dataset.labels) if dataset else _CLASSES
+  model = setup.build_model(config, classes, mesh)
   shape = model_lib.training_clip_shape(config)
   step, arguments = train_step(config, model, shape, batch_size, mesh)
-  with device_memory.explained(LESS_MEMORY):
+  with device_memory.explained(setup.LESS_MEMORY):
     compiled = step.lower(*arguments).compile()
   return '\n'.join(_lines(config, target, mesh, shape, dataset, compiled))
 

@@ -29,7 +29,7 @@ from mtnet_jax.runs.folder import make_workdir
 from mtnet_jax.runs.metric_writer import MetricWriter, NoWriter
 from mtnet_jax.runs.quarantine import Quarantine
 from mtnet_jax.runs.state import TrainState
-from mtnet_jax.training import dry_run, programs
+from mtnet_jax.training import programs
 from mtnet_jax.training import setup as setup_lib
 from mtnet_jax.training.profiling import Profiler
 from mtnet_jax.training.setup import Setup
@@ -85,7 +85,7 @@ def train(
     workdir = make_workdir(workdir)
     with (
       lock.hold(workdir) if main else contextlib.nullcontext(),
-      device_memory.explained(dry_run.LESS_MEMORY),
+      device_memory.explained(setup_lib.LESS_MEMORY),
     ):
       setup = setup_lib.build(config, workdir)
       with Checkpoints(workdir) as checkpoints, watchdog.blaming_others():

@@ -2,11 +2,12 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import ml_collections
 from absl import logging
+from flax import linen as nn
 
 from mtnet_jax.data import pipeline
 from mtnet_jax.devices import compiler
@@ -20,6 +21,14 @@ from mtnet_jax.runs.checkpoints import Checkpoints
 from mtnet_jax.runs.state import TrainState
 from mtnet_jax.training import optim, transfer, validation
 from mtnet_jax.training.step import TrainStep, make_train_step
+
+# What to do where a device's memory does not do.
+LESS_MEMORY = (
+  'a smaller --config.train.batch_size or more devices, '
+  '--config.model.dtype=bfloat16, --config.model.rematerialize=True (less '
+  'memory, a third more arithmetic), or, where parameters are what is large, '
+  '--config.mesh.fsdp above 1'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,9 +63,7 @@ def build(config: ml_collections.ConfigDict, workdir: Path) -> Setup:
     UserError: something in the configuration or the data must be mended, or
       the folder holds a run on other classes.
   """
-  mesh = mesh_lib.make_mesh(config.mesh.data, config.mesh.fsdp)
-  batch_size = config.train.batch_size
-  mesh_lib.check_divisible(batch_size, mesh, 'train.batch_size')
+  mesh = make_mesh(config)
   if config.train.log_every < 1:
     raise UserError(
       f'train.log_every (={config.train.log_every}) must be at least 1.'
@@ -70,12 +77,7 @@ def build(config: ml_collections.ConfigDict, workdir: Path) -> Setup:
     batch_multiple=mesh.size,
   )
   run_folder.check_class_names(workdir, dataset.labels)
-  model = model_lib.build_model(
-    config,
-    len(dataset.labels),
-    norm_batch_size=config.train.norm_batch_size or batch_size // mesh.size,
-    freeze_norm=config.optim.trained != 'all',
-  )
+  model = build_model(config, len(dataset.labels), mesh)
   schedule = _make_schedule(config, dataset)
   tx = optim.sgd(config.optim, schedule)
   clip_shape = model_lib.training_clip_shape(config)
@@ -102,6 +104,37 @@ def build(config: ml_collections.ConfigDict, workdir: Path) -> Setup:
     validate=validation.make_validation(
       config, model, dataset, mesh, shardings
     ),
+  )
+
+
+def make_mesh(
+  config: ml_collections.ConfigDict,
+  devices: Sequence[jax.Device] | None = None,
+) -> jax.sharding.Mesh:
+  """Returns the mesh of a run, on which its batches can be laid out.
+
+  Args:
+    config: see configs/base.py.
+    devices: those to use; None: all that JAX sees.
+
+  Raises:
+    UserError: the batch or the mesh does not divide among them.
+  """
+  mesh = mesh_lib.make_mesh(config.mesh.data, config.mesh.fsdp, devices)
+  mesh_lib.check_divisible(config.train.batch_size, mesh, 'train.batch_size')
+  return mesh
+
+
+def build_model(
+  config: ml_collections.ConfigDict, num_classes: int, mesh: jax.sharding.Mesh
+) -> nn.Module:
+  """Returns the network as it is trained; as `runs.model.build_model`."""
+  a_device = config.train.batch_size // mesh.size
+  return model_lib.build_model(
+    config,
+    num_classes,
+    norm_batch_size=config.train.norm_batch_size or a_device,
+    freeze_norm=config.optim.trained != 'all',
   )
 
 

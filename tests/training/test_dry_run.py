@@ -55,6 +55,10 @@ def test_a_batch_that_does_not_divide(monkeypatch):
     (['--target=v5e:2x2'], 'belong together'),
     (['--dry_run', '--target=v5x:2x2'], "Unknown target (='v5x:2x2')"),
     (['--dry_run', '--target=h100'], 'pip install "jax[cuda13]"'),
+    (
+      ['--dry_run', '--target=v5e:2x2', '--profile=1:2', '--process_id=0'],
+      'leave out --profile, --process_id',
+    ),
     ([], '--workdir=DIR is needed'),
   ],
 )
