@@ -34,9 +34,13 @@ def start(
   devices=1,
   program=('train.py',),
   light=True,
+  own_flags=(),
   **changes,
 ):
-  """The processes of one run, with `devices` each."""
+  """The processes of one run, with `devices` each.
+
+  `own_flags` are given to the last of them alone.
+  """
   with socket.socket() as probe:
     probe.bind(('localhost', 0))
     port = probe.getsockname()[1]
@@ -59,6 +63,7 @@ def start(
         f'--workdir={workdir}',
         *arguments,
         *([*several, f'--process_id={index}'] if count > 1 else []),
+        *(own_flags if index == count - 1 else ()),
       ],
       cwd=root,
       # Process 0 alone writes the cache; what it has does not fit the others.

@@ -115,6 +115,10 @@ class Reader(Sequence[Example]):
   def __len__(self) -> int:
     return len(self._source)
 
+  def file_names(self) -> list[str]:
+    """Returns the names of the files, with their sizes in bytes."""
+    return sized_names(self._paths)
+
   def __getitem__(self, index: int) -> Example:
     if not 0 <= index < len(self):
       raise IndexError(f'Record {index} of {len(self)}')
@@ -130,6 +134,14 @@ class Reader(Sequence[Example]):
       raise VideoError(
         f'record {index} from {first} on', str(error), passing=not damaged
       ) from error
+
+
+def sized_names(paths: Sequence[str]) -> list[str]:
+  """Returns files' names without their folders, with their sizes."""
+  return [
+    f'{os.path.basename(path)} of {os.path.getsize(path)} bytes'
+    for path in paths
+  ]
 
 
 def _first_damaged(paths: Sequence[str]) -> str:

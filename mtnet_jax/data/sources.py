@@ -11,7 +11,7 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 from absl import logging
 
@@ -51,7 +51,7 @@ class Source:
 
   Attributes:
     labels: the classes' names; an example's label is an index into them.
-    examples: the videos; of record files, read when asked for.
+    examples: the videos: a tuple, or what reads them of files when asked for.
   """
 
   labels: tuple[str, ...]
@@ -62,6 +62,16 @@ class Source:
 
   def __getitem__(self, index: int) -> Example:
     return self.examples[index]
+
+  def names(self) -> Iterator[str]:
+    """Yields what tells these videos from others, without reading them.
+
+    Those are their ids, of record files the files' names and sizes.
+    """
+    if isinstance(self.examples, tuple):
+      yield from (example.id for example in self.examples)
+    else:
+      yield from self.examples.file_names()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 from array_record.python import array_record_data_source
 from jaxtyping import UInt8
 
-from mtnet_jax.data.records import Example
+from mtnet_jax.data.records import Example, sized_names
 from mtnet_jax.data.video import VideoError
 from mtnet_jax.errors import UserError
 
@@ -151,6 +151,7 @@ class Examples(Sequence[Example]):
       UserError: a file is not whole, or missing.
     """
     self._split, self._video, self._label = split, video, label
+    self._paths = paths
     try:
       self._source = array_record_data_source.ArrayRecordDataSource(paths)
     except _ERRORS as error:
@@ -161,6 +162,10 @@ class Examples(Sequence[Example]):
 
   def __len__(self) -> int:
     return len(self._source)
+
+  def file_names(self) -> list[str]:
+    """Returns the names of the files, with their sizes in bytes."""
+    return sized_names(self._paths)
 
   def __getitem__(self, index: int) -> Example:
     if not 0 <= index < len(self):

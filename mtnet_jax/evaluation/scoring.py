@@ -21,6 +21,7 @@ from mtnet_jax.devices.watchdog import Watchdog
 from mtnet_jax.errors import UserError
 from mtnet_jax.evaluation.predictions import Predictions
 from mtnet_jax.progress import Progress
+from mtnet_jax.runs import agreement
 from mtnet_jax.runs import folder as run_folder
 from mtnet_jax.runs import model as model_lib
 from mtnet_jax.typing import Array
@@ -165,17 +166,37 @@ def evaluate(
     UserError: no checkpoint, or one of another model, number of classes or
       class names; no data.
   """
-  mesh = mesh_lib.make_mesh(devices=jax.local_devices())
-  dataset = pipeline.build_evaluation(
-    config, config.eval.split, jax.process_index(), jax.process_count()
-  )
-  run_folder.check_class_names(workdir, dataset.labels)
-  model = model_lib.build_model(config, len(dataset.labels))
-  variables, _ = model_lib.restore_variables(
-    config, workdir, checkpoint, model, mesh_lib.make_mesh()
-  )
-  # Better to hear now than after the work that there is no place for it.
-  run_folder.make_workdir(locations.as_path(workdir) / 'evaluation')
+  with Watchdog(
+    config.train.stall_timeout, processes.board(), index=jax.process_index()
+  ) as watchdog:
+    mesh = mesh_lib.make_mesh(devices=jax.local_devices())
+    dataset = pipeline.build_evaluation(
+      config, config.eval.split, jax.process_index(), jax.process_count()
+    )
+    run_folder.check_class_names(workdir, dataset.labels)
+    agreement.check(config, dataset)
+    model = model_lib.build_model(config, len(dataset.labels))
+    with watchdog.blaming_others():
+      variables, _ = model_lib.restore_variables(
+        config, workdir, checkpoint, model, mesh_lib.make_mesh()
+      )
+      # Better to hear now than after the work that there is no place for it.
+      run_folder.make_workdir(locations.as_path(workdir) / 'evaluation')
+      predictions = _score(
+        make_eval_step(model, mesh),
+        mesh_lib.to_own_devices(variables, mesh),
+        dataset,
+        config,
+        watchdog,
+        mesh,
+        shuffle_frames,
+      )
+  return predictions, dataset.labels
+
+
+def _score(
+  eval_step, variables, dataset, config, watchdog, mesh, shuffle_frames
+) -> Predictions:
   batches = loading.iterate(dataset, num_workers=config.data.num_workers)
   if shuffle_frames:
     batches = _shuffle_frames(batches, config.seed)
@@ -183,24 +204,17 @@ def evaluate(
   silent = not processes.is_main()
   count = dataset.num_videos // jax.process_count()
   with (
-    Watchdog(
-      config.train.stall_timeout,
-      processes.board(),
-      index=jax.process_index(),
-    ) as watchdog,
-    watchdog.blaming_others(),
     Progress(what, count, 'videos', silent=silent) as progress,
     device_memory.explained('a smaller --config.eval.clips_per_step'),
   ):
-    predictions = score_videos(
-      make_eval_step(model, mesh),
-      mesh_lib.to_own_devices(variables, mesh),
+    return score_videos(
+      eval_step,
+      variables,
       watchdog.iterate(batches, step=0),
       clips_per_step=config.eval.clips_per_step,
       mesh=mesh,
       progress=progress,
     )
-  return predictions, dataset.labels
 
 
 def _shuffle_frames(batches: Iterable[Batch], seed: int) -> Iterator[Batch]:

@@ -23,7 +23,7 @@ from mtnet_jax.devices.watchdog import Watchdog
 from mtnet_jax.errors import RESUME
 from mtnet_jax.locations import Path
 from mtnet_jax.progress import Progress
-from mtnet_jax.runs import lock
+from mtnet_jax.runs import agreement, lock
 from mtnet_jax.runs.checkpoints import Checkpoints, UnsavedError
 from mtnet_jax.runs.folder import make_workdir
 from mtnet_jax.runs.metric_writer import MetricWriter, NoWriter
@@ -88,6 +88,7 @@ def train(
       device_memory.explained(setup_lib.LESS_MEMORY),
     ):
       setup = setup_lib.build(config, workdir)
+      agreement.check(config, setup.dataset)
       with Checkpoints(workdir) as checkpoints, watchdog.blaming_others():
         state = setup_lib.first_state(config, setup, checkpoints)
         if main:

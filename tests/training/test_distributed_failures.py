@@ -1,6 +1,7 @@
 """Of several processes one fails, or is asked to stop."""
 
 import os
+import shutil
 import signal
 import socket
 import time
@@ -68,6 +69,35 @@ def test_a_folder_that_another_training_holds_is_told_by_all(
   assert codes == [2, 2], logs
   reason = f'is held by another training, process {os.getpid()} on'
   assert all(reason in log for log in logs), logs
+
+
+@pytest.mark.parametrize('differs', ['rate', 'video', 'class'])
+def test_processes_that_disagree_end_before_the_first_step(
+  root, blinking_videos, tmp_path, differs
+):
+  data, other = tmp_path / 'data', tmp_path / 'other'
+  for folder in (data, other):
+    shutil.copytree(blinking_videos, folder)
+  own = [
+    f'--config.data.dir={other}'
+  ]  # may differ, as long as it holds the same
+  if differs == 'rate':
+    own += ['--config.optim.learning_rate=0.125']
+    wanted = '--config.optim.learning_rate is 0.06 in process 0 and 0.125 in'
+  elif differs == 'video':
+    (other / 'train/dark/3.mp4').rename(other / 'train/dark/x.mp4')
+    wanted = (
+      'is train/dark/3.mp4 in process 0 and train/dark/4.mp4 in process 1'
+    )
+  else:
+    for split in ('train', 'val', 'test'):
+      (other / split / 'dark').rename(other / split / 'night')
+    wanted = 'class 1 is dark in process 0 and night in process 1'
+  processes = start(root, data, tmp_path / 'run', 2, own_flags=own)
+  logs, codes = finish(processes)
+  assert codes == [2, 2], logs
+  assert all(wanted in log for log in logs), logs
+  assert not (tmp_path / 'run/config.json').exists()
 
 
 _STALLS = """

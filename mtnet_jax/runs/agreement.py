@@ -1,0 +1,88 @@
+"""Do all processes of a run do the same?"""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+
+import jax
+import ml_collections
+
+from mtnet_jax.data.batches import EvaluationBatches, TrainingBatches
+from mtnet_jax.devices import processes
+from mtnet_jax.errors import UserError
+
+# What may be another on each machine: of its disks and cores.
+_OWN_KEYS = (
+  *('data.dir', 'data.num_workers', 'data.prefetch'),
+  'train.compilation_cache',
+)
+
+
+def check(
+  config: ml_collections.ConfigDict,
+  dataset: TrainingBatches | EvaluationBatches,
+) -> None:
+  """Sees that all processes have one configuration and the same videos.
+
+  All processes call it.
+
+  Args:
+    config: of this process.
+    dataset: the batches that this process made of it.
+
+  Raises:
+    UserError: they differ; the message names in what.
+  """
+  if jax.process_count() == 1:
+    return
+  told = _told(config, dataset)
+  text = json.dumps(told).encode()
+  if len(set(processes.gather(hashlib.sha256(text).digest()))) == 1:
+    return
+  everybody = processes.gather(zlib.compress(text))
+  raise difference([json.loads(zlib.decompress(each)) for each in everybody])
+
+
+def _told(config, dataset) -> dict[str, str]:
+  keys = json.loads(config.to_json_best_effort())
+  return {
+    'jax': jax.__version__,
+    **{
+      f'--config.{name}': str(value)
+      for name, value in _flat(keys).items()
+      if name not in _OWN_KEYS
+    },
+    **{f'class {k}': name for k, name in enumerate(dataset.labels)},
+    **{f'video {k}': name for k, name in enumerate(dataset.source.names())},
+  }
+
+
+def _flat(keys: Mapping) -> dict[str, object]:
+  flat = {}
+  for name, value in keys.items():
+    if isinstance(value, dict):
+      flat |= {f'{name}.{key}': item for key, item in _flat(value).items()}
+    else:
+      flat[name] = value
+  return flat
+
+
+def difference(told: Sequence[Mapping[str, str]]) -> UserError:
+  """Returns what is raised where processes differ.
+
+  Args:
+    told: what each has, by name; two of them at least differ.
+  """
+  names = list({name: None for of in told for name in of})
+  first = next(n for n in names if len({of.get(n) for of in told}) > 1)
+  other = next(
+    k for k, of in enumerate(told) if of.get(first) != told[0].get(first)
+  )
+  count = sum(len({of.get(n) for of in told}) > 1 for n in names)
+  here, there = (of.get(first, 'missing') for of in (told[0], told[other]))
+  return UserError(
+    f'The processes of this run do not agree: {first} is {here} in process 0 '
+    f'and {there} in process {other} ({count} such differences). Give all of '
+    'them the same flags and the same data.'
+  )
