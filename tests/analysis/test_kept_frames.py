@@ -160,7 +160,7 @@ def test_only_mtnets_can_be_shown():
     kept_frames.kept_frames(model, {}, _clips())
 
 
-@pytest.mark.slow
+@pytest.mark.check
 def test_bfloat16_keeps_the_frames_that_float32_keeps():
   """All but a few; each that is another moves what comes after it."""
   clips = []

@@ -17,7 +17,7 @@ from mtnet_jax.runs import metric_writer
 from tests import distributed_runs
 from tests.tiny_runs import tiny_flags
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 
 def _start(root, name, folder, *arguments):
@@ -81,6 +81,7 @@ def run(root, blinking_videos, tmp_path_factory, _storage):
   assert not list(here.iterdir())  # no folder `gs:`
 
 
+@pytest.mark.check
 def test_all_files_are_on_the_bucket(run):
   workdir, _, _ = run
   assert _steps(workdir) == list(range(1, 13))
@@ -92,6 +93,7 @@ def test_all_files_are_on_the_bucket(run):
   assert (workdir / 'labels.txt').read_text() == 'bright\ndark\n'
 
 
+@pytest.mark.check
 def test_evaluation_and_predictions_agree(root, blinking_videos, run):
   workdir, flags, here = run
   code, out, log = _run(root, 'eval', here, *flags, '--controls')
@@ -135,6 +137,7 @@ def test_another_run_starts_from_it(root, run, tmp_path):
   assert 'checkpoints' in _names(tmp_path)
 
 
+@pytest.mark.check
 def test_it_is_exported(root, run, tmp_path):
   workdir, _, here = run
   code, _, log = _run(
@@ -144,6 +147,7 @@ def test_it_is_exported(root, run, tmp_path):
   assert 'model.stablehlo' in _names(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('workdir', 'wanted'),
   [

@@ -246,7 +246,7 @@ def _floats(stored):
   }
 
 
-@pytest.mark.slow
+@pytest.mark.check
 @pytest.mark.timeout(900)
 def test_a_multigrid_run_stopped_within_a_cycle_ends_the_same(
   root, blinking_videos, tmp_path, monkeypatch
