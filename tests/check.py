@@ -59,7 +59,7 @@ def rows() -> list[Row]:
   check = ('-m', 'pytest', '-m', 'check', '-o', 'faulthandler_timeout=9000')
   return [
     Row('damaged videos', 'newest', (*check, 'tests/data')),
-    Row('long trainings', 'newest', (*check, 'tests/training')),
+    Row('long trainings', 'newest', (*check, 'tests/runs', 'tests/training')),
     Row('precisions', 'newest', (*check, 'tests/analysis')),
     Row('PyTorch parity', 'torch', (*check, 'tests/convert')),
     Row('oldest stack', 'oldest', fast),

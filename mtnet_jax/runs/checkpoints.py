@@ -1,6 +1,7 @@
 """How are checkpoints kept: the last two, and the best on validation?"""
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -15,9 +16,12 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from mtnet_jax import files, locations
 from mtnet_jax.devices import processes
 from mtnet_jax.errors import UserError
+from mtnet_jax.runs import hashes
 from mtnet_jax.runs.state import TrainState
 
 _BEST_METRIC = 'top1'
+# What files raise that are not what they should be.
+_UNREADABLE = (OSError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class DamagedCheckpointError(UserError):
@@ -46,6 +50,8 @@ class Checkpoints:
     self._directory = locations.absolute(workdir) / 'checkpoints'
     self._damaged = self._directory.with_name('damaged_checkpoints')
     self._read_only = read_only
+    self._written = 0  # the step that is being written
+    self._check_metrics()
     self._manager = self._open()
 
   def _open(self) -> ocp.CheckpointManager:
@@ -67,6 +73,9 @@ class Checkpoints:
       cleanup_tmp_directories=not self._read_only,
       create=not self._read_only,
       read_only=self._read_only,
+      async_options=ocp.AsyncOptions(
+        post_finalization_callback=self._write_hashes
+      ),
     )
     with locations.telling_refusal(self._directory):
       return ocp.CheckpointManager(
@@ -77,6 +86,35 @@ class Checkpoints:
           'optimizer': ocp.StandardCheckpointHandler(),
         },
       )
+
+  def _write_hashes(self) -> None:
+    """Adds to a checkpoint what its files are, before it gets its name."""
+    # A bucket keeps hashes of its own.
+    if processes.is_main() and not locations.on_bucket(self._directory):
+      for folder in self._directory.glob(f'{self._written}.*'):
+        hashes.write(folder)
+
+  def _check_metrics(self) -> None:
+    """Puts aside what a manager would not open with.
+
+    Raises:
+      DamagedCheckpointError: figures are damaged, and this is a reader.
+    """
+    if processes.is_main() and not locations.on_bucket(self._directory):
+      for folder in self._directory.glob('[0-9]*'):
+        path = folder / 'metrics/metrics'
+        try:
+          hashes.check(folder, 'metrics')
+          if path.exists():
+            float(json.loads(path.read_bytes())[_BEST_METRIC])
+        except (*_UNREADABLE, hashes.ChangedError) as error:
+          damaged = self._damage(folder.name, error)
+          if self._read_only:
+            raise damaged from error
+          logging.warning('%s It is put aside.', damaged)
+          self._move_aside(folder.name)
+    if not self._read_only:
+      processes.wait_for_all('metrics checked')
 
   def __enter__(self) -> Self:
     return self
@@ -120,6 +158,8 @@ class Checkpoints:
     copy = jax.tree.map(jnp.copy, state)
     step = int(state.step)
     with self._naming_failure():
+      self._manager.wait_until_finished()
+      self._written = step
       self._manager.save(
         step,
         args=ocp.args.Composite(
@@ -161,7 +201,8 @@ class Checkpoints:
       if all(processes.gather(b'' if restored is None else b'read')):
         return restored
       self._put_aside(step)
-    if steps:
+    # Nor does a run begin anew over one that has lost them at an earlier start.
+    if self._damaged.is_dir() and any(self._damaged.iterdir()):
       raise UserError(
         f'No checkpoint in {self._directory} can be read; they were moved to '
         f'{self._damaged}. Give another --workdir, or remove the folder to '
@@ -171,11 +212,14 @@ class Checkpoints:
 
   def _put_aside(self, step: int) -> None:
     """Makes room for a new checkpoint of this step; deletes nothing."""
-    if jax.process_index() == 0:
-      target = self._damaged / f'{step}-{time.time_ns()}'
-      files.move_folder(self._directory / str(step), target)
+    if processes.is_main():
+      self._move_aside(str(step))
     processes.wait_for_all('put aside')
     self._manager.reload()
+
+  def _move_aside(self, name: str) -> None:
+    target = self._damaged / f'{name}-{time.time_ns()}'
+    files.move_folder(self._directory / name, target)
 
   def restore(self, step: int, like: TrainState) -> TrainState:
     """Reads the whole state of `step`, to train on.
@@ -193,7 +237,8 @@ class Checkpoints:
         optimiser; the first differing leaves are named.
       DamagedCheckpointError: the checkpoint's files are not whole.
     """
-    variables = self.restore_variables(step, like.variables)
+    self._check_files(step, 'variables', 'optimizer')
+    variables = self._restore(step, 'variables', dict(like.variables))
     optimizer = self._restore(step, 'optimizer', _optimizer(like))
     return TrainState(**variables, **optimizer)
 
@@ -201,12 +246,14 @@ class Checkpoints:
     self, step: int, like: Mapping[str, Any]
   ) -> dict[str, Any]:
     """Reads `params` and `batch_stats` of `step`; as `restore` otherwise."""
+    self._check_files(step, 'variables')
     return self._restore(step, 'variables', dict(like))
 
   def read_variables(
     self, step: int, sharding: jax.sharding.Sharding
   ) -> dict[str, Any]:
     """Reads `params` and `batch_stats` of `step` as they are, of any model."""
+    self._check_files(step, 'variables')
     with self._naming_damage(step):
       stored = self._manager.item_metadata(step)['variables']
       if not stored:
@@ -219,6 +266,12 @@ class Checkpoints:
       is_leaf=lambda leaf: hasattr(leaf, 'shape'),
     )
     return self._restore(step, 'variables', like)
+
+  def _check_files(self, step: int, *items: str) -> None:
+    # One process does it for all, which read the same files.
+    if processes.is_main() and not locations.on_bucket(self._directory):
+      with self._naming_damage(step):
+        hashes.check(self._directory / str(step), *items)
 
   def _restore(
     self, step: int, item: str, like: Mapping[str, Any]
@@ -250,10 +303,13 @@ class Checkpoints:
     except Exception as error:  # whatever a library says of broken files
       if locations.on_bucket(self._directory) and locations.is_refusal(error):
         raise locations.refused(self._directory, str(error)) from error
-      raise DamagedCheckpointError(
-        f'The checkpoint of step {step} in {self._directory} is damaged: '
-        f'{(str(error) or repr(error)).splitlines()[0]}.'
-      ) from error
+      raise self._damage(str(step), error) from error
+
+  def _damage(self, step: str, error: Exception) -> DamagedCheckpointError:
+    return DamagedCheckpointError(
+      f'The checkpoint of step {step} in {self._directory} is damaged: '
+      f'{(str(error) or repr(error)).splitlines()[0]}.'
+    )
 
   @contextlib.contextmanager
   def _naming_failure(self) -> Iterator[None]:

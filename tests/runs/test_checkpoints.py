@@ -1,6 +1,8 @@
 """What is kept, what is restored, and checkpoints of other models."""
 
+import contextlib
 import os
+import shutil
 from unittest import mock
 
 import jax
@@ -186,11 +188,26 @@ def test_nothing_but_damage_is_not_taken_for_a_new_run(tmp_path):
     checkpoints.save(_state())
   _remove_metadata(tmp_path / 'checkpoints/0')
   like = _like()
-  with (
-    Checkpoints(tmp_path) as checkpoints,
-    pytest.raises(UserError, match=r'No checkpoint .* can be read'),
-  ):
-    checkpoints.restore_last(like)
+  for _ in range(2):  # nor at another start
+    with (
+      Checkpoints(tmp_path) as checkpoints,
+      pytest.raises(UserError, match=r'No checkpoint .* can be read'),
+    ):
+      checkpoints.restore_last(like)
+
+
+@pytest.mark.parametrize('content', ['{"top1": ', '[]', '{"top1": 0.25}'])
+def test_figures_that_are_damaged(tmp_path, content, caplog):
+  with Checkpoints(tmp_path) as checkpoints:
+    for step in (4, 8):
+      checkpoints.save(_at(_state(seed=step), step), {'top1': 0.75})
+  (tmp_path / 'checkpoints/8/metrics/metrics').write_text(content)
+  with pytest.raises(DamagedCheckpointError, match=r'step 8 .* is damaged'):
+    Checkpoints(tmp_path, read_only=True)
+  with Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.best_step == 4
+    assert int(checkpoints.restore_last(_like()).step) == 4
+  assert 'put aside' in caplog.text
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(small_disk):
@@ -281,3 +298,67 @@ def test_a_checkpoint_whose_upload_was_cut_off_does_not_count(bucket):
     checkpoints.save(_at(_state(), 8))
     checkpoints.wait()
     assert checkpoints.last_step == 8
+
+
+def _delete(path):
+  path.unlink()
+
+
+def _cut(path):
+  os.truncate(path, path.stat().st_size // 2)
+
+
+def _zero(path):
+  path.write_bytes(bytes(path.stat().st_size))
+
+
+def _flip_a_bit(path):
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 4
+  path.write_bytes(data)
+
+
+def _is(restored, state):
+  leaves = zip(jax.tree.leaves(restored), jax.tree.leaves(state), strict=True)
+  return all(np.array_equal(one, other) for one, other in leaves)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+  'damage',
+  [
+    *(pytest.param(one, marks=pytest.mark.check) for one in (_delete, _cut)),
+    pytest.param(_zero, marks=pytest.mark.check),
+    pytest.param(_flip_a_bit, marks=pytest.mark.slow),
+  ],
+)
+def test_whatever_file_is_damaged_nothing_wrong_is_restored(tmp_path, damage):
+  whole, workdir, like = tmp_path / 'whole', tmp_path / 'run', _like()
+  saved = {step: _at(_state(seed=step), step) for step in (4, 8)}
+  with Checkpoints(whole) as checkpoints:
+    for step, state in saved.items():
+      checkpoints.save(state, {'top1': step / 10})
+  names = [
+    path.relative_to(whole)
+    for path in sorted((whole / 'checkpoints/8').rglob('*'))
+    if path.is_file() and path.stat().st_size
+  ]
+  assert len(names) > 8
+  put_aside = 0
+  for name in names:
+    shutil.copytree(whole, workdir)
+    damage(workdir / name)
+    with contextlib.suppress(DamagedCheckpointError):
+      with Checkpoints(workdir, read_only=True) as checkpoints:
+        assert checkpoints.best_step == 8
+        variables = checkpoints.restore_variables(8, like.variables)
+        assert _is(variables, saved[8].variables)
+    with Checkpoints(workdir) as checkpoints:
+      restored = checkpoints.restore_last(like)
+      step = int(restored.step)
+      assert _is(restored, saved[step])
+    put_aside += step == 4
+    assert (workdir / 'damaged_checkpoints').exists() == (step == 4)
+    shutil.rmtree(workdir)
+  # But for the hashes themselves, and two files of no consequence.
+  assert put_aside >= len(names) - 3
