@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import pathlib
 import signal
 import sys
@@ -64,8 +65,8 @@ def train(
   Raises:
     UserError: something in the configuration, the data or the workdir must be
       mended, or the loss is no longer finite.
-    SystemExit: SIGTERM came to one of the processes, with code 75; a checkpoint
-      was written before.
+    SystemExit: SIGTERM or Ctrl-C came to one of the processes, with code 75; a
+      checkpoint was written before.
   """
   # Before anything is compiled.
   compiler.keep_programs(
@@ -75,7 +76,7 @@ def train(
     compile_ahead = mesh_lib.platform() != 'cpu'
   main = processes.is_main()
   with (
-    _catch_sigterm() as stop,
+    _catch_signals() as stop,
     Watchdog(
       config.train.stall_timeout,
       processes.board(),
@@ -116,7 +117,7 @@ class _Loop:
     workdir: Path,
     checkpoints: Checkpoints,
     watchdog: Watchdog,
-    stop: threading.Event,
+    stop: list[str],
     profiler: Profiler,
   ):
     self._config, self._setup, self._workdir = config, setup, workdir
@@ -132,7 +133,7 @@ class _Loop:
     )
 
   def run(self, state: TrainState, compile_ahead: bool) -> None:
-    """Trains from `state` to the end, or until SIGTERM.
+    """Trains from `state` to the end, or until a signal stops it.
 
     Args:
       state: goes into the first step, which donates it.
@@ -186,7 +187,8 @@ class _Loop:
           with self._warning_if_unsaved():
             self._checkpoints.wait()
         if stopping:
-          logging.warning('Stopped by SIGTERM at step %s; run again.', step)
+          name = self._stop[0] if self._stop else 'SIGTERM'  # to another
+          logging.warning('Stopped by %s at step %s; run again.', name, step)
           sys.exit(RESUME)
 
   def _train(
@@ -198,7 +200,7 @@ class _Loop:
     rows = len(batch['labels'])
     counters = {
       # Only what all know in the same step can make all of them stop.
-      'stop': np.full(rows, self._stop.is_set(), np.float32),
+      'stop': np.full(rows, bool(self._stop), np.float32),
       'broken': np.full(rows, len(self._quarantine) / rows, np.float32),
     }
     arrays = {name: batch[name] for name in ('clips', 'labels')}
@@ -242,17 +244,36 @@ class _Loop:
 
 
 @contextlib.contextmanager
-def _catch_sigterm() -> Iterator[threading.Event]:
-  """An event that SIGTERM sets, so that the loop can end in good order."""
-  event = threading.Event()
+def _catch_signals() -> Iterator[list[str]]:
+  """A list that gets the names of signals, so that the loop can end in order.
+
+  SIGTERM and SIGINT, which is Ctrl-C's, ask for that; a second SIGINT ends the
+  process at once.
+  """
+  told = []
   if threading.current_thread() is not threading.main_thread():
-    yield event  # only the main thread may handle signals
+    yield told  # only the main thread may handle signals
     return
-  before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+
+  def stop(number: int, _: object) -> None:
+    name = signal.Signals(number).name
+    # Not by what Python prints with, which may be in use just now.
+    if name == 'SIGINT' and told:
+      os.write(2, b'\nEnded at once; the last checkpoint is whole.\n')
+      os._exit(RESUME)
+    told.append(name)
+    if len(told) == 1:
+      os.write(2, b'\nStopping in good order; Ctrl-C ends at once.\n')
+
+  before = {
+    number: signal.signal(number, stop)
+    for number in (signal.SIGINT, signal.SIGTERM)
+  }
   try:
-    yield event
+    yield told
   finally:
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+      signal.signal(number, handler)
 
 
 def _write_run(config, labels: tuple[str, ...], workdir: Path) -> None:

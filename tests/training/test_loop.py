@@ -149,20 +149,58 @@ def test_runs_killed_at_any_moment_end_bit_for_bit_like_a_whole_one(
 
 
 @pytest.mark.slow
-def test_sigterm_saves_and_says_so(trained, root, blinking_videos, tmp_path):
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_says_so(
+  trained, root, blinking_videos, tmp_path, number
+):
   _, whole = trained
-  # No checkpoint is due: the one that it goes on from is SIGTERM's own.
+  # No checkpoint is due: the one that it goes on from is the signal's own.
   arguments = tiny_flags(blinking_videos, light=True, train__checkpoint_every=0)
   process = _start(root, tmp_path, arguments)
   _wait_for_step(process, tmp_path, 2)
-  process.send_signal(signal.SIGTERM)
+  process.send_signal(number)
   _, log = process.communicate()
   assert process.returncode == os.EX_TEMPFAIL, log
-  assert 'Stopped by SIGTERM at step' in log
+  assert f'Stopped by {number.name} at step' in log
   process = _start(root, tmp_path, arguments)
   _, log = process.communicate()
   assert process.returncode == 0, log
   assert _stored(tmp_path, 12) == _stored(whole, 12)
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_at_once(root, blinking_videos, tmp_path):
+  # A step that never comes to its end.
+  stalling = (
+    'import sys, time\n'
+    'from mtnet_jax import cli\n'
+    'from mtnet_jax.commands import train\n'
+    'from mtnet_jax.training import loop\n'
+    'def stall(*_):\n'
+    '  print("stalls", file=sys.stderr, flush=True)\n'
+    '  time.sleep(600)\n'
+    'loop._Loop._train = stall\n'
+    'cli.run(train.COMMAND)\n'
+  )
+  with subprocess.Popen(
+    [
+      *(sys.executable, '-c', stalling, '--config=configs/quickstart.py'),
+      f'--workdir={tmp_path}',
+      *tiny_flags(blinking_videos, light=True),
+    ],
+    cwd=root,
+    stderr=subprocess.PIPE,
+    text=True,
+  ) as process:
+    while 'stalls' not in process.stderr.readline():
+      assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    while 'Ctrl-C ends at once' not in process.stderr.readline():
+      assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, log = process.communicate(timeout=60)
+  assert process.returncode == os.EX_TEMPFAIL
+  assert 'Ended at once' in log
 
 
 def test_a_loss_that_is_not_finite_names_its_step(blinking_videos, tmp_path):
