@@ -1,4 +1,11 @@
-"""A Google Cloud Storage of this machine, for tests."""
+"""A Google Cloud Storage of this machine, for `make pod` and for tests.
+
+  with storage_emulator.serve():
+    subprocess.run([..., '--workdir=gs://bucket/run'])
+
+It takes the packages of `pip install -e .[dev]`. Files are kept in memory, as
+long as the block lasts.
+"""
 
 import contextlib
 import functools
