@@ -2,10 +2,12 @@
 # `make test-slow` and `make check` test more: see CONTRIBUTING.md.
 # `make bench` measures speed beside PyTorch, in about a quarter of an hour.
 # `make accelerators` compiles for TPUs and GPUs that need not be there: hours.
+# `make pod` rehearses training on a TPU pod on this machine, in some minutes.
 # `make demo STATIC=1` also trains a network that is blind to direction in time.
 
 PYTHON ?= python3
 RUNS ?= runs/demo
+OUT ?= runs/pod
 AOT_PYTHON ?= $(shell python3.12 -c '' 2>/dev/null && echo python3.12 \
   || echo $(PYTHON))
 BIN := .venv/bin
@@ -14,7 +16,7 @@ AOT := .venv-aot
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/xla
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 
-.PHONY: demo test test-slow check bench accelerators lint format clean
+.PHONY: demo pod test test-slow check bench accelerators lint format clean
 
 demo: .venv/installed
 	$(BIN)/python -m data.stick_figures.prepare --out=$(RUNS)/data
@@ -30,6 +32,9 @@ ifdef STATIC
 	$(BIN)/python eval.py --config=configs/quickstart.py:static --controls \
 	  --config.data.dir=$(RUNS)/data --workdir=$(RUNS)/static
 endif
+
+pod: .venv/installed-dev
+	$(BIN)/python -m examples.pod --out=$(OUT) --aot=$(AOT)/bin/python
 
 # A file's tests stay together: they share what takes long to make; the longest
 # files begin first.

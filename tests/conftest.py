@@ -25,6 +25,7 @@ jaxtyping.install_import_hook('mtnet_jax', 'tests.annotations.check')
 
 # What takes longest, and begins first: what begins last would run alone.
 _LONG = (
+  'test_pod.py',
   'test_distributed.py',
   'test_distributed_failures.py',
   'test_loop.py',
@@ -128,9 +129,9 @@ def blinking_videos(tmp_path_factory, write_video) -> pathlib.Path:
 
 @pytest.fixture(scope='session')
 def _storage():
-  from tests import buckets
+  from examples import storage_emulator
 
-  with buckets.serve():
+  with storage_emulator.serve():
     yield
 
 

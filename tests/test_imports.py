@@ -101,7 +101,8 @@ def _files(root, *folders) -> dict[str, pathlib.Path]:
 
 
 def test_no_files_import_each_other_in_a_circle(root):
-  files = _files(root, 'mtnet_jax', 'configs', 'data', 'benchmarks')
+  folders = 'mtnet_jax', 'configs', 'data', 'benchmarks', 'examples'
+  files = _files(root, *folders)
   # What `configs/_recipes.py` loads by name is whatever may be varied.
   text = (root / 'configs/_recipes.py').read_text()
   fixed = set(re.findall(r"^  '(\w+)',$", text, re.MULTILINE))
@@ -142,6 +143,14 @@ def test_nobody_imports_a_data_set(root):
   files = [*(root / 'mtnet_jax').rglob('*.py'), *root.glob('*.py')]
   for path in files:
     assert not any(n.split('.')[0] == 'data' for n in _imported(path)), path
+
+
+def test_nobody_imports_an_example(root):
+  """Neither the library nor what stands beside it; tests do."""
+  folders = 'mtnet_jax', 'configs', 'data', 'benchmarks'
+  for path in [*_files(root, *folders).values(), *root.glob('*.py')]:
+    names = _imported(path)
+    assert not any(name.split('.')[0] == 'examples' for name in names), path
 
 
 def test_data_sets_do_not_import_each_other(root):

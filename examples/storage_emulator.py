@@ -1,4 +1,11 @@
-"""A Google Cloud Storage of this machine, for tests."""
+"""A Google Cloud Storage of this machine, for `make pod` and for tests.
+
+  with storage_emulator.serve():
+    subprocess.run([..., '--workdir=gs://bucket/run'])
+
+It takes the packages of `pip install -e .[dev]`. Files are kept in memory, as
+long as the block lasts.
+"""
 
 import contextlib
 import functools
@@ -39,9 +46,7 @@ class _Handler(RequestHandler):
     if query.get('uploadType') == 'multipart':
       # The first of two parts says which file the second is.
       body = self.rfile.read(int(self.headers['Content-Length']))
-      self.rfile = io.BytesIO(
-        body
-      )  # of this request, the connection's only one
+      self.rfile = io.BytesIO(body)  # a connection has one request
       name = json.loads(re.search(rb'\r\n\r\n(.*)\r\n', body)[1])['name']
     try:
       generation = self.storage.get_file_obj(bucket, name)['generation']

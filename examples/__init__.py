@@ -1,0 +1,1 @@
+"""What users do with the library, from beginning to end."""
