@@ -220,9 +220,21 @@ class EvaluationBatches(_Videos):
   def __len__(self) -> int:
     return -(-self.num_videos // self.batch_size)
 
+  @property
+  def num_own_videos(self) -> int:
+    """Videos of the split in this process's rows of all batches."""
+    return sum(
+      position < self.num_videos
+      for step in range(len(self))
+      for position in self._positions(step)
+    )
+
+  def _positions(self, step: int) -> range:
+    return self._share(step * self.batch_size, self.batch_size)
+
   def __getitem__(self, step: int) -> Batch:
     self._check_step(step)
-    positions = self._share(step * self.batch_size, self.batch_size)
+    positions = self._positions(step)
     num_views, size = self.num_clips * self.num_crops, self.input_size
     shape = (len(positions), num_views, self.num_frames, size, size, 3)
     batch = {

@@ -202,7 +202,7 @@ def _score(
     batches = _shuffle_frames(batches, config.seed)
   what = 'shuffled frames' if shuffle_frames else 'evaluating'
   silent = not processes.is_main()
-  count = dataset.num_videos // jax.process_count()
+  count = dataset.num_own_videos
   with (
     Progress(what, count, 'videos', silent=silent) as progress,
     device_memory.explained('a smaller --config.eval.clips_per_step'),

@@ -329,6 +329,10 @@ def test_processes_share_the_evaluation(videos):
     for name, value in whole[step].items():
       joined = np.concatenate([part[step][name] for part in parts])
       np.testing.assert_array_equal(joined, value)
+  for part in parts:
+    own = {name for step in range(3) for name in part[step]['ids'] if name}
+    assert part.num_own_videos == len(own)
+  assert sum(part.num_own_videos for part in parts) == whole.num_videos
 
 
 def test_training_videos_can_be_evaluated(videos):
