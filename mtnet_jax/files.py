@@ -1,11 +1,13 @@
-"""How is a file written that is always whole, the old one or the new?"""
+"""How is a file written that is always whole, and read that may be anything?"""
 
 import contextlib
+import json
 import os
 import pathlib
 import tempfile
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 from mtnet_jax.locations import Path, on_bucket, telling_refusal
 
@@ -81,6 +83,18 @@ def write_bytes(path: Path, content: bytes) -> None:
     return
   with replacing(path) as partial:
     partial.write_bytes(content)
+
+
+def parse_json(text: str | bytes) -> Any:
+  """Returns what JSON says.
+
+  Raises:
+    ValueError: it is none.
+  """
+  try:
+    return json.loads(text)
+  except RecursionError as error:
+    raise ValueError('its brackets are nested too deeply') from error
 
 
 def append(path: Path, content: bytes) -> None:

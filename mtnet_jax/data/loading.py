@@ -1,11 +1,12 @@
 """Batches one after the other, loaded ahead by other processes."""
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 from absl import flags
@@ -14,6 +15,8 @@ from mtnet_jax.data.batches import Batch
 
 # Smaller arrays are sent, larger ones lie in shared memory.
 _MIN_SHARED_BYTES = 2**24
+# The processes of each loader that is in use.
+_workers: list[list[multiprocessing.Process]] = []
 
 
 def iterate(
@@ -63,8 +66,44 @@ def iterate(
       worker_init_fn=_start_worker,
     )
   )
-  with contextlib.closing(iterator):
-    yield from iterator
+  with contextlib.closing(iterator), _watching(num_workers) as watch:
+    for batch in iterator:
+      watch()
+      yield batch
+
+
+def killed_worker() -> str:
+  """Returns in a sentence which loader process was killed; '' where none was.
+
+  Whoever waits for its batches does not notice it.
+  """
+  for process in tuple(itertools.chain(*_workers)):
+    if process.exitcode is not None and process.exitcode < 0:
+      name = signal.Signals(-process.exitcode).name
+      return (
+        f'a loader process ({process.pid}) was killed by {name}. If the system '
+        'did it for lack of memory, fewer --config.data.num_workers or a '
+        'smaller --config.data.prefetch need less.'
+      )
+  return ''
+
+
+@contextlib.contextmanager
+def _watching(num_workers: int) -> Iterator[Callable[[], None]]:
+  """Yields what notes the processes of a loader, which come one by one."""
+  others = set(multiprocessing.active_children())
+  workers = []
+
+  def note() -> None:
+    if len(workers) < num_workers:
+      workers[:] = set(multiprocessing.active_children()) - others
+
+  _workers.append(workers)
+  try:
+    yield note
+  finally:
+    # Before the loader ends them.
+    _workers.remove(workers)
 
 
 def _start_worker(unused_index: int, unused_count: int):

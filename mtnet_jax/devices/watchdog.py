@@ -57,6 +57,7 @@ class Watchdog:
     board: MessageBoard | None = None,
     *,
     index: int = 0,
+    ailment: Callable[[], str] = str,
     clock: Callable[[], float] = time.monotonic,
     end: Callable[[str, int], None] | None = None,
   ):
@@ -67,11 +68,12 @@ class Watchdog:
         blame, twice as long, so that these are the first to say so.
       board: the board of all processes; None: there is one only.
       index: the index of this process.
+      ailment: says what else keeps this process from going on; '' if nothing.
       clock: seconds, rising.
       end: ends the process with a message and a code; None: at once.
     """
     self._stall_seconds, self._board, self._index = stall_seconds, board, index
-    self._clock, self._end = clock, end or _end
+    self._ailment, self._clock, self._end = ailment, clock, end or _end
     self._name = f'process {index} on {socket.gethostname()} ({os.getpid()})'
     self._failing = False
     self._beats, self._heard = 0, {}
@@ -124,6 +126,8 @@ class Watchdog:
         f'{self._name} has been {stage} for {now - since:.0f} s at step '
         f'{step}, longer than {allowed}.'
       )
+    if ailment := self._ailment():
+      self._give_up(f'{self._name}: {ailment}')
     if self._board is None:
       return
     try:

@@ -167,7 +167,10 @@ def evaluate(
       class names; no data.
   """
   with Watchdog(
-    config.train.stall_timeout, processes.board(), index=jax.process_index()
+    config.train.stall_timeout,
+    processes.board(),
+    index=jax.process_index(),
+    ailment=loading.killed_worker,
   ) as watchdog:
     mesh = mesh_lib.make_mesh(devices=jax.local_devices())
     dataset = pipeline.build_evaluation(

@@ -46,9 +46,10 @@ def read(workdir: pathlib.Path) -> Predictions | None:
 
 def _read_mark(workdir: pathlib.Path) -> dict[str, Any] | None:
   try:
-    found = json.loads(_path(workdir).read_text('utf-8'))
+    found = files.parse_json(_path(workdir).read_text('utf-8'))
     return found if found['sha256'] == _digest(workdir) else None
-  except (FileNotFoundError, ValueError):  # missing, or torn by a disk
+  except (FileNotFoundError, LookupError, TypeError, ValueError):
+    # missing, or torn by a disk
     return None
 
 

@@ -26,6 +26,7 @@ from mtnet_jax import locations, preprocessing
 from mtnet_jax.data.sources import number_labels
 from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.errors import UserError
+from mtnet_jax.files import parse_json
 from mtnet_jax.runs import model as model_lib
 from mtnet_jax.runs.checkpoints import leaf_paths
 from mtnet_jax.runs.folder import make_folder
@@ -216,7 +217,7 @@ def check_place(directory: pathlib.Path) -> None:
   if not present:
     return
   try:
-    ours = json.loads((directory / METADATA).read_text('utf-8'))
+    ours = parse_json((directory / METADATA).read_text('utf-8'))
     ours = isinstance(ours, dict) and ours.get('format') == _FORMAT
   except (OSError, ValueError):
     ours = False
@@ -340,7 +341,7 @@ def _platforms(exported: jax.export.Exported) -> set[str]:
 
 def _read_metadata(path: locations.Path) -> dict[str, Any]:
   try:
-    metadata = json.loads(path.read_text('utf-8'))
+    metadata = parse_json(path.read_text('utf-8'))
     if metadata['format'] != _FORMAT:
       raise ValueError(f'its format is {metadata["format"]!r}')
     version = metadata['version']

@@ -1,7 +1,6 @@
 """How are checkpoints kept: the last two, and the best on validation?"""
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,7 @@ from mtnet_jax.runs.state import TrainState
 
 _BEST_METRIC = 'top1'
 # What files raise that are not what they should be.
-_UNREADABLE = (OSError, LookupError, RecursionError, TypeError, ValueError)
+_UNREADABLE = (OSError, LookupError, TypeError, ValueError)
 
 
 class DamagedCheckpointError(UserError):
@@ -106,7 +105,7 @@ class Checkpoints:
         try:
           hashes.check(folder, 'metrics')
           if path.exists():
-            float(json.loads(path.read_bytes())[_BEST_METRIC])
+            float(files.parse_json(path.read_bytes())[_BEST_METRIC])
         except (*_UNREADABLE, hashes.ChangedError) as error:
           damaged = self._damage(folder.name, error)
           if self._read_only:

@@ -1,6 +1,5 @@
 """What does a run's folder tell of the run, and where may a command write?"""
 
-import json
 import os
 import pathlib
 from typing import Any
@@ -38,7 +37,7 @@ def read_config(path: locations.Path) -> ml_collections.ConfigDict:
     UserError: it is missing, damaged, or something else.
   """
   try:
-    sections = json.loads(path.read_text('utf-8'))
+    sections = files.parse_json(path.read_text('utf-8'))
   except OSError as error:
     raise UserError(
       f'{path} cannot be read: {locations.cause(error)}. It is written when '

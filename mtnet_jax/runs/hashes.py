@@ -42,8 +42,8 @@ def check(folder: pathlib.Path, *parts: str) -> None:
   if not path.exists():
     return
   try:
-    hashes = dict(json.loads(path.read_bytes()))
-  except (RecursionError, TypeError, ValueError) as error:
+    hashes = dict(files.parse_json(path.read_bytes()))
+  except (TypeError, ValueError) as error:
     raise ChangedError(f'its {NAME} is not whole') from error
   for name, wanted in hashes.items():
     file = folder / name

@@ -24,7 +24,7 @@ from typing import Self, TextIO
 
 from absl import logging
 
-from mtnet_jax import locations
+from mtnet_jax import files, locations
 from mtnet_jax.errors import USER_ERROR, UserError
 
 NAME = 'training.lock'
@@ -89,7 +89,7 @@ class _Holder:
   def read(cls, text: str) -> Self:
     """Of a file that is not whole, a holder without a name."""
     try:
-      return cls(**json.loads(text))
+      return cls(**files.parse_json(text))
     except (TypeError, ValueError):
       return cls('', 'a machine without a name', 0, 'a time that is not known')
 

@@ -7,6 +7,7 @@ import struct
 import time
 from collections.abc import Callable, Mapping
 
+from absl import logging
 from tensorboardX.proto import event_pb2, summary_pb2
 from tensorboardX.record_writer import masked_crc32c
 
@@ -79,7 +80,18 @@ class MetricWriter:
 
   def _open_records(self) -> '_RecordFile | _Object':
     path = self._workdir / 'metrics.jsonl'
-    kept = [r for r in read(path) if r['step'] <= self._first_step]
+    content = _content(path)
+    records, damaged = _parse(content)
+    if damaged:
+      aside = path.with_name(f'metrics-{int(self._clock())}.damaged')
+      logging.warning(
+        '%s: %s lines are no records of a run; the file is kept as %s.',
+        path,
+        damaged,
+        aside.name,
+      )
+      files.write_bytes(aside, content)
+    kept = [r for r in records if r['step'] <= self._first_step]
     files.write_text(path, ''.join(json.dumps(r) + '\n' for r in kept))
     return _open(path)
 
@@ -171,15 +183,35 @@ class NoWriter:
 def read(path: str | os.PathLike) -> list[dict[str, float]]:
   """The records of a `metrics.jsonl`; [] where there is no file.
 
-  A last line that a killed process left unfinished is left out.
+  A last line that a killed process left unfinished is left out. So are lines
+  that are no records, with a warning.
   """
-  path = as_path(path)
-  if not path.exists():
-    return []
-  records = []
-  for line in path.read_text().splitlines():
-    try:
-      records.append(json.loads(line))
-    except json.JSONDecodeError:
-      continue
+  records, damaged = _parse(_content(as_path(path)))
+  if damaged:
+    logging.warning(
+      '%s: %s lines are no records of a run, and are left out.', path, damaged
+    )
   return records
+
+
+def _content(path: Path) -> bytes:
+  return path.read_bytes() if path.exists() else b''
+
+
+def _parse(content: bytes) -> tuple[list[dict[str, float]], int]:
+  """The records, and how many lines before an unfinished one are none."""
+  *lines, last = content.split(b'\n')
+  records = [record for line in [*lines, last] if (record := _record(line))]
+  whole = sum(1 for line in lines if line.strip())
+  return records, max(0, whole - len(records))
+
+
+def _record(line: bytes) -> dict[str, float] | None:
+  try:
+    record = files.parse_json(line)
+  except ValueError:
+    return None
+  is_one = isinstance(record, dict) and type(record.get('step')) is int
+  if is_one and all(type(v) in (int, float) for v in record.values()):
+    return record
+  return None

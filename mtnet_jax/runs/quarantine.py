@@ -90,10 +90,18 @@ class Quarantine:
 
 
 def _contents(path: Path) -> str:
-  return path.read_bytes().decode() if path.exists() else ''
+  if not path.exists():
+    return ''
+  return path.read_bytes().decode(errors='backslashreplace')
 
 
 def _read(path: Path) -> list[tuple[str, str]]:
   text = io.StringIO(_contents(path), newline='')
-  rows = [row for row in csv.reader(text) if len(row) == len(_COLUMNS)]
+  try:
+    rows = [row for row in csv.reader(text) if len(row) == len(_COLUMNS)]
+  except csv.Error as error:
+    raise UserError(
+      f'{path} is not the list of broken videos that training writes: {error}. '
+      'Move it elsewhere.'
+    ) from error
   return [(i, cause) for i, cause in rows[1:]]

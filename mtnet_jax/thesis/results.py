@@ -9,13 +9,12 @@ one's own, after `eval.py`, into the figures.
 """
 
 import csv
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
 from absl import flags
 
-from mtnet_jax import cli, locations, models
+from mtnet_jax import cli, files, locations, models
 from mtnet_jax.analysis import cost
 from mtnet_jax.errors import UserError
 from mtnet_jax.progress import Progress
@@ -110,7 +109,7 @@ def read_run(text: str) -> Run:
 
 def _read_top1(path: pathlib.Path) -> float:
   try:
-    top1 = json.loads(path.read_text('utf-8'))['top1']
+    top1 = files.parse_json(path.read_text('utf-8'))['top1']
     if not 0 <= top1 <= 1:
       raise ValueError(f'top1 (={top1}) is not in [0, 1]')
   except (OSError, ValueError, KeyError, TypeError) as error:

@@ -81,6 +81,7 @@ def train(
       config.train.stall_timeout,
       processes.board(),
       index=jax.process_index(),
+      ailment=loading.killed_worker,
     ) as watchdog,
   ):
     workdir = make_workdir(workdir)

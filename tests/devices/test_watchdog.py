@@ -367,3 +367,19 @@ def test_a_stalled_loader_ends_the_run(root, blinking_videos, tmp_path):
   assert 'has been waiting for its loader for' in last
   assert 'at step 4, longer than train.stall_timeout (=1).' in last
   assert last.endswith('The same command goes on from the last checkpoint.')
+
+
+def test_what_else_ails_a_process_ends_it():
+  ended = []
+  watch = Watchdog(
+    100.0,
+    ailment=iter(['', 'a loader process was killed.']).__next__,
+    clock=_Clock(),
+    end=lambda reason, code: ended.append((reason, code)),
+  )
+  watch.check()
+  assert not ended
+  watch.check()
+  ((reason, code),) = ended
+  assert reason.startswith(_name(0)) and code == 75
+  assert reason.endswith(': a loader process was killed.')

@@ -1,5 +1,6 @@
 """Records of a run, of one that was interrupted, and on a disk that is full."""
 
+import contextlib
 import errno
 import json
 import struct
@@ -163,3 +164,30 @@ def test_what_a_bucket_refuses_is_written_with_nothing_torn(bucket):
   writer.write(3, {'train/loss': 3})
   writer.close()
   assert [record['step'] for record in metric_writer.read(path)] == [1, 3]
+
+
+_FOREIGN = ['[' * 10**5, '{"epoch": 3}', '7', '{"step": "2"}', '\x00', '{"st']
+
+
+@pytest.mark.parametrize('line', [*_FOREIGN, '{"step": 2, "a": [1]}'])
+def test_lines_that_are_no_records_are_left_out_and_kept(
+  tmp_path, line, caplog
+):
+  path = tmp_path / 'metrics.jsonl'
+  content = f'{{"step": 1, "a": 0.5}}\n{line}\n{{"step": 2, "a": 0.25}}\n'
+  path.write_text(content)
+  wanted = [{'step': 1, 'a': 0.5}, {'step': 2, 'a': 0.25}]
+  assert metric_writer.read(path) == wanted
+  assert '1 lines are no records' in caplog.text
+  with contextlib.closing(
+    metric_writer.MetricWriter(tmp_path, 2, clock=lambda: 77.0)
+  ) as writer:
+    writer.write(3, {'a': 0.125})
+  assert metric_writer.read(path) == [*wanted, {'step': 3, 'a': 0.125}]
+  assert (tmp_path / 'metrics-77.damaged').read_text() == content
+
+
+def test_bytes_that_are_no_text(tmp_path):
+  path = tmp_path / 'metrics.jsonl'
+  path.write_bytes(b'\xff\xfe\n{"step": 1, "a": 2}\n')
+  assert metric_writer.read(path) == [{'step': 1, 'a': 2}]

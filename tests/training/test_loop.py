@@ -169,6 +169,34 @@ def test_a_signal_saves_and_says_so(
 
 
 @pytest.mark.slow
+def test_a_loader_process_that_is_killed_is_told_at_once(
+  root, blinking_videos, tmp_path
+):
+  """As the system does where memory ends; the loop itself would wait."""
+  arguments = tiny_flags(
+    blinking_videos,
+    light=True,
+    data__num_workers=2,
+    train__num_steps=10**6,
+    train__eval_every=0,
+    train__checkpoint_every=0,
+  )
+  process = _start(root, tmp_path, arguments)
+  _wait_for_step(process, tmp_path, 3)
+  children = subprocess.run(
+    ['pgrep', '--parent', str(process.pid), '--full', 'spawn_main'],
+    capture_output=True,
+    text=True,
+    check=True,
+  ).stdout.split()
+  assert len(children) >= 2
+  os.kill(int(children[-1]), signal.SIGKILL)
+  _, log = process.communicate(timeout=120)  # not train.stall_timeout
+  assert process.returncode == os.EX_TEMPFAIL, log
+  assert f'a loader process ({children[-1]}) was killed by SIGKILL' in log
+
+
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_at_once(root, blinking_videos, tmp_path):
   # A step that never comes to its end.
   stalling = (
