@@ -1,5 +1,6 @@
 """What every command shares: flags, and one sentence for a mistake."""
 
+import copy
 import dataclasses
 import errno
 import logging as std_logging
@@ -16,7 +17,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from mtnet_jax import locations
-from mtnet_jax.errors import USER_ERROR, UserError
+from mtnet_jax.errors import USER_ERROR, UserError, printable
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent
 # The checkpoints of a run that have a name.
@@ -108,7 +109,9 @@ def _execute(
   command: Command, values: flags.FlagValues, arguments: Sequence[str]
 ) -> int:
   logging.set_verbosity(logging.INFO)
-  logging.get_absl_handler().addFilter(_worth_reading)
+  handler = logging.get_absl_handler()
+  handler.filters[:] = [_worth_reading, _Once()]
+  handler.setFormatter(_Formatter())
   if arguments and not command.takes_arguments:
     _fail(f'{arguments[0]!r} is not a flag: flags begin with `--`.')
   try:
@@ -198,6 +201,39 @@ def _worth_reading(record: std_logging.LogRecord) -> bool:
   return not talkative and record.levelno >= std_logging.WARNING
 
 
+class _Once(std_logging.Filter):
+  """Drops what a command has told already, of what need not be told again."""
+
+  def __init__(self):
+    super().__init__()
+    self._told = set()
+
+  def filter(self, record: std_logging.LogRecord) -> bool:
+    """Returns whether the record is new, or may be repeated."""
+    message = record.getMessage()
+    known = getattr(record, 'once', False) and message in self._told
+    self._told |= {message} if getattr(record, 'once', False) else set()
+    return not known
+
+
+class _Formatter(logging.PythonFormatter):
+  """Writes out what would upset a terminal: names may hold anything."""
+
+  def format(self, record: std_logging.LogRecord) -> str:
+    """Returns the line, or lines where the message itself has several."""
+    record = copy.copy(record)
+    if isinstance(record.args, tuple):
+      # Lines of their own are for us to make, not for a file's name.
+      record.args = tuple(map(_printable_argument, record.args))
+    return '\n'.join(map(printable, super().format(record).split('\n')))
+
+
+def _printable_argument(argument: object) -> object:
+  if isinstance(argument, str | os.PathLike | Exception):
+    return printable(str(argument))
+  return argument
+
+
 def _available_configs() -> str:
   paths = sorted(pathlib.Path().glob('configs/*.py'))
   shown = (p for p in paths if p.name[0] != '_' and p.name != 'base.py')
@@ -250,5 +286,5 @@ def _flag_sentence(error: Exception) -> str:
 
 
 def _fail(message: str) -> None:
-  print(f'error: {message}', file=sys.stderr)
+  print(f'error: {printable(message)}', file=sys.stderr)
   sys.exit(USER_ERROR)

@@ -23,7 +23,7 @@ from ml_collections import config_flags
 
 from mtnet_jax import cli, locations
 from mtnet_jax.convert import conversion, families, torch_files
-from mtnet_jax.data.sources import number_labels
+from mtnet_jax.data import class_names
 from mtnet_jax.errors import UserError, printable
 from mtnet_jax.runs import folder as run_folder
 from mtnet_jax.runs import lock
@@ -185,7 +185,7 @@ def _class_names(tensors, layout, labels, new_head) -> tuple[str, ...]:
 
 def _read_labels(path: str | pathlib.Path) -> tuple[str, ...]:
   try:
-    names = tuple(pathlib.Path(path).read_text('utf-8').splitlines())
+    names = class_names.parse(pathlib.Path(path).read_bytes())
   except (OSError, UnicodeDecodeError) as error:
     cause = getattr(error, 'strerror', None) or 'it is not text in UTF-8'
     raise UserError(
@@ -193,7 +193,7 @@ def _read_labels(path: str | pathlib.Path) -> tuple[str, ...]:
     ) from error
   if not names:
     raise UserError(f'{path} (--labels) is empty. {_WANTED_LABELS}')
-  number_labels(names, path)
+  class_names.number_labels(names, path)
   return names
 
 

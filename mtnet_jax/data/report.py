@@ -10,10 +10,8 @@ which a single thread decodes the same videos.
 """
 
 import collections
-import json
 import math
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import cv2
@@ -28,18 +26,14 @@ from configs import base
 from mtnet_jax import cli
 from mtnet_jax.data import (
   pipeline,
-  preparation,
   probing,
   report_drawing,
   sources,
 )
 from mtnet_jax.data.probing import Probe, Speed
 from mtnet_jax.data.report_drawing import format_share
-from mtnet_jax.errors import UserError
 
 _MAX_NAMED = 20  # broken videos that are printed
-# What JSON that is no manifest raises.
-_ILL_FORMED = (AttributeError, LookupError, TypeError, ValueError)
 
 
 def class_counts(
@@ -64,28 +58,12 @@ def class_counts(
   Raises:
     UserError: the manifest.json is damaged, or of other records.
   """
-  manifest = pathlib.Path(directory) / preparation.MANIFEST_NAME
-  counts, complete = dict.fromkeys(source.labels, 0), True
-  if isinstance(source.examples, tuple):
-    found = collections.Counter(example.label for example in source.examples)
-  elif manifest.is_file():
-    return counts | _read_manifest(manifest, split), True
-  else:
-    found = collections.Counter(probe.label for probe in probes)
-    complete = len(probes) == len(source)
+  if counts := sources.count_videos(source, directory, split):
+    return counts, True
+  found = collections.Counter(probe.label for probe in probes)
   by_name = {source.labels[i]: n for i, n in found.items() if i >= 0}
-  return counts | by_name, complete
-
-
-def _read_manifest(path: pathlib.Path, split: str) -> dict[str, int]:
-  try:
-    shown = json.loads(path.read_text('utf-8'))['splits'][split]['classes']
-    return {str(name): int(count) for name, count in shown.items()}
-  except (OSError, *_ILL_FORMED) as error:
-    raise UserError(
-      f'{path} is damaged, or not of these records: {error!r}. Delete it: then '
-      'the classes of those videos are counted that are looked at.'
-    ) from error
+  complete = len(probes) == len(source)
+  return dict.fromkeys(source.labels, 0) | by_name, complete
 
 
 def describe(
