@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import errno
+import itertools
 import logging as std_logging
 import os
 import pathlib
@@ -56,6 +57,8 @@ def run(command: Command) -> None:
   141 and without a word.
   """
   _declare(command, flags.FLAGS)
+  # Names may hold what this terminal cannot show, and need not stop a command.
+  sys.stdout.reconfigure(errors='backslashreplace')
   try:
     try:
       app.run(
@@ -253,6 +256,8 @@ def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     return values(argv)
   except BrokenPipeError:
     raise  # of --help, which is printed here
+  except flags.UnrecognizedFlagError as error:
+    _fail(_dashed_file(argv[1:]) or _flag_sentence(error))
   except OSError as error:  # an override of a configuration that is not there
     _fail(_no_such_config(error))
   # ml_collections raises the last four for an unknown key or an ill value.
@@ -264,6 +269,21 @@ def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     ValueError,
   ) as error:
     _fail(_flag_sentence(error))
+
+
+def _dashed_file(arguments: Sequence[str]) -> str:
+  """Returns what to write for a file that is taken for a flag, or ''."""
+  for argument in itertools.takewhile(lambda a: a != '--', arguments):
+    if not argument.startswith('-'):
+      continue
+    suffix = os.path.splitext(argument)[1]
+    flag = argument.startswith('--') or '=' in argument or not suffix
+    if not flag or os.path.lexists(argument):
+      return (
+        f'{argument} begins with a dash and is taken for a flag. If it is a '
+        f'file, write ./{argument}, or put -- before it and all other files.'
+      )
+  return ''
 
 
 def _flag_sentence(error: Exception) -> str:

@@ -211,10 +211,10 @@ def _show(result: conversion.Conversion, origin: families.Origin) -> None:
     ('New', result.new_head),
     ('Misshapen', result.misshapen),
     ('Missing', missing),
-    ('Left over', [printable(name) for name in result.unused]),
+    ('Left over', result.unused),
   ):
     if lines:
-      print(f'{title}:', *lines, sep='\n  ')
+      print(f'{title}:', *map(printable, lines), sep='\n  ')
 
 
 def _write(
@@ -365,7 +365,7 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
     family=values.family,
     bgr=values.bgr,
   )
-  workdir = values.out
+  workdir = printable(values.out)
   print(
     f'Written to {workdir}: python predict.py --workdir={workdir} VIDEO, or '
     f'python eval.py --config={workdir}/config.py --workdir={workdir} '

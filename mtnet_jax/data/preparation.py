@@ -21,7 +21,7 @@ from mtnet_jax.data import (
 from mtnet_jax.data.records import Example
 from mtnet_jax.data.shards import Form, Shard
 from mtnet_jax.data.sources import MANIFEST_NAME, Listing
-from mtnet_jax.errors import UserError, printable
+from mtnet_jax.errors import UserError, first_causes, printable
 from mtnet_jax.progress import Progress
 
 _SHARD_BYTES = 2**28
@@ -233,8 +233,11 @@ def _finish(
   }
   shards.write_json(out / MANIFEST_NAME, manifest)
   if not any(numbers['written'] for numbers in splits.values()):
+    skipped = (report['skipped'].items() for report in reports.values())
+    causes = first_causes(itertools.chain.from_iterable(skipped))
     raise UserError(
-      f'None of the videos can be read; {out / MANIFEST_NAME} says why.'
+      f'None of the videos can be read: {causes}. {out / MANIFEST_NAME} names '
+      'all of them.'
     )
   for split, numbers in splits.items():
     counts = numbers['classes']

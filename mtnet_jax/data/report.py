@@ -32,6 +32,7 @@ from mtnet_jax.data import (
 )
 from mtnet_jax.data.probing import Probe, Speed
 from mtnet_jax.data.report_drawing import format_share
+from mtnet_jax.errors import printable
 
 _MAX_NAMED = 20  # broken videos that are printed
 
@@ -169,7 +170,7 @@ def show(
     table.add_row(*map(rich.markup.escape, line))
   console.print(table)
   for probe in broken[:_MAX_NAMED]:
-    text = f'cannot be read: {probe.id}: {probe.cause}'
+    text = printable(f'cannot be read: {probe.id}: {probe.cause}')
     console.print(text, markup=False, highlight=False)
   if len(broken) > _MAX_NAMED:
     console.print(f'and {len(broken) - _MAX_NAMED} more')
@@ -211,7 +212,7 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
     speed = probing.measure(batches, probes, prefetch, seconds)
     size, workers = config.train.batch_size, config.data.num_workers
     show(judge(speed, size, values.step_time, workers), [])
-  print(f'picture: {values.out}')
+  print(printable(f'picture: {values.out}'))
 
 
 def define_flags(values: flags.FlagValues) -> None:

@@ -116,7 +116,7 @@ def open_source(directory: str | os.PathLike, split: str) -> Source:
   if missing:
     raise UserError(
       f'{len(missing)} of {len(examples)} videos of split {split!r} that '
-      f'{path} names do not exist, the first is {missing[0]}. Put them there, '
+      f'{path} names do not exist: {", ".join(missing[:3])}. Put them there, '
       'remove their rows, or make records with data.folder.prepare, which '
       'leaves them out.'
     )

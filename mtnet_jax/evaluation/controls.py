@@ -16,7 +16,7 @@ from absl import logging
 from mtnet_jax.data import sources
 from mtnet_jax.data.batches import open_clip
 from mtnet_jax.data.video import VideoError
-from mtnet_jax.errors import UserError
+from mtnet_jax.errors import UserError, first_causes
 from mtnet_jax.evaluation import scoring
 from mtnet_jax.evaluation.predictions import Predictions
 from mtnet_jax.progress import Progress
@@ -175,7 +175,7 @@ def _read_cues(directory, split) -> tuple[np.ndarray, np.ndarray]:
           cues = frames, video.fps, frames / video.fps, *size, size[0] / size[1]
       except VideoError as error:
         name = example.id if example else error.name
-        broken.append(f'{name}: {error.cause}')
+        broken.append((name, error.cause))
         continue
       # Zero for every video where the frame rate is not known: no cue.
       rows.append(np.nan_to_num(np.log(cues)))
@@ -185,10 +185,13 @@ def _read_cues(directory, split) -> tuple[np.ndarray, np.ndarray]:
       '%d videos of split %r are not among the trivial cues, the first is %s',
       len(broken),
       split,
-      broken[0],
+      ': '.join(broken[0]),
     )
   if not rows:
-    raise UserError(f'No video of split {split!r} in {directory} can be read.')
+    raise UserError(
+      f'No video of split {split!r} in {directory} can be read: '
+      f'{first_causes(broken)}. Look at the files.'
+    )
   return np.array(rows), np.array(labels)
 
 

@@ -18,7 +18,7 @@ from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.devices.chunks import map_in_chunks
 from mtnet_jax.devices.compiler import jit
 from mtnet_jax.devices.watchdog import Watchdog
-from mtnet_jax.errors import UserError
+from mtnet_jax.errors import UserError, first_causes
 from mtnet_jax.evaluation.predictions import Predictions
 from mtnet_jax.progress import Progress
 from mtnet_jax.runs import folder as run_folder
@@ -121,8 +121,8 @@ def _of_all_processes(found: list[tuple], broken: dict) -> Predictions:
   found = [video for part in parts for video in part['found']]
   broken = {name: why for part in parts for name, why in part['broken'].items()}
   if not found:
-    name, why = next(iter(broken.items()), ('', 'there are none'))
-    raise UserError(f'No video could be scored. {name}: {why}.')
+    why = first_causes(broken.items()) or 'There are none'
+    raise UserError(f'No video could be scored. {why}.')
   ids, labels, rows, early = zip(*found, strict=True)
   scores = np.frombuffer(b''.join(rows), np.float32).reshape(len(ids), -1)
   # Here and not above: all processes learn of it, and none waits for another.
