@@ -164,6 +164,33 @@ def count_videos(
   return dict.fromkeys(source.labels, 0) | counts
 
 
+def relabel(source: Source, labels: Sequence[str]) -> Source:
+  """Numbers the classes of a source as another list does.
+
+  Args:
+    source: the videos.
+    labels: the names of classes, those of the source among them.
+  """
+  number_of = {name: number for number, name in enumerate(labels)}
+  numbers = tuple(number_of[name] for name in source.labels)
+  return Source(tuple(labels), _Relabeled(source, numbers))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Relabeled(Sequence[Example]):
+  """A source's videos, each with the number that its class has elsewhere."""
+
+  source: Source
+  numbers: tuple[int, ...]
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  def __getitem__(self, index: int) -> Example:
+    example = self.source[index]
+    return dataclasses.replace(example, label=self.numbers[example.label])
+
+
 def _tell(
   source: Source,
   where: str | os.PathLike,
