@@ -16,11 +16,21 @@ import numpy as np
 from jax import export
 
 
+def plain(text):
+  """The text with what would upset a terminal written out: \\x1b."""
+  return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def stop(sentence):
+  """Ends the program with a sentence."""
+  sys.exit(plain(sentence))
+
+
 def load(folder):
   """The program, from uint8 (b, t, s, s, 3), and what model.json says of it."""
   model = json.loads((folder / 'model.json').read_text('utf-8'))
   if model['version'] != 2:
-    sys.exit(f'{folder} has version {model["version"]}, this file reads 2.')
+    stop(f'{folder} has version {model["version"]}, this file reads 2.')
   program = bytearray((folder / 'model.stablehlo').read_bytes())
   return jax.jit(export.deserialize(program).call), model
 
@@ -41,7 +51,7 @@ def count_frames(path):
   """Frames in a video file, without decoding any."""
   with av.open(path) as file:
     if not file.streams.video:
-      sys.exit(f'{path} holds no video.')
+      stop(f'{path} holds no video.')
     return sum(p.size > 0 and not p.is_discard for p in file.demux(video=0))
 
 
@@ -75,26 +85,26 @@ def classify(folder, video):
   data, at, count = model['data'], model['eval'], count_frames(video)
   t, stride = data['num_frames'], data['frame_stride']
   if count < t and data['short_videos'] == 'error':
-    sys.exit(f'{video} has {count} frames, the model asks for {t}.')
+    stop(f'{video} has {count} frames, the model asks for {t}.')
   views = frames_of_views(count, t, stride, at['num_clips'])
   frames = {
     number: crops(image, at['num_crops'], at['input_size'])
     for number, image in decode(video, set(views.flat), at['crop_size'])
   }
   if len(frames) < len(set(views.flat)):
-    sys.exit(f'{video} is damaged: not all of its {count} frames are there.')
+    stop(f'{video} is damaged: not all of its {count} frames are there.')
   clips = (np.stack([frames[i] for i in view], axis=1) for view in views)
   return model['class_names'], np.mean([run(c)[1] for c in clips], axis=(0, 1))
 
 
 if __name__ == '__main__':
   if len(sys.argv) != 3:
-    sys.exit('Give two arguments: the exported FOLDER and a VIDEO.')
+    stop('Give two arguments: the exported FOLDER and a VIDEO.')
   try:
     names, shares = classify(*sys.argv[1:])
   except KeyError as error:
-    sys.exit(f'{sys.argv[1]}/model.json has no key {error}.')
+    stop(f'{sys.argv[1]}/model.json has no key {error}.')
   except (av.FFmpegError, OSError, ValueError) as error:
-    sys.exit(f'Cannot be read: {error}.')
+    stop(f'Cannot be read: {error}.')
   for index in np.argsort(-shares, kind='stable')[:5]:
-    print(f'{shares[index]:.6f}  {names[index]}')
+    print(plain(f'{shares[index]:.6f}  {names[index]}'))

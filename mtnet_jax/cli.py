@@ -1,7 +1,9 @@
 """What every command shares: flags, and one sentence for a mistake."""
 
+import copy
 import dataclasses
 import errno
+import itertools
 import logging as std_logging
 import os
 import pathlib
@@ -16,7 +18,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from mtnet_jax import locations
-from mtnet_jax.errors import USER_ERROR, UserError
+from mtnet_jax.errors import USER_ERROR, UserError, printable
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent
 # The checkpoints of a run that have a name.
@@ -55,6 +57,8 @@ def run(command: Command) -> None:
   141 and without a word.
   """
   _declare(command, flags.FLAGS)
+  # Names may hold what this terminal cannot show, and need not stop a command.
+  sys.stdout.reconfigure(errors='backslashreplace')
   try:
     try:
       app.run(
@@ -108,7 +112,9 @@ def _execute(
   command: Command, values: flags.FlagValues, arguments: Sequence[str]
 ) -> int:
   logging.set_verbosity(logging.INFO)
-  logging.get_absl_handler().addFilter(_worth_reading)
+  handler = logging.get_absl_handler()
+  handler.filters[:] = [_worth_reading, _Once()]
+  handler.setFormatter(_Formatter())
   if arguments and not command.takes_arguments:
     _fail(f'{arguments[0]!r} is not a flag: flags begin with `--`.')
   try:
@@ -198,6 +204,39 @@ def _worth_reading(record: std_logging.LogRecord) -> bool:
   return not talkative and record.levelno >= std_logging.WARNING
 
 
+class _Once(std_logging.Filter):
+  """Drops what a command has told already, of what need not be told again."""
+
+  def __init__(self):
+    super().__init__()
+    self._told = set()
+
+  def filter(self, record: std_logging.LogRecord) -> bool:
+    """Returns whether the record is new, or may be repeated."""
+    message = record.getMessage()
+    known = getattr(record, 'once', False) and message in self._told
+    self._told |= {message} if getattr(record, 'once', False) else set()
+    return not known
+
+
+class _Formatter(logging.PythonFormatter):
+  """Writes out what would upset a terminal: names may hold anything."""
+
+  def format(self, record: std_logging.LogRecord) -> str:
+    """Returns the line, or lines where the message itself has several."""
+    record = copy.copy(record)
+    if isinstance(record.args, tuple):
+      # Lines of their own are for us to make, not for a file's name.
+      record.args = tuple(map(_printable_argument, record.args))
+    return '\n'.join(map(printable, super().format(record).split('\n')))
+
+
+def _printable_argument(argument: object) -> object:
+  if isinstance(argument, str | os.PathLike | Exception):
+    return printable(str(argument))
+  return argument
+
+
 def _available_configs() -> str:
   paths = sorted(pathlib.Path().glob('configs/*.py'))
   shown = (p for p in paths if p.name[0] != '_' and p.name != 'base.py')
@@ -217,6 +256,8 @@ def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     return values(argv)
   except BrokenPipeError:
     raise  # of --help, which is printed here
+  except flags.UnrecognizedFlagError as error:
+    _fail(_dashed_file(argv[1:]) or _flag_sentence(error))
   except OSError as error:  # an override of a configuration that is not there
     _fail(_no_such_config(error))
   # ml_collections raises the last four for an unknown key or an ill value.
@@ -228,6 +269,21 @@ def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     ValueError,
   ) as error:
     _fail(_flag_sentence(error))
+
+
+def _dashed_file(arguments: Sequence[str]) -> str:
+  """Returns what to write for a file that is taken for a flag, or ''."""
+  for argument in itertools.takewhile(lambda a: a != '--', arguments):
+    if not argument.startswith('-'):
+      continue
+    suffix = os.path.splitext(argument)[1]
+    flag = argument.startswith('--') or '=' in argument or not suffix
+    if not flag or os.path.lexists(argument):
+      return (
+        f'{argument} begins with a dash and is taken for a flag. If it is a '
+        f'file, write ./{argument}, or put -- before it and all other files.'
+      )
+  return ''
 
 
 def _flag_sentence(error: Exception) -> str:
@@ -250,5 +306,5 @@ def _flag_sentence(error: Exception) -> str:
 
 
 def _fail(message: str) -> None:
-  print(f'error: {message}', file=sys.stderr)
+  print(f'error: {printable(message)}', file=sys.stderr)
   sys.exit(USER_ERROR)

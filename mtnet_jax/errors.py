@@ -1,6 +1,7 @@
 """What is wrong, in words, and with which code does a command end?"""
 
 import os
+from collections.abc import Iterable
 
 # A mistake that the user can mend.
 USER_ERROR = 2
@@ -14,6 +15,16 @@ class UserError(ValueError):
   A message states what is wrong, what was given, what is allowed and what to
   do. Commands print it as one sentence and end with code 2.
   """
+
+
+def first_causes(causes: Iterable[tuple[str, str]]) -> str:
+  """Returns the first three of some names with their causes: 'a: b; c: d'.
+
+  Args:
+    causes: names, and why each of them failed.
+  """
+  named = [f'{name}: {cause}' for name, cause in causes]
+  return '; '.join(named[:3])
 
 
 def printable(text: str) -> str:

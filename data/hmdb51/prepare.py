@@ -42,7 +42,7 @@ def list_videos(
   lists = annotations.check_folder(lists, (), _MEANING)
   ending = f'_test_split{split}.txt'
   labels = sorted(
-    path.name.removesuffix(ending) for path in lists.glob(f'?*{ending}')
+    path.name.removesuffix(ending) for path in lists.glob(f'[!.]*{ending}')
   )
   if not labels:
     raise annotations.wrong_folder(lists, f'CLASS{ending}', _MEANING)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 
 from mtnet_jax import cli
-from mtnet_jax.data import prepare_command, tables
+from mtnet_jax.data import folders, prepare_command, tables
 from mtnet_jax.data.records import Example
 from mtnet_jax.data.sources import Listing
 from mtnet_jax.errors import UserError
@@ -129,7 +129,10 @@ def _read_csv(path: pathlib.Path) -> list[_Clip]:
 
 def _find_official(directory: pathlib.Path) -> list[_Clip]:
   clips, path_of = [], {}
-  for path in sorted(directory.rglob('*.avi')):
+  contents = folders.search(directory)
+  contents.check_readable()
+  contents.left_out.tell(directory)
+  for path in (directory.joinpath(*place) for place in contents.videos):
     match = _OFFICIAL_NAME.fullmatch(path.name)
     if not match:
       continue

@@ -20,7 +20,7 @@ import rich.table
 from absl import flags
 
 from mtnet_jax import cli
-from mtnet_jax.errors import UserError
+from mtnet_jax.errors import UserError, printable
 from mtnet_jax.evaluation import predictions_file
 from mtnet_jax.runs import folder as run_folder
 from mtnet_jax.typing import Float, Int
@@ -113,7 +113,9 @@ def show(
   """
   table = rich.table.Table('')
   for name in found:
-    table.add_column(rich.markup.escape(name), justify='right', overflow='fold')
+    table.add_column(
+      rich.markup.escape(printable(name)), justify='right', overflow='fold'
+    )
   for what, value in (
     ('videos', lambda c: str(c.counts.sum())),
     ('top-1', lambda c: f'{c.accuracy:.1%}'),
@@ -213,7 +215,7 @@ def main(paths: Sequence[str], bins: int, out: str | None) -> None:
   show(found)
   if png:
     draw(found).savefig(png, dpi=130)
-    print(f'reliability: {png}')
+    print(printable(f'reliability: {png}'))
 
 
 def define_flags(values: flags.FlagValues) -> None:

@@ -21,9 +21,10 @@ from absl import flags, logging
 from flax import linen as nn
 
 from mtnet_jax import cli, preprocessing
-from mtnet_jax.data import loading, pipeline
+from mtnet_jax.data import loading
 from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.errors import UserError
+from mtnet_jax.evaluation import scoring
 from mtnet_jax.models import mtnet
 from mtnet_jax.progress import Progress
 from mtnet_jax.runs import folder as run_folder
@@ -181,7 +182,7 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   out = run_folder.png_path(values.out)
   config = cli.get_config(values).copy_and_resolve_references()
   config.eval.num_clips = config.eval.num_crops = 1
-  dataset = pipeline.build_evaluation(config, config.eval.split)
+  dataset = scoring.open_videos(config, values.workdir)
   model = model_lib.build_model(config, len(dataset.labels))
   variables, _ = model_lib.restore_variables(
     config, values.workdir, 'best', model, mesh_lib.make_mesh()

@@ -23,7 +23,7 @@ from absl import flags
 from scipy import stats
 
 from mtnet_jax import cli, locations
-from mtnet_jax.errors import UserError
+from mtnet_jax.errors import UserError, printable
 from mtnet_jax.evaluation import predictions_file
 from mtnet_jax.runs import folder as run_folder
 from mtnet_jax.typing import Bool, Int
@@ -355,7 +355,7 @@ def main(paths: Sequence[str], plot: str | None, labels: str | None) -> None:
     gains = per_class(pair, _read_names(labels or default, pair.num_classes))
     draw_gains(gains).savefig(png, dpi=130)
     write_gains(gains, table)
-    print(f'classes: {png}, {table}')
+    print(printable(f'classes: {png}, {table}'))
 
 
 def _read_names(path, classes):

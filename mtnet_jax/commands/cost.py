@@ -26,7 +26,7 @@ from flax import linen as nn
 from mtnet_jax import cli, models
 from mtnet_jax.analysis import cost, latency
 from mtnet_jax.analysis.cost import ClipShape
-from mtnet_jax.errors import UserError
+from mtnet_jax.errors import UserError, printable
 from mtnet_jax.progress import Progress
 
 
@@ -321,7 +321,7 @@ def show_latency(
     table.add_section()
   console.print(table)
   for error in errors:
-    console.print(error, markup=False, highlight=False)
+    console.print(printable(error), markup=False, highlight=False)
 
 
 def _cells(timing):

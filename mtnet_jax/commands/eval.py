@@ -31,13 +31,16 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   # Not above: a mistake in the flags is told before jax is loaded.
   from mtnet_jax.devices import host_memory, processes
   from mtnet_jax.evaluation import controls, report, scoring
+  from mtnet_jax.runs import folder
 
   process_flags.join(values)
   host_memory.keep_freed_memory()
   config, checkpoint = cli.get_config(values), values.checkpoint
   workdir = locations.as_path(values.workdir)
   if values.controls:
-    controls.check(config)
+    path = workdir / 'labels.txt'
+    names = folder.read_class_names(path) if path.exists() else ()
+    controls.check(config, names)
   predictions, names = scoring.evaluate(config, workdir, checkpoint)
   if processes.is_main():
     report.write(predictions, names, workdir)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from mtnet_jax import cli
+from mtnet_jax.errors import printable
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -87,7 +88,7 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
     'one --method at a time, or a lower --faithfulness_steps'
   ):
     explanation = explain(predictor, values.video, settings)
-  print(files.write(explanation, out))
+  print(printable(str(files.write(explanation, out))))
 
 
 COMMAND = cli.Command(main, define_flags)

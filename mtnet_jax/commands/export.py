@@ -14,7 +14,7 @@ import jax
 from absl import flags
 
 from mtnet_jax import cli
-from mtnet_jax.errors import UserError
+from mtnet_jax.errors import UserError, printable
 from mtnet_jax.export import check as check_lib
 from mtnet_jax.export import onnx as onnx_lib
 from mtnet_jax.export import program as program_lib
@@ -121,7 +121,8 @@ def show(checks: list[Check], out: str | pathlib.Path) -> None:
   """Prints the sizes of the files, and the checks."""
   for path in sorted(pathlib.Path(out).iterdir()):
     if path.name in program_lib.FILES:
-      print(f'{path}  {path.stat().st_size / 1e6:.2f} MB')
+      size = path.stat().st_size / 1e6
+      print(printable(f'{path}  {size:.2f} MB'))
   for check in checks:
     print(
       f'{check.name}: {check.milliseconds:.1f} ms a clip, the network itself '

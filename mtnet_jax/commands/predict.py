@@ -216,7 +216,9 @@ def _print_json(verdict: Verdict, top: int, file: TextIO) -> None:
     line['probabilities'] = dict(result.top(top))
     more = {'note': result.note, 'timeline': verdict.timeline}
     line |= {key: value for key, value in more.items() if value}
-  print(json.dumps(line), file=file, flush=True)
+  # The one control character that JSON leaves as it is.
+  text = json.dumps(line).replace('\x7f', '\\u007f')
+  print(text, file=file, flush=True)
 
 
 def _print_table(verdicts: Sequence[Verdict], top: int) -> None:

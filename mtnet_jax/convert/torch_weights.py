@@ -23,7 +23,7 @@ from ml_collections import config_flags
 
 from mtnet_jax import cli, locations
 from mtnet_jax.convert import conversion, families, torch_files
-from mtnet_jax.data.sources import number_labels
+from mtnet_jax.data import class_names
 from mtnet_jax.errors import UserError, printable
 from mtnet_jax.runs import folder as run_folder
 from mtnet_jax.runs import lock
@@ -185,7 +185,7 @@ def _class_names(tensors, layout, labels, new_head) -> tuple[str, ...]:
 
 def _read_labels(path: str | pathlib.Path) -> tuple[str, ...]:
   try:
-    names = tuple(pathlib.Path(path).read_text('utf-8').splitlines())
+    names = class_names.parse(pathlib.Path(path).read_bytes())
   except (OSError, UnicodeDecodeError) as error:
     cause = getattr(error, 'strerror', None) or 'it is not text in UTF-8'
     raise UserError(
@@ -193,7 +193,7 @@ def _read_labels(path: str | pathlib.Path) -> tuple[str, ...]:
     ) from error
   if not names:
     raise UserError(f'{path} (--labels) is empty. {_WANTED_LABELS}')
-  number_labels(names, path)
+  class_names.number_labels(names, path)
   return names
 
 
@@ -211,10 +211,10 @@ def _show(result: conversion.Conversion, origin: families.Origin) -> None:
     ('New', result.new_head),
     ('Misshapen', result.misshapen),
     ('Missing', missing),
-    ('Left over', [printable(name) for name in result.unused]),
+    ('Left over', result.unused),
   ):
     if lines:
-      print(f'{title}:', *lines, sep='\n  ')
+      print(f'{title}:', *map(printable, lines), sep='\n  ')
 
 
 def _write(
@@ -365,7 +365,7 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
     family=values.family,
     bgr=values.bgr,
   )
-  workdir = values.out
+  workdir = printable(values.out)
   print(
     f'Written to {workdir}: python predict.py --workdir={workdir} VIDEO, or '
     f'python eval.py --config={workdir}/config.py --workdir={workdir} '

@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from absl import logging
 
 from mtnet_jax import locations
+from mtnet_jax.data import folders
 from mtnet_jax.data.records import Example
-from mtnet_jax.data.sources import VIDEO_SUFFIXES, Listing
+from mtnet_jax.data.sources import Listing
 from mtnet_jax.errors import UserError
 
 _MAX_NAMED = 5  # files of a folder in a message
@@ -276,7 +277,11 @@ class _Index:
       raise UserError(f'There is no folder --videos={directory}.')
     logging.info('Looking for videos in %s', directory)
     self._paths = {}
-    for path in _walk(self._directory):
+    contents = folders.search(directory)
+    contents.check_readable()
+    contents.left_out.tell(self._directory)
+    for place in contents.videos:
+      path = os.path.join(directory, *place)
       self._paths.setdefault(_stem(path), []).append(path)
 
   def find(self, clip: Clip) -> str:
@@ -318,31 +323,3 @@ def _stem(path: str) -> str:
 
 def _plain(folder: str) -> str:
   return folder.casefold().replace('_', ' ')
-
-
-def _walk(directory: str) -> Iterator[str]:
-  """Yields the video files below a folder; links are followed, but not around.
-
-  Raises:
-    UserError: a folder cannot be read.
-  """
-
-  def fail(error: OSError):
-    raise UserError(
-      f'--videos={directory}: {error.filename} cannot be read: '
-      f'{error.strerror}.'
-    ) from error
-
-  visited = set()
-  for folder, subfolders, files in os.walk(
-    directory, onerror=fail, followlinks=True
-  ):
-    status = os.stat(folder)
-    if (status.st_dev, status.st_ino) in visited:
-      subfolders.clear()
-      continue
-    visited.add((status.st_dev, status.st_ino))
-    subfolders.sort()  # where two links lead to one folder, the first counts
-    for name in files:
-      if name[0] != '.' and name.lower().endswith(VIDEO_SUFFIXES):
-        yield os.path.join(folder, name)

@@ -15,7 +15,7 @@ from mtnet_jax.data.multigrid import Multigrid
 from mtnet_jax.data.records import Example
 from mtnet_jax.data.tfds_source import FramesReader
 from mtnet_jax.data.video import VideoError, VideoReader, retry
-from mtnet_jax.errors import UserError
+from mtnet_jax.errors import UserError, first_causes
 
 # Arrays by name; `clips`, `labels` and others: see the builders below.
 Batch = dict[str, np.ndarray]
@@ -166,8 +166,8 @@ class TrainingBatches(_Videos):
       except VideoError as error:
         broken.append((example.id if example else error.name, error.cause))
     raise UserError(
-      f'{attempts} training videos in a row cannot be read, the last '
-      f'is {": ".join(broken[-1])}. Look at the files.'
+      f'{attempts} training videos in a row cannot be read: '
+      f'{first_causes(broken[-attempts:])}. Look at the files.'
     )
 
   def _clip(

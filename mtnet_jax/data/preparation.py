@@ -1,7 +1,6 @@
 """Listed videos into record files, with a report on each of them."""
 
 import collections
-import concurrent.futures
 import dataclasses
 import hashlib
 import itertools
@@ -12,19 +11,21 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from mtnet_jax import files, locations
-from mtnet_jax.data import beam_runner, records, shards, sources
+from mtnet_jax.data import (
+  beam_runner,
+  class_names,
+  records,
+  shards,
+  shared_videos,
+)
 from mtnet_jax.data.records import Example
 from mtnet_jax.data.shards import Form, Shard
-from mtnet_jax.data.sources import Listing
-from mtnet_jax.errors import UserError
+from mtnet_jax.data.sources import MANIFEST_NAME, Listing
+from mtnet_jax.errors import UserError, first_causes, printable
 from mtnet_jax.progress import Progress
-
-MANIFEST_NAME = 'manifest.json'
 
 _SHARD_BYTES = 2**28
 _MAX_NAMED = 20  # problems that are printed; the manifest has all of them
-_LOOKERS = 32  # threads that ask for files' sizes: disks of a network are far
-_LOOK_AT = 1000  # files that a thread asks for at once
 
 # A video's size and time of its last change; None: there is no such file.
 _Stats = Mapping[str, tuple[int, int] | None]
@@ -71,7 +72,13 @@ def write(
   _check(listing, out, short_side)
   # First: what Beam cannot do must not cost what is there.
   pipeline = beam_runner.build(runner, pipeline_options) if runner else None
-  stats = _look_at_files(listing)
+  found = shared_videos.look_at_files(listing.splits)
+  class_names.warn_of_look_alikes(listing.labels, listing.directory)
+  shared_videos.warn(listing.splits, found, listing.directory)
+  stats = {
+    video: status and (status.st_size, status.st_mtime_ns)
+    for video, status in found.items()
+  }
   form = Form(listing.labels, num_frames, short_side)
   plan = _plan(listing.splits, out, num_shards, form, stats)
   try:
@@ -107,24 +114,6 @@ def _check(listing: Listing, out: pathlib.Path, short_side: int):
       f'{len(repeated)} names stand for several videos, the first is '
       f'{repeated[0]!r}. Give each video a name of its own.'
     )
-
-
-def _look_at_files(listing: Listing) -> _Stats:
-  """Returns size and time of every video, each asked for once."""
-  videos = {e.video for e in itertools.chain(*listing.splits.values())}
-  videos = sorted(videos)
-  parts = [videos[i : i + _LOOK_AT] for i in range(0, len(videos), _LOOK_AT)]
-  with concurrent.futures.ThreadPoolExecutor(_LOOKERS) as pool:
-    stats = itertools.chain(*pool.map(lambda p: [*map(_stat, p)], parts))
-    return dict(zip(videos, stats, strict=True))
-
-
-def _stat(video: str) -> tuple[int, int] | None:
-  try:
-    status = os.stat(video)
-  except OSError:
-    return None
-  return status.st_size, status.st_mtime_ns
 
 
 def _plan(
@@ -163,7 +152,7 @@ def _unfinished(
     UserError: what is there is of another origin, or could not be made again.
   """
   _check_origin(out)
-  present = {path.name for path in out.glob(f'*{records.SUFFIX}')}
+  present = {path.name for path in out.glob(f'[!.]*{records.SUFFIX}')}
   strange = sorted(present - {shard.path.name for shard in plan})
   if strange:
     raise UserError(
@@ -187,7 +176,7 @@ def _unfinished(
 
 def _check_origin(out: pathlib.Path):
   """Raises a UserError where files have our names and are not ours."""
-  manifest, strange = out / MANIFEST_NAME, out / sources.LABELS_NAME
+  manifest, strange = out / MANIFEST_NAME, out / class_names.LABELS_NAME
   try:
     reports = json.loads(manifest.read_text('utf-8'))['shards'].values()
     if all('inputs' in report for report in reports):
@@ -209,7 +198,7 @@ def _clean(
 ):
   """Removes what tells of files that will be made, and what was cut off."""
   # A folder without labels.txt does not count as complete.
-  whole = sources.LABELS_NAME, MANIFEST_NAME
+  whole = class_names.LABELS_NAME, MANIFEST_NAME
   for name in whole:
     (out / name).unlink(missing_ok=True)
   for shard in unfinished:
@@ -244,14 +233,20 @@ def _finish(
   }
   shards.write_json(out / MANIFEST_NAME, manifest)
   if not any(numbers['written'] for numbers in splits.values()):
+    skipped = (report['skipped'].items() for report in reports.values())
+    causes = first_causes(itertools.chain.from_iterable(skipped))
     raise UserError(
-      f'None of the videos can be read; {out / MANIFEST_NAME} says why.'
+      f'None of the videos can be read: {causes}. {out / MANIFEST_NAME} names '
+      'all of them.'
     )
+  for split, numbers in splits.items():
+    counts = numbers['classes']
+    class_names.tell_videos(out, split, listing.labels, counts)
   if 'train' in splits:
     trained = splits['train']['classes']
-    sources.warn_of_untrained(listing.labels, trained, out)
+    class_names.warn_of_untrained(listing.labels, trained, out)
   names = '\n'.join(listing.labels) + '\n'
-  files.write_text(out / sources.LABELS_NAME, names)
+  files.write_text(out / class_names.LABELS_NAME, names)
   return manifest
 
 
@@ -295,7 +290,7 @@ def show(manifest: Mapping, out: str | os.PathLike) -> None:
     f'short {i}: {n} frames' for r in reports for i, n in r['short'].items()
   ]
   for problem in problems[:_MAX_NAMED]:
-    print(problem)
+    print(printable(problem))
   if len(problems) > _MAX_NAMED:
     print(f'and {len(problems) - _MAX_NAMED} more')
-  print(f'Everything: {pathlib.Path(out) / MANIFEST_NAME}')
+  print(printable(f'Everything: {pathlib.Path(out) / MANIFEST_NAME}'))

@@ -22,7 +22,7 @@ from jaxtyping import UInt8
 
 from mtnet_jax import cli, locations
 from mtnet_jax.data import batches, pipeline, sources, transforms
-from mtnet_jax.errors import UserError
+from mtnet_jax.errors import UserError, printable
 
 # Pixels of the picture.
 _FRAMES_WIDTH = 1600  # of a clip's frames together, at most
@@ -269,7 +269,7 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   make_sheet = training_sheet if training else evaluation_sheet
   sheet = make_sheet(dataset, values.step, values.clips)
   draw(sheet, out)
-  print(*sheet.caption, out, sep='\n')
+  print(*map(printable, [*sheet.caption, str(out)]), sep='\n')
 
 
 COMMAND = cli.Command(main, define_flags)

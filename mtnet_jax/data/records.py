@@ -124,8 +124,10 @@ class Reader(Sequence[Example]):
       raise IndexError(f'Record {index} of {len(self)}')
     try:
       return Example(**msgpack.unpackb(self._source[index]))
-    except _ERRORS as error:
-      damaged = isinstance(error, ValueError) or _DAMAGE in str(error)
+    except (*_ERRORS, TypeError) as error:  # the last of another program's
+      damaged = isinstance(error, ValueError | TypeError) or _DAMAGE in str(
+        error
+      )
       if not damaged:
         # A file that could not be read once fails for ever; a copy opens it
         # anew.

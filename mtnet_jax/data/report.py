@@ -10,10 +10,8 @@ which a single thread decodes the same videos.
 """
 
 import collections
-import json
 import math
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import cv2
@@ -28,18 +26,15 @@ from configs import base
 from mtnet_jax import cli
 from mtnet_jax.data import (
   pipeline,
-  preparation,
   probing,
   report_drawing,
   sources,
 )
 from mtnet_jax.data.probing import Probe, Speed
 from mtnet_jax.data.report_drawing import format_share
-from mtnet_jax.errors import UserError
+from mtnet_jax.errors import printable
 
 _MAX_NAMED = 20  # broken videos that are printed
-# What JSON that is no manifest raises.
-_ILL_FORMED = (AttributeError, LookupError, TypeError, ValueError)
 
 
 def class_counts(
@@ -64,28 +59,12 @@ def class_counts(
   Raises:
     UserError: the manifest.json is damaged, or of other records.
   """
-  manifest = pathlib.Path(directory) / preparation.MANIFEST_NAME
-  counts, complete = dict.fromkeys(source.labels, 0), True
-  if isinstance(source.examples, tuple):
-    found = collections.Counter(example.label for example in source.examples)
-  elif manifest.is_file():
-    return counts | _read_manifest(manifest, split), True
-  else:
-    found = collections.Counter(probe.label for probe in probes)
-    complete = len(probes) == len(source)
+  if counts := sources.count_videos(source, directory, split):
+    return counts, True
+  found = collections.Counter(probe.label for probe in probes)
   by_name = {source.labels[i]: n for i, n in found.items() if i >= 0}
-  return counts | by_name, complete
-
-
-def _read_manifest(path: pathlib.Path, split: str) -> dict[str, int]:
-  try:
-    shown = json.loads(path.read_text('utf-8'))['splits'][split]['classes']
-    return {str(name): int(count) for name, count in shown.items()}
-  except (OSError, *_ILL_FORMED) as error:
-    raise UserError(
-      f'{path} is damaged, or not of these records: {error!r}. Delete it: then '
-      'the classes of those videos are counted that are looked at.'
-    ) from error
+  complete = len(probes) == len(source)
+  return dict.fromkeys(source.labels, 0) | by_name, complete
 
 
 def describe(
@@ -191,7 +170,7 @@ def show(
     table.add_row(*map(rich.markup.escape, line))
   console.print(table)
   for probe in broken[:_MAX_NAMED]:
-    text = f'cannot be read: {probe.id}: {probe.cause}'
+    text = printable(f'cannot be read: {probe.id}: {probe.cause}')
     console.print(text, markup=False, highlight=False)
   if len(broken) > _MAX_NAMED:
     console.print(f'and {len(broken) - _MAX_NAMED} more')
@@ -233,7 +212,7 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
     speed = probing.measure(batches, probes, prefetch, seconds)
     size, workers = config.train.batch_size, config.data.num_workers
     show(judge(speed, size, values.step_time, workers), [])
-  print(f'picture: {values.out}')
+  print(printable(f'picture: {values.out}'))
 
 
 def define_flags(values: flags.FlagValues) -> None:

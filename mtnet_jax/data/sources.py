@@ -1,48 +1,42 @@
 """A directory as a sequence of labeled videos.
 
-What a directory may be is told in docs/data.md: record files, a `clips.csv`, a
-folder a class within a folder a split, or a folder a class.
+What a directory may be is told in docs/data.md: record files, a `clips.csv`, or
+folders of classes and splits.
 """
 
 import collections
 import dataclasses
 import hashlib
-import math
+import json
+import numbers
 import os
 import pathlib
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from absl import logging
 
 from mtnet_jax import locations
-from mtnet_jax.data import records, tables, tfds_source
+from mtnet_jax.data import (
+  class_folders,
+  class_names,
+  clip_lists,
+  folders,
+  records,
+  shared_videos,
+  tfds_source,
+)
+from mtnet_jax.data.class_folders import SPLITS, Divided
+from mtnet_jax.data.class_names import LABELS_NAME
 from mtnet_jax.data.records import Example
 from mtnet_jax.errors import UserError
 
-SPLITS = ('train', 'val', 'test')
 CSV_NAME = 'clips.csv'
-LABELS_NAME = 'labels.txt'
+MANIFEST_NAME = 'manifest.json'
 
-VIDEO_SUFFIXES = (
-  '.3gp',
-  '.avi',
-  '.flv',
-  '.m4v',
-  '.mkv',
-  '.mov',
-  '.mp4',
-  '.mpeg',
-  '.mpg',
-  '.mts',
-  '.ogv',
-  '.ts',
-  '.webm',
-  '.wmv',
-)
-_MAX_NAMED = 10  # classes in a warning
-_REQUIRED_COLUMNS = ('path', 'label', 'split')
 _SHARD = re.compile(rf'(\w+)-(\d{{5}})-of-(\d{{5}}){re.escape(records.SUFFIX)}')
+# What JSON that is no manifest raises.
+_ILL_FORMED = (AttributeError, LookupError, TypeError, ValueError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +55,21 @@ class Source:
     return len(self.examples)
 
   def __getitem__(self, index: int) -> Example:
-    return self.examples[index]
+    """Returns a video.
+
+    Raises:
+      VideoError: its record cannot be read.
+      UserError: its label is no class's number.
+    """
+    example = self.examples[index]
+    label, count = example.label, len(self.labels)
+    if not isinstance(label, numbers.Integral) or not 0 <= label < count:
+      raise UserError(
+        f'The video {example.id!r} has the label {label!r}, and there are '
+        f'{count} classes, numbered from 0 to {count - 1}. Prepare the records '
+        f'again, or bring back the {LABELS_NAME} that was made with them.'
+      )
+    return example
 
   def names(self) -> Iterator[str]:
     """Yields what tells these videos from others, without reading them.
@@ -105,9 +113,11 @@ def open_source(directory: str | os.PathLike, split: str) -> Source:
     UserError: nothing usable is there, or some of it is missing.
   """
   if os.fspath(directory).startswith(tfds_source.PREFIX):
-    return Source(*tfds_source.open_split(os.fspath(directory), split))
+    source = Source(*tfds_source.open_split(os.fspath(directory), split))
+    _tell(source, directory, split, {})
+    return source
   path = _existing(directory)
-  if path.is_dir() and any(path.glob(f'*{records.SUFFIX}')):
+  if path.is_dir() and any(path.glob(f'[!.]*{records.SUFFIX}')):
     return _open_records(path, split)
   listing = list_videos(path)
   _check_split(split, listing.splits, path)
@@ -116,37 +126,89 @@ def open_source(directory: str | os.PathLike, split: str) -> Source:
   if missing:
     raise UserError(
       f'{len(missing)} of {len(examples)} videos of split {split!r} that '
-      f'{path} names do not exist, the first is {missing[0]}. Put them there, '
+      f'{path} names do not exist: {", ".join(missing[:3])}. Put them there, '
       'remove their rows, or make records with data.folder.prepare, which '
       'leaves them out.'
     )
+  source = Source(listing.labels, examples)
+  counts = collections.Counter(listing.labels[e.label] for e in examples)
+  _tell(source, path, split, counts)
   if split == 'train':
-    trained = {listing.labels[example.label] for example in examples}
-    warn_of_untrained(listing.labels, trained, path)
-  return Source(listing.labels, examples)
+    class_names.warn_of_untrained(listing.labels, counts, path)
+    stats = shared_videos.look_at_files(listing.splits)
+    shared_videos.warn(listing.splits, stats, path)
+  return source
 
 
-def warn_of_untrained(
-  labels: Sequence[str], trained: Container[str], where: object
-) -> None:
-  """Logs a warning that names the classes without a video for training.
+def count_videos(
+  source: Source, directory: str | os.PathLike, split: str
+) -> dict[str, int]:
+  """Counts the videos of each class, without reading them.
 
   Args:
-    labels: the classes' names.
-    trained: those that have videos for training.
-    where: the data set, as the user knows it.
+    source: the split's videos, from `open_source`.
+    directory: what it was opened from.
+    split: the split's name.
+
+  Returns:
+    The numbers by class, of plain files and of records with a manifest.json;
+    nothing where they are not known.
+
+  Raises:
+    UserError: the manifest.json is damaged, or of other records.
   """
-  missing = [label for label in labels if label not in trained]
-  if missing:
-    more = len(missing) - _MAX_NAMED
-    logging.warning(
-      '%s: %d of %d classes have no training video and cannot be learned: %s%s',
-      where,
-      len(missing),
-      len(labels),
-      ', '.join(missing[:_MAX_NAMED]),
-      f' and {more} more' if more > 0 else '',
-    )
+  if isinstance(source.examples, tuple):
+    found = collections.Counter(source.labels[e.label] for e in source.examples)
+    return dict.fromkeys(source.labels, 0) | found
+  path = pathlib.Path(directory) / MANIFEST_NAME
+  if not path.is_file():
+    return {}
+  try:
+    shown = _read_manifest(path)['splits'][split]['classes']
+    counts = {str(name): int(count) for name, count in shown.items()}
+  except (OSError, *_ILL_FORMED) as error:
+    raise UserError(
+      f'{path} is damaged, or not of these records: {error!r}. Delete it: then '
+      'the classes of those videos are counted that are looked at.'
+    ) from error
+  return dict.fromkeys(source.labels, 0) | counts
+
+
+def relabel(source: Source, labels: Sequence[str]) -> Source:
+  """Numbers the classes of a source as another list does.
+
+  Args:
+    source: the videos.
+    labels: the names of classes, those of the source among them.
+  """
+  number_of = {name: number for number, name in enumerate(labels)}
+  numbers = tuple(number_of[name] for name in source.labels)
+  return Source(tuple(labels), _Relabeled(source, numbers))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Relabeled(Sequence[Example]):
+  """A source's videos, each with the number that its class has elsewhere."""
+
+  source: Source
+  numbers: tuple[int, ...]
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  def __getitem__(self, index: int) -> Example:
+    example = self.source[index]
+    return dataclasses.replace(example, label=self.numbers[example.label])
+
+
+def _tell(
+  source: Source,
+  where: str | os.PathLike,
+  split: str,
+  counts: Mapping[str, int],
+) -> None:
+  class_names.tell_videos(where, split, source.labels, counts)
+  class_names.warn_of_look_alikes(source.labels, where)
 
 
 def list_videos(directory: str | os.PathLike) -> Listing:
@@ -164,57 +226,45 @@ def list_videos(directory: str | os.PathLike) -> Listing:
   """
   path = _existing(directory)
   if path.is_file() or (path / CSV_NAME).is_file():
-    return _list_csv(path if path.is_file() else path / CSV_NAME)
-  by_split = {split: _class_folders(path / split, path) for split in SPLITS}
-  if not any(by_split.values()):
-    by_split = _divide_classes(_class_folders(path, path))
-  labels = tuple(sorted({name for of in by_split.values() for name in of}))
+    path = path if path.is_file() else path / CSV_NAME
+    return Listing(*clip_lists.read(path), str(path.parent))
+  classes = _divide_classes(_find_classes(path))
+  labels_path = path / LABELS_NAME
+  labels = class_names.read(labels_path) if labels_path.is_file() else ()
   if not labels:
-    raise UserError(
-      f'{path} holds no videos: expected are record files, a {CSV_NAME}, or '
-      'folders CLASS/VIDEO or SPLIT/CLASS/VIDEO (docs/data.md).'
-    )
-  numbers = number_labels(labels, path)
+    found = {name for of in classes.values() for name in of}
+    labels = tuple(map(folders.decoded, sorted(found)))
+  number_of = class_names.number_labels(labels, path)
   splits = {
     split: tuple(
-      Example(_decoded(video), numbers[name], str(path / video))
-      for name, videos in classes.items()
+      Example(
+        folders.decoded(video),
+        number_of[folders.decoded(name)],
+        str(path / video),
+      )
+      for name, videos in of_split.items()
       for video in videos
     )
-    for split, classes in by_split.items()
+    for split, of_split in classes.items()
   }
-  labels = tuple(map(_decoded, labels))
   return Listing(labels, {k: v for k, v in splits.items() if v}, str(path))
 
 
-def number_labels(
-  labels: Sequence[str], path: str | os.PathLike
-) -> dict[str, int]:
-  """Returns the classes' numbers.
-
-  Args:
-    labels: the classes' names.
-    path: the file or folder that names them, for messages.
-
-  Raises:
-    UserError: a name cannot stand in a line of labels.txt, or stands twice.
-  """
-  numbers = {}
-  for name in labels:
-    if name.splitlines() != [name.strip()]:
-      raise UserError(
-        f'{path} names the class {name!r}. The name of a class must be one '
-        'line without blanks at its ends: rename it.'
-      )
-    if name in numbers:
-      raise UserError(f'{path} names the class {name!r} twice: remove one.')
-    numbers[name] = len(numbers)
-  return numbers
-
-
-def _decoded(name: str) -> str:
-  """Returns a file's name with bytes that are not UTF-8 written out: \\xe9."""
-  return os.fsencode(name).decode('utf-8', 'backslashreplace')
+def _find_classes(path: pathlib.Path) -> Divided:
+  """Returns the videos of a folder by split, or '' for none, and class."""
+  contents = folders.search(path, known=(LABELS_NAME,))
+  contents.check_readable()
+  labels_path, left_out = path / LABELS_NAME, contents.left_out
+  labels = class_names.read(labels_path) if labels_path.is_file() else ()
+  divided = class_folders.divide(path, contents.videos, labels, left_out)
+  if not divided:
+    raise UserError(
+      f'{path} holds no videos: expected are record files, a {CSV_NAME}, or '
+      'folders CLASS/VIDEO or SPLIT/CLASS/VIDEO (docs/data.md).'
+      + (f' Left out are {left_out.describe()}.' if left_out else '')
+    )
+  left_out.tell(path)
+  return divided
 
 
 def _existing(directory: str | os.PathLike) -> pathlib.Path:
@@ -246,55 +296,58 @@ def _open_records(path: pathlib.Path, split: str) -> Source:
       f'{path} holds records of split {split!r} in {sorted(shards[split])} '
       'files, of more than one preparation. Delete those that are not wanted.'
     )
-  ((count, files),) = shards[split].items()
-  missing = sorted(set(range(count)) - set(files))
+  ((count, of_split),) = shards[split].items()
+  missing = sorted(set(range(count)) - set(of_split))
   if missing or not (path / LABELS_NAME).is_file():
     absent = [records.shard_name(split, number, count) for number in missing]
     raise UserError(
       f'{path} is not complete: {(absent or [LABELS_NAME])[0]} is missing. '
       'Prepare the data again: only missing files are made.'
     )
-  reader = records.Reader([files[number] for number in sorted(files)])
+  reader = records.Reader([of_split[number] for number in sorted(of_split)])
   if not len(reader):
     raise UserError(
       f'The records of split {split!r} in {path} are empty: no video could be '
       'read when they were made.'
     )
-  return Source(_read_labels(path / LABELS_NAME), reader)
-
-
-def _read_labels(path: pathlib.Path) -> tuple[str, ...]:
+  source = Source(class_names.read(path / LABELS_NAME), reader)
+  _check_labels(source.labels, path)
   try:
-    lines = path.read_text('utf-8').splitlines()
-  except UnicodeDecodeError as error:
-    raise UserError(f'{path} is not UTF-8: {error}. Save it as such.') from None
-  return tuple(line.strip() for line in lines if line.strip())
+    counts = count_videos(source, path, split)
+  except UserError as error:
+    logging.warning('%s', error)
+    counts = {}
+  _tell(source, path, split, counts)
+  return source
 
 
-def _class_folders(
-  folder: pathlib.Path, root: pathlib.Path
-) -> dict[str, list[str]]:
-  """Returns the videos, named from `root` on, of each subfolder with any."""
-  if not folder.is_dir():
-    return {}
-  classes = {}
-  for subfolder in sorted(folder.iterdir()):
-    videos = [
-      file.relative_to(root).as_posix()
-      for file in sorted(subfolder.rglob('*'))
-      if file.suffix.lower() in VIDEO_SUFFIXES and file.name[0] != '.'
-    ]
-    if videos:
-      classes[subfolder.name] = videos
-  return classes
+def _check_labels(labels: Sequence[str], path: pathlib.Path):
+  """Sees that `labels.txt` is what was written with the records."""
+  try:
+    written = tuple(map(str, _read_manifest(path / MANIFEST_NAME)['labels']))
+  except (OSError, *_ILL_FORMED):
+    return  # nothing to compare with
+  if labels != written:
+    raise UserError(
+      f'{path / LABELS_NAME} is not the one that was made with the records: it '
+      f'names {len(labels)} classes, {MANIFEST_NAME} {len(written)}, '
+      f'{class_names.differences(written, labels)}. The labels of the records '
+      f'are numbers of its lines: write the "labels" of {MANIFEST_NAME} into '
+      'it again, one a line.'
+    )
 
 
-def _divide_classes(
-  classes: Mapping[str, Sequence[str]],
-) -> dict[str, dict[str, list[str]]]:
-  divided = {name: _divide(videos) for name, videos in classes.items()}
+def _read_manifest(path: pathlib.Path) -> dict:
+  return json.loads(path.read_text('utf-8'))
+
+
+def _divide_classes(divided: Divided) -> Divided:
+  """Returns the splits, of videos without one too."""
+  if '' not in divided:
+    return divided
+  parts = {name: _divide(videos) for name, videos in divided[''].items()}
   return {
-    split: {name: of[split] for name, of in divided.items()} for split in SPLITS
+    split: {name: of[split] for name, of in parts.items()} for split in SPLITS
   }
 
 
@@ -321,70 +374,3 @@ def _place(name: str) -> float:
   """Returns a number in [0, 1), the same on every machine."""
   digest = hashlib.sha256(os.fsencode(name)).digest()
   return int.from_bytes(digest[:6]) / 2**48
-
-
-def _list_csv(path: pathlib.Path) -> Listing:
-  rows = tables.read(path, _REQUIRED_COLUMNS)
-  labels_path = path.parent / LABELS_NAME
-  if labels_path.is_file():
-    labels = _read_labels(labels_path)
-  else:
-    labels = tuple(sorted({row['label'] for _, row in rows}))
-    labels_path = path
-  numbers = number_labels(labels, labels_path)
-  clips_of = collections.Counter(row['path'] for _, row in rows)
-  splits = {split: [] for split in SPLITS}
-  line_of = {}
-  for line, row in rows:
-    where = f'{path}, line {line}'
-    if row['label'] not in numbers:
-      raise UserError(
-        f'{where}: the label {row["label"]!r} is not in {labels_path}.'
-      )
-    if row['split'] not in SPLITS:
-      raise UserError(
-        f'{where}: unknown split {row["split"]!r}; allowed: '
-        f'{", ".join(SPLITS)}.'
-      )
-    start, end = _seconds(row, where)
-    clip = (os.path.normpath(row['path']), start or 0.0, end)
-    if clip in line_of:
-      raise UserError(
-        f'{where}: {row["path"]!r} is there already, in line {line_of[clip]}. '
-        'Remove one, or tell the clips apart by start and end.'
-      )
-    line_of[clip] = line
-    splits[row['split']].append(
-      Example(
-        _clip_id(row['path'], start, end)
-        if clips_of[row['path']] > 1
-        else row['path'],
-        numbers[row['label']],
-        str(path.parent / row['path']),
-        start,
-        end,
-      )
-    )
-  splits = {k: tuple(v) for k, v in splits.items() if v}
-  return Listing(labels, splits, str(path.parent))
-
-
-def _seconds(
-  row: Mapping[str, str], where: str
-) -> tuple[float | None, float | None]:
-  texts = row.get('start', ''), row.get('end', '')
-  try:
-    start, end = (float(text) if text else None for text in texts)
-    valid = 0 <= (start or 0) < (math.inf if end is None else end)
-  except ValueError:
-    valid = False
-  if not valid:
-    raise UserError(
-      f'{where}: start {texts[0]!r} and end {texts[1]!r} must be seconds with '
-      '0 ≤ start < end, or empty.'
-    )
-  return start, end
-
-
-def _clip_id(path: str, start: float | None, end: float | None) -> str:
-  return f'{path}#{start or 0.0}-{"" if end is None else end}'

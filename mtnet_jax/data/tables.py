@@ -1,5 +1,6 @@
 """Tables in CSV files."""
 
+import collections
 import csv
 import io
 import os
@@ -34,6 +35,11 @@ def read(
       f'{path} has no column {", ".join(missing)}; it has: '
       f'{", ".join(columns) or "none"}. Needed are {", ".join(required)}; '
       'others may stand between them.'
+    )
+  double = [n for n, count in collections.Counter(columns).items() if count > 1]
+  if any(double):
+    raise UserError(
+      f'{path} has several columns {max(double)!r}: keep one, or rename them.'
     )
   if not rows:
     raise UserError(f'{path} has no rows, a header only.')

@@ -21,7 +21,7 @@ from typing import Protocol, Self, TypeVar
 import jax
 from absl import logging
 
-from mtnet_jax.errors import RESUME, USER_ERROR, UserError
+from mtnet_jax.errors import RESUME, USER_ERROR, UserError, printable
 
 T = TypeVar('T')
 
@@ -261,7 +261,7 @@ def _end(reason: str, code: int) -> None:
   # At once: the main thread may hang in a call that nothing interrupts.
   hint = ' The same command goes on from the last checkpoint.'
   print(
-    f'error: {reason}{hint if code == RESUME else ""}',
+    f'error: {printable(reason)}{hint if code == RESUME else ""}',
     file=sys.stderr,
     flush=True,
   )

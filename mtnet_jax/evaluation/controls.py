@@ -16,7 +16,7 @@ from absl import logging
 from mtnet_jax.data import sources
 from mtnet_jax.data.batches import open_clip
 from mtnet_jax.data.video import VideoError
-from mtnet_jax.errors import UserError
+from mtnet_jax.errors import UserError, first_causes
 from mtnet_jax.evaluation import scoring
 from mtnet_jax.evaluation.predictions import Predictions
 from mtnet_jax.progress import Progress
@@ -27,11 +27,12 @@ _MOST_VIDEOS = 2_000
 _WIDTHS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # in standard deviations of a cue
 
 
-def check(config: ml_collections.ConfigDict) -> None:
+def check(config: ml_collections.ConfigDict, names: Sequence[str] = ()) -> None:
   """Sees that `measure` will not fail after the work has been done.
 
   Args:
     config: the run's configuration.
+    names: the run's classes; none: those of the data.
 
   Raises:
     UserError: there are no training videos, or `eval.reversed_pairs` is wrong.
@@ -39,7 +40,7 @@ def check(config: ml_collections.ConfigDict) -> None:
   data = config.data.dir
   sources.open_source(data, 'train')
   source = sources.open_source(data, config.eval.split)
-  _find_pairs(config.eval.reversed_pairs, source.labels)
+  _find_pairs(config.eval.reversed_pairs, tuple(names) or source.labels)
 
 
 def measure(
@@ -53,7 +54,7 @@ def measure(
 
   Args:
     config: the run's configuration; `eval.reversed_pairs` names the classes
-      that are each other's reversal in time.
+      that are each other's reversal in time. Pairs of other data are left out.
     workdir: the run's folder.
     checkpoint: 'best' or 'last', as `predictions` were made with.
     predictions: the predictions on the frames in order.
@@ -175,7 +176,7 @@ def _read_cues(directory, split) -> tuple[np.ndarray, np.ndarray]:
           cues = frames, video.fps, frames / video.fps, *size, size[0] / size[1]
       except VideoError as error:
         name = example.id if example else error.name
-        broken.append(f'{name}: {error.cause}')
+        broken.append((name, error.cause))
         continue
       # Zero for every video where the frame rate is not known: no cue.
       rows.append(np.nan_to_num(np.log(cues)))
@@ -185,22 +186,33 @@ def _read_cues(directory, split) -> tuple[np.ndarray, np.ndarray]:
       '%d videos of split %r are not among the trivial cues, the first is %s',
       len(broken),
       split,
-      broken[0],
+      ': '.join(broken[0]),
     )
   if not rows:
-    raise UserError(f'No video of split {split!r} in {directory} can be read.')
+    raise UserError(
+      f'No video of split {split!r} in {directory} can be read: '
+      f'{first_causes(broken)}. Look at the files.'
+    )
   return np.array(rows), np.array(labels)
 
 
 def _find_pairs(
   pairs: Sequence[Sequence[str]], names: tuple[str, ...]
 ) -> list[tuple[int, int]]:
-  """The classes' numbers."""
-  seen = set()
+  """The classes' numbers; without pairs of which the run has neither class."""
+  seen, known = set(), []
   for pair in pairs:
     is_pair = isinstance(pair, tuple | list) and len(set(pair)) == 2 == len(
       pair
     )
+    if is_pair and all(isinstance(n, str) and n not in names for n in pair):
+      logging.warning(
+        'eval.reversed_pairs has %r, of which there is neither class here: '
+        'it is left out.',
+        pair,
+        extra={'once': True},
+      )
+      continue
     if not is_pair or not set(pair) <= set(names) or seen & set(pair):
       raise UserError(
         f'eval.reversed_pairs has {pair!r}: each must be two classes, none of '
@@ -208,4 +220,5 @@ def _find_pairs(
         f'The classes are {", ".join(names)}.'
       )
     seen |= set(pair)
-  return [(names.index(first), names.index(second)) for first, second in pairs]
+    known.append(pair)
+  return [(names.index(first), names.index(second)) for first, second in known]

@@ -8,6 +8,7 @@ import rich.markup
 import rich.table
 
 from mtnet_jax import files, metrics
+from mtnet_jax.errors import printable
 from mtnet_jax.evaluation import plots
 from mtnet_jax.evaluation.predictions import (
   Predictions,
@@ -58,7 +59,9 @@ def show(
   table = rich.table.Table('class', 'videos', 'top-1', 'top-5')
   for name, videos, *shares in per_class(predictions, names):
     table.add_row(
-      rich.markup.escape(name), str(videos), *(f'{s:.1%}' for s in shares)
+      rich.markup.escape(printable(name)),
+      str(videos),
+      *(f'{s:.1%}' for s in shares),
     )
   overall = [f'{predictions.accuracy(k):.1%}' for k in (1, 5)]
   table.add_section()
@@ -75,7 +78,7 @@ def show(
   if predictions.broken:
     console.print(f'Not scored, {len(predictions.broken)} videos:')
     for video, cause in predictions.broken.items():
-      console.print(f'  {video}: {cause}', markup=False)
+      console.print(printable(f'  {video}: {cause}'), markup=False)
   for what, path in (
     ('predictions, accuracies, confusion', workdir / 'evaluation'),
     ('training curves', workdir / 'curves.png'),
@@ -84,7 +87,8 @@ def show(
   ):
     if what == 'open gates' and not path.exists():
       continue  # the network has none
-    console.print(f'{what}: {path}', markup=False, highlight=False)
+    line = printable(f'{what}: {path}')
+    console.print(line, markup=False, highlight=False)
 
 
 # What `controls.measure` returns, in words.

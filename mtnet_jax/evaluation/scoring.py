@@ -1,6 +1,8 @@
 """What is each video's score: softmax averaged over views, every video once?"""
 
+import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 
@@ -8,17 +10,18 @@ import jax
 import ml_collections
 import msgpack
 import numpy as np
+from absl import logging
 from flax import linen as nn
 
 from mtnet_jax import locations, preprocessing
-from mtnet_jax.data import loading, pipeline
-from mtnet_jax.data.batches import Batch
+from mtnet_jax.data import class_names, loading, pipeline, sources
+from mtnet_jax.data.batches import Batch, EvaluationBatches
 from mtnet_jax.devices import device_memory, processes
 from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.devices.chunks import map_in_chunks
 from mtnet_jax.devices.compiler import jit
 from mtnet_jax.devices.watchdog import Watchdog
-from mtnet_jax.errors import UserError
+from mtnet_jax.errors import UserError, first_causes
 from mtnet_jax.evaluation.predictions import Predictions
 from mtnet_jax.progress import Progress
 from mtnet_jax.runs import agreement
@@ -122,8 +125,8 @@ def _of_all_processes(found: list[tuple], broken: dict) -> Predictions:
   found = [video for part in parts for video in part['found']]
   broken = {name: why for part in parts for name, why in part['broken'].items()}
   if not found:
-    name, why = next(iter(broken.items()), ('', 'there are none'))
-    raise UserError(f'No video could be scored. {name}: {why}.')
+    why = first_causes(broken.items()) or 'There are none'
+    raise UserError(f'No video could be scored. {why}.')
   ids, labels, rows, early = zip(*found, strict=True)
   scores = np.frombuffer(b''.join(rows), np.float32).reshape(len(ids), -1)
   # Here and not above: all processes learn of it, and none waits for another.
@@ -144,6 +147,43 @@ def _of_all_processes(found: list[tuple], broken: dict) -> Predictions:
   )
 
 
+def open_videos(
+  config: ml_collections.ConfigDict, workdir: str | os.PathLike
+) -> EvaluationBatches:
+  """Opens `config.eval.split`, with labels as a run has them.
+
+  Args:
+    config: the run's configuration.
+    workdir: the run's folder. Its classes number the videos', which may lack
+      some of them and have another order.
+
+  Returns:
+    This process's batches.
+
+  Raises:
+    UserError: no data, or data of classes that the run does not have.
+  """
+  dataset = pipeline.build_evaluation(
+    config, config.eval.split, jax.process_index(), jax.process_count()
+  )
+  path = locations.as_path(workdir) / 'labels.txt'
+  trained = run_folder.read_class_names(path) if path.exists() else ()
+  if trained == dataset.labels or not set(dataset.labels) <= set(trained):
+    run_folder.check_class_names(workdir, dataset.labels)
+    return dataset
+  logging.warning(
+    'The data have %d of the %d classes of %s, and are scored by its labels: '
+    '%s.',
+    len(dataset.labels),
+    len(trained),
+    workdir,
+    class_names.differences(trained, dataset.labels),
+    extra={'once': True},
+  )
+  source = sources.relabel(dataset.source, trained)
+  return dataclasses.replace(dataset, source=source)
+
+
 def evaluate(
   config: ml_collections.ConfigDict,
   workdir: str | pathlib.Path,
@@ -160,11 +200,11 @@ def evaluate(
       what is left of the accuracy does not come from time.
 
   Returns:
-    The predictions and the names of the classes.
+    The predictions and the names of the run's classes.
 
   Raises:
-    UserError: no checkpoint, or one of another model, number of classes or
-      class names; no data.
+    UserError: no checkpoint, or one of another model; no data, or data of
+      classes that the run does not have.
   """
   with Watchdog(
     config.train.stall_timeout,
@@ -173,10 +213,7 @@ def evaluate(
     ailment=loading.killed_worker,
   ) as watchdog:
     mesh = mesh_lib.make_mesh(devices=jax.local_devices())
-    dataset = pipeline.build_evaluation(
-      config, config.eval.split, jax.process_index(), jax.process_count()
-    )
-    run_folder.check_class_names(workdir, dataset.labels)
+    dataset = open_videos(config, workdir)
     agreement.check(config, dataset)
     model = model_lib.build_model(config, len(dataset.labels))
     with watchdog.blaming_others():

@@ -23,7 +23,7 @@ import safetensors.numpy
 from flax import linen as nn
 
 from mtnet_jax import locations, preprocessing
-from mtnet_jax.data.sources import number_labels
+from mtnet_jax.data.class_names import number_labels
 from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.errors import UserError
 from mtnet_jax.files import parse_json

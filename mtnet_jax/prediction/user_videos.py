@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from mtnet_jax import locations
-from mtnet_jax.data.sources import VIDEO_SUFFIXES
+from mtnet_jax.data import folders
 from mtnet_jax.data.video import VideoError, VideoReader
 from mtnet_jax.data.views import ArrayReader
 from mtnet_jax.errors import UserError
@@ -40,18 +40,25 @@ def find_videos(
   for name in names:
     matches = [name]
     if not os.path.lexists(name) and glob.has_magic(name):
-      matches = sorted(glob.glob(name, recursive=True))
+      given = pathlib.Path(name).parts
+      matches = [
+        match
+        for match in sorted(glob.glob(name, recursive=True))
+        if not any(
+          part not in given and folders.why_not_data(part)
+          for part in pathlib.Path(match).parts
+        )
+      ]
     if locations.on_bucket(name):
       matches = [name]  # which `open_video` refuses
     if not matches:
       hint = '; a bracket of a name is written [[]' if '[' in name else ''
       missing.append((name, f'no file matches this pattern{hint}'))
     for match in matches:
-      files = _in_folder(match) if os.path.isdir(match) else [match]
-      if not files:
-        suffixes = ' '.join(VIDEO_SUFFIXES)
-        missing.append((match, f'there is no video in this folder: {suffixes}'))
-      found.extend(files)
+      if os.path.isdir(match):
+        missing += _search(match, found)
+      else:
+        found.append(match)
   return list(dict.fromkeys(found)), missing
 
 
@@ -87,15 +94,20 @@ def unreadable(error: VideoError) -> InputError:
   return InputError(f'{error.name} cannot be read: {error.cause}.')
 
 
-def _in_folder(folder: str) -> list[str]:
-  root = pathlib.Path(folder)
-  return [
-    str(path)
-    for path in sorted(root.rglob('*'))
-    if path.suffix.lower() in VIDEO_SUFFIXES
-    and not any(part[0] == '.' for part in path.relative_to(root).parts)
-    and not path.is_dir()  # what is broken is told, and not left out
+def _search(folder: str, found: list[str]) -> list[tuple[str, str]]:
+  """Adds a folder's videos; returns folders without any, with the reason."""
+  contents = folders.search(folder)
+  contents.left_out.tell(folder)
+  found += [str(pathlib.Path(folder, *place)) for place in contents.videos]
+  missing = [
+    (path, f'this folder cannot be read: {cause}')
+    for path, cause in contents.unreadable.items()
   ]
+  if not contents.videos and not missing:
+    rest = contents.left_out.describe()
+    reason = f', and left out are {rest}' if rest else ''
+    missing = [(folder, f'there is no video in this folder{reason}')]
+  return missing
 
 
 def _array_reader(frames: np.ndarray, name: str) -> ArrayReader:

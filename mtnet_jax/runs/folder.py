@@ -7,8 +7,8 @@ from typing import Any
 import ml_collections
 
 from mtnet_jax import files, locations
+from mtnet_jax.data import class_names
 from mtnet_jax.data.clips import SHORT_VIDEOS
-from mtnet_jax.data.sources import number_labels
 from mtnet_jax.errors import UserError
 
 COPY_RUN_AGAIN = 'Copy the whole folder of the run again.'
@@ -114,7 +114,7 @@ def read_class_names(path: locations.Path) -> tuple[str, ...]:
     UserError: it is missing, damaged, or names none, or one twice.
   """
   try:
-    names = tuple(path.read_text('utf-8').splitlines())
+    names = class_names.parse(path.read_bytes())
   except (OSError, UnicodeDecodeError) as error:
     raise UserError(
       f'{path} cannot be read: {locations.cause(error)}. It names the classes '
@@ -122,7 +122,7 @@ def read_class_names(path: locations.Path) -> tuple[str, ...]:
     ) from error
   if not names:
     raise UserError(f'{path} names no class. {COPY_RUN_AGAIN}')
-  number_labels(names, path)
+  class_names.number_labels(names, path)
   return names
 
 
@@ -136,25 +136,14 @@ def check_class_names(
   path = locations.as_path(workdir) / 'labels.txt'
   if not path.exists():
     return
-  trained = tuple(path.read_text().splitlines())
+  trained = read_class_names(path)
   if trained != names:
+    how = class_names.differences(trained, names)
     raise UserError(
       f'{workdir} was trained on {len(trained)} classes, the data has '
-      f'{len(names)}: {_name_differences(trained, names)}. Use the data that '
-      'it was trained on, or another --workdir.'
+      f'{len(names)}: {how}. Use the data that it was trained on, or another '
+      '--workdir.'
     )
-
-
-def _name_differences(trained: tuple[str, ...], names: tuple[str, ...]) -> str:
-  parts = [
-    f'{what} {", ".join(sorted(some)[:3])}'
-    for what, some in (
-      ('new are', set(names) - set(trained)),
-      ('missing are', set(trained) - set(names)),
-    )
-    if some
-  ]
-  return '; '.join(parts) or 'the same in another order'
 
 
 def make_workdir(path: str | os.PathLike) -> locations.Path:

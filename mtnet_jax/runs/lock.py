@@ -25,7 +25,7 @@ from typing import Self, TextIO
 from absl import logging
 
 from mtnet_jax import files, locations
-from mtnet_jax.errors import USER_ERROR, UserError
+from mtnet_jax.errors import USER_ERROR, UserError, printable
 
 NAME = 'training.lock'
 
@@ -249,5 +249,5 @@ class _Lease:
 
 def _end(sentence: str) -> None:
   # At once: what it would write belongs to another training.
-  print(f'error: {sentence}', file=sys.stderr, flush=True)
+  print(f'error: {printable(sentence)}', file=sys.stderr, flush=True)
   os._exit(USER_ERROR)

@@ -10,7 +10,7 @@ from absl import logging
 
 from mtnet_jax import files, locations
 from mtnet_jax.devices import processes
-from mtnet_jax.errors import UserError, printable
+from mtnet_jax.errors import UserError, first_causes, printable
 from mtnet_jax.locations import Path
 
 _COLUMNS = ('id', 'cause')
@@ -80,11 +80,11 @@ class Quarantine:
     parts = processes.gather(msgpack.packb([*self._cause_of.items()]))
     cause_of = dict(row for part in parts for row in msgpack.unpackb(part))
     if len(cause_of) > limit:
-      named = [f'{i}: {cause}' for i, cause in cause_of.items()][:3]
+      causes = first_causes(cause_of.items())
       raise UserError(
         f'{len(cause_of)} of {self._num_videos} training videos cannot be '
         f'read, more than data.max_broken_share (={self._max_share:.2%}): '
-        f'{"; ".join(named)}. quarantine*.csv in {self._path.parent} list '
+        f'{causes}. quarantine*.csv in {self._path.parent} list '
         'them. Mend or remove them, or raise the share.'
       )
 

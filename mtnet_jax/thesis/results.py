@@ -16,7 +16,7 @@ from absl import flags
 
 from mtnet_jax import cli, files, locations, models
 from mtnet_jax.analysis import cost
-from mtnet_jax.errors import UserError
+from mtnet_jax.errors import UserError, printable
 from mtnet_jax.progress import Progress
 from mtnet_jax.runs import folder as run_folder
 from mtnet_jax.runs import model as model_lib
@@ -159,7 +159,7 @@ def write(out: str | pathlib.Path, runs: Sequence[Run]) -> None:
     results_page.render(tables, counts, contradictions, runs), 'utf-8'
   )
   for path in (page, table, *paths):
-    print(path)
+    print(printable(str(path)))
 
 
 def main(out: str, runs: Sequence[str]) -> None:
