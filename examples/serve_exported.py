@@ -53,7 +53,20 @@ def decode(path, numbers, short_side):
         scale = short_side / min(frame.width, frame.height)
         size = round(scale * frame.width), round(scale * frame.height)
         image = frame.reformat(*size, format='rgb24').to_ndarray()
-        yield number, np.rot90(image, round(frame.rotation / 90))
+        yield number, upright(image, frame.side_data.get('DISPLAYMATRIX'))
+
+
+def upright(image, matrix):
+  """The picture as a player shows it: (x, y) goes to (a x + c y, b x + d y)."""
+  a, b, _, c, d = np.frombuffer(bytes(matrix or 20), np.int32, 5).tolist()
+  if not ((a or c) and (b or d)):  # no matrix
+    return image
+  turned = abs(b) > abs(a)
+  across, down = (c, b) if turned else (a, d)
+  if min(abs(a), abs(b)) > 0.01 * max(abs(a), abs(b)):
+    raise ValueError('its pictures are to be turned by a part of 90 degrees')
+  image = image.swapaxes(0, 1) if turned else image
+  return image[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
 
 
 def crops(image, num_crops, size):

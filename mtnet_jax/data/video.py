@@ -23,6 +23,7 @@ from absl import logging
 from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
+from mtnet_jax.data import orientation
 from mtnet_jax.data.packets import Packets
 
 T = TypeVar('T')
@@ -153,20 +154,23 @@ class VideoReader:
 
   @property
   def rotation(self) -> int:
-    """Degrees counterclockwise by which `read` turns frames upright."""
-    return _rotation(self._decode_first())
+    """Degrees counterclockwise by which `read` turns frames upright.
+
+    If they are mirrored too, that comes before, from left to right.
+    """
+    return self._orientation_of_first().rotation
 
   @property
   def width(self) -> int:
     """Pixels, of the upright frame."""
-    frame = self._decode_first()
-    return frame.height if _rotation(frame) % 180 else frame.width
+    frame, turned = self._decode_first(), self._orientation_of_first()
+    return frame.height if turned.transposed else frame.width
 
   @property
   def height(self) -> int:
     """Pixels, of the upright frame."""
-    frame = self._decode_first()
-    return frame.width if _rotation(frame) % 180 else frame.height
+    frame, turned = self._decode_first(), self._orientation_of_first()
+    return frame.width if turned.transposed else frame.height
 
   def read(
     self, indices: Sequence[int], short_side: int | None = None
@@ -359,6 +363,11 @@ class VideoReader:
         ((_, self._first_frame),) = self._decode(self._keys[:1])
     return self._first_frame
 
+  def _orientation_of_first(self) -> orientation.Orientation:
+    frame = self._decode_first()
+    with self._errors_named():
+      return orientation.read(frame)
+
   def _image(self, frame: av.VideoFrame, short_side: int | None) -> np.ndarray:
     width, height = frame.width, frame.height
     if short_side is not None:
@@ -369,8 +378,4 @@ class VideoReader:
     frame_rgb = self._reformatter.reformat(
       frame, width, height, format='rgb24', threads=1
     )
-    return np.rot90(frame_rgb.to_ndarray(), _rotation(frame) // 90)
-
-
-def _rotation(frame: av.VideoFrame) -> int:
-  return round(frame.rotation / 90) * 90 % 360
+    return orientation.read(frame).apply(frame_rgb.to_ndarray())

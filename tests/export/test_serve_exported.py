@@ -1,7 +1,9 @@
 """The example: jax, numpy and PyAV alone, and what prediction says."""
 
 import json
+import pathlib
 import runpy
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +16,7 @@ from configs import base
 from mtnet_jax.data import transforms
 from mtnet_jax.export import program as program_lib
 from mtnet_jax.prediction import Predictor
+from tests.data import coded_video
 
 _NAMES = ('hug', 'wave', 'bow')
 _SIZE = 16
@@ -86,13 +89,21 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def videos(tmp_path_factory, write_video):
-  """A wide one and a tall one, each frame other than the others."""
+  """A wide one, a tall one, and the wide one mirrored and turned by matrices.
+
+  Each frame is other than the others.
+  """
   root = tmp_path_factory.mktemp('videos')
   rng = np.random.default_rng(1)
   for name, (height, width) in {'wide': (24, 40), 'tall': (48, 26)}.items():
     blocks = rng.integers(0, 256, (14, height // 2, width // 2, 3), np.uint8)
     write_video(root / f'{name}.mp4', blocks.repeat(2, 1).repeat(2, 2))
-  return [root / 'wide.mp4', root / 'tall.mp4']
+  found = [root / 'wide.mp4', root / 'tall.mp4']
+  for number, matrix in enumerate([(-1, 0, 0, 1), (0, 1, 1, 0), (0, 1, -1, 0)]):
+    mirrored = root / f'shown_otherwise_{number}.mp4'
+    shutil.copy(root / 'wide.mp4', mirrored)
+    found.append(pathlib.Path(coded_video.set_matrix(mirrored, *matrix)))
+  return found
 
 
 def test_the_same_probabilities_as_prediction(root, folders, videos):
