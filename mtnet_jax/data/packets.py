@@ -30,6 +30,8 @@ class Packets:
     rate: frames a second, the average where the rate varies.
     time_base: seconds, the unit of the times of presentation.
     stamps: int64, the times of presentation of the packets that are shown.
+    end: the time at which the last of them ends; not after its stamp where the
+      container does not tell how long it is shown.
     header_frames: the frames that the file's header counts; 0: unknown.
     stamped: whether the stamps tell the frames' order. If not, they are of no
       use but for their number.
@@ -62,6 +64,7 @@ class Packets:
     self.stamps = array.array('q')
     # In AVI, B-frames are stamped out of order.
     self.stamped = self._container.format.name != 'avi'
+    self.end = -(2**63)
     self._identities = array.array('q')
     self._entries = [array.array('q') for _ in range(3)]  # pts, dts, number
     for number, packet in enumerate(self._packets):
@@ -71,6 +74,7 @@ class Packets:
       pts = packet.pts or 0
       if not packet.is_discard:
         self.stamps.append(pts)
+        self.end = max(self.end, pts + (packet.duration or 0))
       if packet.is_keyframe or number == 0:
         entry = (pts, pts if packet.dts is None else packet.dts, number)
         for values, value in zip(self._entries, entry, strict=True):

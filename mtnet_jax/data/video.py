@@ -21,7 +21,7 @@ import av
 import numpy as np
 from absl import logging
 from av.video.reformatter import VideoReformatter
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from mtnet_jax.data import orientation
 from mtnet_jax.data.packets import Packets
@@ -146,6 +146,17 @@ class VideoReader:
   def fps(self) -> float:
     """The stream's frames per second, the average where the rate varies."""
     return float(self._packets.rate)
+
+  @property
+  def times(self) -> Float[np.ndarray, ' n_plus_1']:
+    """Seconds from the first frame's time to each frame's, and to the end.
+
+    They are the times that the file gives. The end is where the next frame is
+    or would be.
+    """
+    ticks = np.append(np.asarray(self._keys, np.int64), self._end)
+    unit = self._unit
+    return (ticks - ticks[0]) * unit.numerator / unit.denominator
 
   @property
   def time_base(self) -> Fraction:
@@ -288,6 +299,17 @@ class VideoReader:
         f'is at {seconds(keys[-1]):.2f} s',
       )
     self._keys, self._unit = keys[after:before], unit
+    self._end = keys[before] if before < len(keys) else self._end_of(keys)
+
+  def _end_of(self, keys: Sequence[int]) -> int:
+    """The key that would follow the last one."""
+    if not self._packets.stamped:
+      return keys[-1] + 1
+    if self._packets.end > keys[-1]:
+      return self._packets.end
+    if len(keys) > 1:
+      return 2 * keys[-1] - keys[-2]
+    return keys[-1] + max(1, round(1 / self._packets.rate / self._unit))
 
   def _decode(
     self, wanted: Sequence[int], jump: bool = True

@@ -6,7 +6,7 @@ from typing import Protocol
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from mtnet_jax.data import transforms
 from mtnet_jax.data.video import VideoError
@@ -22,6 +22,10 @@ class Frames(Protocol):
   @property
   def num_frames(self) -> int:
     """Frames in the video."""
+
+  @property
+  def times(self) -> Float[np.ndarray, ' n_plus_1']:
+    """Seconds from the first frame's time to each frame's, and to the end."""
 
   def read(
     self, indices: Sequence[int], short_side: int | None = None
@@ -113,6 +117,11 @@ class ArrayReader:
   def num_frames(self) -> int:
     """Frames in the video."""
     return len(self._frames)
+
+  @property
+  def times(self) -> Float[np.ndarray, ' n_plus_1']:
+    """Seconds from the first frame's time to each frame's, and to the end."""
+    return np.arange(self.num_frames + 1) / self.fps
 
   def read(
     self, indices: Sequence[int], short_side: int | None = None
