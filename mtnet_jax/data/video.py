@@ -23,7 +23,7 @@ from absl import logging
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Float, UInt8
 
-from mtnet_jax.data import orientation
+from mtnet_jax.data import orientation, picture_sizes
 from mtnet_jax.data.packets import Packets
 
 T = TypeVar('T')
@@ -125,6 +125,8 @@ class VideoReader:
       self._packets = Packets(source if in_memory else self._name)
       on_error.callback(self.close)
       self._packets.scan()
+      decoder = self._packets.decoder
+      self._size = decoder.width, decoder.height  # by the file's head
       self._list_frames(start, end)
       on_error.pop_all()
 
@@ -169,19 +171,19 @@ class VideoReader:
 
     If they are mirrored too, that comes before, from left to right.
     """
-    return self._orientation_of_first().rotation
+    return self._orientation.rotation
 
   @property
   def width(self) -> int:
     """Pixels, of the upright frame."""
-    frame, turned = self._decode_first(), self._orientation_of_first()
-    return frame.height if turned.transposed else frame.width
+    frame = self._decode_first()
+    return frame.height if self._orientation.transposed else frame.width
 
   @property
   def height(self) -> int:
     """Pixels, of the upright frame."""
-    frame, turned = self._decode_first(), self._orientation_of_first()
-    return frame.width if turned.transposed else frame.height
+    frame = self._decode_first()
+    return frame.width if self._orientation.transposed else frame.height
 
   def read(
     self, indices: Sequence[int], short_side: int | None = None
@@ -195,7 +197,8 @@ class VideoReader:
         length: bilinear, and averaging over what a pixel covers.
 
     Returns:
-      uint8 (n, height, width, 3), RGB, upright.
+      uint8 (n, height, width, 3), RGB, upright. Where frames differ in size,
+      they are resized to that of the first one.
 
     Raises:
       VideoError: a frame cannot be decoded.
@@ -210,6 +213,10 @@ class VideoReader:
     frames = None
     with self._errors_named():
       for key, frame in self._decode(sorted(places)):
+        other_size = (frame.width, frame.height) != self._size
+        if other_size and self._first_frame is None:
+          self._decode_first()
+          return self.read(indices, short_side)
         # Copied while it is in the processor's cache, and then forgotten: the
         # next one gets its memory.
         image = self._image(frame, short_side)
@@ -237,6 +244,7 @@ class VideoReader:
     """
     previous = self._keys[0] - 1
     with self._errors_named():
+      self._decode_first()
       for key, frame in self._decode(self._keys):
         if key < previous:
           raise VideoError(self._name, 'its timestamps are out of order')
@@ -272,7 +280,7 @@ class VideoReader:
       keys = array.array('q', sorted(packets.stamps))
       unit = packets.time_base
     else:
-      keys = range(len(packets.stamps))
+      keys = range(packets.num_frames)
       # Some AVI files have a packet more than their header counts frames.
       extra = len(keys) - packets.header_frames
       if packets.header_frames and 0 < extra <= _MAX_MISSING:
@@ -299,17 +307,8 @@ class VideoReader:
         f'is at {seconds(keys[-1]):.2f} s',
       )
     self._keys, self._unit = keys[after:before], unit
-    self._end = keys[before] if before < len(keys) else self._end_of(keys)
-
-  def _end_of(self, keys: Sequence[int]) -> int:
-    """The key that would follow the last one."""
-    if not self._packets.stamped:
-      return keys[-1] + 1
-    if self._packets.end > keys[-1]:
-      return self._packets.end
-    if len(keys) > 1:
-      return 2 * keys[-1] - keys[-2]
-    return keys[-1] + max(1, round(1 / self._packets.rate / self._unit))
+    end = packets.end if packets.stamped else len(keys)
+    self._end = keys[before] if before < len(keys) else end
 
   def _decode(
     self, wanted: Sequence[int], jump: bool = True
@@ -351,17 +350,17 @@ class VideoReader:
 
     If the keys that are `needed` are given, others may be left out.
     """
-    decoder = self._packets.decoder
-    decoder.flush_buffers()
-    decoder.skip_frame = 'DEFAULT'
+    packets = self._packets
+    packets.decoder.flush_buffers()
+    packets.decoder.skip_frame = 'DEFAULT'
     numbers = itertools.count()
     # At the end, None asks for the frames held back.
-    for packet in itertools.chain(iter(self._packets.next, None), [None]):
+    for packet in itertools.chain(iter(packets.next, None), [None]):
       if packet and needed is not None:
         skip = 'DEFAULT' if packet.pts in needed else 'NONREF'
-        decoder.skip_frame = skip
-      for frame in decoder.decode(packet):
-        key = frame.pts if self._packets.stamped else next(numbers)
+        packets.decoder.skip_frame = skip
+      for frame in packets.decode(packet):
+        key = frame.pts if packets.stamped else next(numbers)
         if key is not None:
           yield key, frame
 
@@ -379,22 +378,20 @@ class VideoReader:
       yield key, frame
 
   def _decode_first(self) -> av.VideoFrame:
-    """Decodes the first frame: containers do not tell a video's rotation."""
+    """Decodes the first frame, which tells the size and the rotation of all."""
     if self._first_frame is None:
       with self._errors_named():
-        ((_, self._first_frame),) = self._decode(self._keys[:1])
+        ((_, first),) = self._decode(self._keys[:1])
+      self._first_frame, self._size = first, (first.width, first.height)
     return self._first_frame
 
-  def _orientation_of_first(self) -> orientation.Orientation:
-    frame = self._decode_first()
+  @property
+  def _orientation(self) -> orientation.Orientation:
     with self._errors_named():
-      return orientation.read(frame)
+      return orientation.read(self._decode_first())
 
   def _image(self, frame: av.VideoFrame, short_side: int | None) -> np.ndarray:
-    width, height = frame.width, frame.height
-    if short_side is not None:
-      scale = short_side / min(width, height)
-      width, height = round(scale * width), round(scale * height)
+    width, height = picture_sizes.resized(*self._size, short_side)
     # One reformatter for all frames and one thread: else each call sets up
     # both again, at more than the cost of the conversion.
     frame_rgb = self._reformatter.reformat(

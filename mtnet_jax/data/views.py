@@ -8,7 +8,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Float, Int, UInt8
 
-from mtnet_jax.data import transforms
+from mtnet_jax.data import picture_sizes, transforms
 from mtnet_jax.data.video import VideoError
 from mtnet_jax.errors import UserError
 
@@ -164,10 +164,8 @@ class ArrayReader:
     height, width = frame.shape[:2]
     if short_side in (None, min(height, width)):
       return frame
-    scale = short_side / min(height, width)
+    size = picture_sizes.resized(width, height, short_side)
     picture = av.VideoFrame.from_ndarray(
       np.ascontiguousarray(frame), format='rgb24'
     )
-    return self._reformatter.reformat(
-      picture, round(scale * width), round(scale * height), threads=1
-    ).to_ndarray()
+    return self._reformatter.reformat(picture, *size, threads=1).to_ndarray()
