@@ -15,6 +15,8 @@ import jax
 import numpy as np
 from jax import export
 
+FORMATS = 'mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,gif,h264,hevc,m4v'
+
 
 def plain(text):
   """The text with what would upset a terminal written out: \\x1b."""
@@ -47,23 +49,57 @@ def frames_of_views(count, num_frames, stride, num_views):
   return starts[:, None] + stride * np.arange(num_frames)
 
 
+def open_video(path):
+  """A video file, and of its streams the one that FFmpeg plays."""
+  if pathlib.Path(path).exists() and not pathlib.Path(path).is_file():
+    raise OSError(f'{path} is no regular file')  # a pipe would never end
+  # No lists, which lead to other files and addresses, and no huge pictures.
+  options = {'format_whitelist': FORMATS, 'protocol_whitelist': 'file'}
+  file = av.open(f'file:{path}', options=options | {'max_pixels': str(2**26)})
+  if not file.streams.video:
+    stop(f'{path} holds no video.')
+  return file, file.streams.best('video')
+
+
 def count_frames(path):
-  """Frames in a video file, without decoding any."""
-  with av.open(path) as file:
-    if not file.streams.video:
-      stop(f'{path} holds no video.')
-    return sum(p.size > 0 and not p.is_discard for p in file.demux(video=0))
+  """Frames in a video file, of which only the first is decoded."""
+  file, stream = open_video(path)
+  with file:
+    first = next(file.decode(stream)).pts
+  file, stream = open_video(path)
+  with file:
+    shown = [p.pts for p in file.demux(stream) if p.size and not p.is_discard]
+    if first is None or file.format.name == 'avi':
+      return len(shown)
+  # Frames before it lack what they refer to, where a recording was cut.
+  return sum(pts is not None and pts >= first for pts in shown)
 
 
 def decode(path, numbers, short_side):
   """Yields (number, frame): uint8 (h, w, 3), resized and upright."""
-  with av.open(path) as file:
-    for number, frame in enumerate(file.decode(video=0)):
-      if number in numbers:
+  file, stream = open_video(path)
+  with file:
+    size = None
+    for number, frame in enumerate(file.decode(stream)):
+      if size is None:  # of all frames, whatever theirs
         scale = short_side / min(frame.width, frame.height)
         size = round(scale * frame.width), round(scale * frame.height)
+      if number in numbers:
         image = frame.reformat(*size, format='rgb24').to_ndarray()
-        yield number, np.rot90(image, round(frame.rotation / 90))
+        yield number, upright(image, frame.side_data.get('DISPLAYMATRIX'))
+
+
+def upright(image, matrix):
+  """The picture as a player shows it: (x, y) goes to (a x + c y, b x + d y)."""
+  a, b, _, c, d = np.frombuffer(bytes(matrix or 20), np.int32, 5).tolist()
+  if not ((a or c) and (b or d)):  # no matrix
+    return image
+  turned = abs(b) > abs(a)
+  across, down = (c, b) if turned else (a, d)
+  if min(abs(a), abs(b)) > 0.01 * max(abs(a), abs(b)):
+    raise ValueError('its pictures are to be turned by a part of 90 degrees')
+  image = image.swapaxes(0, 1) if turned else image
+  return image[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
 
 
 def crops(image, num_crops, size):

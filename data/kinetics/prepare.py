@@ -158,7 +158,7 @@ def _lengths(examples: Iterable[Example]) -> Iterator[tuple[Example, float]]:
       contextlib.suppress(VideoError),  # told when it is recorded
       VideoReader(example.video) as video,
     ):
-      yield example, video.num_frames / video.fps
+      yield example, video.times[-1]
 
 
 def _define_flags(values: flags.FlagValues) -> None:

@@ -29,8 +29,8 @@ class Probe:
     id: the video's.
     label: the class's number; -1 if that cannot be read.
     frames: in the range of times; 0 if they cannot be read, as below.
-    seconds: the time from its first to the end of its last frame, at the
-      average rate; NaN if the rate is not known.
+    seconds: the time from its first to the end of its last frame; NaN if the
+      frames' times are not known.
     height: pixels.
     width: pixels.
     cause: why the first or the last frame cannot be decoded, or ''.
@@ -85,13 +85,12 @@ def _probe(source: Source, index: int) -> Probe:
   try:
     example = source[index]
     with open_clip(example) as video:
-      frames, rate = video.num_frames, video.fps
+      frames, seconds = video.num_frames, float(video.times[-1])
       _, height, width, _ = video.read([0, frames - 1]).shape
   except VideoError as error:
     if example is None:
       return Probe(index, error.name, -1, cause=error.cause)
     return Probe(index, example.id, example.label, cause=error.cause)
-  seconds = frames / rate
   return Probe(index, example.id, example.label, frames, seconds, height, width)
 
 

@@ -21,6 +21,7 @@ from mtnet_jax.data.records import Example
 from mtnet_jax.data.video import VideoError, VideoReader
 from mtnet_jax.errors import UserError
 
+_MAX_BYTES = 2**32 - 1  # of a video: msgpack counts in 32 bits
 MISSING = os.strerror(errno.ENOENT)
 """The reason that a report gives for a video that is not there."""
 
@@ -163,15 +164,26 @@ def _try(example: Example, short_side: int) -> tuple[Example, int, str]:
       with VideoReader(example.video, start, end) as video:
         contents, frames = encoding.encode(video, short_side), video.num_frames
     else:
-      contents = pathlib.Path(example.video).read_bytes()
-      with VideoReader(contents) as video:
+      with VideoReader(example.video) as video:
         frames = video.num_frames
         video.read([0, frames - 1])
+      _check_size(example.video)  # which is a video, and a regular file
+      contents = pathlib.Path(example.video).read_bytes()
   except OSError as error:
     return example, 0, error.strerror
   except VideoError as error:
     return example, 0, error.cause
   return Example(example.id, example.label, contents), frames, ''
+
+
+def _check_size(video: str):
+  size = os.stat(video).st_size
+  if size > _MAX_BYTES:
+    raise VideoError(
+      video,
+      f'it has {size / 1e9:.1f} GB, and a record holds {_MAX_BYTES / 1e9:.1f} '
+      'at most: give --short_side, or cut it into parts',
+    )
 
 
 def _size(path: pathlib.Path) -> int:

@@ -16,7 +16,7 @@ from typing import TypeVar
 import cv2
 import numpy as np
 from array_record.python import array_record_data_source
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from mtnet_jax.data.records import Example, sized_names
 from mtnet_jax.data.video import VideoError
@@ -65,6 +65,11 @@ class FramesReader:
   def fps(self) -> float:
     """Frames per second: NaN, since TFDS does not keep it."""
     return float('nan')
+
+  @property
+  def times(self) -> Float[np.ndarray, ' n_plus_1']:
+    """Seconds of the frames and of the end: NaN, since TFDS keeps none."""
+    return np.full(self.num_frames + 1, np.nan)
 
   @property
   def width(self) -> int:

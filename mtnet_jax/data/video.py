@@ -21,8 +21,9 @@ import av
 import numpy as np
 from absl import logging
 from av.video.reformatter import VideoReformatter
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
+from mtnet_jax.data import orientation, picture_sizes
 from mtnet_jax.data.packets import Packets
 
 T = TypeVar('T')
@@ -124,6 +125,8 @@ class VideoReader:
       self._packets = Packets(source if in_memory else self._name)
       on_error.callback(self.close)
       self._packets.scan()
+      decoder = self._packets.decoder
+      self._size = decoder.width, decoder.height  # by the file's head
       self._list_frames(start, end)
       on_error.pop_all()
 
@@ -147,26 +150,40 @@ class VideoReader:
     return float(self._packets.rate)
 
   @property
+  def times(self) -> Float[np.ndarray, ' n_plus_1']:
+    """Seconds from the first frame's time to each frame's, and to the end.
+
+    They are the times that the file gives. The end is where the next frame is
+    or would be.
+    """
+    ticks = np.append(np.asarray(self._keys, np.int64), self._end)
+    unit = self._unit
+    return (ticks - ticks[0]) * unit.numerator / unit.denominator
+
+  @property
   def time_base(self) -> Fraction:
     """Seconds; the frames' times are multiples of it."""
     return self._unit
 
   @property
   def rotation(self) -> int:
-    """Degrees counterclockwise by which `read` turns frames upright."""
-    return _rotation(self._decode_first())
+    """Degrees counterclockwise by which `read` turns frames upright.
+
+    If they are mirrored too, that comes before, from left to right.
+    """
+    return self._orientation.rotation
 
   @property
   def width(self) -> int:
     """Pixels, of the upright frame."""
     frame = self._decode_first()
-    return frame.height if _rotation(frame) % 180 else frame.width
+    return frame.height if self._orientation.transposed else frame.width
 
   @property
   def height(self) -> int:
     """Pixels, of the upright frame."""
     frame = self._decode_first()
-    return frame.width if _rotation(frame) % 180 else frame.height
+    return frame.width if self._orientation.transposed else frame.height
 
   def read(
     self, indices: Sequence[int], short_side: int | None = None
@@ -180,7 +197,8 @@ class VideoReader:
         length: bilinear, and averaging over what a pixel covers.
 
     Returns:
-      uint8 (n, height, width, 3), RGB, upright.
+      uint8 (n, height, width, 3), RGB, upright. Where frames differ in size,
+      they are resized to that of the first one.
 
     Raises:
       VideoError: a frame cannot be decoded.
@@ -195,6 +213,10 @@ class VideoReader:
     frames = None
     with self._errors_named():
       for key, frame in self._decode(sorted(places)):
+        other_size = (frame.width, frame.height) != self._size
+        if other_size and self._first_frame is None:
+          self._decode_first()
+          return self.read(indices, short_side)
         # Copied while it is in the processor's cache, and then forgotten: the
         # next one gets its memory.
         image = self._image(frame, short_side)
@@ -222,6 +244,7 @@ class VideoReader:
     """
     previous = self._keys[0] - 1
     with self._errors_named():
+      self._decode_first()
       for key, frame in self._decode(self._keys):
         if key < previous:
           raise VideoError(self._name, 'its timestamps are out of order')
@@ -257,7 +280,7 @@ class VideoReader:
       keys = array.array('q', sorted(packets.stamps))
       unit = packets.time_base
     else:
-      keys = range(len(packets.stamps))
+      keys = range(packets.num_frames)
       # Some AVI files have a packet more than their header counts frames.
       extra = len(keys) - packets.header_frames
       if packets.header_frames and 0 < extra <= _MAX_MISSING:
@@ -284,6 +307,8 @@ class VideoReader:
         f'is at {seconds(keys[-1]):.2f} s',
       )
     self._keys, self._unit = keys[after:before], unit
+    end = packets.end if packets.stamped else len(keys)
+    self._end = keys[before] if before < len(keys) else end
 
   def _decode(
     self, wanted: Sequence[int], jump: bool = True
@@ -325,17 +350,17 @@ class VideoReader:
 
     If the keys that are `needed` are given, others may be left out.
     """
-    decoder = self._packets.decoder
-    decoder.flush_buffers()
-    decoder.skip_frame = 'DEFAULT'
+    packets = self._packets
+    packets.decoder.flush_buffers()
+    packets.decoder.skip_frame = 'DEFAULT'
     numbers = itertools.count()
     # At the end, None asks for the frames held back.
-    for packet in itertools.chain(iter(self._packets.next, None), [None]):
+    for packet in itertools.chain(iter(packets.next, None), [None]):
       if packet and needed is not None:
         skip = 'DEFAULT' if packet.pts in needed else 'NONREF'
-        decoder.skip_frame = skip
-      for frame in decoder.decode(packet):
-        key = frame.pts if self._packets.stamped else next(numbers)
+        packets.decoder.skip_frame = skip
+      for frame in packets.decode(packet):
+        key = frame.pts if packets.stamped else next(numbers)
         if key is not None:
           yield key, frame
 
@@ -353,24 +378,23 @@ class VideoReader:
       yield key, frame
 
   def _decode_first(self) -> av.VideoFrame:
-    """Decodes the first frame: containers do not tell a video's rotation."""
+    """Decodes the first frame, which tells the size and the rotation of all."""
     if self._first_frame is None:
       with self._errors_named():
-        ((_, self._first_frame),) = self._decode(self._keys[:1])
+        ((_, first),) = self._decode(self._keys[:1])
+      self._first_frame, self._size = first, (first.width, first.height)
     return self._first_frame
 
+  @property
+  def _orientation(self) -> orientation.Orientation:
+    with self._errors_named():
+      return orientation.read(self._decode_first())
+
   def _image(self, frame: av.VideoFrame, short_side: int | None) -> np.ndarray:
-    width, height = frame.width, frame.height
-    if short_side is not None:
-      scale = short_side / min(width, height)
-      width, height = round(scale * width), round(scale * height)
+    width, height = picture_sizes.resized(*self._size, short_side)
     # One reformatter for all frames and one thread: else each call sets up
     # both again, at more than the cost of the conversion.
     frame_rgb = self._reformatter.reformat(
       frame, width, height, format='rgb24', threads=1
     )
-    return np.rot90(frame_rgb.to_ndarray(), _rotation(frame) // 90)
-
-
-def _rotation(frame: av.VideoFrame) -> int:
-  return round(frame.rotation / 90) * 90 % 360
+    return orientation.read(frame).apply(frame_rgb.to_ndarray())

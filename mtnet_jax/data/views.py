@@ -6,9 +6,9 @@ from typing import Protocol
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
-from mtnet_jax.data import transforms
+from mtnet_jax.data import picture_sizes, transforms
 from mtnet_jax.data.video import VideoError
 from mtnet_jax.errors import UserError
 
@@ -22,6 +22,10 @@ class Frames(Protocol):
   @property
   def num_frames(self) -> int:
     """Frames in the video."""
+
+  @property
+  def times(self) -> Float[np.ndarray, ' n_plus_1']:
+    """Seconds from the first frame's time to each frame's, and to the end."""
 
   def read(
     self, indices: Sequence[int], short_side: int | None = None
@@ -114,6 +118,11 @@ class ArrayReader:
     """Frames in the video."""
     return len(self._frames)
 
+  @property
+  def times(self) -> Float[np.ndarray, ' n_plus_1']:
+    """Seconds from the first frame's time to each frame's, and to the end."""
+    return np.arange(self.num_frames + 1) / self.fps
+
   def read(
     self, indices: Sequence[int], short_side: int | None = None
   ) -> UInt8[np.ndarray, 'n h w 3']:
@@ -155,10 +164,8 @@ class ArrayReader:
     height, width = frame.shape[:2]
     if short_side in (None, min(height, width)):
       return frame
-    scale = short_side / min(height, width)
+    size = picture_sizes.resized(width, height, short_side)
     picture = av.VideoFrame.from_ndarray(
       np.ascontiguousarray(frame), format='rgb24'
     )
-    return self._reformatter.reformat(
-      picture, round(scale * width), round(scale * height), threads=1
-    ).to_ndarray()
+    return self._reformatter.reformat(picture, *size, threads=1).to_ndarray()

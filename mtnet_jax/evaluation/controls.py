@@ -172,8 +172,9 @@ def _read_cues(directory, split) -> tuple[np.ndarray, np.ndarray]:
       try:
         example = source[index]
         with open_clip(example) as video:
-          frames, size = video.num_frames, (video.width, video.height)
-          cues = frames, video.fps, frames / video.fps, *size, size[0] / size[1]
+          frames, seconds = video.num_frames, video.times[-1]
+          size = video.width, video.height
+          cues = frames, frames / seconds, seconds, *size, size[0] / size[1]
       except VideoError as error:
         name = example.id if example else error.name
         broken.append((name, error.cause))

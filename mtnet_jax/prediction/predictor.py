@@ -193,12 +193,13 @@ class Predictor:
 
     Args:
       video: a video, as for a call.
-      at: seconds from the video's start that the clip is about; None: its
-        middle, where evaluation's single view is.
+      at: seconds from the video's start. The frame that is shown then is in
+        the middle of the clip, or as near to it as the video's ends allow.
+        None: the video's middle, where evaluation's single view is.
 
     Returns:
-      The middle crop, uint8 RGB; and its frames' seconds from the video's
-      start, for which the video's average frame rate is taken.
+      The middle crop, uint8 RGB; and its frames' own seconds from the first
+      frame of the video.
 
     Raises:
       InputError: the video cannot be read, is too short for the run, or does
@@ -206,19 +207,20 @@ class Predictor:
     """
     data = self.config.data
     with self.open(video) as reader:
-      count, fps = reader.num_frames, reader.fps
+      count, times = reader.num_frames, reader.times
       indices = view_indices(count, data.num_frames, data.frame_stride, 1)
       if at is not None:
-        if not 0 <= at <= count / fps:
+        if not 0 <= at <= times[-1]:
           raise InputError(
-            f'{reader.name} lasts {count / fps:.2f} s, {at} s is not in it. '
+            f'{reader.name} lasts {times[-1]:.2f} s, {at} s is not in it. '
             'Give a time from its start, in seconds.'
           )
         indices = indices - indices[0, 0]
         slack = count - 1 - indices[0, -1]
-        indices += np.clip(round(at * fps - indices[0, -1] / 2), 0, slack)
+        shown = np.searchsorted(times, at, side='right') - 1
+        indices += np.clip(round(shown - indices[0, -1] / 2), 0, slack)
       clip = self.read(reader, indices, num_crops=1)[0]
-    return clip, indices[0] / fps
+    return clip, times[indices[0]]
 
   def open(self, video: Video) -> VideoReader | ArrayReader:
     """Opens a video: a context manager, whose errors are `InputError`s.
@@ -311,9 +313,11 @@ class Predictor:
       )
     span = (data.num_frames - 1) * data.frame_stride + 1
     if count > _MOST_CLIPS_FOR_ONE_PREDICTION * span:
+      times, first = reader.times, (count - span) // 2
       return (
-        f'{count / reader.fps:.0f} s long, and a clip is '
-        f'{span / reader.fps:.1f} s: a timeline tells what happens when'
+        f'{times[-1]:.0f} s long, and a clip is '
+        f'{times[first + span] - times[first]:.1f} s: a timeline tells what '
+        'happens when'
       )
     return ''
 

@@ -5,7 +5,7 @@ import dataclasses
 import math
 import pathlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import matplotlib
 import matplotlib.figure
@@ -22,6 +22,7 @@ from mtnet_jax.typing import Float, Int
 
 _MAX_DRAWN = 6  # classes: as many as colors that the eye tells apart
 _MAX_MARKED = 100  # windows: beyond, markers hide the lines
+_SAME = 1e-9  # seconds: times that are one, but for rounding
 _OTHERS = '0.75'  # gray
 
 
@@ -54,16 +55,20 @@ def judge(
 
   A window is judged as evaluation judges a video: by clips spread over it, as
   many as cover it, and the run's crops of each. The last window ends with the
-  video, and a video that is shorter than a window is one.
+  video, and a video that is shorter than a window is one. Windows begin and end
+  with frames, at the times that the video gives them; of so many seconds, a
+  window has the frames from the one nearest to its beginning to the one before
+  that nearest to its end, or the single one that is shown all the while. What
+  would be the same window again is left out.
 
   Args:
     predictor: the model.
     video: a video, as the predictor takes it.
-    window: seconds; None: one clip of the run's frames and stride.
+    window: seconds; None: the frames of one clip, by the run's stride.
     hop: seconds from one window's start to the next; None: half a window.
 
   Returns:
-    The timeline. Times are by the video's average frame rate.
+    The timeline.
 
   Raises:
     UserError: what the predictor raises, or a time is not above 0.
@@ -72,22 +77,20 @@ def judge(
   data = predictor.config.data
   span = (data.num_frames - 1) * data.frame_stride + 1
   with predictor.open(video) as reader:
-    count, fps = reader.num_frames, reader.fps
-    length = span if window is None else max(1, round(window * fps))
-    length = min(length, count)
-    step = length // 2 if hop is None else round(hop * fps)
-    starts = _starts(count, length, max(1, step))
-    clips = view_indices(
-      length, data.num_frames, data.frame_stride, -(-length // span)
+    times = reader.times
+    starts, ends = _windows(times, span, window, hop)
+    clips = (
+      first + _cover(last - first, span, data.num_frames, data.frame_stride)
+      for first, last in zip(starts, ends, strict=True)
     )
-    rows = list(_judge_windows(predictor, reader, starts, clips))
+    rows = list(_judge_windows(predictor, reader, clips))
     title = reader.name
   return Timeline(
     title,
     predictor.class_names,
-    starts / fps,
-    (starts + length) / fps,
-    np.concatenate(rows),
+    times[starts],
+    times[ends],
+    np.stack(rows),
   )
 
 
@@ -101,32 +104,85 @@ def check_times(window: float | None, hop: float | None) -> None:
       )
 
 
-def _starts(count: int, length: int, step: int) -> np.ndarray:
-  """First frames of windows, the last of which ends with the video."""
+def _windows(
+  times: Float[np.ndarray, ' n_plus_1'],
+  span: int,
+  window: float | None,
+  hop: float | None,
+) -> tuple[Int[np.ndarray, ' w'], Int[np.ndarray, ' w']]:
+  """First frames of windows, and the frames that follow their last ones."""
+  count = len(times) - 1
+  length = min(span, count)
   last = count - length
-  return np.append(np.arange(0, last, step), last)
+  if window is None and hop is None:
+    starts = np.append(np.arange(0, last, max(1, length // 2)), last)
+    return starts, starts + length
+  begin = times[last] if window is None else max(0, times[-1] - window)
+  hop = hop or window / 2
+  # Those next to a frame: between two that are far apart nothing happens.
+  hops = np.unique([np.floor(times / hop), np.ceil(times / hop)]) * hop
+  begins = np.append(hops[hops < begin], begin)
+  starts = _nearest(times, begins)
+  if window is None:
+    ends = starts + length
+  else:
+    ends = _nearest(times, begins + window)
+    shown = np.searchsorted(times[:-1], begins, side='right') - 1
+    starts = np.where(starts < ends, starts, shown)
+    ends = np.maximum(ends, starts + 1)
+  others = np.append(np.diff(starts) > 0, True)
+  return starts[others], ends[others]
+
+
+def _nearest(
+  times: Float[np.ndarray, ' n'], seconds: Float[np.ndarray, ' m']
+) -> Int[np.ndarray, ' m']:
+  """Places of the nearest times; of two that are as near, the even one."""
+  after = np.clip(np.searchsorted(times, seconds), 1, len(times) - 1)
+  nearer = seconds - times[after - 1] - (times[after] - seconds)
+  even = after - after % 2
+  return np.where(abs(nearer) < _SAME, even, after - (nearer < 0))
+
+
+def _cover(
+  count: int, span: int, num_frames: int, stride: int
+) -> Int[np.ndarray, 'i t']:
+  """Frames of as many clips as cover a window of so many frames."""
+  return view_indices(count, num_frames, stride, -(-count // span))
 
 
 def _judge_windows(
   predictor: Predictor,
   reader: Frames,
-  starts: Int[np.ndarray, ' n'],
-  clips: Int[np.ndarray, 'i t'],
-) -> Iterator[Float[np.ndarray, 'n k']]:
-  """Judges b windows at a time, of as many clips as fill a step, or one."""
-  i, t = clips.shape
+  windows: Iterable[Int[np.ndarray, 'i t']],
+) -> Iterator[Float[np.ndarray, ' k']]:
+  """Judges as many windows at a time as fill a step, or one, by their clips."""
   most = max(1, predictor.clips_per_step // predictor.config.eval.num_crops)
-  batch = max(1, most // i)
-  for first in range(0, len(starts), batch):
-    own = starts[first : first + batch]
-    indices = (own[:, None, None] + clips).reshape(-1, t)
+  for group in _groups(windows, most):
+    indices = np.concatenate(group)
     # In pieces: a window may be as long as the video.
     scores = [
       predictor.probabilities(predictor.read(reader, indices[k : k + most]))
       for k in range(0, len(indices), most)
     ]
     rows = np.concatenate(scores)
-    yield rows.reshape(len(own), -1, rows.shape[1]).mean(axis=1)
+    crops = len(rows) // len(indices)
+    borders = crops * np.cumsum([len(clips) for clips in group])
+    for own in np.split(rows, borders[:-1]):
+      yield own.mean(axis=0)
+
+
+def _groups(
+  windows: Iterable[Int[np.ndarray, 'i t']], most: int
+) -> Iterator[list[Int[np.ndarray, 'i t']]]:
+  """Windows in order, together as long as they have `most` clips at most."""
+  group = []
+  for clips in windows:
+    if group and sum(map(len, group)) + len(clips) > most:
+      yield group
+      group = []
+    group.append(clips)
+  yield group
 
 
 def write(timeline: Timeline, directory: str | pathlib.Path) -> None:

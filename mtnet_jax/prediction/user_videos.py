@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from mtnet_jax import locations
-from mtnet_jax.data import folders
+from mtnet_jax.data import folders, opening
 from mtnet_jax.data.video import VideoError, VideoReader
 from mtnet_jax.data.views import ArrayReader
 from mtnet_jax.errors import UserError
@@ -120,6 +120,7 @@ def _array_reader(frames: np.ndarray, name: str) -> ArrayReader:
 def _load_array(path: str) -> np.ndarray:
   """The array of a file, of which only what is needed is read."""
   try:
+    opening.check_regular(path)
     array = np.load(path, mmap_mode='r', allow_pickle=False)
   except Exception as error:  # numpy raises anything of a damaged header
     cause = getattr(error, 'strerror', None) or str(error) or repr(error)

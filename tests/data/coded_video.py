@@ -1,5 +1,7 @@
 """Small videos whose frames tell their own numbers."""
 
+import pathlib
+import struct
 from fractions import Fraction
 
 import av
@@ -64,4 +66,15 @@ def write(
         frame.pts, frame.time_base = stamps[number], Fraction(1, 1000)
       container.mux(stream.encode(frame))
     container.mux(stream.encode())
+  return str(path)
+
+
+def set_matrix(path, a: float, b: float, c: float, d: float) -> str:
+  """Has players show pixel (x, y) of an MP4 at (a x + c y, b x + d y)."""
+  contents = bytearray(pathlib.Path(path).read_bytes())
+  place = contents.index(b'tkhd') + 4 + 40  # of version 0
+  rows = (a, b, 0, c, d, 0, 0, 0)
+  fixed = [round(value * 65536) for value in rows] + [1 << 30]
+  struct.pack_into('>9i', contents, place, *fixed)
+  pathlib.Path(path).write_bytes(contents)
   return str(path)

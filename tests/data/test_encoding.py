@@ -1,5 +1,6 @@
 """Videos encoded anew: the same frames at the same times, only smaller."""
 
+import concurrent.futures
 from fractions import Fraction
 
 import av
@@ -80,6 +81,18 @@ def test_the_file(tmp_path):
   gaps = np.diff(keyframes + [_LENGTH])
   assert keyframes[0] == 0 and max(gaps) <= 30
   assert contents == _encode(path, 24)  # the same on every call
+
+
+def test_the_same_bytes_however_many_are_encoded_at_once(tmp_path):
+  # Smooth things that move: the encoder then looks ahead, and sums up in
+  # an order of its own where it may.
+  t, y, x = np.ogrid[:40, :96, :128]
+  gray = 120 + 60 * np.sin((x + 3 * t) / 9) * np.cos((y - t) / 7)
+  images = np.stack([gray, gray[:, ::-1], 250 - gray], axis=-1)
+  path = coded_video.write(tmp_path / 'a.mp4', images.astype(np.uint8))
+  alone = _encode(path, 64)
+  with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    assert {*pool.map(lambda _: _encode(path, 64), range(8))} == {alone}
 
 
 def test_pictures_stay_what_they_were(tmp_path):

@@ -86,6 +86,36 @@ def test_all_frames_with_their_times(coded):
   assert times == [Fraction(i, 25) for i in range(_LENGTH)]
 
 
+_STILL = [*range(0, 1000, 40), *range(1000, 6000, 1000)]  # ms: a still slide
+
+
+@pytest.mark.parametrize('name', ['a.mp4', 'a.mkv'])
+def test_times_are_the_frames_own(tmp_path, name):
+  stamps = [500 + stamp for stamp in _STILL]  # from the first frame's
+  path = coded_video.write(
+    tmp_path / name, coded_video.frames(len(stamps)), stamps=stamps
+  )
+  with VideoReader(path) as video:
+    np.testing.assert_allclose(video.times[:-1], np.array(_STILL) / 1000)
+    assert video.times[-1] > 5
+  with VideoReader(path, start=0.96, end=4.0) as video:
+    np.testing.assert_allclose(video.times, [0, 0.04, 1.04, 2.04, 3.04])
+
+
+@pytest.mark.parametrize(
+  ('name', 'codec'),
+  [('a.mp4', 'libx264'), ('a.mkv', 'libx264'), ('a.avi', 'mpeg4')],
+)
+@pytest.mark.parametrize('count', [1, 5])
+def test_the_last_frame_is_shown_as_long_as_the_others(
+  tmp_path, name, codec, count
+):
+  images = coded_video.frames(count)
+  path = coded_video.write(tmp_path / name, images, codec)
+  with VideoReader(path) as video:
+    np.testing.assert_allclose(video.times, np.arange(count + 1) / 25)
+
+
 def _cut_by_edit_list(source, target, first):
   """Copies a video; players are told to begin with another frame."""
   options = {'avoid_negative_ts': 'disabled'}

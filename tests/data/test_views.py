@@ -78,6 +78,7 @@ def test_an_array_as_it_is():
   frames = _RNG.integers(0, 256, (4, 6, 8, 3), np.uint8)
   with ArrayReader(frames[::2], 'mine', fps=10) as reader:
     assert (reader.num_frames, reader.fps, reader.name) == (2, 10, 'mine')
+    np.testing.assert_allclose(reader.times, [0, 0.1, 0.2])
     for side in (None, 6):
       np.testing.assert_array_equal(reader.read([1, 1], side), frames[[2, 2]])
     for number in (-1, 2):

@@ -1,10 +1,14 @@
 """The example: jax, numpy and PyAV alone, and what prediction says."""
 
 import json
+import os
+import pathlib
 import runpy
+import shutil
 import subprocess
 import sys
 
+import av
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from configs import base
 from mtnet_jax.data import transforms
 from mtnet_jax.export import program as program_lib
 from mtnet_jax.prediction import Predictor
+from tests.data import coded_video
 
 _NAMES = ('hug', 'wave', 'bow')
 _SIZE = 16
@@ -84,15 +89,41 @@ def folders(tmp_path_factory):
   return root
 
 
+def _joined_late(source, target):
+  """Copies a video twice, and leaves out the first packets, with a keyframe."""
+  with av.open(str(source)) as old, av.open(str(target), 'w') as new:
+    stream = new.add_stream_from_template(old.streams.video[0])
+    packets = [packet for packet in old.demux(video=0) if packet.size]
+    length = packets[-1].pts + 2 * packets[0].duration
+    facts = [(bytes(p), p.pts, p.dts, p.is_keyframe) for p in packets]
+    for shift in (0, length):
+      for content, pts, dts, keyframe in facts[3:] if not shift else facts:
+        packet = av.Packet(content)
+        packet.pts, packet.dts = pts + shift, dts + shift
+        packet.time_base, packet.is_keyframe = packets[0].time_base, keyframe
+        packet.stream = stream
+        new.mux(packet)
+  return target
+
+
 @pytest.fixture(scope='module')
 def videos(tmp_path_factory, write_video):
-  """A wide one and a tall one, each frame other than the others."""
+  """A wide one, a tall one; the wide one mirrored and turned, and cut.
+
+  Each frame is other than the others.
+  """
   root = tmp_path_factory.mktemp('videos')
   rng = np.random.default_rng(1)
   for name, (height, width) in {'wide': (24, 40), 'tall': (48, 26)}.items():
     blocks = rng.integers(0, 256, (14, height // 2, width // 2, 3), np.uint8)
     write_video(root / f'{name}.mp4', blocks.repeat(2, 1).repeat(2, 2))
-  return [root / 'wide.mp4', root / 'tall.mp4']
+  found = [root / 'wide.mp4', root / 'tall.mp4']
+  for number, matrix in enumerate([(-1, 0, 0, 1), (0, 1, 1, 0), (0, 1, -1, 0)]):
+    mirrored = root / f'shown_otherwise_{number}.mp4'
+    shutil.copy(root / 'wide.mp4', mirrored)
+    found.append(pathlib.Path(coded_video.set_matrix(mirrored, *matrix)))
+  found.append(_joined_late(root / 'wide.mp4', root / 'joined.ts'))
+  return found
 
 
 def test_the_same_probabilities_as_prediction(root, folders, videos):
@@ -216,3 +247,11 @@ def test_what_cannot_be_read(root, folders, videos, tmp_path):
   assert 'No such file' in line and 'nothing.mp4' in line
   line = _refusal(root, folder, folder / 'model.json')
   assert line.startswith('Cannot be read: ') and 'model.json' in line
+  os.mkfifo(tmp_path / 'pipe.mp4')
+  line = _refusal(root, folder, tmp_path / 'pipe.mp4')
+  assert line.endswith('pipe.mp4 is no regular file.')
+  (tmp_path / 'list.mp4').write_text(
+    f'ffconcat version 1.0\nfile {videos[0]}\n'
+  )
+  line = _refusal(root, folder, tmp_path / 'list.mp4')
+  assert line.startswith('Cannot be read: ') and 'list.mp4' in line

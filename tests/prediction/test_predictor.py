@@ -16,6 +16,7 @@ from mtnet_jax.evaluation import scoring
 from mtnet_jax.export import program as program_lib
 from mtnet_jax.prediction import Prediction, Predictor, timeline
 from mtnet_jax.prediction.user_videos import InputError, find_videos
+from tests.data import coded_video
 from tests.prediction_runs import BrightnessPredictor, write_run
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -157,6 +158,25 @@ def test_a_clip_about_a_moment(video, at, first):
   np.testing.assert_allclose(seconds, frames / 10)
   # 48 × 32: the middle crop begins at column 8.
   np.testing.assert_array_equal(clip, _frames(video)[frames][:, :, 8:40])
+
+
+@pytest.mark.parametrize(
+  ('at', 'first'), [(0.5, 7), (1.0, 17), (1.99, 18), (3.2, 21), (30, 24)]
+)
+def test_a_clip_about_a_moment_of_a_still(tmp_path, at, first):
+  # 20 frames a second, two a second from 1 s on, and the last but one is still.
+  stamps = [*range(0, 1000, 50), *range(1000, 6000, 500), 40_000]
+  levels = 4 * np.arange(len(stamps), dtype=np.uint8)
+  images = np.broadcast_to(
+    levels[:, None, None, None], (len(levels), 32, 32, 3)
+  )
+  path = coded_video.write(tmp_path / 'a.mp4', images, stamps=stamps)
+  clip, seconds = BrightnessPredictor().central_clip(path, at=at)
+  frames = first + 2 * np.arange(4)
+  np.testing.assert_allclose(seconds, np.array(stamps)[frames] / 1000)
+  np.testing.assert_allclose(clip.mean(axis=(1, 2, 3)), levels[frames], atol=3)
+  with pytest.raises(InputError, match=r'lasts 4\d\.\d\d s, 60 s is not'):
+    BrightnessPredictor().central_clip(path, at=60)
 
 
 def test_a_moment_that_the_video_has_not(video):

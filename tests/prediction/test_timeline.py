@@ -11,6 +11,7 @@ from mtnet_jax.data.views import ArrayReader
 from mtnet_jax.errors import UserError
 from mtnet_jax.prediction import timeline
 from mtnet_jax.prediction.timeline import Timeline
+from tests.data import coded_video
 from tests.prediction_runs import BrightnessPredictor
 
 
@@ -49,6 +50,46 @@ def test_windows_of_so_many_seconds():
     _bright([s + f for f in (0, 2, 4, 6, 5, 7, 9, 11)]) for s in starts
   ]
   np.testing.assert_allclose(judged.probabilities[:, 0], expected, rtol=1e-6)
+
+
+@pytest.fixture
+def slides(tmp_path):
+  """25 frames a second until 1 s, then one a second, the last at 6 s."""
+  stamps = [*range(0, 1000, 40), *range(1000, 6000, 1000), 6000]
+  images = _video(len(stamps))
+  return coded_video.write(tmp_path / 'a.mp4', images, stamps=stamps)
+
+
+def test_windows_of_a_video_of_several_rates(slides):
+  judged = timeline.judge(BrightnessPredictor(), slides)
+  starts = np.arange(0, 25, 3)  # of 31 frames
+  times = np.array([*np.arange(25) / 25, *range(1, 7)])
+  np.testing.assert_allclose(judged.starts, times[starts])
+  np.testing.assert_allclose(judged.ends[:-1], times[starts[:-1] + 7])
+  expected = [_bright([s, s + 2, s + 4, s + 6]) for s in starts]
+  np.testing.assert_allclose(judged.probabilities[:, 0], expected, atol=0.01)
+
+
+@pytest.mark.parametrize(
+  ('window', 'hop', 'starts', 'ends'),
+  [
+    (2.0, 2.0, [0, 2, 4], [2, 4, 6.04]),
+    (0.4, 0.4, [0, 0.4, 0.8, 1, 2, 3, 4, 5], [0.4, 0.8, 1, 2, 3, 4, 5, 6]),
+    (None, 2.0, [0, 0.96], [0.28, 6.04]),
+  ],
+)
+def test_seconds_of_a_video_of_several_rates(slides, window, hop, starts, ends):
+  judged = timeline.judge(BrightnessPredictor(), slides, window, hop)
+  count = len(starts)
+  np.testing.assert_allclose(judged.starts[:count], starts)
+  np.testing.assert_allclose(judged.ends[:count], ends)
+  assert (np.diff(judged.starts) > 0).all()
+
+
+def test_a_hop_that_is_shorter_than_a_frame():
+  judged = timeline.judge(BrightnessPredictor(), _video(9), 0.16, 1e-9)
+  np.testing.assert_allclose(judged.starts, np.arange(6) / 25)
+  np.testing.assert_allclose(judged.ends, np.arange(4, 10) / 25)
 
 
 @pytest.mark.parametrize('count', [1, 3, 7])
