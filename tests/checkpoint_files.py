@@ -25,3 +25,9 @@ def stored_leaves(workdir, step) -> dict[str, np.ndarray]:
     for name, leaf in jax.tree_util.tree_leaves_with_path(tree):
       leaves[item + jax.tree_util.keystr(name)] = np.asarray(leaf)
   return leaves
+
+
+def stored_bytes(workdir, step) -> dict[str, bytes]:
+  """The bytes of every array of a checkpoint, by name."""
+  leaves = stored_leaves(workdir, step)
+  return {name: leaf.tobytes() for name, leaf in leaves.items()}

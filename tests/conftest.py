@@ -29,6 +29,7 @@ _LONG = (
   'test_distributed.py',
   'test_distributed_failures.py',
   'test_loop.py',
+  'test_signals.py',
   'test_forms.py',
   'test_parameters.py',
   'test_every_form.py',

@@ -1,8 +1,14 @@
 """Runs so small that a step takes milliseconds."""
 
+import pathlib
+import subprocess
+import sys
+import time
+
 import ml_collections
 
 from configs import quickstart
+from mtnet_jax.runs import metric_writer
 
 # The quick start on four frames of 32 x 32.
 TINY = {
@@ -57,3 +63,34 @@ def tiny_flags(directory, light: bool = False, **changes) -> list[str]:
 def dotted(changes: dict) -> dict:
   """Returns the keys with dots in the place of two underscores."""
   return {name.replace('__', '.'): value for name, value in changes.items()}
+
+
+def start(root, workdir, arguments, log=subprocess.PIPE):
+  """A process that trains the quick start."""
+  return subprocess.Popen(
+    [
+      sys.executable,
+      'train.py',
+      '--config=configs/quickstart.py',
+      f'--workdir={workdir}',
+      *arguments,
+    ],
+    cwd=root,
+    stderr=log,
+    text=True,
+  )
+
+
+def last_logged(workdir) -> int:
+  """The last step of which there are figures."""
+  records = metric_writer.read(pathlib.Path(workdir) / 'metrics.jsonl')
+  return max((record['step'] for record in records), default=0)
+
+
+def wait_for_step(process, workdir, step):
+  """Until this process, not an earlier one, has logged `step`."""
+  at_start = last_logged(workdir)
+  while process.poll() is None and last_logged(workdir) < max(
+    step, at_start + 1
+  ):
+    time.sleep(0.02)

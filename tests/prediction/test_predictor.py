@@ -167,15 +167,13 @@ def test_a_clip_about_a_moment_of_a_still(tmp_path, at, first):
   # 20 frames a second, two a second from 1 s on, and the last but one is still.
   stamps = [*range(0, 1000, 50), *range(1000, 6000, 500), 40_000]
   levels = 4 * np.arange(len(stamps), dtype=np.uint8)
-  images = np.broadcast_to(
-    levels[:, None, None, None], (len(levels), 32, 32, 3)
-  )
+  images = levels[:, None, None, None] + np.zeros((1, 32, 32, 3), np.uint8)
   path = coded_video.write(tmp_path / 'a.mp4', images, stamps=stamps)
   clip, seconds = BrightnessPredictor().central_clip(path, at=at)
   frames = first + 2 * np.arange(4)
   np.testing.assert_allclose(seconds, np.array(stamps)[frames] / 1000)
   np.testing.assert_allclose(clip.mean(axis=(1, 2, 3)), levels[frames], atol=3)
-  with pytest.raises(InputError, match=r'lasts 4\d\.\d\d s, 60 s is not'):
+  with pytest.raises(InputError, match=r'lasts 4\d.* s, 60 s is not'):
     BrightnessPredictor().central_clip(path, at=60)
 
 
@@ -364,11 +362,7 @@ def test_damaged_runs(copied, name, content, message):
 @pytest.mark.parametrize(
   ('key', 'value', 'message'),
   [
-    (
-      'data.num_frames',
-      '4',
-      r"data\.num_frames \(='4'\) of .*config\.json must",
-    ),
+    ('data.num_frames', '4', r"data\.num_frames \(='4'\) of .*\.json must"),
     ('eval.num_crops', True, r'eval\.num_crops \(=True\)'),
     ('data.short_videos', 'loop', r"short_videos \(='loop'\) .* one of \('rep"),
     ('data.input_size', None, r'config\.json makes no network: .*input_size'),

@@ -1,8 +1,6 @@
 """Real training on tiny videos: learning, resuming, dying, stopping."""
 
 import os
-import pathlib
-import random
 import signal
 import subprocess
 import sys
@@ -16,43 +14,9 @@ from mtnet_jax.evaluation import scoring
 from mtnet_jax.ops import native
 from mtnet_jax.runs import metric_writer
 from mtnet_jax.training import loop
-from tests.checkpoint_files import stored_leaves
+from tests import tiny_runs
+from tests.checkpoint_files import stored_bytes
 from tests.tiny_runs import tiny_config, tiny_flags
-
-
-def _start(root, workdir, arguments, log=subprocess.PIPE):
-  return subprocess.Popen(
-    [
-      sys.executable,
-      'train.py',
-      '--config=configs/quickstart.py',
-      f'--workdir={workdir}',
-      *arguments,
-    ],
-    cwd=root,
-    stderr=log,
-    text=True,
-  )
-
-
-def _last_logged(workdir) -> int:
-  records = metric_writer.read(pathlib.Path(workdir) / 'metrics.jsonl')
-  return max((record['step'] for record in records), default=0)
-
-
-def _wait_for_step(process, workdir, step):
-  """Until this process, not an earlier one, has logged `step`."""
-  at_start = _last_logged(workdir)
-  while process.poll() is None and _last_logged(workdir) < max(
-    step, at_start + 1
-  ):
-    time.sleep(0.02)
-
-
-def _stored(workdir, step) -> dict[str, bytes]:
-  """Every array of a checkpoint, by name."""
-  leaves = stored_leaves(workdir, step)
-  return {name: leaf.tobytes() for name, leaf in leaves.items()}
 
 
 @pytest.fixture(scope='module')
@@ -98,137 +62,10 @@ def test_evaluation_scores_every_test_video_once(trained):
 
 def test_a_finished_run_stays_as_it_is(trained):
   config, workdir = trained
-  before = _stored(workdir, 12), (workdir / 'metrics.jsonl').read_text()
+  before = stored_bytes(workdir, 12), (workdir / 'metrics.jsonl').read_text()
   loop.train(config, workdir)
-  after = _stored(workdir, 12), (workdir / 'metrics.jsonl').read_text()
+  after = stored_bytes(workdir, 12), (workdir / 'metrics.jsonl').read_text()
   assert after == before
-
-
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize(
-  ('kills', 'steps'),
-  [
-    pytest.param(3, 24, marks=pytest.mark.slow),
-    pytest.param(10, 60, marks=pytest.mark.check),
-  ],
-)
-def test_runs_killed_at_any_moment_end_bit_for_bit_like_a_whole_one(
-  root, blinking_videos, tmp_path, kills, steps
-):
-  whole, workdir = tmp_path / 'whole', tmp_path / 'killed'
-  changes = {'train__num_steps': steps, 'data__num_workers': 1}
-  loop.train(tiny_config(blinking_videos, **changes), whole)
-  arguments = tiny_flags(blinking_videos, light=True, **changes)
-  rng = random.Random(os.urandom(8))
-  killed_at = []
-  for step in sorted(rng.sample(range(1, steps - 8), kills)):
-    process = _start(root, workdir, arguments)
-    _wait_for_step(process, workdir, step)
-    # A checkpoint is written at every step: most moments are within one.
-    time.sleep(rng.uniform(0, 0.05))
-    process.kill()
-    _, log = process.communicate()
-    assert process.returncode == -signal.SIGKILL, log
-    killed_at.append(_last_logged(workdir))
-    # At most the steps since the last save are lost.
-    whole_ones = [
-      int(p) for p in os.listdir(workdir / 'checkpoints') if p.isdigit()
-    ]
-    assert max(whole_ones, default=0) >= killed_at[-1] - 3, killed_at
-  process = _start(root, workdir, arguments)
-  _, log = process.communicate()
-  assert process.returncode == 0, log
-  assert 'Going on from the checkpoint of step' in log
-  assert _stored(workdir, steps) == _stored(whole, steps), killed_at
-  records = metric_writer.read(workdir / 'metrics.jsonl')
-  expected = metric_writer.read(whole / 'metrics.jsonl')
-  exact = ('step', 'train/loss', 'train/top1', 'val/top1')
-  assert [[r.get(name) for name in exact] for r in records] == [
-    [r.get(name) for name in exact] for r in expected
-  ], killed_at
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_says_so(
-  trained, root, blinking_videos, tmp_path, number
-):
-  _, whole = trained
-  # No checkpoint is due: the one that it goes on from is the signal's own.
-  arguments = tiny_flags(blinking_videos, light=True, train__checkpoint_every=0)
-  process = _start(root, tmp_path, arguments)
-  _wait_for_step(process, tmp_path, 2)
-  process.send_signal(number)
-  _, log = process.communicate()
-  assert process.returncode == os.EX_TEMPFAIL, log
-  assert f'Stopped by {number.name} at step' in log
-  process = _start(root, tmp_path, arguments)
-  _, log = process.communicate()
-  assert process.returncode == 0, log
-  assert _stored(tmp_path, 12) == _stored(whole, 12)
-
-
-@pytest.mark.slow
-def test_a_loader_process_that_is_killed_is_told_at_once(
-  root, blinking_videos, tmp_path
-):
-  """As the system does where memory ends; the loop itself would wait."""
-  arguments = tiny_flags(
-    blinking_videos,
-    light=True,
-    data__num_workers=2,
-    train__num_steps=10**6,
-    train__eval_every=0,
-    train__checkpoint_every=0,
-  )
-  process = _start(root, tmp_path, arguments)
-  _wait_for_step(process, tmp_path, 3)
-  children = subprocess.run(
-    ['pgrep', '--parent', str(process.pid), '--full', 'spawn_main'],
-    capture_output=True,
-    text=True,
-    check=True,
-  ).stdout.split()
-  assert len(children) >= 2
-  os.kill(int(children[-1]), signal.SIGKILL)
-  _, log = process.communicate(timeout=120)  # not train.stall_timeout
-  assert process.returncode == os.EX_TEMPFAIL, log
-  assert f'a loader process ({children[-1]}) was killed by SIGKILL' in log
-
-
-@pytest.mark.slow
-def test_a_second_ctrl_c_ends_at_once(root, blinking_videos, tmp_path):
-  # A step that never comes to its end.
-  stalling = (
-    'import sys, time\n'
-    'from mtnet_jax import cli\n'
-    'from mtnet_jax.commands import train\n'
-    'from mtnet_jax.training import loop\n'
-    'def stall(*_):\n'
-    '  print("stalls", file=sys.stderr, flush=True)\n'
-    '  time.sleep(600)\n'
-    'loop._Loop._train = stall\n'
-    'cli.run(train.COMMAND)\n'
-  )
-  with subprocess.Popen(
-    [
-      *(sys.executable, '-c', stalling, '--config=configs/quickstart.py'),
-      f'--workdir={tmp_path}',
-      *tiny_flags(blinking_videos, light=True),
-    ],
-    cwd=root,
-    stderr=subprocess.PIPE,
-    text=True,
-  ) as process:
-    while 'stalls' not in process.stderr.readline():
-      assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    while 'Ctrl-C ends at once' not in process.stderr.readline():
-      assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, log = process.communicate(timeout=60)
-  assert process.returncode == os.EX_TEMPFAIL
-  assert 'Ended at once' in log
 
 
 def test_a_loss_that_is_not_finite_names_its_step(blinking_videos, tmp_path):
@@ -244,7 +81,7 @@ def test_a_loss_that_is_not_finite_names_its_step(blinking_videos, tmp_path):
   assert 'last good checkpoint' in str(error.value)
   # The warm-up starts at a rate of 0: what is left has not exploded.
   (step,) = os.listdir(tmp_path / 'checkpoints')
-  stored = _stored(tmp_path, step)
+  stored = stored_bytes(tmp_path, step)
   for name, leaf in stored.items():
     if name.startswith('variables'):
       assert np.abs(np.frombuffer(leaf, np.float32)).max() < 1e3, (step, name)
@@ -288,7 +125,7 @@ def test_two_devices_train_like_one(root, blinking_videos, tmp_path):
     )
     records = metric_writer.read(workdir / 'metrics.jsonl')
     losses = [r['train/loss'] for r in records if 'train/loss' in r]
-    return losses, _floats(_stored(workdir, 3))
+    return losses, _floats(stored_bytes(workdir, 3))
 
   losses, leaves = run(1)
   other_losses, other_leaves = run(2)
@@ -337,9 +174,9 @@ def test_a_multigrid_run_stopped_within_a_cycle_ends_the_same(
     # Nobody reads the log while waiting for a step: it must not be long.
     monkeypatch.setenv('JAX_LOG_COMPILES', '0' if stop_at else '1')
     arguments = tiny_flags(blinking_videos, light=True, **changes)
-    process = _start(root, workdir, arguments)
+    process = tiny_runs.start(root, workdir, arguments)
     if stop_at:
-      _wait_for_step(process, workdir, stop_at)
+      tiny_runs.wait_for_step(process, workdir, stop_at)
       process.send_signal(signal.SIGTERM)
     _, log = process.communicate()
     assert process.returncode == (os.EX_TEMPFAIL if stop_at else 0), log
@@ -352,7 +189,9 @@ def test_a_multigrid_run_stopped_within_a_cycle_ends_the_same(
   assert len(programs) == 4
   assert run(tmp_path / 'stopped', stop_at=7) == programs
   assert run(tmp_path / 'stopped') == programs
-  assert _stored(tmp_path / 'stopped', 16) == _stored(tmp_path / 'whole', 16)
+  assert stored_bytes(tmp_path / 'stopped', 16) == stored_bytes(
+    tmp_path / 'whole', 16
+  )
 
   records = metric_writer.read(tmp_path / 'whole/metrics.jsonl')
   rates = {r['step']: r['train/learning_rate'] for r in records}
@@ -385,7 +224,7 @@ def test_a_full_disk_may_be_a_warning(
   )
   log, filler = tmp_path / 'log', small_disk / 'filler'
   with log.open('w') as file:
-    process = _start(root, small_disk, arguments, file)
+    process = tiny_runs.start(root, small_disk, arguments, file)
 
   def wait_until(done):
     while process.poll() is None and not done():
@@ -394,7 +233,7 @@ def test_a_full_disk_may_be_a_warning(
   if full == 'at the first write':
     wait_until((small_disk / 'labels.txt').exists)
   else:
-    _wait_for_step(process, small_disk, 2)
+    tiny_runs.wait_for_step(process, small_disk, 2)
   _fill(filler)
   if full != 'for good':
     wait_until(lambda: 'No space left' in log.read_text())
