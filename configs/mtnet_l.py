@@ -3,7 +3,7 @@
   python train.py --config=configs/mtnet_l.py --config.data.dir=DIR \
     --workdir=runs/mtnet_l
 
-On TPU v5e multigrid's cycles are estimated to pay from 1,500 videos a device
+On TPU v5e multigrid's cycles are estimated to pay from 4,800 videos a device
 on, or 160 if the host compiles all shapes at once (docs/scale.md).
 """
 

@@ -9,7 +9,7 @@ each, which share BN statistics; --config.train.norm_batch_size=16 keeps it so
 on fewer devices. Both cycles of multigrid training change these shapes; without
 them (--config.train.long_cycle=False --config.train.short_cycle=False) a run of
 as many epochs takes about nine times as many steps. Ten shapes are ten programs
-to compile: on TPU v5e the cycles are estimated to pay from 2,900 videos a
+to compile: on TPU v5e the cycles are estimated to pay from 8,600 videos a
 device on, or 320 if the host compiles all shapes at once (docs/scale.md).
 The thesis reports 83.4 % top-1 on HACS and 76.6 % on Kinetics-400; these
 figures have not been reproduced here.
