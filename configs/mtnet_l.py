@@ -4,7 +4,7 @@
     --workdir=runs/mtnet_l
 
 On TPU v5e multigrid's cycles are estimated to pay from 4,800 videos a device
-on, or 160 if the host compiles all shapes at once (docs/scale.md).
+on, or 530 if the host compiles all shapes at once (docs/scale.md).
 """
 
 import ml_collections

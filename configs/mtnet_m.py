@@ -10,7 +10,7 @@ on fewer devices. Both cycles of multigrid training change these shapes; without
 them (--config.train.long_cycle=False --config.train.short_cycle=False) a run of
 as many epochs takes about nine times as many steps. Ten shapes are ten programs
 to compile: on TPU v5e the cycles are estimated to pay from 8,600 videos a
-device on, or 320 if the host compiles all shapes at once (docs/scale.md).
+device on, or 950 if the host compiles all shapes at once (docs/scale.md).
 The thesis reports 83.4 % top-1 on HACS and 76.6 % on Kinetics-400; these
 figures have not been reproduced here.
 
