@@ -50,7 +50,13 @@ def narrow(monkeypatch):
   monkeypatch.setattr(models, 'build', build)
 
 
-@pytest.mark.parametrize('work', _CASES)
+@pytest.mark.parametrize(
+  'work',
+  [
+    pytest.param(work, marks=[pytest.mark.slow] * work.startswith('mtnet_m'))
+    for work in _CASES
+  ],
+)
 def test_our_side_of_every_row(work):
   program = _CASES[work].ours()
   result = jax.eval_shape(program.function, *program.arguments)

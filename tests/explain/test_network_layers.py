@@ -34,7 +34,13 @@ def shapes_and_order(model):
   return shapes, [p for p in order if p not in inside]
 
 
-@pytest.mark.parametrize('name', models.NAMES)
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=[pytest.mark.slow] * (name == 'mtnet_l'))
+    for name in models.NAMES
+  ],
+)
 def test_the_chain_has_every_convolution_once_in_the_order_they_run(name):
   params, order = shapes_and_order(models.build(name, 5))
   chain = network_layers.layer_chain(params)

@@ -12,7 +12,7 @@ from mtnet_jax.data.multigrid import Multigrid
 @pytest.mark.parametrize(
   ('name', 'frames', 'size'),
   [
-    ('mtnet_xs', 8, 48),
+    pytest.param('mtnet_xs', 8, 48, marks=pytest.mark.slow),
     pytest.param('mtnet_s', 13, 182, marks=pytest.mark.slow),
     ('x3d_l', 16, 256),
     ('r3d_18', 16, 224),

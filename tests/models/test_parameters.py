@@ -164,6 +164,12 @@ def test_table_by_hand(name):
   assert count == PARAMETERS[name]
 
 
+def _rows(names):
+  """Names as cases; the largest MTNets, which take longest, in the slow tier."""
+  slow = {name: [pytest.mark.slow] for name in ('mtnet_m', 'mtnet_l')}
+  return [pytest.param(name, marks=slow.get(name, ())) for name in names]
+
+
 @functools.cache
 def total_costs(name):
   """Of a network on its usual clip."""
@@ -171,7 +177,7 @@ def total_costs(name):
   return cost.count(models.build(name, 400), (frames, size, size, 3)).total
 
 
-@pytest.mark.parametrize('name', models.NAMES)
+@pytest.mark.parametrize('name', _rows(models.NAMES))
 def test_parameter_count(name):
   assert total_costs(name).parameters == PARAMETERS[name]
 
@@ -262,6 +268,6 @@ def test_pooling_has_no_parameters():
   assert count_and_macs('mt_r3d_50', pooling='avg') == expected
 
 
-@pytest.mark.parametrize('name', GMACS)
+@pytest.mark.parametrize('name', _rows(GMACS))
 def test_gmacs(name):
   assert round(total_costs(name).macs / 1e9, 2) == GMACS[name]

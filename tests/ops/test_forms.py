@@ -219,9 +219,8 @@ def operations(text):
 
 
 @needs_kernels
-@pytest.mark.parametrize(
-  'name', ['mtnet_xs', pytest.param('srtg_r3d_18', marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['mtnet_xs', 'srtg_r3d_18'])
 def test_a_train_step_lowered_for_an_accelerator_holds_nothing_of_a_cpu(
   name, one_cpu, monkeypatch
 ):
