@@ -165,7 +165,7 @@ def test_table_by_hand(name):
 
 
 def _rows(names):
-  """Names as cases; the largest MTNets, which take longest, in the slow tier."""
+  """Names as cases; the largest MTNets, which take longest, are slow."""
   slow = {name: [pytest.mark.slow] for name in ('mtnet_m', 'mtnet_l')}
   return [pytest.param(name, marks=slow.get(name, ())) for name in names]
 
