@@ -7,7 +7,8 @@ from mtnet_jax.runs import metric_writer
 from tests.checkpoint_files import stored_leaves
 from tests.distributed_runs import train
 
-pytestmark = pytest.mark.slow
+# The whole network takes minutes to compile.
+_OF_CHECK = pytest.mark.check
 
 
 def _differences(workdir, other, step=5):
@@ -39,16 +40,13 @@ def alone_and_light(root, blinking_videos, tmp_path_factory):
   return workdir
 
 
-# Of the whole network, which takes long to compile, two processes with four
-# devices; of the light one, four processes.
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
   ('count', 'devices', 'other'),
   [
-    (2, 1, 'alone_and_light'),
-    (2, 1, 'alone'),
-    (2, 2, 'alone'),
-    (4, 1, 'alone_and_light'),
+    pytest.param(2, 2, 'alone_and_light', marks=pytest.mark.slow),
+    pytest.param(2, 2, 'alone', marks=_OF_CHECK),
+    pytest.param(4, 1, 'alone_and_light', marks=_OF_CHECK),
   ],
 )
 def test_several_processes_train_like_one(
@@ -73,19 +71,29 @@ def test_several_processes_train_like_one(
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+  'other',
+  [
+    pytest.param('alone_and_light', marks=pytest.mark.slow),
+    pytest.param('alone', marks=_OF_CHECK),
+  ],
+)
 def test_split_parameters_train_like_whole_ones(
-  root, blinking_videos, alone, tmp_path
+  root, blinking_videos, other, request, tmp_path
 ):
-  train(root, blinking_videos, tmp_path, 1, 8, light=False, mesh__fsdp=4)
+  light = other == 'alone_and_light'
+  alone = request.getfixturevalue(other)
+  train(root, blinking_videos, tmp_path, 1, 8, light=light, mesh__fsdp=4)
   differences = _differences(alone, tmp_path)
   assert max(differences.values()) < 1e-5, differences
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_more_processes_and_with_fewer_again(
   root, blinking_videos, alone_and_light, tmp_path
 ):
   changing = tmp_path / 'changing'
-  for count, steps in ((1, 3), (4, 4), (1, 5)):
+  for count, steps in ((1, 3), (2, 4), (1, 5)):
     logs = train(root, blinking_videos, changing, count, train__num_steps=steps)
     if steps > 3:
       before = steps - 1

@@ -71,24 +71,18 @@ def test_a_folder_that_another_training_holds_is_told_by_all(
   assert all(reason in log for log in logs), logs
 
 
-@pytest.mark.parametrize('differs', ['rate', 'video', 'class'])
+@pytest.mark.parametrize('differs', ['rate', 'class'])
 def test_processes_that_disagree_end_before_the_first_step(
   root, blinking_videos, tmp_path, differs
 ):
   data, other = tmp_path / 'data', tmp_path / 'other'
   for folder in (data, other):
     shutil.copytree(blinking_videos, folder)
-  own = [
-    f'--config.data.dir={other}'
-  ]  # may differ, as long as it holds the same
+  # The folder may be another, as long as it holds the same.
+  own = [f'--config.data.dir={other}']
   if differs == 'rate':
     own += ['--config.optim.learning_rate=0.125']
     wanted = '--config.optim.learning_rate is 0.06 in process 0 and 0.125 in'
-  elif differs == 'video':
-    (other / 'train/dark/3.mp4').rename(other / 'train/dark/x.mp4')
-    wanted = (
-      'is train/dark/3.mp4 in process 0 and train/dark/4.mp4 in process 1'
-    )
   else:
     for split in ('train', 'val', 'test'):
       (other / split / 'dark').rename(other / split / 'night')
