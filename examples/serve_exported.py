@@ -6,6 +6,7 @@ one level, or by more where a side shrinks to less than half. Left out is what
 rare files need: seeking, AVI's missing timestamps, frames that are damaged.
 """
 
+import hashlib
 import json
 import pathlib
 import sys
@@ -16,6 +17,16 @@ import numpy as np
 from jax import export
 
 FORMATS = 'mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,gif,h264,hevc,m4v'
+# Beyond these a damaged description would take all memory.
+LIMITS = {
+  'data': {'num_frames': 10_000, 'frame_stride': 10_000},
+  'eval': {
+    'num_clips': 1_000,
+    'num_crops': 1_000,
+    'crop_size': 8_192,
+    'input_size': 8_192,
+  },
+}
 
 
 def plain(text):
@@ -33,7 +44,14 @@ def load(folder):
   model = json.loads((folder / 'model.json').read_text('utf-8'))
   if model['version'] != 2:
     stop(f'{folder} has version {model["version"]}, this file reads 2.')
+  for section, limits in LIMITS.items():
+    for key, limit in limits.items():
+      value = model[section][key]
+      if type(value) is not int or not 1 <= value <= limit:
+        stop(f'{key} (={value!r}) of {folder} must be from 1 to {limit}.')
   program = bytearray((folder / 'model.stablehlo').read_bytes())
+  if hashlib.sha256(program).hexdigest() != model['program']['sha256']:
+    stop(f'{folder}/model.stablehlo is damaged, or of another export.')
   return jax.jit(export.deserialize(program).call), model
 
 
@@ -140,6 +158,8 @@ if __name__ == '__main__':
     names, shares = classify(*sys.argv[1:])
   except KeyError as error:
     stop(f'{sys.argv[1]}/model.json has no key {error}.')
+  except (RecursionError, TypeError) as error:
+    stop(f'{sys.argv[1]}/model.json describes no exported model: {error}.')
   except (av.FFmpegError, OSError, ValueError) as error:
     stop(f'Cannot be read: {error}.')
   for index in np.argsort(-shares, kind='stable')[:5]:

@@ -12,15 +12,17 @@ from mtnet_jax.data.clips import SHORT_VIDEOS
 from mtnet_jax.errors import UserError
 
 COPY_RUN_AGAIN = 'Copy the whole folder of the run again.'
-_POSITIVE = {
-  'data': ('num_frames', 'frame_stride'),
-  'eval': (
-    'num_clips',
-    'num_crops',
-    'crop_size',
-    'input_size',
-    'clips_per_step',
-  ),
+# The largest values that make sense; a file that says more is damaged, and
+# would take all memory.
+_LIMITS = {
+  'data': {'num_frames': 10_000, 'frame_stride': 10_000},
+  'eval': {
+    'num_clips': 1_000,
+    'num_crops': 1_000,
+    'crop_size': 8_192,
+    'input_size': 8_192,
+    'clips_per_step': 1_000_000,
+  },
 }
 
 
@@ -89,13 +91,14 @@ def check_config(
   Raises:
     UserError: a value is missing or not allowed.
   """
-  for section, keys in _POSITIVE.items():
-    for key in keys:
+  for section, limits in _LIMITS.items():
+    for key, limit in limits.items():
       value = config[section].get(key)
-      if type(value) is not int or value < 1:  # True is an int by descent
+      # True is an int by descent.
+      if type(value) is not int or not 1 <= value <= limit:
         raise UserError(
-          f'{section}.{key} (={value!r}) of {where} must be a whole number of '
-          'at least 1.'
+          f'{section}.{key} (={value!r}) of {where} must be a whole number '
+          f'from 1 to {limit:,}.'
         )
   if config.data.get('short_videos') not in SHORT_VIDEOS:
     raise UserError(

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import runpy
 import shutil
 import subprocess
@@ -221,6 +222,27 @@ def test_a_key_that_is_not_there(root, folders, videos, tmp_path):
   )
   line = _refusal(root, folder, videos[0])
   assert line == f"{folder}/model.json has no key 'frame_stride'."
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (lambda it: it['eval'].update(num_clips=10**9), 'num_clips (=1000000000)'),
+    (lambda it: it['data'].update(num_frames=0), 'num_frames (=0) of'),
+    (lambda it: it['eval'].update(num_crops='3'), "num_crops (='3') of"),
+    (
+      lambda it: it['program'].update(sha256='0'),
+      'stablehlo is damaged, or of',
+    ),
+  ],
+)
+def test_a_description_that_is_damaged(
+  root, folders, tmp_path, change, message
+):
+  folder = _described(folders / 'as it is', tmp_path, change)
+  load = runpy.run_path(str(root / 'examples/serve_exported.py'))['load']
+  with pytest.raises(SystemExit, match=re.escape(message)):
+    load(folder)
 
 
 def test_the_program_lies_beside_its_description(
