@@ -11,9 +11,8 @@ import pytest
 from mtnet_jax.runs import lock
 from tests.distributed_runs import finish, start, wait_for_step
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 def test_a_process_that_dies_is_named_by_the_other(
   root, blinking_videos, tmp_path
 ):
@@ -29,6 +28,7 @@ def test_a_process_that_dies_is_named_by_the_other(
   assert name in logs[0] and 'goes on from the last checkpoint' in logs[0]
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_process_stops_all_at_the_same_step(
   root, blinking_videos, tmp_path
 ):
@@ -44,6 +44,7 @@ def test_sigterm_to_one_process_stops_all_at_the_same_step(
   assert all(f'Stopped by SIGTERM at step {step};' in log for log in logs), logs
 
 
+@pytest.mark.check
 def test_a_disk_that_is_full_for_one_process_ends_both(
   root, blinking_videos, small_disk
 ):
@@ -60,6 +61,7 @@ def test_a_disk_that_is_full_for_one_process_ends_both(
   assert 'No space left' in ''.join(logs)
 
 
+@pytest.mark.slow
 def test_a_folder_that_another_training_holds_is_told_by_all(
   root, blinking_videos, tmp_path
 ):
@@ -71,7 +73,13 @@ def test_a_folder_that_another_training_holds_is_told_by_all(
   assert all(reason in log for log in logs), logs
 
 
-@pytest.mark.parametrize('differs', ['rate', 'class'])
+@pytest.mark.parametrize(
+  'differs',
+  [
+    pytest.param('rate', marks=pytest.mark.slow),
+    pytest.param('class', marks=pytest.mark.check),
+  ],
+)
 def test_processes_that_disagree_end_before_the_first_step(
   root, blinking_videos, tmp_path, differs
 ):
@@ -114,6 +122,7 @@ cli.run(train.COMMAND)
 """
 
 
+@pytest.mark.check
 def test_a_loader_that_stalls_is_named_by_all(root, blinking_videos, tmp_path):
   processes = start(
     root,

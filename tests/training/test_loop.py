@@ -102,7 +102,7 @@ if __name__ == '__main__':
 """
 
 
-@pytest.mark.slow
+@pytest.mark.check
 def test_two_devices_train_like_one(root, blinking_videos, tmp_path):
   def run(devices):
     workdir = tmp_path / str(devices)
@@ -208,9 +208,13 @@ def _fill(path):
       file.flush()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-  'full', ['for two seconds', 'for good', 'at the first write']
+  'full',
+  [
+    pytest.param('for two seconds', marks=pytest.mark.check),
+    pytest.param('for good', marks=pytest.mark.slow),
+    pytest.param('at the first write', marks=pytest.mark.check),
+  ],
 )
 def test_a_full_disk_may_be_a_warning(
   full, root, blinking_videos, small_disk, tmp_path

@@ -143,7 +143,7 @@ if __name__ == '__main__':
 """
 
 
-@pytest.mark.slow
+@pytest.mark.check
 @pytest.mark.timeout(900)
 def test_on_two_devices_too(root, blinking_videos, tmp_path):
   """With split parameters, and BN's statistics measured in between."""

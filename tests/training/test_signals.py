@@ -60,8 +60,13 @@ def test_runs_killed_at_any_moment_end_bit_for_bit_like_a_whole_one(
   ], killed_at
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+  'number',
+  [
+    pytest.param(signal.SIGTERM, marks=pytest.mark.check),
+    pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+  ],
+)
 def test_a_signal_saves_and_says_so(root, blinking_videos, tmp_path, number):
   whole, workdir = tmp_path / 'whole', tmp_path / 'stopped'
   loop.train(tiny_config(blinking_videos), whole)
