@@ -33,6 +33,10 @@ _FAST = (
   '--dist=loadfile',
   '--no-loadscope-reorder',
 )
+_LONG_ELSEWHERE = (
+  *('tests/analysis', 'tests/benchmarks', 'tests/experiments'),
+  *('tests/models', 'tests/ops'),
+)
 _NETWORKS = (
   'x3d_m',
   'mtnet_xs',
@@ -60,7 +64,7 @@ def rows() -> list[Row]:
   return [
     Row('damaged videos', 'newest', (*check, 'tests/data')),
     Row('long trainings', 'newest', (*check, 'tests/runs', 'tests/training')),
-    Row('precisions', 'newest', (*check, 'tests/analysis')),
+    Row('other long tests', 'newest', (*check, *_LONG_ELSEWHERE)),
     Row('PyTorch parity', 'torch', (*check, 'tests/convert')),
     Row('oldest stack', 'oldest', fast),
     Row('newest stack', 'newest', fast),

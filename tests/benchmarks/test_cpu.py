@@ -53,7 +53,7 @@ def narrow(monkeypatch):
 @pytest.mark.parametrize(
   'work',
   [
-    pytest.param(work, marks=[pytest.mark.slow] * work.startswith('mtnet_m'))
+    pytest.param(work, marks=[pytest.mark.check] * work.startswith('mtnet_m'))
     for work in _CASES
   ],
 )

@@ -193,7 +193,7 @@ def test_a_wrong_candidate_cannot_win(options, known_limits, monkeypatch):
   assert 'fastest: nothing' not in row.note
 
 
-@pytest.mark.slow
+@pytest.mark.check
 def test_networks(options, known_limits):
   train, infer = gpu.run_part('networks', options)
   assert (train.work, infer.work) == ('mtnet_xs train', 'mtnet_xs inference')

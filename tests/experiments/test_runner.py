@@ -319,7 +319,7 @@ def _without_seconds(out):
   return [row | {'training_seconds': ''} for row in _rows(out)]
 
 
-@pytest.mark.slow
+@pytest.mark.check
 def test_the_command_does_what_is_left_as_a_whole_one_would(
   root, blinking_videos, tmp_path
 ):

@@ -219,8 +219,13 @@ def operations(text):
 
 
 @needs_kernels
-@pytest.mark.slow
-@pytest.mark.parametrize('name', ['mtnet_xs', 'srtg_r3d_18'])
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param('mtnet_xs', marks=pytest.mark.check),
+    pytest.param('srtg_r3d_18', marks=pytest.mark.slow),
+  ],
+)
 def test_a_train_step_lowered_for_an_accelerator_holds_nothing_of_a_cpu(
   name, one_cpu, monkeypatch
 ):

@@ -151,7 +151,7 @@ ENTRY %main (x: f32[3], y: bf16[2,8]) -> f32[] {
   }
 
 
-@pytest.mark.slow
+@pytest.mark.check
 @pytest.mark.parametrize('name', _DATA_PARALLEL)
 def test_devices_exchange_gradients_statistics_and_metrics_alone(steps, name):
   counts, messages = steps[name]
@@ -165,7 +165,7 @@ def test_devices_exchange_gradients_statistics_and_metrics_alone(steps, name):
   assert 0 < metrics <= 4 * 16
 
 
-@pytest.mark.slow
+@pytest.mark.check
 def test_split_parameters_are_gathered_once(steps):
   counts, messages = steps['fsdp']
   assert 0.9 * counts['params'] < counts['split'] < counts['params']

@@ -71,13 +71,8 @@ def test_several_processes_train_like_one(
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-  'other',
-  [
-    pytest.param('alone_and_light', marks=pytest.mark.slow),
-    pytest.param('alone', marks=_OF_CHECK),
-  ],
-)
+@pytest.mark.check
+@pytest.mark.parametrize('other', ['alone_and_light', 'alone'])
 def test_split_parameters_train_like_whole_ones(
   root, blinking_videos, other, request, tmp_path
 ):
@@ -88,7 +83,7 @@ def test_split_parameters_train_like_whole_ones(
   assert max(differences.values()) < 1e-5, differences
 
 
-@pytest.mark.slow
+@pytest.mark.check
 def test_a_run_goes_on_with_more_processes_and_with_fewer_again(
   root, blinking_videos, alone_and_light, tmp_path
 ):

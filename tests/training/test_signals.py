@@ -20,7 +20,7 @@ from tests.tiny_runs import tiny_config, tiny_flags
 @pytest.mark.parametrize(
   ('kills', 'steps'),
   [
-    pytest.param(3, 24, marks=pytest.mark.slow),
+    pytest.param(2, 12, marks=pytest.mark.slow),
     pytest.param(10, 60, marks=pytest.mark.check),
   ],
 )
@@ -33,7 +33,7 @@ def test_runs_killed_at_any_moment_end_bit_for_bit_like_a_whole_one(
   arguments = tiny_flags(blinking_videos, light=True, **changes)
   rng = random.Random(os.urandom(8))
   killed_at = []
-  for step in sorted(rng.sample(range(1, steps - 8), kills)):
+  for step in sorted(rng.sample(range(1, steps - 4), kills)):
     process = tiny_runs.start(root, workdir, arguments)
     tiny_runs.wait_for_step(process, workdir, step)
     # A checkpoint is written at every step: most moments are within one.

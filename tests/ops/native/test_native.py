@@ -234,7 +234,7 @@ print(float(any_form.quick_jit(tree_norm.tree_norm, 'cpu_kernel')(leaves)) ** 2)
 
 
 @needs_compiler
-@pytest.mark.slow
+@pytest.mark.check
 @pytest.mark.timeout(1500)
 def test_sanitizers_find_nothing(root, tmp_path):
   """AddressSanitizer and UBSan, in a process that begins with theirs."""
