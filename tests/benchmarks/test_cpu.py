@@ -74,7 +74,9 @@ def test_rows_differ_in_name():
   assert names[-2:] == ['compilation', 'loading']
 
 
-@pytest.mark.parametrize('kind', ['train step', 'inference'])
+@pytest.mark.parametrize(
+  'kind', [pytest.param('train step', marks=pytest.mark.slow), 'inference']
+)
 def test_network_row(kind, narrow, monkeypatch):
   case = cpu.by_macs('r3d_18', 'r3d_18', kind, (1, 2, 16))
   monkeypatch.setattr(cpu, 'cases', lambda: [case])

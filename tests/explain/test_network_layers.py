@@ -37,7 +37,9 @@ def shapes_and_order(model):
 @pytest.mark.parametrize(
   'name',
   [
-    pytest.param(name, marks=[pytest.mark.slow] * (name == 'mtnet_l'))
+    pytest.param(
+      name, marks=[pytest.mark.slow] * (name in ('mtnet_s', 'mtnet_l', 'x3d_l'))
+    )
     for name in models.NAMES
   ],
 )

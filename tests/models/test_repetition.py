@@ -53,7 +53,7 @@ def _differentiate(model, variables, clips):
 @pytest.mark.parametrize(
   'name',
   [
-    'x3d_s',
+    pytest.param('x3d_s', marks=pytest.mark.slow),
     pytest.param('mtnet_xs', marks=pytest.mark.slow),
     pytest.param('srtg_r3d_34', marks=pytest.mark.slow),
   ],
@@ -83,7 +83,9 @@ def test_shared_blocks_compute_what_each_block_computes(
     assert np.abs(gradient).max() > 0 or 'kernel_h' in where, where
 
 
-@pytest.mark.parametrize('rematerialize', [False, True])
+@pytest.mark.parametrize(
+  'rematerialize', [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_on_a_tpu_blocks_are_a_loop_of_columns_side_by_side(rematerialize):
   """Of five blocks that are alike by twos: two rounds and one block more."""
   small = _SMALL['x3d_s'] | {'blocks': (1, 6)}

@@ -146,6 +146,7 @@ def test_what_does_not_fit_is_new_and_listed(other, renamed, caplog):
   np.testing.assert_array_equal(got[shared], _weights(other, STEP)[shared])
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_from_its_own(other, blinking_videos,
                                                  tmp_path):  # fmt: skip
   config = tiny_config(
@@ -187,6 +188,7 @@ def _maps_alone(directory, other):
   )
 
 
+@pytest.mark.slow
 def test_the_maps_of_class_regularization_alone(
   other, blinking_videos, tmp_path
 ):
