@@ -156,6 +156,7 @@ def test_labels_txt_cannot_say_which_split(tmp_path):
 
 
 def test_classes_are_counted_by_name(tmp_path, caplog):
+  caplog.set_level('INFO', 'absl')
   caplog.set_level('INFO')
   _touch(
     tmp_path, 'train/up/1.mp4', 'train/up/2.mp4', 'train/a\x1bb/3.mp4',

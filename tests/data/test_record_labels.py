@@ -28,6 +28,7 @@ def prepared(blinking_videos, tmp_path):
 
 
 def test_numbers_of_videos_come_from_the_manifest(prepared, caplog):
+  caplog.set_level('INFO', 'absl')
   caplog.set_level('INFO')
   sources.open_source(prepared, 'test')
   assert 'test: 8 videos of 2 classes: bright 4, dark 4' in caplog.text
