@@ -267,10 +267,16 @@ class Checkpoints:
     return self._restore(step, 'variables', like)
 
   def _check_files(self, step: int, *items: str) -> None:
-    # One process does it for all, which read the same files.
+    # One process does it for all, which read the same files; and tells all,
+    # which would wait for each other within Orbax.
+    cause = ''
     if processes.is_main() and not locations.on_bucket(self._directory):
-      with self._naming_damage(step):
+      try:
         hashes.check(self._directory / str(step), *items)
+      except (OSError, hashes.ChangedError) as error:
+        cause = str(error)
+    if cause := processes.gather(cause.encode())[0].decode():
+      raise self._damage(str(step), hashes.ChangedError(cause))
 
   def _restore(
     self, step: int, item: str, like: Mapping[str, Any]

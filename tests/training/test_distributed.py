@@ -97,6 +97,23 @@ def test_a_run_goes_on_with_more_processes_and_with_fewer_again(
   assert max(differences.values()) < 1e-5, differences
 
 
+@pytest.mark.check
+def test_a_damaged_checkpoint_is_put_aside_by_all(
+  root, blinking_videos, tmp_path
+):
+  """Process 0 alone looks, and the others must not wait for it meanwhile."""
+  train(root, blinking_videos, tmp_path, 2, train__num_steps=3)
+  files = (tmp_path / 'checkpoints/3/optimizer').rglob('d/*')
+  path = max(files, key=lambda file: file.stat().st_size)
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+  logs = train(root, blinking_videos, tmp_path, 2, train__num_steps=4)
+  assert 'Going on from the checkpoint of step 2' in logs[0]
+  (aside,) = (tmp_path / 'damaged_checkpoints').iterdir()
+  assert aside.name.startswith('3-')
+
+
 _COMPILES_AHEAD = """
 import functools, sys
 from mtnet_jax import cli
