@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mtnet_jax.errors import UserError
+from mtnet_jax.layers.parameters import parameter
 from mtnet_jax.ops import precision
 from mtnet_jax.typing import Array, Float, Int
 
@@ -103,7 +104,8 @@ class ClassRegularization(nn.Module):
     self, a: Float[Array, 'n t h w c'], class_weights: Float[Array, 'k d']
   ) -> tuple[Float[Array, 'n t h w c'], Int[Array, ' n']]:
     """Returns `a` scaled, in its dtype, and the int32 class of each clip."""
-    kernel = self.param(
+    kernel = parameter(
+      self,
       'kernel',
       nn.initializers.he_normal(),
       (class_weights.shape[1], a.shape[-1]),

@@ -2,6 +2,7 @@
 
 from flax import linen as nn
 
+from mtnet_jax.layers.parameters import parameter
 from mtnet_jax.typing import Array, Float
 
 
@@ -20,13 +21,14 @@ class Classifier(nn.Module):
   num_classes: int
 
   def setup(self):
-    self.kernel = self.param(
+    self.kernel = parameter(
+      self,
       'kernel',
       nn.initializers.lecun_normal(),
       (self.in_features, self.num_classes),
     )
-    self.bias = self.param(
-      'bias', nn.initializers.zeros_init(), (self.num_classes,)
+    self.bias = parameter(
+      self, 'bias', nn.initializers.zeros_init(), (self.num_classes,)
     )
 
   def __call__(self, x: Float[Array, 'n c']) -> Float[Array, 'n k']:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mtnet_jax.errors import UserError
+from mtnet_jax.layers.parameters import parameter
 from mtnet_jax.ops.conv import Triple, conv3d
 from mtnet_jax.ops.separated_conv import channel_separated_conv3d
 from mtnet_jax.typing import Array, Float
@@ -50,11 +51,11 @@ class Conv3D(nn.Module):
       )
     # He initialization for the ReLU that follows, over what a unit feeds.
     fan_out = math.prod(self.kernel_size) * self.features // self.groups
-    kernel = self.param(
+    kernel = parameter(
+      self,
       'kernel',
       nn.initializers.normal(math.sqrt(2 / fan_out)),
       (*self.kernel_size, c // self.groups, self.features),
-      jnp.float32,
     )
     x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
     edge = self.kernel_size[0] // 2 if self.repeat_edges else 0

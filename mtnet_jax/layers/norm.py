@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mtnet_jax.errors import UserError
+from mtnet_jax.layers.parameters import parameter
 from mtnet_jax.ops.activation import scale_and_activate
 from mtnet_jax.ops.batch_norm import normalize
 from mtnet_jax.typing import Array, Float
@@ -56,8 +57,8 @@ class BatchNorm(nn.Module):
       UserError: the number of clips is not a multiple of `batch_size`.
     """
     c = x.shape[-1]
-    scale = self.param('scale', nn.initializers.ones, (c,), jnp.float32)
-    bias = self.param('bias', nn.initializers.zeros, (c,), jnp.float32)
+    scale = parameter(self, 'scale', nn.initializers.ones, (c,))
+    bias = parameter(self, 'bias', nn.initializers.zeros, (c,))
     moving_mean = self.variable('batch_stats', 'mean', jnp.zeros, (c,))
     moving_var = self.variable('batch_stats', 'var', jnp.ones, (c,))
     if self.use_running_average:

@@ -6,6 +6,7 @@ The input projection of all frames is one matmul before the recurrence.
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mtnet_jax.layers.parameters import parameter
 from mtnet_jax.ops import precision
 from mtnet_jax.ops.recurrence import PRECISION, find_cell, recur
 from mtnet_jax.typing import Array, Float
@@ -84,13 +85,16 @@ class RecurrentLayer(nn.Module):
     # Not orthogonal: over a clip's few frames it changes little, and dozens of
     # QR decompositions double the time to compile a network's initialization.
     init = nn.initializers.lecun_normal()
-    kernel_x = self.param('kernel_x', init, (c, gates * h), jnp.float32)
-    kernel_h = self.param('kernel_h', init, (h, gates * h), jnp.float32)
-    bias = self.param(
-      'bias', lambda _: jnp.repeat(jnp.asarray(cell.start, jnp.float32), h)
+    kernel_x = parameter(self, 'kernel_x', init, (c, gates * h))
+    kernel_h = parameter(self, 'kernel_h', init, (h, gates * h))
+    bias = parameter(
+      self,
+      'bias',
+      lambda _, shape, dtype: jnp.repeat(jnp.asarray(cell.start, dtype), h),
+      (gates * h,),
     )
     vectors = {
-      name: self.param(name, nn.initializers.zeros, (h,), jnp.float32)
+      name: parameter(self, name, nn.initializers.zeros, (h,))
       for name in cell.vectors
     }
     x = jnp.swapaxes(precision.widen(x), 0, 1)  # t n c

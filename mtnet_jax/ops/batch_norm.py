@@ -97,7 +97,8 @@ def _with_sums(statistics, gradients):
     slope, shift, d_scale, d_bias = gradients(kept, dy, d, epsilon, activation)
     dx = _spread(gain, x) * d
     dx += _spread(slope, x) * precision.widen(x) + _spread(shift, x)
-    return lanes.unfold(dx.astype(x.dtype), c), d_scale, d_bias, None
+    dx = lanes.unfold(dx.astype(x.dtype), c)
+    return dx, d_scale, d_bias, jnp.zeros_like(kept[1])
 
   return Form(forward, backward)
 

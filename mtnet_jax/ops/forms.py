@@ -239,14 +239,9 @@ class Operation:
       if not isinstance(form, Form):
         return form(*args, **statics['default'])
 
-    def passes(which):
-      functions = {p: self._pairs[name][which] for p, name in names.items()}
-      return functools.partial(place, functions, statics)
-
-    forward, backward = passes(0), passes(1)
-    function = jax.custom_vjp(lambda *args: forward(*args)[0])
-    function.defvjp(forward, backward)
-    return function(*args)
+    # Traced once for all calls that are alike, and as if it stood here.
+    names, statics = (tuple(d.items()) for d in (names, _hashable(statics)))
+    return _function(self, names, statics, place)(*args)
 
 
 def by_autodiff(function: Callable[..., Any]) -> Form:
@@ -260,12 +255,68 @@ def by_autodiff(function: Callable[..., Any]) -> Form:
     return function(*args, **static), args
 
   def backward(kept, d_result, **static):
-    return jax.vjp(functools.partial(function, **static), *kept)[1](d_result)
+    _, vjp = jax.vjp(functools.partial(function, **static), *kept)
+    # Of arguments that are no floats JAX gives gradients without a value.
+    return jax.tree.map(
+      lambda d: None if d.dtype == jax.dtypes.float0 else d, vjp(d_result)
+    )
 
   return Form(forward, backward)
 
 
-def _here(functions, statics, *args):
+def _hashable(statics):
+  return {name: tuple(static.items()) for name, static in statics.items()}
+
+
+@functools.lru_cache(maxsize=1024)
+def _function(operation, names, statics, place):
+  """An operation in the forms that platforms have, with both its passes."""
+  statics = {name: dict(static) for name, static in statics}
+
+  def passes(which):
+    functions = {p: operation._pairs[name][which] for p, name in names}
+    return functools.partial(place, functions, statics)
+
+  def forward(*args):
+    result, arrays = passes(0)(None, *args)
+    types = jax.tree.map(_type_of_gradient, args)
+    return result, _Kept(arrays, *jax.tree.flatten(types))
+
+  def backward(kept, d_result):
+    types = jax.tree.unflatten(kept.structure, kept.types)
+    return passes(1)(types, kept.arrays, d_result)
+
+  function = jax.custom_vjp(lambda *args: forward(*args)[0])
+  function.defvjp(forward, backward)
+  return jax.jit(function, inline=True)
+
+
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=['arrays'],
+  meta_fields=['types', 'structure'],
+)
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+  """What the backward pass gets.
+
+  Attributes:
+    arrays: what the forward pass keeps.
+    types: those of the gradients.
+    structure: theirs.
+  """
+
+  arrays: Any
+  types: list[jax.core.ShapedArray]
+  structure: Any
+
+
+def _type_of_gradient(a):
+  is_float = jnp.issubdtype(jnp.result_type(a), jnp.inexact)
+  return jax.typeof(a).update(weak_type=False) if is_float else None
+
+
+def _here(functions, statics, _, *args):
   """The one function of a pass, in line."""
   return functions['default'](*args, **statics['default'])
 
@@ -309,58 +360,70 @@ class _Pass:
     return dataclasses.replace(self, axes=(*self.axes, axes))
 
 
-def _where_it_is_lowered(functions, statics, *args):
-  """The function that a pass has for the platform of the program."""
+def _where_it_is_lowered(functions, statics, types, *args):
+  """The function that a pass has for the platform of the program.
+
+  Args:
+    functions: by platform.
+    statics: the keywords of each.
+    types: a tree of the results' types; None: those of the default function.
+    *args: trees of arrays.
+  """
   leaves, tree = jax.tree.flatten(args)
   passes = {
     platform: _Pass(function, tuple(statics[platform].items()), tree)
     for platform, function in functions.items()
   }
+  if types is None:
+    arguments = (jax.ShapeDtypeStruct(a.shape, a.dtype) for a in leaves)
+    types = _types(passes['default'], *arguments)
   primitive = _same if passes.keys() == {'default'} else _by_platform
-  results = primitive.bind(*leaves, **passes)
-  types = tuple(jax.typeof(leaf) for leaf in leaves)
-  shapes = _shapes(passes['default'], types)
-  return jax.tree.unflatten(jax.tree.structure(shapes), results)
+  types, structure = jax.tree.flatten(types)
+  types = tuple((t.shape, t.dtype) for t in types)
+  return structure.unflatten(primitive.bind(*leaves, types=types, **passes))
 
 
 @functools.lru_cache(maxsize=4096)
-def _shapes(function, types):
-  return jax.eval_shape(
-    function, *(jax.ShapeDtypeStruct(t.shape, t.dtype) for t in types)
-  )
+def _types(function, *types):
+  return jax.eval_shape(function, *types)
 
 
 def _make_primitive(name):
-  """A primitive whose parameters are passes that give results of one shape."""
+  """A primitive whose parameters are passes that give results of one type."""
   primitive = Primitive(f'mtnet_jax_{name}')
   primitive.multiple_results = True
 
   @primitive.def_abstract_eval
-  def types(*types, **passes):
-    shapes = _shapes(passes['default'], types)
+  def results(first, *_, types, **passes):
     return [
-      types[0].update(shape=s.shape, dtype=s.dtype, weak_type=False)
-      for s in jax.tree.leaves(shapes)
+      first.update(shape=shape, dtype=dtype, weak_type=False)
+      for shape, dtype in types
     ]
 
   @functools.lru_cache(maxsize=4096)
-  def jitted(**passes):
-    return jax.jit(functools.partial(primitive.bind, **passes))
+  def jitted(**params):
+    return jax.jit(functools.partial(primitive.bind, **params))
 
-  def batch(leaves, axes, **passes):
+  def batch(leaves, axes, types, **passes):
     under = {name: own.under(tuple(axes)) for name, own in passes.items()}
-    results = primitive.bind(*leaves, **under)
+    (size,) = {
+      leaf.shape[axis]
+      for leaf, axis in zip(leaves, axes, strict=True)
+      if axis is not None
+    }
+    types = tuple(((size, *shape), dtype) for shape, dtype in types)
+    results = primitive.bind(*leaves, types=types, **under)
     return results, [0] * len(results)
 
-  primitive.def_impl(lambda *leaves, **passes: jitted(**passes)(*leaves))
+  primitive.def_impl(lambda *leaves, **params: jitted(**params)(*leaves))
   batching.primitive_batchers[primitive] = batch
   return primitive
 
 
 def _lower(platform):
-  return lambda ctx, *leaves, **passes: mlir.lower_fun(passes[platform].flat)(
-    ctx, *leaves
-  )
+  return lambda ctx, *leaves, types, **passes: mlir.lower_fun(
+    passes[platform].flat
+  )(ctx, *leaves)
 
 
 _same, _by_platform = map(_make_primitive, ('form', 'form_by_platform'))
