@@ -71,7 +71,7 @@ format: .venv/installed-dev
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-.venv/installed: setup.py
+.venv/installed: setup.py pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -e .
 	touch $@
@@ -91,7 +91,7 @@ format: .venv/installed-dev
 
 # Compilers for accelerators change the devices that JAX looks for: they have an
 # environment of their own. Libraries that only a GPU would run are left out.
-.venv-aot/installed: setup.py
+.venv-aot/installed: setup.py pyproject.toml
 	$(AOT_PYTHON) -m venv $(AOT)
 	$(AOT)/bin/pip install --quiet --disable-pip-version-check -e .
 	jax=$$($(AOT)/bin/python -c 'import jax; print(jax.__version__)') \

@@ -1,5 +1,6 @@
 """What every command shares: flags, and one sentence for a mistake."""
 
+import contextlib
 import copy
 import dataclasses
 import errno
@@ -11,14 +12,14 @@ import re
 import select
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from mtnet_jax import locations
+from mtnet_jax import locations, recipes
 from mtnet_jax.errors import USER_ERROR, UserError, printable
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent
@@ -51,21 +52,15 @@ class Command:
   resumes: bool = False
 
 
-def run(command: Command) -> None:
-  """Does what this process's command line says, and ends the process.
+@contextlib.contextmanager
+def reader_may_leave() -> Iterator[None]:
+  """Ends the process quietly where nobody reads stdout any more.
 
-  Where nobody reads stdout any more, it ends as other programs do, with code
-  141 and without a word.
+  It ends as other programs do, with code 141 and without a word.
   """
-  _declare(command, flags.FLAGS)
-  # Names may hold what this terminal cannot show, and need not stop a command.
-  sys.stdout.reconfigure(errors='backslashreplace')
   try:
     try:
-      app.run(
-        lambda argv: sys.exit(_execute(command, flags.FLAGS, argv[1:])),
-        flags_parser=lambda argv: _parse(flags.FLAGS, argv),
-      )
+      yield
     finally:
       sys.stdout.flush()
   except BrokenPipeError:
@@ -74,6 +69,18 @@ def run(command: Command) -> None:
     # What is still to be written would raise again when Python ends.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(_BROKEN_PIPE)
+
+
+@reader_may_leave()
+def run(command: Command) -> None:
+  """Does what this process's command line says, and ends the process."""
+  _declare(command, flags.FLAGS)
+  # Names may hold what this terminal cannot show, and need not stop a command.
+  sys.stdout.reconfigure(errors='backslashreplace')
+  app.run(
+    lambda argv: sys.exit(_execute(command, flags.FLAGS, argv[1:])),
+    flags_parser=lambda argv: _parse(flags.FLAGS, argv),
+  )
 
 
 def call(command: Command, *argv: str) -> int:
@@ -142,14 +149,26 @@ def _nobody_reads(pipe: int) -> bool:
   return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def define_config(values: flags.FlagValues) -> None:
-  """Declares `--config=FILE.py[:argument]` and `--config.KEY=VALUE`."""
+def define_config(
+  values: flags.FlagValues,
+  default: str | None = None,
+  meaning: str = 'The recipe.',
+) -> None:
+  """Declares `--config=NAME[:argument]` and `--config.KEY=VALUE`.
+
+  Args:
+    values: where the flags are declared.
+    default: a configuration's name, or None.
+    meaning: what the configuration is for; begins the help of the flag.
+  """
   config_flags.DEFINE_config_file(
     'config',
     None,
-    'A file of configs/, for instance configs/quickstart.py.',
+    f'{meaning} A name such as quickstart or srtg:r3d_34, or a FILE.py.',
     flag_values=values,
   )
+  values['config'].parser = recipes.Parser('config')
+  values.set_default('config', default)
 
 
 def define_run(
@@ -186,7 +205,7 @@ def get_config(values: flags.FlagValues) -> ml_collections.ConfigDict:
   try:
     config = values.config
     if config is None:
-      raise UserError(f'--config is needed: one of {_available_configs()}.')
+      raise UserError(f'--config is needed: one of {recipes.available()}.')
     return config.lock()
   except OSError as error:
     raise UserError(_no_such_config(error)) from None
@@ -249,17 +268,11 @@ def _printable_argument(argument: object) -> object:
   return argument
 
 
-def _available_configs() -> str:
-  paths = sorted(pathlib.Path().glob('configs/*.py'))
-  shown = (p for p in paths if p.name[0] != '_' and p.name != 'base.py')
-  return ', '.join(map(str, shown)) or 'none here'
-
-
 def _no_such_config(error: OSError) -> str:
   path = re.search(r'Attempted .*\n\s*(.*)', str(error))
   return (
     f'There is no configuration at {path[1] if path else str(error)!r}. '
-    f'Give --config=FILE.py; in configs/ there are: {_available_configs()}.'
+    f'Give --config=FILE.py, or one of these: {recipes.available()}.'
   )
 
 
@@ -268,6 +281,8 @@ def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     return values(argv)
   except BrokenPipeError:
     raise  # of --help, which is printed here
+  except SystemExit:  # after --help, and absl would have it be a failure
+    sys.exit()
   except flags.UnrecognizedFlagError as error:
     _fail(_dashed_file(argv[1:]) or _flag_sentence(error))
   except OSError as error:  # an override of a configuration that is not there
@@ -314,7 +329,8 @@ def _flag_sentence(error: Exception) -> str:
       return f'--config cannot be loaded: {reason}'
     return ' '.join(lines)
   key = ' '.join(lines).strip('"')
-  return f'The configuration has no key {key}; configs/base.py lists them all.'
+  defaults = recipes.defaults_file()
+  return f'The configuration has no key {key}; {defaults} lists them all.'
 
 
 def _fail(message: str) -> None:

@@ -1,4 +1,7 @@
-"""Makes the stick figures: python -m data.stick_figures.prepare --out=DIR."""
+"""Makes the stick figures, videos of drawn people.
+
+mtnet prepare stick_figures --out=DIR
+"""
 
 import concurrent.futures
 import csv
@@ -14,8 +17,8 @@ import cv2
 import numpy as np
 from absl import flags, logging
 
-from data.stick_figures import actions, contact_sheet, videos
 from mtnet_jax import cli, files, progress
+from mtnet_jax.datasets.stick_figures import actions, contact_sheet, videos
 from mtnet_jax.errors import UserError
 
 VERSION = 1  # of what a seed makes; goes up when pictures change

@@ -1,6 +1,6 @@
-"""Which frames a trained MTNet keeps: a picture, and a number.
+"""Shows which frames a trained MTNet keeps: a picture, and a number.
 
-  python -m mtnet_jax.analysis.kept_frames --config=configs/quickstart.py \
+  mtnet kept-frames --config=quickstart \
     --config.data.dir=DIR --workdir=DIR --out=kept.png [--ids=a.mp4,b.mp4]
 
 Every Multi-Temporal convolution's prolonged branch keeps half of the frames,

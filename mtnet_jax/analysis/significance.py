@@ -1,6 +1,6 @@
-"""Whether one of two runs is really better, or just luckier: McNemar's test.
+"""Tests by McNemar whether one of two runs is better, or just luckier.
 
-  python -m mtnet_jax.analysis.significance \
+  mtnet significance \
     A/evaluation/predictions.npz B/evaluation/predictions.npz \
     [--plot=gains.png] [--labels=labels.txt]
 
@@ -98,7 +98,7 @@ def read_pair(path_a: str | pathlib.Path, path_b: str | pathlib.Path) -> Pair:
   """Reads two evaluations and brings their videos into one order.
 
   Args:
-    path_a: `predictions.npz` of the first, as `eval.py` writes it.
+    path_a: `predictions.npz` of the first, as `mtnet eval` writes it.
     path_b: the file of the second, with predictions for the same videos in any
       order.
 
@@ -341,9 +341,8 @@ def main(paths: Sequence[str], plot: str | None, labels: str | None) -> None:
   """
   if len(paths) != 2:
     raise UserError(
-      f'Two files must be given, not {len(paths)}: python -m '
-      'mtnet_jax.analysis.significance A/evaluation/predictions.npz '
-      'B/evaluation/predictions.npz.'
+      f'Two files must be given, not {len(paths)}: mtnet significance '
+      'A/evaluation/predictions.npz B/evaluation/predictions.npz.'
     )
   if plot:
     png = run_folder.png_path(plot)

@@ -1,7 +1,7 @@
 """Tells what networks cost here: counts, and times.
 
-  python -m mtnet_jax.commands.cost --model=mtnet_m [--clip=16x256x256]
-  python -m mtnet_jax.commands.cost --all
+  mtnet cost --model=mtnet_m [--clip=16x256x256]
+  mtnet cost --all
 
 docs/costs.md says what the figures mean. The thesis's latencies are of one clip
 alone (Table 5.7) and a clip of batches of 32 (Table 5.5).

@@ -1,4 +1,4 @@
-"""Scores a run: python eval.py --config=FILE.py --workdir=DIR.
+"""Scores a run: mtnet eval --config=NAME --workdir=DIR.
 
 Ten clips by three crops of every video of `config.eval.split`, their softmax
 averaged. Writes into WORKDIR/evaluation and prints a table; with `--controls`

@@ -1,4 +1,4 @@
-"""Explains a video: python explain.py --workdir=DIR --video=FILE --out=DIR.
+"""Explains a video: mtnet explain --workdir=DIR --video=FILE --out=DIR.
 
 Where and when the network of a run saw a class, layer by layer and by several
 methods, and whether to believe each picture. Writes report.html, which holds

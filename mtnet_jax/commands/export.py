@@ -1,4 +1,4 @@
-"""Exports a run: python export.py --workdir=DIR --out=DIR.
+"""Exports a run: mtnet export --workdir=DIR --out=DIR.
 
 Writes the network as a program that needs jax alone (model.stablehlo), its
 weights (params.safetensors) and what both mean (model.json), with --onnx also

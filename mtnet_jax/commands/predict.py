@@ -1,4 +1,4 @@
-"""Judges any videos: python predict.py --workdir=DIR VIDEO [VIDEO ...].
+"""Judges any videos: mtnet predict --workdir=DIR VIDEO [VIDEO ...].
 
 A VIDEO is a file, a folder, a pattern, or an array of frames in an .npy file;
 the model, the best checkpoint of the run in DIR or an exported one. Prints a
@@ -263,7 +263,7 @@ def check_arguments(
   """Raises a UserError where the command line makes no sense."""
   if not names:
     raise UserError(
-      'No video is named. Give files, folders or patterns: python predict.py '
+      'No video is named. Give files, folders or patterns: mtnet predict '
       '--workdir=DIR VIDEO [VIDEO ...].'
     )
   if directory is None and (window is not None or hop is not None):

@@ -1,12 +1,13 @@
-"""A run out of another author's PyTorch weights.
+"""Makes a run out of another author's PyTorch weights.
 
-  python -m mtnet_jax.convert.torch_weights --from=FILE --model=NAME \
+  mtnet convert --from=FILE --model=NAME \
     --out=WORKDIR [--labels=FILE]
 
 Writes `checkpoints/0`, `config.json` and `labels.txt`, as training does, which
-predict.py, explain.py, export.py and `train.init_from` take; `config.py`, the
-same configuration for eval.py and train.py; and `conversion.json`, which tells
-of every tensor what became of it. docs/weights.md says whose weights.
+`mtnet predict`, `explain`, `export` and `train.init_from` take; `config.py`,
+the same configuration for `mtnet eval` and `train`; and `conversion.json`,
+which tells of every tensor what became of it. docs/weights.md says whose
+weights.
 """
 
 import json
@@ -235,7 +236,7 @@ def _write(
 
 
 def _as_python(config: ml_collections.ConfigDict) -> str:
-  """A configuration file that eval.py and train.py take."""
+  """A configuration file that `mtnet eval` and `train` take."""
   lines = [
     f'  config.{section}.{key} = {value!r}'
     for section in _SECTIONS
@@ -246,7 +247,7 @@ def _as_python(config: ml_collections.ConfigDict) -> str:
     [
       '"""What mtnet_jax.convert.torch_weights has set; edit it freely."""',
       '',
-      'from configs import base',
+      'from mtnet_jax.configs import base',
       '',
       '',
       'def get_config():',
@@ -287,12 +288,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def _define_run_flags(values: flags.FlagValues) -> None:
   """Declares what the run is that is written."""
-  config_flags.DEFINE_config_file(
-    'config',
-    'configs/base.py',
-    'The defaults of what weights do not ask for.',
-    flag_values=values,
-  )
+  cli.define_config(values, 'base', 'What the weights do not ask for.')
   flags.DEFINE_string(
     'model',
     None,
@@ -367,8 +363,8 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   )
   workdir = printable(values.out)
   print(
-    f'Written to {workdir}: python predict.py --workdir={workdir} VIDEO, or '
-    f'python eval.py --config={workdir}/config.py --workdir={workdir} '
+    f'Written to {workdir}: mtnet predict --workdir={workdir} VIDEO, or '
+    f'mtnet eval --config={workdir}/config.py --workdir={workdir} '
     '--config.data.dir=DIR.'
   )
 

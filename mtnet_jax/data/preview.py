@@ -1,6 +1,6 @@
-r"""A batch as the model sees it: a row a clip, its frames over time.
+r"""Draws a batch as the model sees it: a row a clip, its frames over time.
 
-  python -m mtnet_jax.data.preview --config=configs/quickstart.py \
+  mtnet preview --config=quickstart \
     --config.data.dir=DIR --out=batch.png [--step=0] [--clips=8] [--split=train]
 
 Clips are cut, resized, augmented and, with multigrid, of the step's shape, as

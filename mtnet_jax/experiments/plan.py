@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_collections
 
-from configs import ablations, base
+from mtnet_jax.configs import ablations, base
 from mtnet_jax.errors import UserError
 from mtnet_jax.runs import folder as run_folder
 

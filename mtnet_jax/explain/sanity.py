@@ -1,7 +1,6 @@
-"""Whether saliency lies on those who act, and chance where nothing was learned.
+"""Tests whether saliency lies on those who act, once a network has learned.
 
-Usage:
-  python -m mtnet_jax.explain.sanity --workdir=DIR [--data=DIR]
+  mtnet sanity --workdir=DIR [--data=DIR]
 
 The data set says where its actors are, in `boxes.npz`, as the embedded one
 does. Saliency that knows nothing lies in their boxes in proportion to the
@@ -187,8 +186,7 @@ def read_samples(
   if not path.is_file():
     raise UserError(
       f'{path} is missing: it holds the boxes around those who act. The '
-      'embedded data set has it: python -m data.stick_figures.prepare '
-      '--out=DIR.'
+      'embedded data set has it: mtnet prepare stick_figures --out=DIR.'
     )
   settings, samples = predictor.config, []
   with np.load(path) as all_boxes:

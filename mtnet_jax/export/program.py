@@ -42,7 +42,7 @@ LICENSE_NOTE = (
   'before you pass them on.'
 )
 FILES = (METADATA, PROGRAM, PARAMETERS, ONNX)
-_REMEDY = 'Copy its folder again, or write it again with export.py.'
+_REMEDY = 'Copy its folder again, or write it again with mtnet export.'
 _FORMAT, _VERSION = 'mtnet_jax', 2
 # Of the configuration: how a video becomes the program's input.
 _DATA_KEYS = ('num_frames', 'frame_stride', 'short_videos')

@@ -63,7 +63,7 @@ class Prediction:
 
 
 class Predictor:
-  """Judges videos as `eval.py` does.
+  """Judges videos as `mtnet eval` does.
 
   Attributes:
     config: the run's configuration; of an exported model, what is known of its
@@ -352,6 +352,6 @@ def _find_export(workdir: locations.Path) -> locations.Path | None:
   if not found:
     raise UserError(
       f'There is neither a checkpoint nor an exported model in {workdir}. '
-      'Train first: python train.py --config=... --workdir=DIR.'
+      'Train first: mtnet train --config=... --workdir=DIR.'
     )
   return found[0]

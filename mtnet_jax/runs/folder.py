@@ -43,7 +43,7 @@ def read_config(path: locations.Path) -> ml_collections.ConfigDict:
   except OSError as error:
     raise UserError(
       f'{path} cannot be read: {locations.cause(error)}. It is written when '
-      'training starts: run train.py again, or copy the whole folder of the '
+      'training starts: run mtnet train again, or copy the whole folder of the '
       'run.'
     ) from error
   except ValueError as error:

@@ -74,7 +74,7 @@ def restore_variables(
   if not (locations.as_path(workdir) / 'checkpoints').is_dir():
     raise UserError(
       f'There is no checkpoint in --workdir={workdir}. Train first: '
-      'python train.py --config=... --workdir=DIR.'
+      'mtnet train --config=... --workdir=DIR.'
     )
   clips = jax.ShapeDtypeStruct((1, *training_clip_shape(config)), jnp.float32)
   like = jax.eval_shape(
@@ -89,7 +89,7 @@ def restore_variables(
     if step is None:
       raise UserError(
         f'{workdir}/checkpoints holds no finished checkpoint yet: run the same '
-        'train.py command again, it goes on by itself.'
+        'mtnet train command again, it goes on by itself.'
       )
     logging.info('Evaluating the checkpoint of step %s', step)
     return checkpoints.restore_variables(step, like), step

@@ -1,11 +1,11 @@
 """Writes `docs/results.md` and its figures: published numbers beside ours.
 
-  python -m mtnet_jax.thesis.results [--out=docs] \
+  mtnet results [--out=docs] \
     [--run="MTNet-S on my data=runs/mine" ...]
 
-The published figures are those of `docs/published`; ours are counted anew, a
-few minutes on a CPU, and also written to `results.csv`. `--run` places runs of
-one's own, after `eval.py`, into the figures.
+The published figures are those of `mtnet_jax/thesis/tables`; ours are counted
+anew, a few minutes on a CPU, and also written to `results.csv`. `--run` places
+runs of one's own, after `mtnet eval`, into the figures.
 """
 
 import csv
@@ -114,8 +114,8 @@ def _read_top1(path: pathlib.Path) -> float:
       raise ValueError(f'top1 (={top1}) is not in [0, 1]')
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise UserError(
-      f'{path} is not what eval.py writes: {error}. Evaluate the run with '
-      'python eval.py first.'
+      f'{path} is not what mtnet eval writes: {error}. Evaluate the run with '
+      'mtnet eval first.'
     ) from error
   return top1
 

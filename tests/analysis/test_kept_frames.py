@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data.stick_figures import actions, formats, scene
 from mtnet_jax import models
 from mtnet_jax.analysis import kept_frames
 from mtnet_jax.data import pipeline
+from mtnet_jax.datasets.stick_figures import actions, formats, scene
 from mtnet_jax.errors import UserError
 from tests import command_line
 from tests.arrays import random_variables
