@@ -3,8 +3,7 @@
   python -m data.stick_figures.prepare --out=runs/demo/data
   python train.py --config=configs/quickstart.py \
     --config.data.dir=runs/demo/data --workdir=runs/demo
-  python eval.py --config=configs/quickstart.py \
-    --config.data.dir=runs/demo/data --workdir=runs/demo
+  python eval.py --workdir=runs/demo
 
 Two CPU cores; the README has time and accuracy. `configs/quickstart.py:static`
 is a control: the same network with temporal kernels of 1 and no recurrence. But

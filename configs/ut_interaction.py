@@ -5,8 +5,7 @@
   python train.py --config=configs/ut_interaction.py \
     --config.data.dir=runs/ut/data --workdir=runs/ut/0 \
     --config.train.init_from=runs/demo
-  python eval.py --config=configs/ut_interaction.py \
-    --config.data.dir=runs/ut/data --workdir=runs/ut/0 --controls
+  python eval.py --workdir=runs/ut/0 --controls
 
 This starts from the demo's weights; `configs/ut_interaction.py:scratch` trains
 longer instead, without `init_from`. The first was chosen by cross-validation

@@ -1,5 +1,6 @@
 """What every command shares: flags, and one sentence for a mistake."""
 
+import contextlib
 import copy
 import dataclasses
 import errno
@@ -11,7 +12,7 @@ import re
 import select
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ml_collections
@@ -90,7 +91,8 @@ def call(command: Command, *argv: str) -> int:
   # Where ml_collections looks for a configuration's keys.
   before, sys.argv = sys.argv, ['', *argv]
   try:
-    command.define_flags(values)
+    with _telling_mistakes(sys.argv):
+      command.define_flags(values)
     arguments = _parse(values, sys.argv)[1:]
     return _execute(command, values, arguments)
   except SystemExit as end:
@@ -102,7 +104,9 @@ def call(command: Command, *argv: str) -> int:
 def _declare(command: Command, values: flags.FlagValues) -> None:
   """Declares the flags, and has --help show them below the command's text."""
   before = set(values)
-  command.define_flags(values)
+  # Where --config has a default, it is here that its keys are set.
+  with _telling_mistakes(sys.argv):
+    command.define_flags(values)
   for name in set(values) - before:
     values.register_key_flag_for_module(sys.argv[0], values[name])
   module = sys.modules[command.main.__module__]
@@ -264,8 +268,15 @@ def _no_such_config(error: OSError) -> str:
 
 
 def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
-  try:
+  with _telling_mistakes(argv):
     return values(argv)
+
+
+@contextlib.contextmanager
+def _telling_mistakes(argv: Sequence[str]) -> Iterator[None]:
+  """Ends the process with a sentence for a mistake in its flags."""
+  try:
+    yield
   except BrokenPipeError:
     raise  # of --help, which is printed here
   except flags.UnrecognizedFlagError as error:

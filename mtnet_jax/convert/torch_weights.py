@@ -5,7 +5,7 @@
 
 Writes `checkpoints/0`, `config.json` and `labels.txt`, as training does, which
 predict.py, explain.py, export.py and `train.init_from` take; `config.py`, the
-same configuration for eval.py and train.py; and `conversion.json`, which tells
+same configuration for train.py; and `conversion.json`, which tells
 of every tensor what became of it. docs/weights.md says whose weights.
 """
 
@@ -235,7 +235,7 @@ def _write(
 
 
 def _as_python(config: ml_collections.ConfigDict) -> str:
-  """A configuration file that eval.py and train.py take."""
+  """A configuration file that train.py takes."""
   lines = [
     f'  config.{section}.{key} = {value!r}'
     for section in _SECTIONS
@@ -368,8 +368,7 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   workdir = printable(values.out)
   print(
     f'Written to {workdir}: python predict.py --workdir={workdir} VIDEO, or '
-    f'python eval.py --config={workdir}/config.py --workdir={workdir} '
-    '--config.data.dir=DIR.'
+    f'python eval.py --workdir={workdir} --config.data.dir=DIR.'
   )
 
 
