@@ -15,7 +15,7 @@ import ml_collections
 from absl import logging
 
 from configs import base
-from mtnet_jax import locations
+from mtnet_jax import files, locations
 from mtnet_jax.errors import UserError
 from mtnet_jax.runs import folder as run_folder
 from mtnet_jax.runs.given import Given
@@ -110,17 +110,24 @@ def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
   return _flat(json.loads(config.to_json_best_effort()))
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-  """Returns in words what another configuration has changed.
+def differences(
+  path: locations.Path, config: ml_collections.ConfigDict
+) -> list[str]:
+  """Returns in words what a configuration changes of one that was written.
 
   Args:
-    before: values by dotted key, from `flatten`; a key that is missing is
-      taken for unset.
-    now: the values of the other one.
+    path: the file `config.json`, which is there. A key that it lacks, because
+      it is older than the key, had its default.
+    config: the new one.
 
   Returns:
-    Of each key that differs, in alphabetical order, 'KEY was A and is B'.
+    'KEY was A and is B' of each key that differs, in alphabetical order.
   """
+  try:
+    written = _flat(files.parse_json(path.read_bytes()))
+  except (AttributeError, ValueError):
+    return ['the file was damaged']
+  before, now = flatten(base.get_config()) | written, flatten(config)
   return [
     f'{key} was {before.get(key)!r} and is {now.get(key)!r}'
     for key in sorted({**before, **now})

@@ -280,3 +280,11 @@ def test_a_program_is_what_it_is(root, monkeypatch, flag, told):
   assert command_line.run(command, '--config.eval.num_clips=1').code == 0
   assert (found[0].eval.num_clips, found[0].eval.num_crops) == (1, 3)
   assert found[0].data.frame_stride == 6 and found[0].is_locked
+
+
+@pytest.mark.parametrize('text', ['{', '[]', '\udcff'])
+def test_what_differs_from_a_damaged_file(tmp_path, text):
+  path = tmp_path / 'config.json'
+  path.write_bytes(text.encode(errors='surrogateescape'))
+  told = configuration.differences(path, base.get_config())
+  assert told == ['the file was damaged']
