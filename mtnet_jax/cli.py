@@ -27,6 +27,8 @@ _PACKAGE = pathlib.Path(__file__).resolve().parent
 CHECKPOINTS = ('best', 'last')
 _INTERRUPTED = 128 + signal.SIGINT
 _BROKEN_PIPE = 128 + signal.SIGPIPE
+# A path begins, as an argument or behind `=`, where shells do not expand it.
+_HOME = re.compile(r'(^|=)(~|~[^/=]+(?=/))(?=/|$)')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,9 +193,25 @@ def get_config(values: flags.FlagValues) -> ml_collections.ConfigDict:
     config = values.config
     if config is None:
       raise UserError(f'--config is needed: one of {_available_configs()}.')
+    with config.unlocked():
+      _expand_homes(config)
     return config.lock()
   except OSError as error:
     raise UserError(_no_such_config(error)) from None
+
+
+def _expand_home(text: str) -> str:
+  """Returns an argument with the user's folder in the place of `~`."""
+  return _HOME.sub(lambda m: m[1] + os.path.expanduser(m[2]), text)
+
+
+def _expand_homes(config: ml_collections.ConfigDict) -> None:
+  """Does the same for the values that a file of configuration has."""
+  for key, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      _expand_homes(value)
+    elif isinstance(value, str) and value.startswith('~'):
+      config[key] = _expand_home(value)
 
 
 def _tell_unraisable(left: Any) -> None:
@@ -269,7 +287,8 @@ def _no_such_config(error: OSError) -> str:
 
 def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
   with _telling_mistakes(argv):
-    return values(argv)
+    argv = values.read_flags_from_files(argv, force_gnu=False)
+    return values([_expand_home(argument) for argument in argv])
 
 
 @contextlib.contextmanager
