@@ -32,18 +32,27 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   """Scores the run that the flags name."""
   # Not above: a mistake in the flags is told before jax is loaded.
+  import jax
+
   from mtnet_jax.devices import host_memory, processes
+  from mtnet_jax.devices.watchdog import Watchdog
   from mtnet_jax.evaluation import controls, report, scoring
   from mtnet_jax.runs import configuration, folder
 
   process_flags.join(values)
   host_memory.keep_freed_memory()
   workdir, checkpoint = locations.as_path(values.workdir), values.checkpoint
-  config = configuration.read(workdir, given.read(values))
-  if values.controls:
-    path = workdir / 'labels.txt'
-    names = folder.read_class_names(path) if path.exists() else ()
-    controls.check(config, names)
+  asked = given.read(values)
+  with Watchdog(
+    asked.config.train.stall_timeout,
+    processes.board(),
+    index=jax.process_index(),
+  ):
+    config = configuration.read(workdir, asked)
+    if values.controls:
+      path = workdir / 'labels.txt'
+      known = folder.read_class_names(path) if path.exists() else ()
+      controls.check(config, known)
   predictions, names = scoring.evaluate(config, workdir, checkpoint)
   if processes.is_main():
     report.write(predictions, names, workdir)

@@ -76,7 +76,7 @@ def read(workdir: str | os.PathLike, given: Given) -> ml_collections.ConfigDict:
     if _is_fixed(key) and value != known.get(key)
   }
   if other:
-    _tell(other, known, workdir, given.allow_other)
+    _tell(other, known, workdir, given)
   return run_folder.as_config(_nest(known | changes))
 
 
@@ -164,18 +164,20 @@ def _tell(
   other: Mapping[str, Any],
   known: Mapping[str, Any],
   workdir: str | os.PathLike,
-  allow: bool,
+  given: Given,
 ) -> None:
   """Raises a `UserError` of values that are not the run's; or only warns."""
   values = '; '.join(
     f'{key} is {known.get(key)!r} in the run, {value!r} was given'
     for key, value in other.items()
   )
-  if not allow:
+  if not given.allow_other:
+    what = '--config=FILE' if given.from_file else 'it'
     raise UserError(
-      f'{workdir} was trained with another configuration: {values}. Leave that '
-      'out, since a run knows its own configuration, or give '
-      '--allow_other_config to go by the given one all the same.'
+      f'{workdir} was trained with another configuration: {values}. Leave '
+      f'{what} out, since a run knows its own configuration, to which '
+      '--config.eval.KEY=VALUE may be added; or give --allow_other_config to '
+      'go by the given one all the same.'
     )
   logging.warning(
     '%s was trained with another configuration: %s. Going by the given one '
@@ -194,8 +196,18 @@ def _check_types(
 
   What is wrong in the section `model` is told where the network is made.
   """
-  for key in own.keys() & defaults.keys():
-    kind, value = type(defaults[key]), own[key]
+  for key, value in own.items():
+    if key not in defaults:
+      # Neither a value where there is a section, nor the other way round.
+      wrong = [n for n in defaults if f'{n}.'.startswith(f'{key}.')]
+      wrong += [n for n in defaults if f'{key}.'.startswith(f'{n}.')]
+      if wrong:
+        raise UserError(
+          f'{path} has a key {key}, and should have {wrong[0]}. '
+          f'{run_folder.COPY_RUN_AGAIN}'
+        )
+      continue
+    kind = type(defaults[key])
     if key.startswith('model.') or type(value) is kind:
       continue
     if not (kind is float and type(value) is int):

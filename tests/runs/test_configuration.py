@@ -8,7 +8,7 @@ import ml_collections
 import pytest
 
 from configs import base
-from mtnet_jax import cli
+from mtnet_jax import cli, locations
 from mtnet_jax.errors import UserError
 from mtnet_jax.runs import configuration, given
 from tests import command_line
@@ -244,6 +244,25 @@ def test_a_value_of_another_type_is_told(tmp_path, section, key, value, kind):
     configuration.read(_run(tmp_path, spoil), given.Given(base.get_config()))
 
 
+@pytest.mark.parametrize(
+  ('change', 'told'),
+  [
+    ({'mesh': 5}, 'has a key mesh, and should have mesh.data'),
+    ({'seed': {'a': 1}}, 'has a key seed.a, and should have seed'),
+    ({'train': {'log_every': {'a': 1}}}, r'key train\.log_every\.a, and'),
+    ({'model': {'cell': {'a': 1}}}, r'key model\.cell\.a, and should'),
+  ],
+)
+def test_sections_and_values_are_not_each_other(tmp_path, change, told):
+  def spoil(sections):
+    for key, value in change.items():
+      both = isinstance(value, dict) and isinstance(sections[key], dict)
+      sections[key] = sections[key] | value if both else value
+
+  with pytest.raises(UserError, match=told):
+    configuration.read(_run(tmp_path, spoil), given.Given(base.get_config()))
+
+
 def test_a_number_may_lack_its_point(tmp_path):
   def whole(sections):
     sections['train']['num_epochs'] = 400
@@ -288,3 +307,15 @@ def test_what_differs_from_a_damaged_file(tmp_path, text):
   path.write_bytes(text.encode(errors='surrogateescape'))
   told = configuration.differences(path, base.get_config())
   assert told == ['the file was damaged']
+
+
+def test_a_run_on_a_bucket(bucket, tmp_path):
+  folder = locations.as_path(bucket)
+  folder.mkdir(parents=True, exist_ok=True)
+  text = (_run(tmp_path) / 'config.json').read_text()
+  (folder / 'config.json').write_text(text)
+  config, done = _read(bucket, '--config.eval.num_clips=1')
+  assert done.code == 0, done.stderr
+  assert (config.data.frame_stride, config.eval.num_clips) == (6, 1)
+  _, done = _read(bucket, '--config.data.frame_stride=5')
+  assert done.code == 2 and f'error: {bucket} was trained' in done.stderr
