@@ -22,15 +22,13 @@ demo: .venv/installed
 	$(BIN)/python -m data.stick_figures.prepare --out=$(RUNS)/data
 	$(BIN)/python train.py --config=configs/quickstart.py \
 	  --config.data.dir=$(RUNS)/data --workdir=$(RUNS)
-	$(BIN)/python eval.py --config=configs/quickstart.py --controls \
-	  --config.data.dir=$(RUNS)/data --workdir=$(RUNS)
+	$(BIN)/python eval.py --controls --workdir=$(RUNS)
 	$(BIN)/python explain.py --workdir=$(RUNS) \
 	  --video=$(RUNS)/data/test/high_five/0000.mp4 --out=$(RUNS)/explanation
 ifdef STATIC
 	$(BIN)/python train.py --config=configs/quickstart.py:static \
 	  --config.data.dir=$(RUNS)/data --workdir=$(RUNS)/static
-	$(BIN)/python eval.py --config=configs/quickstart.py:static --controls \
-	  --config.data.dir=$(RUNS)/data --workdir=$(RUNS)/static
+	$(BIN)/python eval.py --controls --workdir=$(RUNS)/static
 endif
 
 pod: .venv/installed-dev

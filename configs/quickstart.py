@@ -3,8 +3,7 @@
   mtnet prepare stick_figures --out=runs/demo/data
   mtnet train --config=quickstart \
     --config.data.dir=runs/demo/data --workdir=runs/demo
-  mtnet eval --config=quickstart \
-    --config.data.dir=runs/demo/data --workdir=runs/demo
+  mtnet eval --workdir=runs/demo
 
 Two CPU cores; the README has time and accuracy. `quickstart:static` is
 a control: the same network with temporal kernels of 1 and no recurrence. But

@@ -5,8 +5,7 @@
   mtnet train --config=ut_interaction \
     --config.data.dir=runs/ut/data --workdir=runs/ut/0 \
     --config.train.init_from=runs/demo
-  mtnet eval --config=ut_interaction \
-    --config.data.dir=runs/ut/data --workdir=runs/ut/0 --controls
+  mtnet eval --workdir=runs/ut/0 --controls
 
 This starts from the demo's weights; `ut_interaction:scratch` trains
 longer instead, without `init_from`. The first was chosen by cross-validation

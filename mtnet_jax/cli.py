@@ -27,6 +27,8 @@ _PACKAGE = pathlib.Path(__file__).resolve().parent
 CHECKPOINTS = ('best', 'last')
 _INTERRUPTED = 128 + signal.SIGINT
 _BROKEN_PIPE = 128 + signal.SIGPIPE
+# A path begins, as an argument or behind `=`, where shells do not expand it.
+_HOME = re.compile(r'(^|=)(~|~[^/=]+(?=/))(?=/|$)')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +99,8 @@ def call(command: Command, *argv: str) -> int:
   # Where ml_collections looks for a configuration's keys.
   before, sys.argv = sys.argv, ['', *argv]
   try:
-    command.define_flags(values)
+    with _telling_mistakes(sys.argv):
+      command.define_flags(values)
     arguments = _parse(values, sys.argv)[1:]
     return _execute(command, values, arguments)
   except SystemExit as end:
@@ -109,7 +112,9 @@ def call(command: Command, *argv: str) -> int:
 def _declare(command: Command, values: flags.FlagValues) -> None:
   """Declares the flags, and has --help show them below the command's text."""
   before = set(values)
-  command.define_flags(values)
+  # Where --config has a default, it is here that its keys are set.
+  with _telling_mistakes(sys.argv):
+    command.define_flags(values)
   for name in set(values) - before:
     values.register_key_flag_for_module(sys.argv[0], values[name])
   module = sys.modules[command.main.__module__]
@@ -206,9 +211,25 @@ def get_config(values: flags.FlagValues) -> ml_collections.ConfigDict:
     config = values.config
     if config is None:
       raise UserError(f'--config is needed: one of {recipes.available()}.')
+    with config.unlocked():
+      _expand_homes(config)
     return config.lock()
   except OSError as error:
     raise UserError(_no_such_config(error)) from None
+
+
+def _expand_home(text: str) -> str:
+  """Returns an argument with the user's folder in the place of `~`."""
+  return _HOME.sub(lambda m: m[1] + os.path.expanduser(m[2]), text)
+
+
+def _expand_homes(config: ml_collections.ConfigDict) -> None:
+  """Does the same for the values that a file of configuration has."""
+  for key, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      _expand_homes(value)
+    elif isinstance(value, str) and value.startswith('~'):
+      config[key] = _expand_home(value)
 
 
 def _tell_unraisable(left: Any) -> None:
@@ -277,8 +298,16 @@ def _no_such_config(error: OSError) -> str:
 
 
 def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+  with _telling_mistakes(argv):
+    argv = values.read_flags_from_files(argv, force_gnu=False)
+    return values([_expand_home(argument) for argument in argv])
+
+
+@contextlib.contextmanager
+def _telling_mistakes(argv: Sequence[str]) -> Iterator[None]:
+  """Ends the process with a sentence for a mistake in its flags."""
   try:
-    return values(argv)
+    yield
   except BrokenPipeError:
     raise  # of --help, which is printed here
   except SystemExit:  # after --help, and absl would have it be a failure

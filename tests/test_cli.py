@@ -206,6 +206,74 @@ def test_ctrl_c_says_whether_it_goes_on(resumes, sentence):
   assert done.code == 130 and done.stderr == sentence
 
 
+def define_paths(values):
+  cli.define_config(values)
+  flags.DEFINE_string('workdir', '', '', flag_values=values)
+  flags.DEFINE_multi_string('run', [], '', flag_values=values)
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'told'),
+  [
+    (['--workdir=~/runs/a'], '/home/me/runs/a'),
+    (['--workdir', '~/runs/a'], '/home/me/runs/a'),
+    (['--workdir=~'], '/home/me'),
+    (['--workdir=~root/a'], f'{os.path.expanduser("~root")}/a'),
+    (['--workdir=~no_such_user/a'], '~no_such_user/a'),
+    (['--workdir=gs://bucket/~/a'], 'gs://bucket/~/a'),
+    (['--workdir=./~/a'], './~/a'),
+    (['--workdir=runs/~'], 'runs/~'),
+    (['--run=my own=~/a', '--run=b=c~/d'], "['my own=/home/me/a', 'b=c~/d']"),
+    (['~/a.mp4', 'b~/c.mp4'], "['/home/me/a.mp4', 'b~/c.mp4']"),
+    (['--config.data.dir=~/data'], 'data.dir /home/me/data'),
+    (['--config.train.init_from=~/run'], 'train.init_from /home/me/run'),
+    (
+      ['--config.train.compilation_cache', '~/xla'],
+      'train.compilation_cache /home/me/xla',
+    ),
+  ],
+)  # fmt: skip
+def test_a_tilde_is_the_home_of_a_user(monkeypatch, arguments, told):
+  monkeypatch.setenv('HOME', '/home/me')
+
+  def tell(values, arguments):
+    print(values.workdir or values.run or arguments)
+    for key in ('data.dir', 'train.init_from', 'train.compilation_cache'):
+      section, name = key.split('.')
+      print(key, cli.get_config(values)[section][name])
+
+  command = cli.Command(tell, define_paths, takes_arguments=True)
+  done = command_line.run(command, '--config=configs/base.py', *arguments)
+  assert done.code == 0, done.stderr
+  assert told in done.stdout.splitlines()
+
+
+def test_a_tilde_in_files(monkeypatch, tmp_path):
+  """Of configuration, which is itself named so, and of flags."""
+  monkeypatch.setenv('HOME', str(tmp_path))
+  (tmp_path / 'mine.py').write_text(
+    'from configs import base\n'
+    'def get_config(name="a"):\n'
+    '  config = base.get_config()\n'
+    '  config.data.dir = "~/data/" + name\n'
+    '  config.eval.split = "a~b"\n'
+    '  return config\n'
+  )
+  (tmp_path / 'flags').write_text('--workdir=~/run\n')
+
+  def tell(values, _):
+    config = cli.get_config(values)
+    print(config.data.dir, config.eval.split, values.workdir, config.is_locked)
+
+  done = command_line.run(
+    cli.Command(tell, define_paths),
+    '--config=~/mine.py:b',
+    '--flagfile=~/flags',
+  )
+  assert done.code == 0, done.stderr
+  assert done.stdout == f'{tmp_path}/data/b a~b {tmp_path}/run True\n'
+
+
 # What concerns a whole process: the text of the command is shown by --help, and
 # an exception that is not a UserError, 'ours', keeps its traceback.
 _WRITING = '''

@@ -24,6 +24,7 @@ from mtnet_jax.errors import UserError, printable
 from mtnet_jax.prediction import Prediction, Predictor, timeline
 from mtnet_jax.prediction.user_videos import InputError, find_videos
 from mtnet_jax.progress import Progress
+from mtnet_jax.runs import given
 from mtnet_jax.runs.folder import make_folder
 
 SOME_FAILED = 1
@@ -33,6 +34,7 @@ ALL_FAILED = 2
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   cli.define_run(values, 'Folder of a run, or of an exported model.')
+  given.define_flags(values)
   flags.DEFINE_integer(
     'top',
     5,
@@ -68,7 +70,9 @@ def main(values: flags.FlagValues, names: Sequence[str]) -> int:
   times = values.window, values.hop
   check_arguments(names, values.timeline, *times)
   host_memory.keep_freed_memory()
-  predictor = Predictor(values.workdir, values.checkpoint)
+  predictor = Predictor(
+    values.workdir, values.checkpoint, given=given.read(values)
+  )
   timelines = None
   if values.timeline is not None:
     timelines = TimelineWriter(values.timeline, *times)

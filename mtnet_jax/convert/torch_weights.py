@@ -4,8 +4,8 @@
     --out=WORKDIR [--labels=FILE]
 
 Writes `checkpoints/0`, `config.json` and `labels.txt`, as training does, which
-`mtnet predict`, `explain`, `export` and `train.init_from` take; `config.py`,
-the same configuration for `mtnet eval` and `train`; and `conversion.json`,
+`mtnet predict`, `explain`, `export`, `eval` and `train.init_from` take;
+`config.py`, the same configuration for `mtnet train`; and `conversion.json`,
 which tells of every tensor what became of it. docs/weights.md says whose
 weights.
 """
@@ -236,7 +236,7 @@ def _write(
 
 
 def _as_python(config: ml_collections.ConfigDict) -> str:
-  """A configuration file that `mtnet eval` and `train` take."""
+  """A configuration file that `mtnet train` takes."""
   lines = [
     f'  config.{section}.{key} = {value!r}'
     for section in _SECTIONS
@@ -364,8 +364,7 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   workdir = printable(values.out)
   print(
     f'Written to {workdir}: mtnet predict --workdir={workdir} VIDEO, or '
-    f'mtnet eval --config={workdir}/config.py --workdir={workdir} '
-    '--config.data.dir=DIR.'
+    f'mtnet eval --workdir={workdir} --config.data.dir=DIR.'
   )
 
 

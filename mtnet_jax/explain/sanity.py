@@ -38,6 +38,7 @@ from mtnet_jax.explain.recording import record
 from mtnet_jax.explain.saliency_tubes import saliency_tube
 from mtnet_jax.prediction import Predictor
 from mtnet_jax.progress import Progress
+from mtnet_jax.runs import given
 from mtnet_jax.typing import Float, Real, UInt8
 
 BOXES = 'boxes.npz'
@@ -313,9 +314,8 @@ def networks(
 
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
-  flags.DEFINE_string(
-    'workdir', None, 'Folder of the run.', required=True, flag_values=values
-  )
+  cli.define_run(values)
+  given.define_flags(values)
   flags.DEFINE_string(
     'data', None, "Data set with boxes.npz; else the run's.", flag_values=values
   )
@@ -334,7 +334,9 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   """Prints a row for each network, method and layer."""
-  predictor = Predictor(values.workdir)
+  predictor = Predictor(
+    values.workdir, values.checkpoint, given=given.read(values)
+  )
   if predictor.model is None:
     raise UserError(
       f'{predictor.source} cannot be looked into: give the --workdir of the '

@@ -60,7 +60,10 @@ def read_config(path: locations.Path) -> ml_collections.ConfigDict:
   sections['data'].setdefault('short_videos', 'repeat')
   # An unknown name is told where networks are built, with those that are known.
   sections['model']['name'] = sections['model'].get('name') or ''
-  config = as_config(sections)
+  try:
+    config = as_config(sections)
+  except ValueError as error:  # of names of keys
+    raise UserError(f'{path} is damaged: {error} {COPY_RUN_AGAIN}') from error
   check_config(config, path)
   return config
 

@@ -82,14 +82,9 @@ def read_run(text: str) -> Run:
   classes = len(run_folder.read_class_names(directory / 'labels.txt'))
   clip = (config.data.num_frames, *(config.eval.input_size,) * 2)
   top1 = _read_top1(directory / 'evaluation/summary.json')
-  try:
+  with model_lib.explained(config_path):
     model = model_lib.build_model(config, classes)
     total = cost.count(model, (*clip, 3)).total
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
-    cause = str(error).rstrip('.')
-    raise UserError(
-      f'{config_path} makes no network: {cause}. {run_folder.COPY_RUN_AGAIN}'
-    ) from error
   return Run(
     label=label,
     workdir=workdir,

@@ -24,7 +24,7 @@ from mtnet_jax.devices.watchdog import Watchdog
 from mtnet_jax.errors import RESUME
 from mtnet_jax.locations import Path
 from mtnet_jax.progress import Progress
-from mtnet_jax.runs import agreement, lock
+from mtnet_jax.runs import agreement, configuration, lock
 from mtnet_jax.runs.checkpoints import Checkpoints, UnsavedError
 from mtnet_jax.runs.folder import make_workdir
 from mtnet_jax.runs.metric_writer import MetricWriter, NoWriter
@@ -50,6 +50,7 @@ def train(
 ) -> None:
   """Trains `config` in `workdir`, from its last checkpoint if it has one.
 
+  Of a run that is finished, the log says so, and what it holds stays.
   Where there are several processes, each of them calls it.
 
   Args:
@@ -93,8 +94,12 @@ def train(
       agreement.check(config, setup.dataset)
       with Checkpoints(workdir) as checkpoints, watchdog.blaming_others():
         state = setup_lib.first_state(config, setup, checkpoints)
+        step, end = int(state.step), len(setup.dataset)
         if main:
-          _write_run(config, setup.dataset.labels, workdir)
+          _write_run(config, setup.dataset.labels, workdir, step >= end)
+        if step >= end:
+          _tell_finished(config, workdir, step, end)
+          return
         # One is enough: the others do the same.
         profiler = Profiler(profiled if main else range(0), workdir / 'profile')
         loop = _Loop(
@@ -144,7 +149,7 @@ class _Loop:
     start, end = int(state.step), len(dataset)
     self._profiler.check(start, end)
     main = processes.is_main()
-    if compile_ahead and start < end:
+    if compile_ahead:
       self._compile(start, state, programs.shapes_to_come(dataset, start))
     batches = loading.iterate(dataset, start, data.num_workers, data.prefetch)
     writer = MetricWriter(self._workdir, start) if main else NoWriter()
@@ -277,11 +282,43 @@ def _catch_signals() -> Iterator[list[str]]:
       signal.signal(number, handler)
 
 
-def _write_run(config, labels: tuple[str, ...], workdir: Path) -> None:
-  """Writes what is trained, and warns where a resumed run does differently."""
+def _tell_finished(config, workdir: Path, step: int, end: int) -> None:
+  key = 'num_steps' if config.train.num_steps else 'num_epochs'
+  logging.info(
+    '%s is finished: its last checkpoint is of step %d, and train.%s (=%s) '
+    'asks for %d. To go on longer, give the same command with a larger '
+    '--config.train.%s, whose learning rates it then follows; to score the '
+    'run: mtnet eval --workdir=%s.',
+    workdir,
+    step,
+    key,
+    config.train[key],
+    end,
+    key,
+    workdir,
+  )
+
+
+def _write_run(
+  config, labels: tuple[str, ...], workdir: Path, finished: bool
+) -> None:
+  """Writes what is trained, and warns where a resumed run does differently.
+
+  Of a finished run, only what is missing: what was trained stays written.
+  """
   path = workdir / 'config.json'
-  text = config.to_json_best_effort(indent=2, sort_keys=True)
-  if path.exists() and path.read_text() != text:
-    logging.warning('%s: going on with another configuration than before', path)
-  files.write_text(path, text)
-  files.write_text(workdir / 'labels.txt', '\n'.join(labels) + '\n')
+  if not finished:
+    changes = configuration.differences(path, config) if path.exists() else []
+    if changes:
+      logging.warning(
+        '%s: going on with another configuration than before: %s.',
+        path,
+        '; '.join(changes),
+      )
+  texts = {
+    path: config.to_json_best_effort(indent=2, sort_keys=True),
+    workdir / 'labels.txt': '\n'.join(labels) + '\n',
+  }
+  for file, text in texts.items():
+    if not (finished and file.exists()):
+      files.write_text(file, text)
