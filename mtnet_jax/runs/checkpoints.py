@@ -333,9 +333,12 @@ class Checkpoints:
       with contextlib.suppress(OSError, ValueError):
         self._manager.close()
       self._manager = self._open()
+    last, code = self.last_step, files.no_room(error)
+    cause = os.strerror(code) if code else error
+    good = f'The last good one is that of step {last}'
     return UnsavedError(
-      f'A checkpoint could not be written to {self._directory}: {error}. '
-      f'The last good one is that of step {self.last_step}: free some space '
+      f'A checkpoint could not be written to {self._directory}: {cause}. '
+      f'{"There is none yet" if last is None else good}: free some space '
       'and run the same command again.'
     )
 
