@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import dataclasses
-import errno
 import itertools
 import logging as std_logging
 import os
@@ -13,13 +12,13 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from mtnet_jax import locations, recipes
+from mtnet_jax import files, locations, recipes
 from mtnet_jax.errors import USER_ERROR, UserError, printable
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent
@@ -68,9 +67,12 @@ def reader_may_leave() -> Iterator[None]:
   except BrokenPipeError:
     if not _nobody_reads(sys.stdout.fileno()):
       raise  # another pipe's, a loader process's for instance
-    # What is still to be written would raise again when Python ends.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _drop_unwritten()
     sys.exit(_BROKEN_PIPE)
+  except OSError as error:
+    if error.errno not in files.NO_ROOM:
+      raise
+    _fail_for_room(error)
 
 
 @reader_may_leave()
@@ -136,8 +138,8 @@ def _execute(
   except UserError as error:
     _fail(str(error))
   except Exception as error:
-    if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT):
-      _fail(f'{error}. Free some space and give the same command again.')
+    if getattr(error, 'errno', None) in files.NO_ROOM:
+      _fail_for_room(error)
     if locations.is_refusal(error):
       _fail(str(locations.refused('The bucket', str(error))))
     raise
@@ -145,6 +147,23 @@ def _execute(
     hint = '; the same command goes on' if command.resumes else ''
     print(f'Interrupted{hint}.', file=sys.stderr)
     sys.exit(_INTERRUPTED)
+
+
+def _fail_for_room(error: OSError) -> NoReturn:
+  _drop_unwritten()
+  what = repr(error.filename) if error.filename else 'what is printed'
+  _fail(
+    f'{error.strerror}: {what}. '
+    f'{files.NO_ROOM[error.errno]} and give the same command again.'
+  )
+
+
+def _drop_unwritten() -> None:
+  """Drops what stdout does not take, and would refuse again at the end."""
+  try:
+    sys.stdout.flush()
+  except OSError:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _nobody_reads(pipe: int) -> bool:
@@ -315,6 +334,8 @@ def _telling_mistakes(argv: Sequence[str]) -> Iterator[None]:
   except flags.UnrecognizedFlagError as error:
     _fail(_dashed_file(argv[1:]) or _flag_sentence(error))
   except OSError as error:  # an override of a configuration that is not there
+    if error.errno in files.NO_ROOM:  # for --help
+      _fail_for_room(error)
     _fail(_no_such_config(error))
   # ml_collections raises the last four for an unknown key or an ill value.
   except (
@@ -362,6 +383,7 @@ def _flag_sentence(error: Exception) -> str:
   return f'The configuration has no key {key}; {defaults} lists them all.'
 
 
-def _fail(message: str) -> None:
-  print(f'error: {printable(message)}', file=sys.stderr)
+def _fail(message: str) -> NoReturn:
+  with contextlib.suppress(OSError):  # stderr may lie on the full disk itself
+    print(f'error: {printable(message)}', file=sys.stderr)
   sys.exit(USER_ERROR)

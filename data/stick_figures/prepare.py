@@ -174,7 +174,7 @@ def _draw_sheet(path: str, directory: pathlib.Path, seed: int) -> None:
   sheet = contact_sheet.draw(rows, columns=7)
   encoded = cv2.imencode('.png', sheet[..., ::-1])[1]
   try:
-    pathlib.Path(path).write_bytes(encoded)
+    files.write_bytes(pathlib.Path(path), encoded.tobytes())
   except OSError as error:
     raise UserError(
       f'--contact_sheet (={path}) cannot be written: {error}.'

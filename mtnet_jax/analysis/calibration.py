@@ -19,7 +19,7 @@ import rich.markup
 import rich.table
 from absl import flags
 
-from mtnet_jax import cli
+from mtnet_jax import cli, files
 from mtnet_jax.errors import UserError, printable
 from mtnet_jax.evaluation import predictions_file
 from mtnet_jax.runs import folder as run_folder
@@ -214,7 +214,7 @@ def main(paths: Sequence[str], bins: int, out: str | None) -> None:
     )
   show(found)
   if png:
-    draw(found).savefig(png, dpi=130)
+    files.save_figure(draw(found), png, dpi=130)
     print(printable(f'reliability: {png}'))
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags, logging
 from flax import linen as nn
 
-from mtnet_jax import cli, locations, preprocessing
+from mtnet_jax import cli, files, locations, preprocessing
 from mtnet_jax.data import loading
 from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.errors import UserError
@@ -158,7 +158,7 @@ def draw(
     for axes in (top, middle, bottom):
       axes.set_xlim(-0.5, t - 0.5)
     middle.set_xticks([])
-  figure.savefig(path, dpi=80)
+  files.save_figure(figure, path, dpi=80)
 
 
 def define_flags(values: flags.FlagValues) -> None:

@@ -22,7 +22,7 @@ import rich.table
 from absl import flags
 from scipy import stats
 
-from mtnet_jax import cli, locations
+from mtnet_jax import cli, files, locations
 from mtnet_jax.errors import UserError, printable
 from mtnet_jax.evaluation import predictions_file
 from mtnet_jax.runs import folder as run_folder
@@ -215,7 +215,10 @@ def write_gains(gains: Sequence[Gain], path: str | pathlib.Path) -> None:
     gains: the gains from `per_class`.
     path: the CSV file to write.
   """
-  with pathlib.Path(path).open('w', newline='', encoding='utf-8') as file:
+  with (
+    files.replacing(pathlib.Path(path)) as partial,
+    partial.open('w', newline='', encoding='utf-8') as file,
+  ):
     writer = csv.writer(file, lineterminator='\n')
     writer.writerow(['class', 'videos', 'top1_a', 'top1_b', 'gain'])
     for row in gains:
@@ -352,7 +355,7 @@ def main(paths: Sequence[str], plot: str | None, labels: str | None) -> None:
   if plot:
     default = locations.absolute(paths[0]).parent.parent / 'labels.txt'
     gains = per_class(pair, _read_names(labels or default, pair.num_classes))
-    draw_gains(gains).savefig(png, dpi=130)
+    files.save_figure(draw_gains(gains), png, dpi=130)
     write_gains(gains, table)
     print(printable(f'classes: {png}, {table}'))
 

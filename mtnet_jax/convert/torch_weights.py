@@ -22,14 +22,14 @@ import optax
 from absl import flags, logging
 from ml_collections import config_flags
 
-from mtnet_jax import cli, locations
+from mtnet_jax import cli, files, locations
 from mtnet_jax.convert import conversion, families, torch_files
 from mtnet_jax.data import class_names
 from mtnet_jax.errors import UserError, printable
 from mtnet_jax.runs import folder as run_folder
 from mtnet_jax.runs import lock
 from mtnet_jax.runs import model as model_lib
-from mtnet_jax.runs.checkpoints import Checkpoints, leaf_paths
+from mtnet_jax.runs.checkpoints import Checkpoints, UnsavedError, leaf_paths
 from mtnet_jax.runs.folder import make_folder
 from mtnet_jax.runs.state import TrainState
 from mtnet_jax.training.optim import CLASSIFIER
@@ -81,6 +81,7 @@ def convert(
   Raises:
     UserError: the file cannot be read or is of another network, the labels do
       not fit, or the workdir cannot be written. Then nothing is.
+    OSError: the disk is full, and again nothing is written.
   """
   _check_unused(workdir)
   families.check_model(model_name)
@@ -114,8 +115,13 @@ def convert(
   variables = conversion.complete(result, model, config)
   workdir = make_folder(workdir)
   with lock.hold(workdir):
-    _write(workdir, variables, config, names)
-    _write_report(workdir, result, source, origin, model_name)
+    try:
+      with files.writing_folder(workdir) as folder:
+        _write(folder, variables, config, names)
+        _write_report(folder, result, source, origin, model_name)
+    except UnsavedError as error:
+      told = str(error).replace(str(folder), str(workdir))
+      raise UnsavedError(told) from error
   return result
 
 

@@ -47,7 +47,10 @@ def write_counts(
     counts: by request.
     path: the CSV file to write.
   """
-  with pathlib.Path(path).open('w', newline='', encoding='utf-8') as file:
+  with (
+    files.replacing(pathlib.Path(path)) as partial,
+    partial.open('w', newline='', encoding='utf-8') as file,
+  ):
     writer = csv.writer(file, lineterminator='\n')
     writer.writerow(['network', 'overrides', 'clip', 'parameters', 'macs'])
     for request, found in counts.items():
@@ -127,8 +130,8 @@ def write(out: str | pathlib.Path, runs: Sequence[Run]) -> None:
       cannot be written.
   """
   out = pathlib.Path(out)
-  files = ('results.md', 'results.csv', *accuracy_over_cost.FIGURES)
-  page, table, *_ = [run_folder.file_path(out / name) for name in files]
+  names = ('results.md', 'results.csv', *accuracy_over_cost.FIGURES)
+  page, table, *_ = [run_folder.file_path(out / name) for name in names]
   tables = published.read_all()
   _, contradictions = published.read_csv(
     published.DIRECTORY / 'contradictions.csv'
@@ -150,8 +153,8 @@ def write(out: str | pathlib.Path, runs: Sequence[Run]) -> None:
     for run in runs
   ]
   paths = accuracy_over_cost.draw_all(tables, stars, out)
-  page.write_text(
-    results_page.render(tables, counts, contradictions, runs), 'utf-8'
+  files.write_text(
+    page, results_page.render(tables, counts, contradictions, runs)
   )
   for path in (page, table, *paths):
     print(printable(str(path)))

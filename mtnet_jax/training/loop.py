@@ -37,6 +37,9 @@ from mtnet_jax.training.setup import Setup
 from mtnet_jax.training.step import Metrics
 from mtnet_jax.training.step_metrics import StepMetrics
 
+# What a process adds to the sum that stops all, by the signal that it got. Of
+# SIGINT alone, more processes than there are would make SIGTERM's.
+_STOP = {'SIGINT': 1.0, 'SIGTERM': 2.0**16}
 # For a few lines: a file system that takes longer stands still.
 _WRITING_SECONDS = 60.0
 
@@ -106,6 +109,13 @@ def train(
           config, setup, workdir, checkpoints, watchdog, stop, profiler
         )
         loop.run(state, compile_ahead)
+
+
+def _stopped_by(total: float, own: list[str]) -> str:
+  """Which signal stops the run, where `total` is the sum of `_STOP`."""
+  if own:
+    return own[0]
+  return 'SIGTERM' if round(total) >= _STOP['SIGTERM'] else 'SIGINT'
 
 
 def is_due(step: int, every: int) -> bool:
@@ -193,7 +203,7 @@ class _Loop:
           with self._warning_if_unsaved():
             self._checkpoints.wait()
         if stopping:
-          name = self._stop[0] if self._stop else 'SIGTERM'  # to another
+          name = _stopped_by(self._metrics.total('stop'), self._stop)
           logging.warning('Stopped by %s at step %s; run again.', name, step)
           sys.exit(RESUME)
 
@@ -206,7 +216,9 @@ class _Loop:
     rows = len(batch['labels'])
     counters = {
       # Only what all know in the same step can make all of them stop.
-      'stop': np.full(rows, bool(self._stop), np.float32),
+      'stop': np.full(
+        rows, _STOP[self._stop[0]] / rows if self._stop else 0, np.float32
+      ),
       'broken': np.full(rows, len(self._quarantine) / rows, np.float32),
     }
     arrays = {name: batch[name] for name in ('clips', 'labels')}
