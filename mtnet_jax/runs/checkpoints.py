@@ -162,7 +162,7 @@ class Checkpoints:
       self._manager.save(
         step,
         args=ocp.args.Composite(
-          variables=ocp.args.StandardSave(copy.variables),
+          variables=ocp.args.StandardSave(copy.evaluated),
           optimizer=ocp.args.StandardSave(_optimizer(copy)),
         ),
         metrics=dict(metrics) if metrics else None,
@@ -237,9 +237,13 @@ class Checkpoints:
       DamagedCheckpointError: the checkpoint's files are not whole.
     """
     self._check_files(step, 'variables', 'optimizer')
-    variables = self._restore(step, 'variables', dict(like.variables))
+    evaluated = self._restore(step, 'variables', dict(like.evaluated))
     optimizer = self._restore(step, 'optimizer', _optimizer(like))
-    return TrainState(**variables, **optimizer)
+    # Beside a moving average lie the weights that are trained.
+    trained = optimizer.pop('trained', None)
+    if trained is None:
+      return TrainState(**evaluated, **optimizer)
+    return TrainState(**trained, **optimizer, ema=evaluated)
 
   def restore_variables(
     self, step: int, like: Mapping[str, Any]
@@ -287,9 +291,12 @@ class Checkpoints:
         raise ValueError(f'it has no {item}')
     differences = _differences(_shapes(stored), _shapes(like))
     if differences:
+      kind = 'model or number of classes'
+      if item == 'optimizer':
+        kind = 'optimizer, accumulation or moving average'
       raise UserError(
         f'The checkpoint of step {step} in {self._directory} is of another '
-        f'model or number of classes: {"; ".join(differences[:3])} '
+        f'{kind}: {"; ".join(differences[:3])} '
         f'({len(differences)} leaves differ). Use the configuration that it '
         'was trained with, or another --workdir.'
       )
@@ -344,6 +351,8 @@ def _optimizer(state: TrainState) -> dict[str, Any]:
   item = {'step': state.step, 'opt_state': state.opt_state}
   if state.loss_scale is not None:
     item['loss_scale'] = state.loss_scale
+  if state.ema is not None:
+    item['trained'] = state.variables
   return item
 
 

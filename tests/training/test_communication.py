@@ -40,7 +40,7 @@ def _compile(name: str, folder: pathlib.Path) -> None:
   mesh = mesh_lib.make_mesh(fsdp=fsdp)
   model = models.build(network, 15, norm_batch_size=_BATCH // _DEVICES)
   model = model.copy(**fields)
-  tx = optim.sgd(quickstart.get_config().optim, lambda _: 0.1)
+  tx = optim.build(quickstart.get_config().optim, lambda _: 0.1)
   shape = (t, size, size, 3)
   abstract = jax.eval_shape(
     functools.partial(state_lib.create, model, tx, shape, 0)
