@@ -28,6 +28,8 @@ def get_config() -> ml_collections.ConfigDict:
     flip=True,  # mirror half of the training clips: docs/data.md
     augment_share=0.0,  # of training clips that augmentations change
     augment_method_share=0.4,  # of those, the share that each method changes
+    rand_augment=0,  # RandAugment: changes of each training clip
+    rand_augment_strength=0.3,  # of them, from 0 to 1
     # Of training clips, those that are mixed with another one of the batch:
     # MixUp blends two clips, CutMix puts a box of one into the other. How much
     # is drawn from a beta distribution of (alpha, alpha).

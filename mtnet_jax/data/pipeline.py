@@ -9,6 +9,12 @@ from mtnet_jax.data.batches import EvaluationBatches, TrainingBatches
 from mtnet_jax.data.multigrid import Multigrid
 from mtnet_jax.errors import UserError
 
+# Keys of `data`.
+_SHARES = (
+  *('augment_share', 'augment_method_share', 'rand_augment_strength'),
+  'max_broken_share',
+)
+
 
 def build(
   config: ml_collections.ConfigDict,
@@ -100,6 +106,8 @@ def _build_training(
     ),
     augment_share=data.augment_share,
     augment_method_share=data.augment_method_share,
+    rand_augment=data.rand_augment,
+    rand_augment_strength=data.rand_augment_strength,
     seed=config.seed,
     # No step is left over that would be in no update.
     num_steps=-(-steps // config.train.accumulate) * config.train.accumulate,
@@ -125,9 +133,14 @@ def _check_training(config: ml_collections.ConfigDict, process_count: int):
     raise UserError(
       f'Unknown data.start {data.start!r}; allowed: {", ".join(clips.STARTS)}.'
     )
-  for key in ('augment_share', 'augment_method_share', 'max_broken_share'):
+  for key in _SHARES:
     if not 0 <= data[key] <= 1:
       raise UserError(f'data.{key} (={data[key]}) must lie in [0, 1].')
+  if data.rand_augment < 0:
+    raise UserError(
+      f'data.rand_augment (={data.rand_augment}) must be at least 0: the '
+      'changes of each training clip.'
+    )
   if config.seed < 0:
     raise UserError(f'seed (={config.seed}) must not be negative.')
 
