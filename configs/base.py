@@ -121,6 +121,8 @@ def get_config() -> ml_collections.ConfigDict:
     eval_every=1_000,  # steps; validation with one view a video
     checkpoint_every=500,  # steps
     validation_split='val',  # '' for none
+    # Validations without a better top-1 after which training ends; 0: never
+    patience=0,
     # False: a full disk is a warning, and a single process trains on
     stop_if_unsaved=True,
     stall_timeout=600,  # seconds without a batch or a step; then it ends

@@ -300,11 +300,20 @@ class Checkpoints:
         f'({len(differences)} leaves differ). Use the configuration that it '
         'was trained with, or another --workdir.'
       )
+    # As it was stored: an optimizer's parts that hold no arrays, clipping for
+    # instance, may come and go between two starts.
+    wanted = leaf_paths(like)
+    target = jax.tree.unflatten(
+      jax.tree.structure(stored), [wanted[name] for name in leaf_paths(stored)]
+    )
     with self._naming_damage(step):
       restored = self._manager.restore(
-        step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(like)})
+        step,
+        args=ocp.args.Composite(**{item: ocp.args.StandardRestore(target)}),
       )
-    return restored[item]
+    found = leaf_paths(restored[item])
+    leaves = [found[name] for name in wanted]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
   @contextlib.contextmanager
   def _naming_damage(self, step: int) -> Iterator[None]:

@@ -32,6 +32,7 @@ from mtnet_jax.runs.quarantine import Quarantine
 from mtnet_jax.runs.state import TrainState
 from mtnet_jax.training import programs
 from mtnet_jax.training import setup as setup_lib
+from mtnet_jax.training.early_stopping import Patience
 from mtnet_jax.training.profiling import Profiler
 from mtnet_jax.training.setup import Setup
 from mtnet_jax.training.step import Metrics
@@ -144,6 +145,9 @@ class _Loop:
     start, end = int(state.step), len(dataset)
     self._profiler.check(start, end)
     main = processes.is_main()
+    patience = Patience(self._config.train.patience, self._workdir, start)
+    if patience.is_over:
+      return
     if compile_ahead and start < end:
       self._compile(start, state, programs.shapes_to_come(dataset, start))
     batches = loading.iterate(dataset, start, data.num_workers, data.prefetch)
@@ -178,6 +182,8 @@ class _Loop:
           if scores:
             named = {f'val/{name}': value for name, value in scores.items()}
             self._write(writer, step, named)
+            patience.add(scores['top1'])
+        last = last or patience.is_over
 
         wanted = scores or last or stopping
         if wanted or is_due(step, self._config.train.checkpoint_every):
@@ -191,6 +197,8 @@ class _Loop:
           name = self._stop[0] if self._stop else 'SIGTERM'  # to another
           logging.warning('Stopped by %s at step %s; run again.', name, step)
           sys.exit(RESUME)
+        if last:
+          break
 
   def _train(
     self, step: int, state: TrainState, batches: Iterator[Batch]

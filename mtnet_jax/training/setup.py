@@ -20,7 +20,13 @@ from mtnet_jax.runs import model as model_lib
 from mtnet_jax.runs import state as state_lib
 from mtnet_jax.runs.checkpoints import Checkpoints
 from mtnet_jax.runs.state import TrainState
-from mtnet_jax.training import mixing, optim, transfer, validation
+from mtnet_jax.training import (
+  early_stopping,
+  mixing,
+  optim,
+  transfer,
+  validation,
+)
 from mtnet_jax.training.mixing import Mixing
 from mtnet_jax.training.step import TrainStep, make_train_step
 
@@ -70,6 +76,7 @@ def build(config: ml_collections.ConfigDict, workdir: Path) -> Setup:
     raise UserError(
       f'train.log_every (={config.train.log_every}) must be at least 1.'
     )
+  early_stopping.check(config.train)
   transfer.check(config)
   dataset = pipeline.build(
     config,
