@@ -176,13 +176,9 @@ class _Loop:
         scores = None
         wanted = is_due(step, self._config.train.eval_every) or last
         if wanted and not stopping:
-          with self._metrics.paused(step, 'validating'):
-            watched = functools.partial(self._watchdog.iterate, step=step)
-            state, scores = self._setup.validate(state, watched, last)
-          if scores:
-            named = {f'val/{name}': value for name, value in scores.items()}
-            self._write(writer, step, named)
-            patience.add(scores['top1'])
+          state, scores = self._validate(step, state, last, writer)
+        if scores:
+          patience.add(scores['top1'])
         last = last or patience.is_over
 
         wanted = scores or last or stopping
@@ -222,6 +218,17 @@ class _Loop:
     state, metrics = self._programs[shape](state, arrays)
     self._metrics.add(step, metrics, arrays['clips'].shape[0])
     return state, metrics
+
+  def _validate(
+    self, step: int, state: TrainState, last: bool, writer
+  ) -> tuple[TrainState, dict[str, float] | None]:
+    with self._metrics.paused(step, 'validating'):
+      watched = functools.partial(self._watchdog.iterate, step=step)
+      state, scores = self._setup.validate(state, watched, last)
+    if scores:
+      named = {f'val/{name}': value for name, value in scores.items()}
+      self._write(writer, step, named)
+    return state, scores
 
   def _compile(self, step: int, state: TrainState, shapes: list[Shape]) -> None:
     with self._metrics.paused(step, 'compiling'):

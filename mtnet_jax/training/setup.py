@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import optax
 from absl import logging
 from flax import linen as nn
 
@@ -87,7 +88,7 @@ def build(config: ml_collections.ConfigDict, workdir: Path) -> Setup:
   )
   run_folder.check_class_names(workdir, dataset.labels)
   model = build_model(config, len(dataset.labels), mesh)
-  schedule = _make_schedule(config, dataset)
+  schedule = make_schedule(config, dataset)
   tx = optim.build(config.optim, schedule, config.train.accumulate)
   clip_shape = model_lib.training_clip_shape(config)
   initial_state = functools.partial(
@@ -211,7 +212,10 @@ def first_state(
   )
 
 
-def _make_schedule(config, dataset):
+def make_schedule(
+  config: ml_collections.ConfigDict, dataset: pipeline.TrainingBatches
+) -> optax.Schedule:
+  """Returns the learning rate of each step; of an update, of its first step."""
   multigrid, accumulate = dataset.multigrid, config.train.accumulate
   factors = [
     multigrid.learning_rate_factor(step) for step in range(multigrid.period)

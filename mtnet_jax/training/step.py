@@ -77,33 +77,29 @@ def make_train_step(
     )
     params = _place(state.params, whole and whole.params)
     scale, finite, (loss, aux), grads = _differentiate(
-      loss_fn, state.loss_scale, params
+      loss_fn, state.loss_scale, params, accumulate
     )
     grads = _place(grads, shardings and shardings.params)
-    if scale is not None and accumulate > 1:
-      grads = jax.tree.map(lambda leaf: jnp.where(finite, leaf, 0), grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    new_state = TrainState(
+    new_state = state.replace(
       step=state.step + 1,
       params=optax.apply_updates(state.params, updates),
       batch_stats=aux['batch_stats'],
       opt_state=opt_state,
       loss_scale=scale,
-      ema=state.ema,
     )
-    place = state.step % accumulate if accumulate > 1 else 0
     metrics = {
       'loss': loss,
-      'learning_rate': schedule(state.step - place),
+      'learning_rate': schedule(_first_step(state.step, accumulate)),
       'gradient_norm': tree_norm(grads),
       **_clip_metrics(batch, aux),
     }
-    updated = finite if accumulate == 1 else place == accumulate - 1
     if scale is not None:
       new_state = _unless_overflow(finite, new_state, state, accumulate)
       metrics['gradient_norm'] = jnp.where(finite, metrics['gradient_norm'], 0)
       metrics |= {'loss_scale': scale.scale, 'overflow': 1.0 - finite}
     if ema_decay:
+      updated = finite if accumulate == 1 else new_state.step % accumulate == 0
       new_state = _average(new_state, ema_decay, updated)
     new_state = _place(new_state, shardings)
     metrics['parameter_norm'] = tree_norm(
@@ -173,10 +169,20 @@ def _clip_metrics(batch: Batch, aux: dict[str, Any]) -> Metrics:
   }
 
 
-def _differentiate(loss_fn, loss_scale, params):
+def _first_step(step: Array, accumulate: int) -> Array:
+  """The first of the steps whose gradients make an update with this one's."""
+  return step if accumulate == 1 else step - step % accumulate
+
+
+def _differentiate(loss_fn, loss_scale, params, accumulate):
   """The next scale, whether all is finite, the loss and more, gradients."""
   if loss_scale is not None:
-    return loss_scale.value_and_grad(loss_fn, has_aux=True)(params)
+    scale, finite, value, grads = loss_scale.value_and_grad(
+      loss_fn, has_aux=True
+    )(params)
+    if accumulate > 1:
+      grads = jax.tree.map(lambda leaf: jnp.where(finite, leaf, 0), grads)
+    return scale, finite, value, grads
   value, grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
   return None, True, value, grads
 

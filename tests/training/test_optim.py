@@ -310,3 +310,15 @@ def test_unknown_schedule_and_endless_warm_up():
   config.optim.warmup_steps = 10
   with pytest.raises(UserError, match=r'\(=10\) must be less.*\(=10\)'):
     _schedule(config, num_steps=10)
+
+
+def test_an_update_learns_at_its_steps_mean_rate():
+  """Windows of two in a cycle of 8, 4, 2, 2, 1 go over its end."""
+  factors = optim.mean_factors([8, 4, 2, 2, 1], 2)
+  assert factors == [6, 3, 2, 1.5, 4.5]
+  assert optim.mean_factors([8, 4], 1) == [8, 4]
+  config = srtg.get_config()
+  schedule = _schedule(config, factors=factors)
+  # Of updates, by their first steps.
+  found = [float(schedule(step)) for step in (0, 2, 4, 6, 8, 10)]
+  np.testing.assert_allclose(found, [0.6, 0.2, 0.45, 0.3, 0.15, 0.6], 1e-6)
