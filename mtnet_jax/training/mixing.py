@@ -62,7 +62,7 @@ class Mixing:
       which the first of each pair is in the box and the second is not; an empty
       box is all zeros.
     """
-    kind, *draws = jax.random.uniform(key, (5, n))
+    kind, *draws = jax.random.uniform(key, (5, n), jnp.float32)
     mixed = kind < self.mixup_share
     cut = ~mixed & (kind < self.mixup_share + self.cutmix_share)
     level = _beta(draws[0], self.mixup_alpha)

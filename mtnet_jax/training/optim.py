@@ -140,7 +140,9 @@ def build(
   if accumulate == 1:
     return _of_each_step(optim, schedule)
   tx = _of_each_step(optim, lambda update: schedule(update * accumulate))
-  return optax.MultiSteps(tx, accumulate).gradient_transformation()
+  # float32, where float64 is not enabled.
+  accumulated = optax.MultiSteps(tx, accumulate, accumulator_dtype=jnp.float64)
+  return accumulated.gradient_transformation()
 
 
 def _check(optim: ml_collections.ConfigDict) -> None:
