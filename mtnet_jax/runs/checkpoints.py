@@ -159,7 +159,7 @@ class Checkpoints:
       self._manager.save(
         step,
         args=ocp.args.Composite(
-          variables=ocp.args.StandardSave(copy.variables),
+          variables=ocp.args.StandardSave(copy.evaluated),
           optimizer=ocp.args.StandardSave(_optimizer(copy)),
         ),
         metrics=dict(metrics) if metrics else None,
@@ -234,9 +234,13 @@ class Checkpoints:
       DamagedCheckpointError: the checkpoint's files are not whole.
     """
     self._check_files(step, 'variables', 'optimizer')
-    variables = self._restore(step, 'variables', dict(like.variables))
+    evaluated = self._restore(step, 'variables', dict(like.evaluated))
     optimizer = self._restore(step, 'optimizer', _optimizer(like))
-    return TrainState(**variables, **optimizer)
+    # Beside a moving average lie the weights that are trained.
+    trained = optimizer.pop('trained', None)
+    if trained is None:
+      return TrainState(**evaluated, **optimizer)
+    return TrainState(**trained, **optimizer, ema=evaluated)
 
   def restore_variables(
     self, step: int, like: Mapping[str, Any]
@@ -282,17 +286,29 @@ class Checkpoints:
         raise ValueError(f'it has no {item}')
     differences = _differences(stored, like)
     if differences:
+      kind = 'model or number of classes'
+      if item == 'optimizer':
+        kind = 'optimizer, accumulation or moving average'
       raise UserError(
         f'The checkpoint of step {step} in {self._directory} is of another '
-        f'model or number of classes: {"; ".join(differences[:3])} '
+        f'{kind}: {"; ".join(differences[:3])} '
         f'({len(differences)} leaves differ). Use the configuration that it '
         'was trained with, or another --workdir.'
       )
+    # As it was stored: an optimizer's parts that hold no arrays, clipping for
+    # instance, may come and go between two starts.
+    wanted = leaf_paths(like)
+    target = jax.tree.unflatten(
+      jax.tree.structure(stored), [wanted[name] for name in leaf_paths(stored)]
+    )
     with self._naming_damage(step):
       restored = self._manager.restore(
-        step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(like)})
+        step,
+        args=ocp.args.Composite(**{item: ocp.args.StandardRestore(target)}),
       )
-    return restored[item]
+    found = leaf_paths(restored[item])
+    leaves = [found[name] for name in wanted]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
   @contextlib.contextmanager
   def _naming_damage(self, step: int) -> Iterator[None]:
@@ -365,6 +381,8 @@ def _optimizer(state: TrainState) -> dict[str, Any]:
   item = {'step': state.step, 'opt_state': state.opt_state}
   if state.loss_scale is not None:
     item['loss_scale'] = state.loss_scale
+  if state.ema is not None:
+    item['trained'] = state.variables
   return item
 
 
