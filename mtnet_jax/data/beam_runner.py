@@ -117,8 +117,9 @@ def run(pipeline, unfinished: Sequence[Shard]) -> None:
   if left:
     raise UserError(
       f'The pipeline ended as {state}, and {len(left)} of {len(unfinished)} '
-      f'record files are not there, such as {left[0]}. Do all its workers '
-      'share that folder? The same command goes on.'
+      f'record files are not there, such as {left[0]}. Did the cluster end '
+      'early, or do its workers not share that folder? The same command goes '
+      'on.'
     )
 
 
