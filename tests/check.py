@@ -90,7 +90,8 @@ def python_of(environment: str) -> pathlib.Path:
   Args:
     environment: 'oldest': Python 3.11 with the lowest versions that
       pyproject.toml allows; 'torch': the same Python with the newest, and
-      PyTorch; 'newest': the newest packages, on Python 3.12 where it is here;
+      PyTorch; 'newest': the newest packages, with Dask, on Python 3.12 where
+      it is here;
       'accelerators': those with compilers for TPU and GPU, as
       `make accelerators` makes it.
   """
@@ -106,7 +107,7 @@ def python_of(environment: str) -> pathlib.Path:
   shutil.rmtree(folder, ignore_errors=True)
   old = environment in ('oldest', 'torch')
   subprocess.run([_interpreter(old), '-m', 'venv', folder], check=True)
-  arguments = ['-e', '.[dev]']
+  arguments = ['-e', '.[dev,dask]' if environment == 'newest' else '.[dev]']
   if environment == 'oldest':
     lowest = folder / 'lowest.txt'
     lowest.write_text('\n'.join(_lowest(wanted, python)))
