@@ -191,7 +191,8 @@ def predict(
   finally:  # what is known is told, whatever ends it
     if not as_json:
       _print_table(verdicts, top)
-    code = _tell_failures(verdicts)
+    failed = [v.result for v in verdicts if isinstance(v.result, InputError)]
+    code = tell_failures(failed, len(verdicts), 'not judged')
   return code
 
 
@@ -248,14 +249,20 @@ def _print_table(verdicts: Sequence[Verdict], top: int) -> None:
     rich.console.Console(emoji=False, highlight=False).print(table)
 
 
-def _tell_failures(verdicts: Sequence[Verdict]) -> int:
-  failed = [v.result for v in verdicts if isinstance(v.result, InputError)]
+def tell_failures(failed: Sequence[InputError], count: int, what: str) -> int:
+  """Prints why some videos have no result, and returns the exit code.
+
+  Args:
+    failed: why, a sentence each.
+    count: all videos.
+    what: became of those that failed, in words.
+  """
   if not failed:
     return 0
-  print(f'{len(failed)} of {len(verdicts)} not judged:', file=sys.stderr)
+  print(f'{len(failed)} of {count} {what}:', file=sys.stderr)
   for error in failed:
     print(f'  {printable(str(error))}', file=sys.stderr)
-  return ALL_FAILED if len(failed) == len(verdicts) else SOME_FAILED
+  return ALL_FAILED if len(failed) == count else SOME_FAILED
 
 
 def check_arguments(
