@@ -1,7 +1,8 @@
 """Judges any videos: mtnet predict --workdir=DIR VIDEO [VIDEO ...].
 
 A VIDEO is a file, a folder, a pattern, or an array of frames in an .npy file;
-the model, the best checkpoint of the run in DIR or an exported one. Prints a
+the model, the best checkpoint of the run in DIR, an exported one, or one in the
+form of Hugging Face's hub. Prints a
 table, or with --json a line for each video. Ends with code 1 where some of the
 videos could not be judged, with 2 where none could.
 """
@@ -33,7 +34,7 @@ ALL_FAILED = 2
 
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
-  cli.define_run(values, 'Folder of a run, or of an exported model.')
+  cli.define_run(values, 'Folder of a run, of an export, or a hub folder.')
   given.define_flags(values)
   flags.DEFINE_integer(
     'top',
@@ -191,8 +192,7 @@ def predict(
   finally:  # what is known is told, whatever ends it
     if not as_json:
       _print_table(verdicts, top)
-    failed = [v.result for v in verdicts if isinstance(v.result, InputError)]
-    code = tell_failures(failed, len(verdicts), 'not judged')
+    code = _tell_failures(verdicts)
   return code
 
 
@@ -247,6 +247,11 @@ def _print_table(verdicts: Sequence[Verdict], top: int) -> None:
       )
   if table.row_count:
     rich.console.Console(emoji=False, highlight=False).print(table)
+
+
+def _tell_failures(verdicts: Sequence[Verdict]) -> int:
+  failed = [v.result for v in verdicts if isinstance(v.result, InputError)]
+  return tell_failures(failed, len(verdicts), 'not judged')
 
 
 def tell_failures(failed: Sequence[InputError], count: int, what: str) -> int:

@@ -90,8 +90,9 @@ class Predictor:
     """Loads a model.
 
     Args:
-      workdir: a run's folder. Where it has no checkpoints, an exported model in
-        WORKDIR/export or in WORKDIR itself is used the same way.
+      workdir: a run's folder. Where it has no checkpoints, a model in the form
+        of Hugging Face's hub in WORKDIR, or an exported model in WORKDIR/export
+        or in WORKDIR itself, is used the same way.
       checkpoint: 'best' (on validation) or 'last'.
       num_clips: clips that a video is judged by; None: as in the run.
       num_crops: crops of each clip; None: as in the run.

@@ -1,6 +1,7 @@
 """What kind of folder holds a model, and how is it read?"""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -11,6 +12,7 @@ from mtnet_jax import locations
 from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.errors import UserError
 from mtnet_jax.evaluation import scoring
+from mtnet_jax.export import hub
 from mtnet_jax.export import program as program_lib
 from mtnet_jax.runs import configuration
 from mtnet_jax.runs import folder as run_folder
@@ -52,7 +54,8 @@ def read(
   """Reads the model that a folder holds.
 
   Args:
-    workdir: a folder that is there: a run's, or an exported model's.
+    workdir: a folder that is there: a run's, an exported model's, or a hub
+      folder.
     checkpoint: of a run, 'best' (on validation) or 'last'.
     given: what a command line changes of the run's configuration.
 
@@ -60,33 +63,63 @@ def read(
     UserError: there is no model, its files are damaged, or another network
       was given.
   """
-  exported = _find_export(workdir)
-  if exported is None:
-    return _read_run(workdir, checkpoint, given)
-  return _read_export(exported, given)
+  # Finished checkpoints are named by their step.
+  steps = (workdir / 'checkpoints').glob('*')
+  if not any(path.name.isdecimal() for path in steps):
+    if hub.is_hub_folder(workdir):
+      return _read_hub_folder(workdir, given)
+    exported = _find_export(workdir)
+    if exported is not None:
+      return _read_export(exported, given)
+  return _read_run(workdir, checkpoint, given)
 
 
 def _read_run(
   workdir: locations.Path, checkpoint: str, given: Given | None
 ) -> StoredModel:
-  path = workdir / 'config.json'
-  config = (
-    configuration.read(workdir, given)
-    if given
-    else run_folder.read_config(path)
-  )
+  config = _read_config(workdir, given)
   class_names = run_folder.read_class_names(workdir / 'labels.txt')
+  source = f'the {checkpoint} checkpoint of {workdir}'
+  restore = functools.partial(
+    model_lib.restore_variables, config, workdir, checkpoint
+  )
+  with model_lib.explained(workdir / 'config.json'):
+    return _build(config, class_names, source, restore)
+
+
+def _read_hub_folder(
+  folder: locations.Path, given: Given | None
+) -> StoredModel:
+  class_names = hub.read_class_names(folder)
+  config = _read_config(folder, given)
+  source = f'the hub folder {folder}'
+  restore = functools.partial(hub.restore_variables, config, folder)
+  with model_lib.explained(folder / hub.CONFIG):
+    return _build(config, class_names, source, restore)
+
+
+def _read_config(
+  folder: locations.Path, given: Given | None
+) -> ml_collections.ConfigDict:
+  if given:
+    return configuration.read(folder, given)
+  return run_folder.read_config(folder / 'config.json')
+
+
+def _build(
+  config: ml_collections.ConfigDict,
+  class_names: tuple[str, ...],
+  source: str,
+  restore: Callable[[nn.Module, jax.sharding.Mesh], tuple[dict, int]],
+) -> StoredModel:
   mesh = mesh_lib.make_mesh(devices=jax.local_devices())
-  with model_lib.explained(path):
-    model = model_lib.build_model(config, len(class_names))
-    variables, step = model_lib.restore_variables(
-      config, workdir, checkpoint, model, mesh
-    )
+  model = model_lib.build_model(config, len(class_names))
+  variables, step = restore(model, mesh)
   eval_step = scoring.make_eval_step(model, mesh)
   return StoredModel(
     config,
     class_names,
-    f'the {checkpoint} checkpoint of {workdir}',
+    source,
     mesh,
     lambda variables, clips: eval_step(variables, clips)[0],
     model,
@@ -113,15 +146,11 @@ def _read_export(directory: locations.Path, given: Given | None) -> StoredModel:
 
 def _find_export(workdir: locations.Path) -> locations.Path | None:
   """Where the exported model is that stands in for absent checkpoints."""
-  checkpoints = workdir / 'checkpoints'
-  # Finished ones are named by their step.
-  if any(path.name.isdecimal() for path in checkpoints.glob('*')):
-    return None
   places = (workdir / 'export', workdir)
   found = [
     place for place in places if (place / program_lib.METADATA).is_file()
   ]
-  if not found and checkpoints.is_dir():
+  if not found and (workdir / 'checkpoints').is_dir():
     return None  # where its messages are
   if not found:
     raise UserError(

@@ -56,6 +56,9 @@ def read_config(path: locations.Path) -> ml_collections.ConfigDict:
         f'{path} is no configuration of a run: it has no section {name!r}. '
         f'{COPY_RUN_AGAIN}'
       )
+  # Of a hub folder; names of classes may be no names of keys.
+  for key in ('id2label', 'label2id'):
+    sections.pop(key, None)
   # Runs from before this key did so.
   sections['data'].setdefault('short_videos', 'repeat')
   # An unknown name is told where networks are built, with those that are known.
