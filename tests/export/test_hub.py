@@ -257,6 +257,8 @@ def _edit_weights(content, name='params/classifier/bias', **changes):
     ),
     ('config.json', _edit(model=3), "it has no section 'model'"),
     ('config.json', _edit(data={'num_frames': 1e9}), 'number from 1 to 1'),
+    ('config.json', _edit(eval={'num_clips': {}}), 'should have eval.num_c'),
+    ('config.json', _edit(model={'pooling': {'a': 1}}), 'has a key model.pool'),
     ('config.json', _edit(step=-1), r'step \(=-1\) of .* must be a number'),
     ('model.safetensors', lambda c: c[:-4], 'model.safetensors is damaged: '),
     ('model.safetensors', lambda c: c[:50], 'model.safetensors is damaged: '),
