@@ -1,7 +1,8 @@
 """Judges any videos: mtnet predict --workdir=DIR VIDEO [VIDEO ...].
 
 A VIDEO is a file, a folder, a pattern, or an array of frames in an .npy file;
-the model, the best checkpoint of the run in DIR or an exported one. Prints a
+the model, the best checkpoint of the run in DIR, an exported one, or one in the
+form of Hugging Face's hub. Prints a
 table, or with --json a line for each video. Ends with code 1 where some of the
 videos could not be judged, with 2 where none could.
 """
@@ -33,7 +34,7 @@ ALL_FAILED = 2
 
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
-  cli.define_run(values, 'Folder of a run, or of an exported model.')
+  cli.define_run(values, 'Folder of a run, of an export, or a hub folder.')
   given.define_flags(values)
   flags.DEFINE_integer(
     'top',
@@ -250,12 +251,23 @@ def _print_table(verdicts: Sequence[Verdict], top: int) -> None:
 
 def _tell_failures(verdicts: Sequence[Verdict]) -> int:
   failed = [v.result for v in verdicts if isinstance(v.result, InputError)]
+  return tell_failures(failed, len(verdicts), 'not judged')
+
+
+def tell_failures(failed: Sequence[InputError], count: int, what: str) -> int:
+  """Prints why some videos have no result, and returns the exit code.
+
+  Args:
+    failed: why, a sentence each.
+    count: all videos.
+    what: became of those that failed, in words.
+  """
   if not failed:
     return 0
-  print(f'{len(failed)} of {len(verdicts)} not judged:', file=sys.stderr)
+  print(f'{len(failed)} of {count} {what}:', file=sys.stderr)
   for error in failed:
     print(f'  {printable(str(error))}', file=sys.stderr)
-  return ALL_FAILED if len(failed) == len(verdicts) else SOME_FAILED
+  return ALL_FAILED if len(failed) == count else SOME_FAILED
 
 
 def check_arguments(

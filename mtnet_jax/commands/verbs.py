@@ -24,6 +24,7 @@ VERBS: Mapping[str, tuple[str, str]] = types.MappingProxyType(
     'train': ('commands.train', 'Trains a video classifier.'),
     'eval': ('commands.eval', 'Scores a run on its test videos.'),
     'predict': ('commands.predict', 'Judges any videos.'),
+    'features': ('commands.features', "Writes videos' features."),
     'explain': ('commands.explain', 'Shows why a video got its class.'),
     'export': ('commands.export', 'Writes a run as a program of its own.'),
     'convert': ('convert.torch_weights', 'Makes a run of PyTorch weights.'),
