@@ -151,8 +151,9 @@ def _of_lengths(facts: Facts) -> Iterator[str]:
     )
   else:
     yield (
-      f'{what} The stride shrinks there, and actions look slower than they are '
-      'elsewhere. Take longer videos, or a smaller stride: '
+      f'{what} The stride shrinks there, and a clip is nearly the whole video. '
+      'That does no harm where a video is one action from its beginning to its '
+      'end; else take longer videos, or a smaller stride: '
       f'--config.data.frame_stride={(common - 1) // steps}.'
     )
 
