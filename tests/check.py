@@ -36,7 +36,7 @@ _FAST = (
 )
 _LONG_ELSEWHERE = (
   *('tests/analysis', 'tests/benchmarks', 'tests/experiments'),
-  *('tests/models', 'tests/ops'),
+  *('tests/models', 'tests/ops', 'tests/test_notebook.py'),
 )
 _NETWORKS = (
   'x3d_m',

@@ -242,6 +242,7 @@ def test_what_is_no_file_is_written_to_as_it_is():
   [
     'eval.py --config=configs/quickstart.py --workdir={disk}/run {tiny}',
     'predict.py --workdir={disk}/run --json {video} > {disk}/out',
+    'predict.py --workdir={disk}/run --csv {video} > {disk}/out',
     'predict.py --workdir={disk}/run {video} > {disk}/out',
     'predict.py --workdir={disk}/run --timeline={disk}/out {video}',
     'explain.py --workdir={disk}/run --video={video} --out={disk}/out '

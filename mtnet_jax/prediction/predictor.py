@@ -48,12 +48,15 @@ class Prediction:
     class_names: the names of the k classes.
     probabilities: `(k,)` float32, averaged over the views; they sum to 1.
     note: what is special about the video, or ''.
+    seconds: the video's length by its frames' own times, from the first one to
+      the end of the last; of an array at 25 frames a second.
   """
 
   title: str
   class_names: tuple[str, ...]
   probabilities: Float[np.ndarray, ' k']
   note: str = ''
+  seconds: float = float('nan')
 
   def top(self, k: int = 5) -> list[tuple[str, float]]:
     """The k most probable classes, the first among equals first."""
@@ -144,8 +147,9 @@ class Predictor:
     """
     with self.open(video) as reader:
       clips, note, title = self._views(reader), self._note(reader), reader.name
+      seconds = float(reader.times[-1])
     probabilities = self.probabilities(clips).mean(axis=0)
-    return Prediction(title, self.class_names, probabilities, note)
+    return Prediction(title, self.class_names, probabilities, note, seconds)
 
   def views(self, video: Video) -> UInt8[np.ndarray, 'v t s s 3']:
     """The views that a video is judged by, as evaluation cuts them.
