@@ -17,6 +17,8 @@ import numpy as np
 from jax import export
 
 FORMATS = 'mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,gif,h264,hevc,m4v'
+# PyAV 19 takes any bytes in a title, older ones where they are told to.
+OPENING = {} if int(av.__version__[:2]) > 18 else {'metadata_errors': 'replace'}
 # Beyond these a damaged description would take all memory.
 LIMITS = {
   'data': {'num_frames': 10_000, 'frame_stride': 10_000},
@@ -73,7 +75,8 @@ def open_video(path):
     raise OSError(f'{path} is no regular file')  # a pipe would never end
   # No lists, which lead to other files and addresses, and no huge pictures.
   options = {'format_whitelist': FORMATS, 'protocol_whitelist': 'file'}
-  file = av.open(f'file:{path}', options=options | {'max_pixels': str(2**26)})
+  options['max_pixels'] = str(2**26)
+  file = av.open(f'file:{path}', options=options, **OPENING)
   if not file.streams.video:
     stop(f'{path} holds no video.')
   return file, file.streams.best('video')

@@ -30,6 +30,10 @@ _OPTIONS = {
   'protocol_whitelist': 'file',
   'max_pixels': str(picture_sizes.MAX_PIXELS),
 }
+# A stray byte in a title is no reason to refuse a video. PyAV 19 has no such
+# option: it never refuses one.
+_TAKES_ANY_BYTES = int(av.__version__.split('.')[0]) >= 19
+_METADATA = {} if _TAKES_ANY_BYTES else {'metadata_errors': 'replace'}
 DECODER_OPTIONS = {'max_pixels': _OPTIONS['max_pixels']}
 """The options that decoders are to be opened with."""
 
@@ -85,8 +89,7 @@ def open_container(source: str | bytes) -> av.container.InputContainer:
 
 def _open(file: str | io.BytesIO) -> av.container.InputContainer:
   try:
-    # A stray byte in a title is no reason to refuse a video.
-    return av.open(file, options=_OPTIONS, metadata_errors='replace')
+    return av.open(file, options=_OPTIONS, **_METADATA)
   except av.ArgumentError as error:
     raise ValueError(
       'it is of no format that is read, such as MP4, Matroska, WebM, AVI, '

@@ -78,3 +78,12 @@ def set_matrix(path, a: float, b: float, c: float, d: float) -> str:
   struct.pack_into('>9i', contents, place, *fixed)
   pathlib.Path(path).write_bytes(contents)
   return str(path)
+
+
+def spoil_text(path) -> str:
+  """Copies a video; what its text says of who wrote it is not UTF-8."""
+  contents = pathlib.Path(path).read_bytes()
+  assert b'Lavf' in contents
+  copy = pathlib.Path(path).with_stem('spoiled')
+  copy.write_bytes(contents.replace(b'Lavf', b'\xffavf'))
+  return str(copy)

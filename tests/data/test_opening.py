@@ -228,3 +228,12 @@ def test_pictures_whose_size_the_head_does_not_tell(tmp_path, root):
   )
   assert done.returncode == 0, done.stderr
   assert '67,108,864 pixels at most' in done.stdout
+
+
+@pytest.mark.parametrize('name', ['a.mp4', 'a.mkv'])
+def test_text_that_is_not_utf8(name, tmp_path):
+  path = coded_video.write(tmp_path / name, coded_video.frames(5))
+  spoiled = coded_video.spoil_text(path)
+  for source in (spoiled, pathlib.Path(spoiled).read_bytes()):
+    with VideoReader(source) as video:
+      assert coded_video.numbers(video.read(range(5))) == [0, 1, 2, 3, 4]

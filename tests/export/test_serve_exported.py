@@ -109,7 +109,7 @@ def _joined_late(source, target):
 
 @pytest.fixture(scope='module')
 def videos(tmp_path_factory, write_video):
-  """A wide one, a tall one; the wide one mirrored and turned, and cut.
+  """A wide one, a tall one; the wide one mirrored and turned, cut, misnamed.
 
   Each frame is other than the others.
   """
@@ -124,6 +124,7 @@ def videos(tmp_path_factory, write_video):
     shutil.copy(root / 'wide.mp4', mirrored)
     found.append(pathlib.Path(coded_video.set_matrix(mirrored, *matrix)))
   found.append(_joined_late(root / 'wide.mp4', root / 'joined.ts'))
+  found.append(pathlib.Path(coded_video.spoil_text(root / 'wide.mp4')))
   return found
 
 
