@@ -22,15 +22,13 @@ demo: .venv/installed
 	$(BIN)/python -m data.stick_figures.prepare --out=$(RUNS)/data
 	$(BIN)/python train.py --config=configs/quickstart.py \
 	  --config.data.dir=$(RUNS)/data --workdir=$(RUNS)
-	$(BIN)/python eval.py --config=configs/quickstart.py --controls \
-	  --config.data.dir=$(RUNS)/data --workdir=$(RUNS)
+	$(BIN)/python eval.py --controls --workdir=$(RUNS)
 	$(BIN)/python explain.py --workdir=$(RUNS) \
 	  --video=$(RUNS)/data/test/high_five/0000.mp4 --out=$(RUNS)/explanation
 ifdef STATIC
 	$(BIN)/python train.py --config=configs/quickstart.py:static \
 	  --config.data.dir=$(RUNS)/data --workdir=$(RUNS)/static
-	$(BIN)/python eval.py --config=configs/quickstart.py:static --controls \
-	  --config.data.dir=$(RUNS)/data --workdir=$(RUNS)/static
+	$(BIN)/python eval.py --controls --workdir=$(RUNS)/static
 endif
 
 pod: .venv/installed-dev
@@ -71,7 +69,7 @@ format: .venv/installed-dev
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-.venv/installed: setup.py
+.venv/installed: setup.py pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -e .
 	touch $@
@@ -91,7 +89,7 @@ format: .venv/installed-dev
 
 # Compilers for accelerators change the devices that JAX looks for: they have an
 # environment of their own. Libraries that only a GPU would run are left out.
-.venv-aot/installed: setup.py
+.venv-aot/installed: setup.py pyproject.toml
 	$(AOT_PYTHON) -m venv $(AOT)
 	$(AOT)/bin/pip install --quiet --disable-pip-version-check -e .
 	jax=$$($(AOT)/bin/python -c 'import jax; print(jax.__version__)') \

@@ -29,11 +29,11 @@ from av.video.reformatter import VideoReformatter
 
 from benchmarks import measure, results
 from configs import base, quickstart
-from data.stick_figures import formats, scene
 from mtnet_jax import cli
 from mtnet_jax.data import clips, loading, pipeline, preparation, sources
 from mtnet_jax.data.batches import TrainingBatches
 from mtnet_jax.data.video import VideoReader
+from mtnet_jax.datasets.stick_figures import formats, scene
 
 _PLAIN, _READER = 'PyAV, one thread', 'our reader alone'
 _GOAL = 0.9

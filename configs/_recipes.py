@@ -34,7 +34,9 @@ def load(recipe: str) -> ml_collections.ConfigDict:
       f'There is no configs/{name}.py to vary. Choose one of '
       f'{", ".join(recipes())}.'
     )
-  return importlib.import_module(f'configs.{name}').get_config(*argument)
+  return importlib.import_module(f'mtnet_jax.configs.{name}').get_config(
+    *argument
+  )
 
 
 def load_for(
@@ -56,7 +58,7 @@ def load_for(
   if not recipe or '/' in recipe:
     raise ValueError(
       f'There is no recipe to start from in {argument!r}. Give '
-      f'configs/{file}.py:CONFIG or configs/{file}.py:CONFIG{_FINETUNE} with '
+      f'--config={file}:CONFIG or --config={file}:CONFIG{_FINETUNE} with '
       f'CONFIG one of {", ".join(recipes())}.'
     )
   return load(recipe), argument != recipe

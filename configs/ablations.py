@@ -1,12 +1,12 @@
 """The runs of the thesis's Tables 4.1, 4.5, 5.2, 5.6, 5.7, 5.8 and 6.4.
 
-  python train.py --config=configs/ablations.py:5.8/avg \
+  mtnet train --config=ablations:5.8/avg \
     --config.data.dir=DIR --workdir=runs/5.8/avg
 
 The argument is TABLE/RUN. TABLE alone lists its runs. TABLE/RUN/CONFIG takes
 the network and the recipe from another file of this folder: 5.8/avg/quickstart,
 5.6/0.5/mtnet_l, 4.1/r3d_mid/srtg:r3d_50. Every key can be set as always.
-`python -m mtnet_jax.experiments --table=5.8` trains and compares a whole table.
+`mtnet compare --table=5.8` trains and compares a whole table.
 
 The thesis trains Tables 5.2 and 6.4 on Kinetics-400
 (--config.data.frame_stride=5), the others on HACS, 4.5 on Kinetics-700 and
@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from configs import _recipes, class_regularization
+from mtnet_jax.configs import _recipes, class_regularization
 
 
 class Run(NamedTuple):
@@ -97,7 +97,7 @@ def get_config(argument: str = '') -> ml_collections.ConfigDict:
   if run not in choices:
     start = f'Table {table} has no run {run!r}. It' if run else f'Table {table}'
     raise ValueError(
-      f'{start} compares {row.varies}. Give configs/ablations.py:{table}/RUN '
+      f'{start} compares {row.varies}. Give --config=ablations:{table}/RUN '
       f'with RUN one of {", ".join(choices)}; {table}/RUN/CONFIG takes another '
       f'network or recipe than {recipe}, CONFIG one of '
       f'{", ".join(_recipes.recipes())}.'
@@ -111,7 +111,7 @@ def _find(table: str) -> Table:
   if table not in TABLES:
     tables = ', '.join(f'{name} ({row.varies})' for name, row in TABLES.items())
     raise ValueError(
-      f'There is no table {table!r} here. Give configs/ablations.py:TABLE, '
+      f'There is no table {table!r} here. Give --config=ablations:TABLE, '
       f'which lists its runs, with TABLE one of {tables}.'
     )
   return TABLES[table]

@@ -1,6 +1,6 @@
 """Class Regularisation of a trained network: the thesis's section 6.4.2.
 
-  python train.py --config=configs/class_regularization.py:mtnet_m \
+  mtnet train --config=class_regularization:mtnet_m \
     --config.train.init_from=runs/mtnet_m --config.data.dir=DIR \
     --workdir=runs/mtnet_m_cr
 
@@ -13,11 +13,11 @@ maps (of one without, the log says that they are new), at a hundredth of the
 rate ("every 70 steps" in the thesis must mean epochs).
 
 Backbones without SRTG, as the thesis has them, and MTNets alike:
-  --config=configs/class_regularization.py:srtg:r3d_50 \
+  --config=class_regularization:srtg:r3d_50 \
   --config.model.name=r3d_50
 
 To train a whole network with Class Regularisation from the start, take its own
-recipe: --config=configs/mtnet_m.py --config.model.class_regularization=True.
+recipe: --config=mtnet_m --config.model.class_regularization=True.
 
 No multigrid: what small clips look like early in the network is not what the
 evaluation sees, and the maps cost little to train.
@@ -25,7 +25,7 @@ evaluation sees, and the maps cost little to train.
 
 import ml_collections
 
-from configs import _recipes
+from mtnet_jax.configs import _recipes
 
 # What the maps are trained with, whatever the network was trained with.
 MAPS = {

@@ -1,6 +1,6 @@
-"""MTNet-L: as configs/mtnet_m.py, with deeper stages.
+"""MTNet-L: as mtnet_m, with deeper stages.
 
-  python train.py --config=configs/mtnet_l.py --config.data.dir=DIR \
+  mtnet train --config=mtnet_l --config.data.dir=DIR \
     --workdir=runs/mtnet_l
 
 On TPU v5e multigrid's cycles are estimated to pay from 4,800 videos a device
@@ -9,7 +9,7 @@ on, or 530 if the host compiles all shapes at once (docs/scale.md).
 
 import ml_collections
 
-from configs import mtnet_m
+from mtnet_jax.configs import mtnet_m
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -1,6 +1,6 @@
 """MTNet-M, the recipe of the thesis's section 5.4.1.
 
-  python train.py --config=configs/mtnet_m.py --config.data.dir=DIR \
+  mtnet train --config=mtnet_m --config.data.dir=DIR \
     --workdir=runs/mtnet_m
 
 Inputs: 16 frames x 256^2 at stride 2 (HACS; 3 for Moments in Time and 5 for
@@ -22,7 +22,7 @@ the default is X3D's. The literal one is
 
 import ml_collections
 
-from configs import base
+from mtnet_jax.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -1,6 +1,6 @@
-"""MTNet-S: as configs/mtnet_m.py, on 13 frames of 182^2.
+"""MTNet-S: as mtnet_m, on 13 frames of 182^2.
 
-  python train.py --config=configs/mtnet_s.py --config.data.dir=DIR \
+  mtnet train --config=mtnet_s --config.data.dir=DIR \
     --workdir=runs/mtnet_s
 
 The crops are 256^2, as for the larger ones, and resized.
@@ -8,7 +8,7 @@ The crops are 256^2, as for the larger ones, and resized.
 
 import ml_collections
 
-from configs import mtnet_m
+from mtnet_jax.configs import mtnet_m
 
 
 def get_config() -> ml_collections.ConfigDict:

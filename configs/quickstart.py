@@ -1,19 +1,18 @@
-"""MTNet-XS on the embedded stick figures: `make demo`.
+"""MTNet-XS on the embedded stick figures: `mtnet demo`.
 
-  python -m data.stick_figures.prepare --out=runs/demo/data
-  python train.py --config=configs/quickstart.py \
+  mtnet prepare stick_figures --out=runs/demo/data
+  mtnet train --config=quickstart \
     --config.data.dir=runs/demo/data --workdir=runs/demo
-  python eval.py --config=configs/quickstart.py \
-    --config.data.dir=runs/demo/data --workdir=runs/demo
+  mtnet eval --workdir=runs/demo
 
-Two CPU cores; the README has time and accuracy. `configs/quickstart.py:static`
-is a control: the same network with temporal kernels of 1 and no recurrence. But
+Two CPU cores; the README has time and accuracy. `quickstart:static` is
+a control: the same network with temporal kernels of 1 and no recurrence. But
 for ties in its selection of frames it cannot tell a clip from its reversal.
 """
 
 import ml_collections
 
-from configs import base
+from mtnet_jax.configs import base
 
 
 def get_config(variant: str = '') -> ml_collections.ConfigDict:

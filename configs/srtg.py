@@ -1,6 +1,6 @@
 """SRTG on any residual backbone, the recipe of the thesis's section 4.4.1.
 
-  python train.py --config=configs/srtg.py:r3d_34 --config.data.dir=DIR \
+  mtnet train --config=srtg:r3d_34 --config.data.dir=DIR \
     --workdir=runs/srtg_r3d_34
 
 The argument is a backbone: r3d_18 to r3d_152, r2plus1d_18 to r2plus1d_152 or
@@ -12,7 +12,7 @@ with: --config.model.name=r3d_34.
 
 import ml_collections
 
-from configs import base
+from mtnet_jax.configs import base
 
 
 def get_config(backbone: str = 'r3d_34') -> ml_collections.ConfigDict:

@@ -1,6 +1,6 @@
 """A trained network on another data set: the thesis's section 4.5.
 
-  python train.py --config=configs/transfer.py:srtg:r3d_34 \
+  mtnet train --config=transfer:srtg:r3d_34 \
     --config.train.init_from=runs/srtg_r3d_34 --config.data.dir=DIR \
     --workdir=runs/transfer
 
@@ -20,7 +20,7 @@ than the large ones of the evaluation, and a classifier alone costs little.
 
 import ml_collections
 
-from configs import _recipes
+from mtnet_jax.configs import _recipes
 
 
 def get_config(argument: str = '') -> ml_collections.ConfigDict:

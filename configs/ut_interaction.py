@@ -1,14 +1,13 @@
 """MTNet-XS on UT-Interaction: 60 training clips, tested in another place.
 
-  python -m data.ut_interaction.prepare --videos=DIR --out=runs/ut/data \
+  mtnet prepare ut_interaction --videos=DIR --out=runs/ut/data \
     --short_side=96
-  python train.py --config=configs/ut_interaction.py \
+  mtnet train --config=ut_interaction \
     --config.data.dir=runs/ut/data --workdir=runs/ut/0 \
     --config.train.init_from=runs/demo
-  python eval.py --config=configs/ut_interaction.py \
-    --config.data.dir=runs/ut/data --workdir=runs/ut/0 --controls
+  mtnet eval --workdir=runs/ut/0 --controls
 
-This starts from the demo's weights; `configs/ut_interaction.py:scratch` trains
+This starts from the demo's weights; `ut_interaction:scratch` trains
 longer instead, without `init_from`. The first was chosen by cross-validation
 inside set 1 (85.0 %, five folds of two sequences), the length of the second by
 its training loss there; the README has the accuracies on set 2.
@@ -16,7 +15,7 @@ its training loss there; the README has the accuracies on set 2.
 
 import ml_collections
 
-from configs import quickstart
+from mtnet_jax.configs import quickstart
 
 
 def get_config(start: str = 'pretrained') -> ml_collections.ConfigDict:

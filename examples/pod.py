@@ -79,9 +79,13 @@ def main() -> int:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--out', default='runs/pod', help='folder of all files')
+  home = os.path.expanduser
+  parser.add_argument(
+    '--out', type=home, default='runs/pod', help='folder of all files'
+  )
   parser.add_argument(
     '--aot',
+    type=home,
     default='.venv-aot/bin/python',
     help='an interpreter that has libtpu, where this one has not',
   )

@@ -1,8 +1,8 @@
 """What every command shares: flags, and one sentence for a mistake."""
 
+import contextlib
 import copy
 import dataclasses
-import errno
 import itertools
 import logging as std_logging
 import os
@@ -11,14 +11,14 @@ import re
 import select
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from mtnet_jax import locations
+from mtnet_jax import files, locations, recipes
 from mtnet_jax.errors import USER_ERROR, UserError, printable
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent
@@ -26,6 +26,8 @@ _PACKAGE = pathlib.Path(__file__).resolve().parent
 CHECKPOINTS = ('best', 'last')
 _INTERRUPTED = 128 + signal.SIGINT
 _BROKEN_PIPE = 128 + signal.SIGPIPE
+# A path begins, as an argument or behind `=`, where shells do not expand it.
+_HOME = re.compile(r'(^|=)(~|~[^/=]+(?=/))(?=/|$)')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,29 +53,38 @@ class Command:
   resumes: bool = False
 
 
-def run(command: Command) -> None:
-  """Does what this process's command line says, and ends the process.
+@contextlib.contextmanager
+def reader_may_leave() -> Iterator[None]:
+  """Ends the process quietly where nobody reads stdout any more.
 
-  Where nobody reads stdout any more, it ends as other programs do, with code
-  141 and without a word.
+  It ends as other programs do, with code 141 and without a word.
   """
-  _declare(command, flags.FLAGS)
-  # Names may hold what this terminal cannot show, and need not stop a command.
-  sys.stdout.reconfigure(errors='backslashreplace')
   try:
     try:
-      app.run(
-        lambda argv: sys.exit(_execute(command, flags.FLAGS, argv[1:])),
-        flags_parser=lambda argv: _parse(flags.FLAGS, argv),
-      )
+      yield
     finally:
       sys.stdout.flush()
   except BrokenPipeError:
     if not _nobody_reads(sys.stdout.fileno()):
       raise  # another pipe's, a loader process's for instance
-    # What is still to be written would raise again when Python ends.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _drop_unwritten()
     sys.exit(_BROKEN_PIPE)
+  except OSError as error:
+    if error.errno not in files.NO_ROOM:
+      raise
+    _fail_for_room(error)
+
+
+@reader_may_leave()
+def run(command: Command) -> None:
+  """Does what this process's command line says, and ends the process."""
+  _declare(command, flags.FLAGS)
+  # Names may hold what this terminal cannot show, and need not stop a command.
+  sys.stdout.reconfigure(errors='backslashreplace')
+  app.run(
+    lambda argv: sys.exit(_execute(command, flags.FLAGS, argv[1:])),
+    flags_parser=lambda argv: _parse(flags.FLAGS, argv),
+  )
 
 
 def call(command: Command, *argv: str) -> int:
@@ -90,7 +101,8 @@ def call(command: Command, *argv: str) -> int:
   # Where ml_collections looks for a configuration's keys.
   before, sys.argv = sys.argv, ['', *argv]
   try:
-    command.define_flags(values)
+    with _telling_mistakes(sys.argv):
+      command.define_flags(values)
     arguments = _parse(values, sys.argv)[1:]
     return _execute(command, values, arguments)
   except SystemExit as end:
@@ -102,7 +114,9 @@ def call(command: Command, *argv: str) -> int:
 def _declare(command: Command, values: flags.FlagValues) -> None:
   """Declares the flags, and has --help show them below the command's text."""
   before = set(values)
-  command.define_flags(values)
+  # Where --config has a default, it is here that its keys are set.
+  with _telling_mistakes(sys.argv):
+    command.define_flags(values)
   for name in set(values) - before:
     values.register_key_flag_for_module(sys.argv[0], values[name])
   module = sys.modules[command.main.__module__]
@@ -124,8 +138,8 @@ def _execute(
   except UserError as error:
     _fail(str(error))
   except Exception as error:
-    if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT):
-      _fail(f'{error}. Free some space and give the same command again.')
+    if getattr(error, 'errno', None) in files.NO_ROOM:
+      _fail_for_room(error)
     if locations.is_refusal(error):
       _fail(str(locations.refused('The bucket', str(error))))
     raise
@@ -135,6 +149,23 @@ def _execute(
     sys.exit(_INTERRUPTED)
 
 
+def _fail_for_room(error: OSError) -> NoReturn:
+  _drop_unwritten()
+  what = repr(error.filename) if error.filename else 'what is printed'
+  _fail(
+    f'{error.strerror}: {what}. '
+    f'{files.NO_ROOM[error.errno]} and give the same command again.'
+  )
+
+
+def _drop_unwritten() -> None:
+  """Drops what stdout does not take, and would refuse again at the end."""
+  try:
+    sys.stdout.flush()
+  except OSError:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _nobody_reads(pipe: int) -> bool:
   """Whether the reader of a pipe, `head` perhaps, is gone."""
   poll = select.poll()
@@ -142,14 +173,26 @@ def _nobody_reads(pipe: int) -> bool:
   return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def define_config(values: flags.FlagValues) -> None:
-  """Declares `--config=FILE.py[:argument]` and `--config.KEY=VALUE`."""
+def define_config(
+  values: flags.FlagValues,
+  default: str | None = None,
+  meaning: str = 'The recipe.',
+) -> None:
+  """Declares `--config=NAME[:argument]` and `--config.KEY=VALUE`.
+
+  Args:
+    values: where the flags are declared.
+    default: a configuration's name, or None.
+    meaning: what the configuration is for; begins the help of the flag.
+  """
   config_flags.DEFINE_config_file(
     'config',
     None,
-    'A file of configs/, for instance configs/quickstart.py.',
+    f'{meaning} A name such as quickstart or srtg:r3d_34, or a FILE.py.',
     flag_values=values,
   )
+  values['config'].parser = recipes.Parser('config')
+  values.set_default('config', default)
 
 
 def define_run(
@@ -186,10 +229,26 @@ def get_config(values: flags.FlagValues) -> ml_collections.ConfigDict:
   try:
     config = values.config
     if config is None:
-      raise UserError(f'--config is needed: one of {_available_configs()}.')
+      raise UserError(f'--config is needed: one of {recipes.available()}.')
+    with config.unlocked():
+      _expand_homes(config)
     return config.lock()
   except OSError as error:
     raise UserError(_no_such_config(error)) from None
+
+
+def _expand_home(text: str) -> str:
+  """Returns an argument with the user's folder in the place of `~`."""
+  return _HOME.sub(lambda m: m[1] + os.path.expanduser(m[2]), text)
+
+
+def _expand_homes(config: ml_collections.ConfigDict) -> None:
+  """Does the same for the values that a file of configuration has."""
+  for key, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      _expand_homes(value)
+    elif isinstance(value, str) and value.startswith('~'):
+      config[key] = _expand_home(value)
 
 
 def _tell_unraisable(left: Any) -> None:
@@ -249,28 +308,34 @@ def _printable_argument(argument: object) -> object:
   return argument
 
 
-def _available_configs() -> str:
-  paths = sorted(pathlib.Path().glob('configs/*.py'))
-  shown = (p for p in paths if p.name[0] != '_' and p.name != 'base.py')
-  return ', '.join(map(str, shown)) or 'none here'
-
-
 def _no_such_config(error: OSError) -> str:
   path = re.search(r'Attempted .*\n\s*(.*)', str(error))
   return (
     f'There is no configuration at {path[1] if path else str(error)!r}. '
-    f'Give --config=FILE.py; in configs/ there are: {_available_configs()}.'
+    f'Give --config=FILE.py, or one of these: {recipes.available()}.'
   )
 
 
 def _parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+  with _telling_mistakes(argv):
+    argv = values.read_flags_from_files(argv, force_gnu=False)
+    return values([_expand_home(argument) for argument in argv])
+
+
+@contextlib.contextmanager
+def _telling_mistakes(argv: Sequence[str]) -> Iterator[None]:
+  """Ends the process with a sentence for a mistake in its flags."""
   try:
-    return values(argv)
+    yield
   except BrokenPipeError:
     raise  # of --help, which is printed here
+  except SystemExit:  # after --help, and absl would have it be a failure
+    sys.exit()
   except flags.UnrecognizedFlagError as error:
     _fail(_dashed_file(argv[1:]) or _flag_sentence(error))
   except OSError as error:  # an override of a configuration that is not there
+    if error.errno in files.NO_ROOM:  # for --help
+      _fail_for_room(error)
     _fail(_no_such_config(error))
   # ml_collections raises the last four for an unknown key or an ill value.
   except (
@@ -314,9 +379,11 @@ def _flag_sentence(error: Exception) -> str:
       return f'--config cannot be loaded: {reason}'
     return ' '.join(lines)
   key = ' '.join(lines).strip('"')
-  return f'The configuration has no key {key}; configs/base.py lists them all.'
+  defaults = recipes.defaults_file()
+  return f'The configuration has no key {key}; {defaults} lists them all.'
 
 
-def _fail(message: str) -> None:
-  print(f'error: {printable(message)}', file=sys.stderr)
+def _fail(message: str) -> NoReturn:
+  with contextlib.suppress(OSError):  # stderr may lie on the full disk itself
+    print(f'error: {printable(message)}', file=sys.stderr)
   sys.exit(USER_ERROR)

@@ -14,7 +14,13 @@ class UserError(ValueError):
 
   A message states what is wrong, what was given, what is allowed and what to
   do. Commands print it as one sentence and end with code 2.
+
+  Attributes:
+    known_to_all: whether all processes of the run raise it, so that none has to
+      find out which of them has failed.
   """
+
+  known_to_all = False
 
 
 def first_causes(causes: Iterable[tuple[str, str]]) -> str:

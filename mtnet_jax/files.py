@@ -1,6 +1,7 @@
 """How is a file written that is always whole, and read that may be anything?"""
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -13,6 +14,12 @@ from mtnet_jax.locations import Path, on_bucket, telling_refusal
 
 # Ends the names of files that are not whole.
 PARTIAL = '.partial'
+# What a system says where there is no room, and what makes some.
+NO_ROOM = {
+  errno.ENOSPC: 'Free some space',
+  errno.EDQUOT: 'Free some space',
+  errno.EFBIG: 'Allow larger files (ulimit -f unlimited)',
+}
 
 
 def check_writable(folder: Path) -> None:
@@ -50,20 +57,73 @@ def replacing(
 
   Yields:
     The path to write to: one that no other process has, since on a cluster two
-    may make the same file. An exception removes what was written.
+    may make the same file. An exception removes what was written. What is no
+    file, such as /dev/stdout, is written to as it is.
 
   Raises:
-    OSError: the disk refuses it.
+    OSError: the disk refuses it; the error names `path`.
   """
+  path = pathlib.Path(path)
+  if path.exists() and not path.is_file():
+    yield path
+    return
   partial = path.with_name(f'{path.name}.{uuid.uuid4().hex}{PARTIAL}')
   try:
-    yield partial
-    if durable:
-      with partial.open('rb') as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with naming(path, partial):
+      yield partial
+      if durable:
+        _sync(partial)
+      partial.replace(path)
   finally:
     partial.unlink(missing_ok=True)
+
+
+def _sync(path: pathlib.Path) -> None:
+  with path.open('rb') as file:
+    os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def naming(path: Path, written: Path | None = None) -> Iterator[None]:
+  """Names in an `OSError` what could not be written.
+
+  Args:
+    path: as the user knows it.
+    written: what is written to instead; None: `path` itself.
+  """
+  try:
+    yield
+  except OSError as error:
+    written = str(path if written is None else written)
+    named = str(getattr(error, 'filename', None) or written)
+    if not error.errno or not named.startswith(written):
+      raise
+    # Another one: libraries' own cannot be changed.
+    name = str(path) + named.removeprefix(written)
+    raise OSError(error.errno, os.strerror(error.errno), name) from error
+
+
+def no_room(error: Exception) -> int | None:
+  """Returns the code of `NO_ROOM` that a library's error tells of in words."""
+  codes = (code for code in NO_ROOM if os.strerror(code) in str(error))
+  return next(codes, None)
+
+
+def save_figure(figure: Any, path: str | os.PathLike, dpi: float) -> None:
+  """Writes a figure of matplotlib, in place of what the file held.
+
+  Args:
+    figure: the figure.
+    path: the file, whose ending says which kind of picture it is.
+    dpi: pixels an inch.
+
+  Raises:
+    OSError: the disk refuses it; the file is as it was.
+    ValueError: there is no such kind of picture.
+  """
+  path = pathlib.Path(path)
+  with replacing(path) as partial:
+    figure.savefig(partial, format=path.suffix[1:] or 'png', dpi=dpi)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -109,32 +169,47 @@ def append(path: Path, content: bytes) -> None:
     before = path.read_bytes() if path.exists() else b''
     write_bytes(path, before + content)
     return
-  with path.open('ab') as file:
+  with naming(path), path.open('ab') as file:
     file.write(content)
 
 
 @contextlib.contextmanager
 def writing_folder(folder: Path) -> Iterator[pathlib.Path]:
-  """Lets libraries that know local files only write into a folder.
+  """Gives files their names when all of them are whole.
 
   Args:
-    folder: where the files go, those of folders below it too.
+    folder: where the files go, those of folders below it too; made if need be.
 
   Yields:
-    The folder itself; for one on a bucket a temporary one, whose files are
-    uploaded at the end.
+    A temporary folder of this machine, whose files are moved, or uploaded, at
+    the end. After an exception what was there before is there as it was.
 
   Raises:
-    OSError: the bucket refuses them.
+    OSError: the disk or the bucket refuses them; the error names `folder`.
   """
+  place = None
   if not on_bucket(folder):
-    yield folder
-    return
-  with tempfile.TemporaryDirectory() as temporary:
-    yield pathlib.Path(temporary)
-    for path in sorted(pathlib.Path(temporary).rglob('*')):
-      if path.is_file():
-        write_bytes(folder / path.relative_to(temporary), path.read_bytes())
+    folder = place = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+  temporary = tempfile.TemporaryDirectory(
+    prefix='.writing-',
+    dir=place,
+    # After an error a library's thread may write on for a moment.
+    ignore_cleanup_errors=True,
+  )
+  with temporary as name, naming(folder, pathlib.Path(name)):
+    yield pathlib.Path(name)
+    paths = filter(pathlib.Path.is_file, pathlib.Path(name).rglob('*'))
+    moves = {path: folder / path.relative_to(name) for path in sorted(paths)}
+    if place is None:
+      for path, target in moves.items():
+        write_bytes(target, path.read_bytes())
+      return
+    for path, target in moves.items():
+      _sync(path)
+      target.parent.mkdir(parents=True, exist_ok=True)
+    for path, target in moves.items():
+      path.replace(target)
 
 
 def move_folder(source: Path, target: Path) -> None:

@@ -1,5 +1,6 @@
 """How far a long piece of work is: a bar for people, lines for log files."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -106,7 +107,8 @@ class Progress:
       f'{self._task}: {self._done}/{self._total} {self._unit}, '
       f'{rate:.3g}/s, {_clock_time(left)} left'
     )
-    print(f'{line}  {note}'.rstrip(), file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # a log on a full disk stops no work
+      print(f'{line}  {note}'.rstrip(), file=sys.stderr, flush=True)
 
 
 def _clock_time(seconds: float) -> str:

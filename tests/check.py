@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 
 from packaging.version import Version
 
@@ -87,10 +88,11 @@ def python_of(environment: str) -> pathlib.Path:
   """Returns the interpreter of an environment, which is made where it is not.
 
   Args:
-    environment: 'oldest': Python 3.11 with the lowest versions that setup.py
-      allows; 'torch': the same Python with the newest, and PyTorch; 'newest':
-      the newest packages, on Python 3.12 where it is here; 'accelerators':
-      those with compilers for TPU and GPU, as `make accelerators` makes it.
+    environment: 'oldest': Python 3.11 with the lowest versions that
+      pyproject.toml allows; 'torch': the same Python with the newest, and
+      PyTorch; 'newest': the newest packages, on Python 3.12 where it is here;
+      'accelerators': those with compilers for TPU and GPU, as
+      `make accelerators` makes it.
   """
   if environment == 'accelerators':
     made = ['make', '.venv-aot/installed', f'AOT_PYTHON={_interpreter(False)}']
@@ -98,7 +100,7 @@ def python_of(environment: str) -> pathlib.Path:
     return _ROOT / '.venv-aot/bin/python'
   folder = _FOLDER / environment
   python, ready = folder / 'bin/python', folder / 'ready'
-  wanted = (_ROOT / 'setup.py').read_text()
+  wanted = (_ROOT / 'pyproject.toml').read_text()
   if ready.exists() and ready.read_text() == wanted:
     return python
   shutil.rmtree(folder, ignore_errors=True)
@@ -130,11 +132,11 @@ def _interpreter(old: bool) -> str:
   raise SystemExit(f'No Python {" or ".join(names)} is here; install one.')
 
 
-def _lowest(setup: str, python: pathlib.Path) -> list[str]:
+def _lowest(project: str, python: pathlib.Path) -> list[str]:
   """The lowest release, not below ours, of each package that ours needs."""
-  required = setup.split('install_requires=[')[1].split('\n  ],')[0]
   pins = []
-  for name, bound in re.findall(r"'([A-Za-z_-]+)>=([\d.]+)", required):
+  for required in tomllib.loads(project)['project']['dependencies']:
+    name, bound = re.match(r'([A-Za-z_-]+)>=([\d.]+)', required).groups()
     done = subprocess.run(
       [python, '-m', 'pip', 'index', 'versions', name],
       capture_output=True,

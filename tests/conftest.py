@@ -26,6 +26,7 @@ jaxtyping.install_import_hook('mtnet_jax', 'tests.annotations.check')
 # What takes longest, and begins first: what begins last would run alone.
 _LONG = (
   'test_pod.py',
+  'test_install.py',
   'test_distributed.py',
   'test_distributed_failures.py',
   'test_loop.py',

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -48,6 +49,50 @@ def test_any_key_can_be_set():
   assert done.stdout == '0.5 (1, 2) True\n'
 
 
+@pytest.mark.parametrize(
+  'given', [['--config=srtg:r3d_50'], ['--config', 'srtg:r3d_50']]
+)
+def test_a_configuration_has_a_name_wherever_one_is(
+  given, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  done = command_line.run(COMMAND, *given, '--config.optim.learning_rate=0.5')
+  assert done.stdout == '0.5 (40, 70, 120) True\n', done.stderr
+  # A file of such a name is one, with its suffix.
+  (tmp_path / 'srtg.py').write_text(
+    'from mtnet_jax.configs import base\n'
+    'def get_config(depth):\n'
+    '  config = base.get_config()\n'
+    '  config.optim.learning_rate = float(depth)\n'
+    '  return config\n'
+  )
+  done = command_line.run(COMMAND, '--config=srtg.py:7')
+  assert done.stdout == '7.0 () True\n', done.stderr
+
+
+def test_files_elsewhere_are_told_in_names_that_are_there(
+  tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  done = command_line.run(COMMAND, '--config=configs/srtg.py')
+  assert (
+    "no configuration at 'configs/srtg.py'. Give --config=FILE.py, or one of "
+    'these: ablations, class_regularization, mtnet_l, '
+  ) in done.stderr
+  done = command_line.run(COMMAND, '--config=base', '--config.zzzz=1')
+  path = done.stderr.split('; ')[1].removesuffix(' lists them all.\n')
+  assert 'def get_config()' in pathlib.Path(path).read_text()
+
+
+def test_a_file_that_imports_what_is_not_there(tmp_path):
+  path = tmp_path / 'mine.py'
+  path.write_text('from my_configs import base\n')
+  done = command_line.run(COMMAND, f'--config={path}')
+  assert done.code == 2 and done.stderr.count('\n') == 1
+  assert "No module named 'my_configs'" in done.stderr
+  assert 'from mtnet_jax.configs import base' in done.stderr
+
+
 def test_a_command_has_its_own_codes():
   done = command_line.run(
     COMMAND, '--config=configs/base.py', '--config.seed=3'
@@ -79,6 +124,15 @@ def test_a_command_has_its_own_codes():
       "no configuration at 'configs/mtnet_x.py'. Give --config=FILE.py",
     ),
     (['--config=configs/mtnet_x.py'], 'configs/mtnet_l.py, configs/mtnet_m.py'),
+    (
+      ['--config=mtnet_x'],
+      "There is no configuration 'mtnet_x'. Did you mean 'mtnet_s'?",
+    ),
+    (['--config=zzz'], 'srtg, transfer, ut_interaction.'),
+    (
+      ['--config=srtg:r3d_50', '--config.optm.momentum=1'],
+      "no key 'optm'. Did you mean 'optim'?",
+    ),
     (['--config=configs/mtnet_l.py:x'], '--config cannot be loaded: TypeError'),
     (
       ['--config=configs/ablations.py:5.8'],
@@ -152,6 +206,74 @@ def test_ctrl_c_says_whether_it_goes_on(resumes, sentence):
   assert done.code == 130 and done.stderr == sentence
 
 
+def define_paths(values):
+  cli.define_config(values)
+  flags.DEFINE_string('workdir', '', '', flag_values=values)
+  flags.DEFINE_multi_string('run', [], '', flag_values=values)
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'told'),
+  [
+    (['--workdir=~/runs/a'], '/home/me/runs/a'),
+    (['--workdir', '~/runs/a'], '/home/me/runs/a'),
+    (['--workdir=~'], '/home/me'),
+    (['--workdir=~root/a'], f'{os.path.expanduser("~root")}/a'),
+    (['--workdir=~no_such_user/a'], '~no_such_user/a'),
+    (['--workdir=gs://bucket/~/a'], 'gs://bucket/~/a'),
+    (['--workdir=./~/a'], './~/a'),
+    (['--workdir=runs/~'], 'runs/~'),
+    (['--run=my own=~/a', '--run=b=c~/d'], "['my own=/home/me/a', 'b=c~/d']"),
+    (['~/a.mp4', 'b~/c.mp4'], "['/home/me/a.mp4', 'b~/c.mp4']"),
+    (['--config.data.dir=~/data'], 'data.dir /home/me/data'),
+    (['--config.train.init_from=~/run'], 'train.init_from /home/me/run'),
+    (
+      ['--config.train.compilation_cache', '~/xla'],
+      'train.compilation_cache /home/me/xla',
+    ),
+  ],
+)  # fmt: skip
+def test_a_tilde_is_the_home_of_a_user(monkeypatch, arguments, told):
+  monkeypatch.setenv('HOME', '/home/me')
+
+  def tell(values, arguments):
+    print(values.workdir or values.run or arguments)
+    for key in ('data.dir', 'train.init_from', 'train.compilation_cache'):
+      section, name = key.split('.')
+      print(key, cli.get_config(values)[section][name])
+
+  command = cli.Command(tell, define_paths, takes_arguments=True)
+  done = command_line.run(command, '--config=configs/base.py', *arguments)
+  assert done.code == 0, done.stderr
+  assert told in done.stdout.splitlines()
+
+
+def test_a_tilde_in_files(monkeypatch, tmp_path):
+  """Of configuration, which is itself named so, and of flags."""
+  monkeypatch.setenv('HOME', str(tmp_path))
+  (tmp_path / 'mine.py').write_text(
+    'from configs import base\n'
+    'def get_config(name="a"):\n'
+    '  config = base.get_config()\n'
+    '  config.data.dir = "~/data/" + name\n'
+    '  config.eval.split = "a~b"\n'
+    '  return config\n'
+  )
+  (tmp_path / 'flags').write_text('--workdir=~/run\n')
+
+  def tell(values, _):
+    config = cli.get_config(values)
+    print(config.data.dir, config.eval.split, values.workdir, config.is_locked)
+
+  done = command_line.run(
+    cli.Command(tell, define_paths),
+    '--config=~/mine.py:b',
+    '--flagfile=~/flags',
+  )
+  assert done.code == 0, done.stderr
+  assert done.stdout == f'{tmp_path}/data/b a~b {tmp_path}/run True\n'
+
+
 # What concerns a whole process: the text of the command is shown by --help, and
 # an exception that is not a UserError, 'ours', keeps its traceback.
 _WRITING = '''
@@ -198,5 +320,6 @@ def test_a_pipe_that_is_not_stdout_is_a_defect(root):
 def test_a_process_shows_its_help_and_ends_with_its_code(root):
   shown = _run(root, '--help')
   assert 'Writes much.' in shown.stdout and '--config:' in shown.stdout
+  assert shown.returncode == 0
   done = _run(root)
   assert done.returncode == 7 and len(done.stdout) == 200_002

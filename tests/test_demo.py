@@ -9,6 +9,10 @@ import sys
 
 import numpy as np
 import pytest
+from absl import flags
+
+from mtnet_jax import cli
+from mtnet_jax.commands import demo
 
 
 def _demo_commands(root, runs):
@@ -43,6 +47,46 @@ def test_the_control_runs_by_a_flag(root):
       for line in (train, evaluate)
     ),
   ]
+
+
+def test_the_verb_gives_the_commands_of_make(root, monkeypatch):
+  """The same flags, in the same order, with configurations by name."""
+  given = []
+
+  def call(command, *arguments):
+    given.append((command.main.__module__.split('.')[-1], *arguments))
+    return 0
+
+  values = flags.FlagValues()
+  demo.define_flags(values)
+  values(['mtnet demo', '--out=runs/x', '--static'])
+  monkeypatch.setattr(cli, 'call', call)
+  assert demo.main(values, []) == 0
+  done = subprocess.run(
+    ['make', '--dry-run', 'demo', 'RUNS=runs/x', 'STATIC=1'],
+    cwd=root, capture_output=True, text=True, check=True
+  )  # fmt: skip
+  lines = done.stdout.replace('\\\n', ' ').splitlines()
+  made = []
+  for line in lines:
+    words = line.replace('-m data.stick_figures.', '').split()
+    name = words[1].removesuffix('.py') if words[1:] else ''
+    if name in ('prepare', 'train', 'eval', 'explain'):
+      named = [re.sub(r'configs/(\w+)\.py', r'\1', w) for w in words[2:]]
+      made.append((name, *sorted(named)))
+  assert [(name, *sorted(rest)) for name, *rest in given] == made
+  assert len(made) == 6
+
+
+def test_the_verb_ends_with_the_first_failure(monkeypatch):
+  called = []
+  monkeypatch.setattr(
+    cli, 'call', lambda *command: called.append(command) or 75 * len(called[1:])
+  )
+  values = flags.FlagValues()
+  demo.define_flags(values)
+  values(['mtnet demo'])
+  assert demo.main(values, []) == 75 and len(called) == 2
 
 
 def _check_predictions(path, videos, names):

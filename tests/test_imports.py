@@ -8,11 +8,13 @@ import sys
 
 import pytest
 
+from mtnet_jax.commands.verbs import VERBS
+
 # Rooms of mtnet_jax from the ground up: each may import itself and those of
 # lines above it.
 _ORDER = [
-  ('errors', 'typing', 'locations', 'files', 'progress'),
-  ('cli',),
+  ('configs', 'errors', 'typing', 'locations', 'files', 'progress'),
+  ('cli', 'recipes'),
   ('ops',),
   ('layers',),
   ('models', 'preprocessing', 'metrics'),
@@ -28,8 +30,11 @@ _ORDER = [
   ('convert',),
   ('thesis',),
   ('experiments',),
+  ('datasets',),
   ('commands',),
 ]
+# What folders of the tree are installed as.
+_INSTALLED = {'configs': 'mtnet_jax.configs', 'data': 'mtnet_jax.datasets'}
 _RANK = {name: rank for rank, names in enumerate(_ORDER) for name in names}
 
 
@@ -90,14 +95,13 @@ def test_no_file_imports_what_stands_above_it(root):
 
 
 def _files(root, *folders) -> dict[str, pathlib.Path]:
-  """Files by the name of their module."""
-  paths = [p for folder in folders for p in (root / folder).rglob('*.py')]
-  return {
-    '.'.join(p.relative_to(root).with_suffix('').parts).removesuffix(
-      '.__init__'
-    ): p
-    for p in paths
-  }
+  """Files by the name of their module, which is that of installed ones."""
+  files = {}
+  for path in (p for folder in folders for p in (root / folder).rglob('*.py')):
+    folder, *names = path.relative_to(root).with_suffix('').parts
+    name = '.'.join([_INSTALLED.get(folder, folder), *names])
+    files[name.removesuffix('.__init__')] = path
+  return files
 
 
 def test_no_files_import_each_other_in_a_circle(root):
@@ -106,13 +110,13 @@ def test_no_files_import_each_other_in_a_circle(root):
   # What `configs/_recipes.py` loads by name is whatever may be varied.
   text = (root / 'configs/_recipes.py').read_text()
   fixed = set(re.findall(r"^  '(\w+)',$", text, re.MULTILINE))
-  recipes = {n for n in files if n.startswith('configs.')}
-  recipes -= {f'configs.{name}' for name in fixed}
+  recipes = {n for n in files if n.startswith('mtnet_jax.configs.')}
+  recipes -= {f'mtnet_jax.configs.{name}' for name in fixed}
 
   def below(name):
     found = set()
     for imported in _imported(files[name]):
-      if imported == 'configs.*':
+      if imported == 'mtnet_jax.configs.*':
         found |= recipes
       while imported and imported not in files:
         imported = imported.rpartition('.')[0]
@@ -126,9 +130,9 @@ def test_no_files_import_each_other_in_a_circle(root):
     arrows = {n: others - done for n, others in arrows.items() if n not in done}
 
 
-def test_configs_import_nothing_of_the_library(root):
+def test_configs_import_nothing_of_the_library_but_each_other(root):
   for path in (root / 'configs').glob('*.py'):
-    assert not _rooms(_imported(path)), path
+    assert _rooms(_imported(path)) <= {'configs'}, path
 
 
 def test_kernels_are_known_to_operations_alone(root):
@@ -140,9 +144,19 @@ def test_kernels_are_known_to_operations_alone(root):
 
 
 def test_nobody_imports_a_data_set(root):
-  files = [*(root / 'mtnet_jax').rglob('*.py'), *root.glob('*.py')]
-  for path in files:
-    assert not any(n.split('.')[0] == 'data' for n in _imported(path)), path
+  """But the demo the one that it draws; `mtnet prepare` loads them by name."""
+  for path in (root / 'mtnet_jax').rglob('*.py'):
+    sets = {n for n in _imported(path) if n.startswith('mtnet_jax.datasets.')}
+    demo = path == root / 'mtnet_jax/commands/demo.py'
+    wanted = {'mtnet_jax.datasets.stick_figures.prepare'} if demo else set()
+    assert sets == wanted, path
+
+
+def test_nobody_asks_for_folders_that_are_not_installed(root):
+  """By the names that they have in a clone alone, where its root is a path."""
+  for path in _files(root, 'mtnet_jax', 'configs', 'data').values():
+    roots = {name.split('.')[0] for name in _imported(path)}
+    assert not roots & {'configs', 'data', 'benchmarks', 'tests'}, path
 
 
 def test_nobody_imports_an_example(root):
@@ -156,7 +170,7 @@ def test_nobody_imports_an_example(root):
 def test_data_sets_do_not_import_each_other(root):
   for path in (root / 'data').rglob('*.py'):
     names = [name.split('.') for name in _imported(path)]
-    imported = {p[1] for p in names if p[0] == 'data' and len(p) > 1}
+    imported = {p[2] for p in names if p[:2] == ['mtnet_jax', 'datasets']}
     assert imported <= {path.relative_to(root / 'data').parts[0]}, path
 
 
@@ -165,7 +179,15 @@ def test_the_loader_knows_no_jax(root):
     imported = _imported(path)
     roots = {name.split('.')[0] for name in imported}
     assert not roots & {'jax', 'flax', 'optax', 'orbax', 'chex'}, path
-    below = {'cli', 'data', 'errors', 'files', 'locations', 'progress'}
+    below = {
+      'cli',
+      'configs',
+      'data',
+      'errors',
+      'files',
+      'locations',
+      'progress',
+    }
     below |= {'typing'}
     assert _rooms(imported) <= below, path
 
@@ -203,7 +225,7 @@ def test_scripts_are_the_command_of_the_same_name(root, name):
 
 
 def test_each_command_can_be_started(root):
-  """By a script, or by `python -m`."""
+  """By a verb, and by a script or `python -m`."""
   paths = [*(root / 'mtnet_jax').rglob('*.py'), *(root / 'data').rglob('*.py')]
   texts = {path.relative_to(root): path.read_text() for path in paths}
   commands = {
@@ -213,7 +235,10 @@ def test_each_command_can_be_started(root):
   }
   assert len(commands) > 15
   scripts = {f'mtnet_jax/commands/{name}.py' for name in _SCRIPTS}
+  modules = {module.replace('.', '/') for module, _ in VERBS.values()}
   for path, text in commands.items():
+    verb = str(path.with_suffix('')).removeprefix('mtnet_jax/')
+    assert path.parts[0] == 'data' or verb in modules, path
     starts = text.endswith("if __name__ == '__main__':\n  cli.run(COMMAND)\n")
     assert starts != (str(path) in scripts), path
 

@@ -1,6 +1,6 @@
 """Makes record files of any videos: of a folder per class, or of a CSV file.
 
-  python -m data.folder.prepare --videos=DIR_OR_CSV --out=DIR
+  mtnet prepare folder --videos=DIR_OR_CSV --out=DIR
 
 Every video is tried: its first and its last frame are decoded, or all of them
 where they are encoded anew. Those that are missing or broken are left out and

@@ -1,6 +1,6 @@
 """Makes record files of HACS Clips.
 
-  python -m data.hacs.prepare --videos=DIR --annotations=DIR --out=DIR
+  mtnet prepare hacs --videos=DIR --annotations=DIR --out=DIR
 
 Two seconds each, several of one YouTube video. Only the positive clips, which
 show their class, are used.

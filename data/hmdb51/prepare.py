@@ -1,6 +1,6 @@
 """Makes record files of HMDB-51.
 
-  python -m data.hmdb51.prepare --videos=DIR --annotations=DIR --out=DIR
+  mtnet prepare hmdb51 --videos=DIR --annotations=DIR --out=DIR
 
 Movements from movies and web videos, with three official divisions into 70
 videos a class for training and 30 for the test.

@@ -1,6 +1,6 @@
 r"""Makes record files of Kinetics-400, -700 or -700-2020.
 
-  python -m data.kinetics.prepare --videos=DIR --annotations=DIR --out=DIR \
+  mtnet prepare kinetics --videos=DIR --annotations=DIR --out=DIR \
     [--trimmed]
 
 Ten seconds each of YouTube videos.

@@ -1,6 +1,6 @@
 r"""Makes record files of Moments in Time.
 
-  python -m data.moments_in_time.prepare --videos=DIR --annotations=DIR \
+  mtnet prepare moments_in_time --videos=DIR --annotations=DIR \
     --out=DIR
 
 Events of three seconds, of people, animals, things and nature.

@@ -7,8 +7,8 @@ left and right: scenes are mirrored half of the time.
 
 import numpy as np
 
-from data.stick_figures import duo, solo
-from data.stick_figures.stage import Stage
+from mtnet_jax.datasets.stick_figures import duo, solo
+from mtnet_jax.datasets.stick_figures.stage import Stage
 
 _PERFORMED = {
   'sit_down': solo.sit_down,

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from data.stick_figures.shapes import mix, random_color, shade
+from mtnet_jax.datasets.stick_figures.shapes import mix, random_color, shade
 
 
 def _rectangle(image, x0, y0, x1, y1, color, thickness=-1) -> None:

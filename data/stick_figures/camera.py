@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from data.stick_figures import formats, movement
+from mtnet_jax.datasets.stick_figures import formats, movement
 
 
 @dataclasses.dataclass(frozen=True)

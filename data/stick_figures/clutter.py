@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from data.stick_figures.formats import Format
-from data.stick_figures.shapes import (
+from mtnet_jax.datasets.stick_figures.formats import Format
+from mtnet_jax.datasets.stick_figures.shapes import (
   Color,
   Layer,
   capsule,

@@ -4,9 +4,9 @@ import itertools
 
 import numpy as np
 
-from data.stick_figures.movement import Performer, curve, jitter
-from data.stick_figures.skeleton import LEFT, RIGHT, UP
-from data.stick_figures.stage import Stage
+from mtnet_jax.datasets.stick_figures.movement import Performer, curve, jitter
+from mtnet_jax.datasets.stick_figures.skeleton import LEFT, RIGHT, UP
+from mtnet_jax.datasets.stick_figures.stage import Stage
 
 
 def _between(first: Performer, second: Performer):

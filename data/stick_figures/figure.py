@@ -4,8 +4,13 @@ import dataclasses
 
 import numpy as np
 
-from data.stick_figures import shapes, skeleton
-from data.stick_figures.shapes import Color, capsule, ellipse, shade
+from mtnet_jax.datasets.stick_figures import shapes, skeleton
+from mtnet_jax.datasets.stick_figures.shapes import (
+  Color,
+  capsule,
+  ellipse,
+  shade,
+)
 
 _SKIN = (
   (255, 219, 190), (241, 194, 155), (224, 172, 125), (198, 134, 92),

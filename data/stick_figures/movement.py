@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.stick_figures import skeleton
+from mtnet_jax.datasets.stick_figures import skeleton
 
 _REST = np.radians([4.0, 7.0])  # swing and spread of an arm that hangs
 

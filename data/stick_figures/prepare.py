@@ -1,4 +1,7 @@
-"""Makes the stick figures: python -m data.stick_figures.prepare --out=DIR."""
+"""Makes the stick figures, videos of drawn people.
+
+mtnet prepare stick_figures --out=DIR
+"""
 
 import concurrent.futures
 import csv
@@ -14,8 +17,8 @@ import cv2
 import numpy as np
 from absl import flags, logging
 
-from data.stick_figures import actions, contact_sheet, videos
 from mtnet_jax import cli, files, progress
+from mtnet_jax.datasets.stick_figures import actions, contact_sheet, videos
 from mtnet_jax.errors import UserError
 
 VERSION = 1  # of what a seed makes; goes up when pictures change
@@ -171,7 +174,7 @@ def _draw_sheet(path: str, directory: pathlib.Path, seed: int) -> None:
   sheet = contact_sheet.draw(rows, columns=7)
   encoded = cv2.imencode('.png', sheet[..., ::-1])[1]
   try:
-    pathlib.Path(path).write_bytes(encoded)
+    files.write_bytes(pathlib.Path(path), encoded.tobytes())
   except OSError as error:
     raise UserError(
       f'--contact_sheet (={path}) cannot be written: {error}.'

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from data.stick_figures import (
+from mtnet_jax.datasets.stick_figures import (
   actions,
   backdrop,
   camera,

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from data.stick_figures.movement import curve, jitter
-from data.stick_figures.skeleton import LEFT, RIGHT, UP
-from data.stick_figures.stage import Prop, Stage
+from mtnet_jax.datasets.stick_figures.movement import curve, jitter
+from mtnet_jax.datasets.stick_figures.skeleton import LEFT, RIGHT, UP
+from mtnet_jax.datasets.stick_figures.stage import Prop, Stage
 
 
 def sit_down(stage: Stage) -> None:

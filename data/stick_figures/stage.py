@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from data.stick_figures import movement, skeleton
-from data.stick_figures.movement import curve, jitter
+from mtnet_jax.datasets.stick_figures import movement, skeleton
+from mtnet_jax.datasets.stick_figures.movement import curve, jitter
 
 
 @dataclasses.dataclass

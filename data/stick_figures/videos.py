@@ -7,8 +7,8 @@ import pathlib
 import av
 import numpy as np
 
-from data.stick_figures import actions, formats, scene
 from mtnet_jax import files
+from mtnet_jax.datasets.stick_figures import actions, formats, scene
 
 SPLITS = ('train', 'val', 'test')
 

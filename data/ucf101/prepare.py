@@ -1,6 +1,6 @@
 """Makes record files of UCF-101.
 
-  python -m data.ucf101.prepare --videos=DIR --annotations=DIR --out=DIR
+  mtnet prepare ucf101 --videos=DIR --annotations=DIR --out=DIR
 
 Actions from YouTube, with three official divisions that keep the videos of one
 group, which show the same person or place, together.

@@ -1,6 +1,6 @@
 """Makes record files of UT-Interaction's segmented videos.
 
-  python -m data.ut_interaction.prepare --videos=DIR --out=DIR
+  mtnet prepare ut_interaction --videos=DIR --out=DIR
 
 Six interactions of two people, filmed in two places: set 1 (sequences 1 to 10,
 a parking lot) is for training and set 2 (11 to 20, a lawn) for the test.

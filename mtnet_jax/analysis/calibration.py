@@ -1,6 +1,6 @@
-"""Whether a network is as often right as it is sure of itself.
+"""Measures whether a network is as often right as it is sure of itself.
 
-  python -m mtnet_jax.analysis.calibration \
+  mtnet calibration \
     A/evaluation/predictions.npz [B/evaluation/predictions.npz ...] \
     [--bins=15] [--out=reliability.png]
 
@@ -19,7 +19,7 @@ import rich.markup
 import rich.table
 from absl import flags
 
-from mtnet_jax import cli
+from mtnet_jax import cli, files
 from mtnet_jax.errors import UserError, printable
 from mtnet_jax.evaluation import predictions_file
 from mtnet_jax.runs import folder as run_folder
@@ -197,13 +197,13 @@ def main(paths: Sequence[str], bins: int, out: str | None) -> None:
     out: PNG for the reliability diagrams, or None.
 
   Raises:
-    UserError: there is no file, or one twice; one is not what `eval.py` writes;
-      the picture cannot be written.
+    UserError: there is no file, or one twice; one is not what `mtnet eval`
+      writes; the picture cannot be written.
   """
   if not paths or len(set(paths)) < len(paths):
     raise UserError(
       f'One file or several different ones must be given, not {len(paths)}: '
-      'python -m mtnet_jax.analysis.calibration A/evaluation/predictions.npz.'
+      'mtnet calibration A/evaluation/predictions.npz.'
     )
   png = run_folder.png_path(out) if out else None
   found = {}
@@ -214,7 +214,7 @@ def main(paths: Sequence[str], bins: int, out: str | None) -> None:
     )
   show(found)
   if png:
-    draw(found).savefig(png, dpi=130)
+    files.save_figure(draw(found), png, dpi=130)
     print(printable(f'reliability: {png}'))
 
 

@@ -1,7 +1,7 @@
-"""Which frames a trained MTNet keeps: a picture, and a number.
+"""Shows which frames a trained MTNet keeps: a picture, and a number.
 
-  python -m mtnet_jax.analysis.kept_frames --config=configs/quickstart.py \
-    --config.data.dir=DIR --workdir=DIR --out=kept.png [--ids=a.mp4,b.mp4]
+  mtnet kept-frames --workdir=DIR --out=kept.png [--ids=a.mp4,b.mp4] \
+    [--config.data.dir=DIR]
 
 Every Multi-Temporal convolution's prolonged branch keeps half of the frames,
 those that differ most from their neighbors (the thesis, 5.6–5.7). The picture
@@ -20,13 +20,14 @@ import numpy as np
 from absl import flags, logging
 from flax import linen as nn
 
-from mtnet_jax import cli, preprocessing
+from mtnet_jax import cli, files, locations, preprocessing
 from mtnet_jax.data import loading
 from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.errors import UserError
 from mtnet_jax.evaluation import scoring
 from mtnet_jax.models import mtnet
 from mtnet_jax.progress import Progress
+from mtnet_jax.runs import configuration, given
 from mtnet_jax.runs import folder as run_folder
 from mtnet_jax.runs import model as model_lib
 from mtnet_jax.typing import Array, Bool, Float, UInt8
@@ -157,15 +158,13 @@ def draw(
     for axes in (top, middle, bottom):
       axes.set_xlim(-0.5, t - 0.5)
     middle.set_xticks([])
-  figure.savefig(path, dpi=80)
+  files.save_figure(figure, path, dpi=80)
 
 
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
-  cli.define_config(values)
-  flags.DEFINE_string(
-    'workdir', None, 'Folder of the run.', required=True, flag_values=values
-  )
+  given.define_flags(values)
+  cli.define_run(values)
   flags.DEFINE_string(
     'out', None, 'PNG file to write.', required=True, flag_values=values
   )
@@ -180,13 +179,14 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   """Draws what the flags name, and prints the relative motion by layer."""
   out = run_folder.png_path(values.out)
-  config = cli.get_config(values).copy_and_resolve_references()
+  config = configuration.read(values.workdir, given.read(values))
   config.eval.num_clips = config.eval.num_crops = 1
   dataset = scoring.open_videos(config, values.workdir)
-  model = model_lib.build_model(config, len(dataset.labels))
-  variables, _ = model_lib.restore_variables(
-    config, values.workdir, 'best', model, mesh_lib.make_mesh()
-  )
+  with model_lib.explained(locations.as_path(values.workdir) / 'config.json'):
+    model = model_lib.build_model(config, len(dataset.labels))
+    variables, _ = model_lib.restore_variables(
+      config, values.workdir, values.checkpoint, model, mesh_lib.make_mesh()
+    )
   shown, ratios = _select_all(dataset, model, variables, values.ids)
   draw(
     np.stack([clip for clip, _ in shown.values()]),

@@ -1,6 +1,6 @@
-"""Whether one of two runs is really better, or just luckier: McNemar's test.
+"""Tests by McNemar whether one of two runs is better, or just luckier.
 
-  python -m mtnet_jax.analysis.significance \
+  mtnet significance \
     A/evaluation/predictions.npz B/evaluation/predictions.npz \
     [--plot=gains.png] [--labels=labels.txt]
 
@@ -22,7 +22,7 @@ import rich.table
 from absl import flags
 from scipy import stats
 
-from mtnet_jax import cli, locations
+from mtnet_jax import cli, files, locations
 from mtnet_jax.errors import UserError, printable
 from mtnet_jax.evaluation import predictions_file
 from mtnet_jax.runs import folder as run_folder
@@ -98,7 +98,7 @@ def read_pair(path_a: str | pathlib.Path, path_b: str | pathlib.Path) -> Pair:
   """Reads two evaluations and brings their videos into one order.
 
   Args:
-    path_a: `predictions.npz` of the first, as `eval.py` writes it.
+    path_a: `predictions.npz` of the first, as `mtnet eval` writes it.
     path_b: the file of the second, with predictions for the same videos in any
       order.
 
@@ -215,7 +215,10 @@ def write_gains(gains: Sequence[Gain], path: str | pathlib.Path) -> None:
     gains: the gains from `per_class`.
     path: the CSV file to write.
   """
-  with pathlib.Path(path).open('w', newline='', encoding='utf-8') as file:
+  with (
+    files.replacing(pathlib.Path(path)) as partial,
+    partial.open('w', newline='', encoding='utf-8') as file,
+  ):
     writer = csv.writer(file, lineterminator='\n')
     writer.writerow(['class', 'videos', 'top1_a', 'top1_b', 'gain'])
     for row in gains:
@@ -341,9 +344,8 @@ def main(paths: Sequence[str], plot: str | None, labels: str | None) -> None:
   """
   if len(paths) != 2:
     raise UserError(
-      f'Two files must be given, not {len(paths)}: python -m '
-      'mtnet_jax.analysis.significance A/evaluation/predictions.npz '
-      'B/evaluation/predictions.npz.'
+      f'Two files must be given, not {len(paths)}: mtnet significance '
+      'A/evaluation/predictions.npz B/evaluation/predictions.npz.'
     )
   if plot:
     png = run_folder.png_path(plot)
@@ -353,7 +355,7 @@ def main(paths: Sequence[str], plot: str | None, labels: str | None) -> None:
   if plot:
     default = locations.absolute(paths[0]).parent.parent / 'labels.txt'
     gains = per_class(pair, _read_names(labels or default, pair.num_classes))
-    draw_gains(gains).savefig(png, dpi=130)
+    files.save_figure(draw_gains(gains), png, dpi=130)
     write_gains(gains, table)
     print(printable(f'classes: {png}, {table}'))
 

@@ -1,1 +1,1 @@
-"""What does a person type to train, evaluate, predict, explain or export?"""
+"""What does a person type after `mtnet`?"""

@@ -1,7 +1,7 @@
 """Tells what networks cost here: counts, and times.
 
-  python -m mtnet_jax.commands.cost --model=mtnet_m [--clip=16x256x256]
-  python -m mtnet_jax.commands.cost --all
+  mtnet cost --model=mtnet_m [--clip=16x256x256]
+  mtnet cost --all
 
 docs/costs.md says what the figures mean. The thesis's latencies are of one clip
 alone (Table 5.7) and a clip of batches of 32 (Table 5.5).
@@ -23,7 +23,7 @@ import rich.table
 from absl import flags, logging
 from flax import linen as nn
 
-from mtnet_jax import cli, models
+from mtnet_jax import cli, files, models
 from mtnet_jax.analysis import cost, latency
 from mtnet_jax.analysis.cost import ClipShape
 from mtnet_jax.errors import UserError, printable
@@ -83,6 +83,7 @@ def main(values: flags.FlagValues, _: Sequence[str] = ()) -> None:
 
   Raises:
     UserError: a flag's value is not allowed, or the JSON cannot be written.
+    OSError: the disk is full.
   """
   if bool(values.model) == values.all:
     raise UserError(
@@ -189,8 +190,10 @@ def _write(report, path):
   if not path:
     return
   try:
-    pathlib.Path(path).write_text(json.dumps(report, indent=2) + '\n')
+    files.write_text(pathlib.Path(path), json.dumps(report, indent=2) + '\n')
   except OSError as error:
+    if error.errno in files.NO_ROOM:
+      raise
     raise UserError(
       f'--json={path} cannot be written: {error.strerror}. Name a file in a '
       'folder that exists and is yours.'

@@ -1,8 +1,10 @@
-"""Scores a run: python eval.py --config=FILE.py --workdir=DIR.
+"""Scores a run: mtnet eval --workdir=DIR [--config.data.dir=DATA].
 
 Ten clips by three crops of every video of `config.eval.split`, their softmax
-averaged. Writes into WORKDIR/evaluation and prints a table; with `--controls`
-also what the accuracy would be without what it should rest on.
+averaged. The configuration is the run's own; `--config.eval.num_clips=1` and
+the like change how it is evaluated. Writes into WORKDIR/evaluation and prints a
+table; with `--controls` also what the accuracy would be without what it should
+rest on.
 """
 
 from collections.abc import Sequence
@@ -11,11 +13,12 @@ from absl import flags
 
 from mtnet_jax import cli, locations
 from mtnet_jax.commands import process_flags
+from mtnet_jax.runs import given
 
 
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
-  cli.define_config(values)
+  given.define_flags(values)
   process_flags.define(values)
   cli.define_run(values)
   flags.DEFINE_bool(
@@ -29,18 +32,27 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   """Scores the run that the flags name."""
   # Not above: a mistake in the flags is told before jax is loaded.
+  import jax
+
   from mtnet_jax.devices import host_memory, processes
+  from mtnet_jax.devices.watchdog import Watchdog
   from mtnet_jax.evaluation import controls, report, scoring
-  from mtnet_jax.runs import folder
+  from mtnet_jax.runs import configuration, folder
 
   process_flags.join(values)
   host_memory.keep_freed_memory()
-  config, checkpoint = cli.get_config(values), values.checkpoint
-  workdir = locations.as_path(values.workdir)
-  if values.controls:
-    path = workdir / 'labels.txt'
-    names = folder.read_class_names(path) if path.exists() else ()
-    controls.check(config, names)
+  workdir, checkpoint = locations.as_path(values.workdir), values.checkpoint
+  asked = given.read(values)
+  with Watchdog(
+    asked.config.train.stall_timeout,
+    processes.board(),
+    index=jax.process_index(),
+  ):
+    config = configuration.read(workdir, asked)
+    if values.controls:
+      path = workdir / 'labels.txt'
+      known = folder.read_class_names(path) if path.exists() else ()
+      controls.check(config, known)
   predictions, names = scoring.evaluate(config, workdir, checkpoint)
   if processes.is_main():
     report.write(predictions, names, workdir)

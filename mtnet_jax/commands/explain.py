@@ -1,4 +1,4 @@
-"""Explains a video: python explain.py --workdir=DIR --video=FILE --out=DIR.
+"""Explains a video: mtnet explain --workdir=DIR --video=FILE --out=DIR.
 
 Where and when the network of a run saw a class, layer by layer and by several
 methods, and whether to believe each picture. Writes report.html, which holds
@@ -11,11 +11,13 @@ from absl import flags
 
 from mtnet_jax import cli
 from mtnet_jax.errors import printable
+from mtnet_jax.runs import given
 
 
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   cli.define_run(values)
+  given.define_flags(values)
   flags.DEFINE_string(
     'video', None, 'A file.', required=True, flag_values=values
   )
@@ -83,7 +85,9 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   )
   # Better to hear now than after the work that there is no place for it.
   out = make_folder(values.out)
-  predictor = Predictor(values.workdir, values.checkpoint)
+  predictor = Predictor(
+    values.workdir, values.checkpoint, given=given.read(values)
+  )
   with device_memory.explained(
     'one --method at a time, or a lower --faithfulness_steps'
   ):

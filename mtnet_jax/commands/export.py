@@ -1,4 +1,4 @@
-"""Exports a run: python export.py --workdir=DIR --out=DIR.
+"""Exports a run: mtnet export --workdir=DIR --out=DIR.
 
 Writes the network as a program that needs jax alone (model.stablehlo), its
 weights (params.safetensors) and what both mean (model.json), with --onnx also
@@ -20,13 +20,16 @@ from mtnet_jax.export import onnx as onnx_lib
 from mtnet_jax.export import program as program_lib
 from mtnet_jax.export.check import Check
 from mtnet_jax.prediction import Predictor
+from mtnet_jax.runs import given as given_lib
 from mtnet_jax.runs import model as model_lib
 from mtnet_jax.runs.folder import make_folder
+from mtnet_jax.runs.given import Given
 
 
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   cli.define_run(values)
+  given_lib.define_flags(values)
   flags.DEFINE_string(
     'out', None, 'Folder to write to.', required=True, flag_values=values
   )
@@ -49,6 +52,7 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
     values.checkpoint,
     license=values.license,
     onnx=values.onnx,
+    given=given_lib.read(values),
   )
   show(checks, values.out)
 
@@ -59,6 +63,7 @@ def export_run(
   checkpoint: str = 'best',
   license: str | None = None,
   onnx: bool = False,
+  given: Given | None = None,
 ) -> list[Check]:
   """Exports a checkpoint of a run and checks the files.
 
@@ -68,6 +73,7 @@ def export_run(
     checkpoint: 'best' (on validation) or 'last'.
     license: licence of the weights; None: unknown.
     onnx: also writes `model.onnx`.
+    given: what a command line changes of the run's configuration.
 
   Returns:
     The checks, of the program and perhaps of the ONNX file.
@@ -80,7 +86,7 @@ def export_run(
   cpu = _cpu()
   if onnx:
     onnx_lib.find_packages()
-  predictor = Predictor(workdir, checkpoint)
+  predictor = Predictor(workdir, checkpoint, given=given)
   model, config = predictor.model, predictor.config
   if model is None:
     raise UserError(

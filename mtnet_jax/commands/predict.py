@@ -1,4 +1,4 @@
-"""Judges any videos: python predict.py --workdir=DIR VIDEO [VIDEO ...].
+"""Judges any videos: mtnet predict --workdir=DIR VIDEO [VIDEO ...].
 
 A VIDEO is a file, a folder, a pattern, or an array of frames in an .npy file;
 the model, the best checkpoint of the run in DIR or an exported one. Prints a
@@ -24,6 +24,7 @@ from mtnet_jax.errors import UserError, printable
 from mtnet_jax.prediction import Prediction, Predictor, timeline
 from mtnet_jax.prediction.user_videos import InputError, find_videos
 from mtnet_jax.progress import Progress
+from mtnet_jax.runs import given
 from mtnet_jax.runs.folder import make_folder
 
 SOME_FAILED = 1
@@ -33,6 +34,7 @@ ALL_FAILED = 2
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   cli.define_run(values, 'Folder of a run, or of an exported model.')
+  given.define_flags(values)
   flags.DEFINE_integer(
     'top',
     5,
@@ -68,7 +70,9 @@ def main(values: flags.FlagValues, names: Sequence[str]) -> int:
   times = values.window, values.hop
   check_arguments(names, values.timeline, *times)
   host_memory.keep_freed_memory()
-  predictor = Predictor(values.workdir, values.checkpoint)
+  predictor = Predictor(
+    values.workdir, values.checkpoint, given=given.read(values)
+  )
   timelines = None
   if values.timeline is not None:
     timelines = TimelineWriter(values.timeline, *times)
@@ -263,7 +267,7 @@ def check_arguments(
   """Raises a UserError where the command line makes no sense."""
   if not names:
     raise UserError(
-      'No video is named. Give files, folders or patterns: python predict.py '
+      'No video is named. Give files, folders or patterns: mtnet predict '
       '--workdir=DIR VIDEO [VIDEO ...].'
     )
   if directory is None and (window is not None or hop is not None):

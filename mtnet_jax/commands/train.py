@@ -1,4 +1,4 @@
-"""Trains a video classifier: python train.py --config=FILE.py --workdir=DIR.
+"""Trains a video classifier: mtnet train --config=NAME --workdir=DIR.
 
 Run on the same workdir again, it goes on from the last checkpoint. On several
 machines, each runs it: docs/scale.md.

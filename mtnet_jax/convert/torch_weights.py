@@ -1,12 +1,13 @@
-"""A run out of another author's PyTorch weights.
+"""Makes a run out of another author's PyTorch weights.
 
-  python -m mtnet_jax.convert.torch_weights --from=FILE --model=NAME \
+  mtnet convert --from=FILE --model=NAME \
     --out=WORKDIR [--labels=FILE]
 
 Writes `checkpoints/0`, `config.json` and `labels.txt`, as training does, which
-predict.py, explain.py, export.py and `train.init_from` take; `config.py`, the
-same configuration for eval.py and train.py; and `conversion.json`, which tells
-of every tensor what became of it. docs/weights.md says whose weights.
+`mtnet predict`, `explain`, `export`, `eval` and `train.init_from` take;
+`config.py`, the same configuration for `mtnet train`; and `conversion.json`,
+which tells of every tensor what became of it. docs/weights.md says whose
+weights.
 """
 
 import json
@@ -21,14 +22,14 @@ import optax
 from absl import flags, logging
 from ml_collections import config_flags
 
-from mtnet_jax import cli, locations
+from mtnet_jax import cli, files, locations
 from mtnet_jax.convert import conversion, families, torch_files
 from mtnet_jax.data import class_names
 from mtnet_jax.errors import UserError, printable
 from mtnet_jax.runs import folder as run_folder
 from mtnet_jax.runs import lock
 from mtnet_jax.runs import model as model_lib
-from mtnet_jax.runs.checkpoints import Checkpoints, leaf_paths
+from mtnet_jax.runs.checkpoints import Checkpoints, UnsavedError, leaf_paths
 from mtnet_jax.runs.folder import make_folder
 from mtnet_jax.runs.state import TrainState
 from mtnet_jax.training.optim import CLASSIFIER
@@ -80,6 +81,7 @@ def convert(
   Raises:
     UserError: the file cannot be read or is of another network, the labels do
       not fit, or the workdir cannot be written. Then nothing is.
+    OSError: the disk is full, and again nothing is written.
   """
   _check_unused(workdir)
   families.check_model(model_name)
@@ -113,8 +115,13 @@ def convert(
   variables = conversion.complete(result, model, config)
   workdir = make_folder(workdir)
   with lock.hold(workdir):
-    _write(workdir, variables, config, names)
-    _write_report(workdir, result, source, origin, model_name)
+    try:
+      with files.writing_folder(workdir) as folder:
+        _write(folder, variables, config, names)
+        _write_report(folder, result, source, origin, model_name)
+    except UnsavedError as error:
+      told = str(error).replace(str(folder), str(workdir))
+      raise UnsavedError(told) from error
   return result
 
 
@@ -235,7 +242,7 @@ def _write(
 
 
 def _as_python(config: ml_collections.ConfigDict) -> str:
-  """A configuration file that eval.py and train.py take."""
+  """A configuration file that `mtnet train` takes."""
   lines = [
     f'  config.{section}.{key} = {value!r}'
     for section in _SECTIONS
@@ -246,7 +253,7 @@ def _as_python(config: ml_collections.ConfigDict) -> str:
     [
       '"""What mtnet_jax.convert.torch_weights has set; edit it freely."""',
       '',
-      'from configs import base',
+      'from mtnet_jax.configs import base',
       '',
       '',
       'def get_config():',
@@ -287,12 +294,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def _define_run_flags(values: flags.FlagValues) -> None:
   """Declares what the run is that is written."""
-  config_flags.DEFINE_config_file(
-    'config',
-    'configs/base.py',
-    'The defaults of what weights do not ask for.',
-    flag_values=values,
-  )
+  cli.define_config(values, 'base', 'What the weights do not ask for.')
   flags.DEFINE_string(
     'model',
     None,
@@ -367,9 +369,8 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   )
   workdir = printable(values.out)
   print(
-    f'Written to {workdir}: python predict.py --workdir={workdir} VIDEO, or '
-    f'python eval.py --config={workdir}/config.py --workdir={workdir} '
-    '--config.data.dir=DIR.'
+    f'Written to {workdir}: mtnet predict --workdir={workdir} VIDEO, or '
+    f'mtnet eval --workdir={workdir} --config.data.dir=DIR.'
   )
 
 

@@ -221,10 +221,14 @@ def _check_classes(
   if direct:
     return  # what is deeper is of the class
   inside = root / videos[0][0] if depth == 0 and len(outer) == 1 else None
+  one = next(place for place in videos if len(place) > depth + 2)
   raise UserError(
     f'{root} can be read in two ways: either {_few(outer)} are the classes, or '
-    f'{_few(inner)} are. To say which, write {root / "labels.txt"} with the '
-    'names of the classes, one a line'
+    f'{_few(inner)} are. {_path(one)} is then of the class '
+    f'{printable(one[depth])}, whatever folders the class has, or of the class '
+    f'{printable(one[depth + 1])}, wherever its folders lie. To say which, '
+    f'write {root / "labels.txt"} with the names of the classes, one a line: '
+    f'{_few(outer)}, or {_few(inner)}'
     + (f'; or give {inside} as the folder of the data.' if inside else '.')
   )
 

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 
 import cv2
@@ -17,6 +18,8 @@ from mtnet_jax.data.batches import Batch
 _MIN_SHARED_BYTES = 2**24
 # The processes of each loader that is in use.
 _workers: list[list[multiprocessing.Process]] = []
+# All that were ever a loader's, perhaps of one that is closed.
+_known: weakref.WeakSet[multiprocessing.Process] = weakref.WeakSet()
 
 
 def iterate(
@@ -94,15 +97,22 @@ def _watching(num_workers: int) -> Iterator[Callable[[], None]]:
   others = set(multiprocessing.active_children())
   workers = []
 
+  def take_new() -> None:
+    new = set(multiprocessing.active_children()) - others - set(_known)
+    workers.extend(new)
+    _known.update(new)
+
   def note() -> None:
     if len(workers) < num_workers:
-      workers[:] = set(multiprocessing.active_children()) - others
+      take_new()
 
   _workers.append(workers)
   try:
     yield note
   finally:
-    # Before the loader ends them.
+    # Before the loader ends them, slow ones by SIGKILL: a loader that goes on
+    # beside it must not take those for its own.
+    take_new()
     _workers.remove(workers)
 
 

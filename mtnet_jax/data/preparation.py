@@ -92,7 +92,9 @@ def write(
     return _finish(out, listing, short_side, plan)
   except OSError as error:
     raise UserError(
-      f'--out={out} cannot be written: {error.strerror or error}.'
+      f'--out={out} cannot be written: {error.strerror or error}. '
+      f'{files.NO_ROOM.get(error.errno, "Mend that")} and give the same '
+      'command again.'
     ) from error
 
 

@@ -1,4 +1,4 @@
-"""What do the commands `python -m data.NAME.prepare` have in common?"""
+"""What do the commands `mtnet prepare NAME` have in common?"""
 
 from collections.abc import Callable, Sequence
 

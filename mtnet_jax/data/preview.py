@@ -1,6 +1,6 @@
-r"""A batch as the model sees it: a row a clip, its frames over time.
+r"""Draws a batch as the model sees it: a row a clip, its frames over time.
 
-  python -m mtnet_jax.data.preview --config=configs/quickstart.py \
+  mtnet preview --config=quickstart \
     --config.data.dir=DIR --out=batch.png [--step=0] [--clips=8] [--split=train]
 
 Clips are cut, resized, augmented and, with multigrid, of the step's shape, as
@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import UInt8
 
-from mtnet_jax import cli, locations
+from mtnet_jax import cli, files, locations
 from mtnet_jax.data import batches, pipeline, sources, transforms
 from mtnet_jax.errors import UserError, printable
 
@@ -163,7 +163,7 @@ def draw(sheet: Sheet, path: pathlib.Path) -> None:
   for row, title, lines in zip(rows, titles, small, strict=True):
     write(row, title, **_TITLE_STYLE)
     write(row + _LINE * len(title), lines, **_SMALL_STYLE)
-  figure.savefig(path, format='png', dpi=_DPI)
+  files.save_figure(figure, path, _DPI)
 
 
 def _check(dataset: Sequence, step: int):

@@ -84,7 +84,10 @@ def _disk_errors(path: pathlib.Path) -> Iterator[None]:
   try:
     yield
   except RuntimeError as error:  # so the library reports a full disk
-    raise OSError(f'{path}: {error}') from error
+    code = files.no_room(error)
+    if code is None:
+      raise OSError(f'{path}: {error}') from error
+    raise OSError(code, os.strerror(code), str(path)) from error
 
 
 class Reader(Sequence[Example]):

@@ -1,7 +1,7 @@
 r"""Looks at a data set: its classes, lengths and sizes, and the loader's speed.
 
-  python -m mtnet_jax.data.report --dir=DIR [--split=train] [--out=report.png] \
-    [--config=FILE.py] [--step_time=SECONDS --batch_size=N]
+  mtnet inspect --dir=DIR [--split=train] [--out=report.png] \
+    [--config=NAME] [--step_time=SECONDS --batch_size=N]
 
 DIR is what --config.data.dir would be. A sample of the videos is opened, and
 the first and the last frame of each are decoded. Then one loader process makes
@@ -22,8 +22,8 @@ import rich.markup
 import rich.table
 from absl import flags
 
-from configs import base
 from mtnet_jax import cli
+from mtnet_jax.configs import base
 from mtnet_jax.data import (
   pipeline,
   probing,

@@ -11,6 +11,7 @@ import matplotlib.figure
 import matplotlib.ticker
 import numpy as np
 
+from mtnet_jax import files
 from mtnet_jax.data.probing import Probe
 from mtnet_jax.errors import UserError
 
@@ -41,6 +42,7 @@ def draw(
 
   Raises:
     UserError: the picture cannot be written.
+    OSError: the disk is full.
   """
   columns = min(_CLASS_COLUMNS, math.ceil(len(counts) / _FEW_CLASSES))
   rows = math.ceil(len(counts) / columns)
@@ -62,8 +64,10 @@ def draw(
   _draw_most_common(causes, broken, f'cannot be read: {share}', 'C3')
   _draw_classes(lower, counts, columns, rows)
   try:
-    figure.savefig(path, dpi=100)
+    files.save_figure(figure, path, dpi=100)
   except (OSError, ValueError) as error:  # no folder; a suffix of no picture
+    if getattr(error, 'errno', None) in files.NO_ROOM:
+      raise
     raise UserError(f'--out={path} cannot be written: {error}.') from error
 
 

@@ -124,8 +124,9 @@ def write(
     write_json(shard.report_path, report)
   except OSError as error:
     raise UserError(
-      f'{shard.path} cannot be written: {error.strerror or error}. Mend that '
-      'and give the same command again: it goes on from here.'
+      f'{shard.path} cannot be written: {error.strerror or error}. '
+      f'{files.NO_ROOM.get(error.errno, "Mend that")} and give the same '
+      'command again: it goes on from here.'
     ) from error
   return report
 

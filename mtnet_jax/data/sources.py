@@ -128,7 +128,7 @@ def open_source(directory: str | os.PathLike, split: str) -> Source:
     raise UserError(
       f'{len(missing)} of {len(examples)} videos of split {split!r} that '
       f'{path} names do not exist: {", ".join(missing[:3])}. Put them there, '
-      'remove their rows, or make records with data.folder.prepare, which '
+      'remove their rows, or make records with mtnet prepare folder, which '
       'leaves them out.'
     )
   source = Source(listing.labels, examples)

@@ -227,12 +227,15 @@ class Watchdog:
     """Of an error of what processes do together, finds out whose it is.
 
     Within it, an error may come of a peer that is gone. And what is left behind
-    waits for the peers: they are told before.
+    waits for the peers: they are told before, unless they all know.
     """
     try:
       yield
     except BaseException as error:
-      if self._board is not None and not isinstance(error, SystemExit):
+      known = isinstance(error, SystemExit) or (
+        isinstance(error, UserError) and error.known_to_all
+      )
+      if self._board is not None and not known:
         # The thread finds out who is gone, and ends this process meanwhile.
         self._failing = True
         self.heartbeat('failing', self._stage[1], limit=math.inf)

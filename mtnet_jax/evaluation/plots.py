@@ -8,6 +8,7 @@ import matplotlib.figure
 import matplotlib.ticker
 import numpy as np
 
+from mtnet_jax import files
 from mtnet_jax.typing import Int
 
 _GATES = 'train/gate_open/'
@@ -50,7 +51,7 @@ def draw_confusion(
   axes.set_xlabel('predicted class')
   axes.set_ylabel('true class')
   axes.set_title(f'{matrix.sum()} videos (cells: % of a row)')
-  figure.savefig(path, dpi=110)
+  files.save_figure(figure, path, dpi=110)
 
 
 def draw_curves(
@@ -80,7 +81,7 @@ def draw_curves(
     if len(names) > 1 and axes.lines:
       axes.legend()
       axes.set_ylim(0, 1)
-  figure.savefig(path, dpi=110)
+  files.save_figure(figure, path, dpi=110)
 
 
 def is_gate(metric: str) -> bool:
@@ -115,4 +116,4 @@ def draw_gates(
   axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1))
   axes.grid(alpha=0.3)
   axes.legend(fontsize=7, ncols=2)
-  figure.savefig(path, dpi=110)
+  files.save_figure(figure, path, dpi=110)

@@ -1,4 +1,4 @@
-"""Reads `evaluation/predictions.npz`, as `eval.py` writes it."""
+"""Reads `evaluation/predictions.npz`, as `mtnet eval` writes it."""
 
 import pathlib
 
@@ -31,7 +31,7 @@ def read(path: str | pathlib.Path) -> Predictions:
     _check(*arrays)
   except Exception as error:  # numpy raises anything of damaged files
     raise UserError(
-      f'{path} is not what eval.py writes: {_cause(error)}. Give the '
+      f'{path} is not what mtnet eval writes: {_cause(error)}. Give the '
       'evaluation/predictions.npz of a workdir, or evaluate again.'
     ) from error
   return Predictions(*arrays, broken={})

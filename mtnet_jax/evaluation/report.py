@@ -1,4 +1,4 @@
-"""What `eval.py` leaves behind and shows."""
+"""What `mtnet eval` leaves behind and shows."""
 
 import json
 from collections.abc import Mapping

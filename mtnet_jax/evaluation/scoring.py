@@ -215,13 +215,15 @@ def evaluate(
     mesh = mesh_lib.make_mesh(devices=jax.local_devices())
     dataset = open_videos(config, workdir)
     agreement.check(config, dataset)
-    model = model_lib.build_model(config, len(dataset.labels))
+    path = locations.as_path(workdir)
     with watchdog.blaming_others():
-      variables, _ = model_lib.restore_variables(
-        config, workdir, checkpoint, model, mesh_lib.make_mesh()
-      )
+      with model_lib.explained(path / 'config.json'):
+        model = model_lib.build_model(config, len(dataset.labels))
+        variables, _ = model_lib.restore_variables(
+          config, workdir, checkpoint, model, mesh_lib.make_mesh()
+        )
       # Better to hear now than after the work that there is no place for it.
-      run_folder.make_workdir(locations.as_path(workdir) / 'evaluation')
+      run_folder.make_workdir(path / 'evaluation')
       predictions = _score(
         make_eval_step(model, mesh),
         mesh_lib.to_own_devices(variables, mesh),

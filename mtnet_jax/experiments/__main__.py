@@ -1,21 +1,20 @@
-"""A table of the thesis on small variants: python -m mtnet_jax.experiments.
+"""Trains a table of the thesis on small variants, and compares its runs.
 
-  python -m mtnet_jax.experiments --table=5.8 --config=configs/quickstart.py \
+  mtnet compare --table=5.8 --config=quickstart \
     --config.data.dir=DIR --out=runs/ablations/5.8
 
 Trains every run of the table (`configs/ablations.py`) with every seed, scores
 it with its last checkpoint, and writes `results.csv`, `summary.json`,
 `table.md` and `plot.png` after each. Stopped and given again, it goes on.
-docs/ablations.md reads the figures. Run it from the repository's root, where
-`configs` is.
+docs/ablations.md reads the figures.
 """
 
 from collections.abc import Sequence
 
 from absl import flags
 
-from configs import ablations
 from mtnet_jax import cli, locations
+from mtnet_jax.configs import ablations
 from mtnet_jax.errors import UserError
 from mtnet_jax.experiments import plan
 

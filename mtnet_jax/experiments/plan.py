@@ -1,15 +1,15 @@
 """What a table consists of: which run, in which folder, with which keys."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
-from configs import ablations, base
+from mtnet_jax.configs import ablations, base
 from mtnet_jax.errors import UserError
+from mtnet_jax.runs import configuration
 from mtnet_jax.runs import folder as run_folder
 
 _START = 'train.init_from'
@@ -186,18 +186,8 @@ def _settings(config: ml_collections.ConfigDict, job: Job) -> dict[str, Any]:
   """What makes a run another one, by dotted key."""
   # Where it starts from follows from the folder.
   free = _FREE | {_START} if job.after else _FREE
-  return {k: v for k, v in _leaves(config).items() if k not in free}
+  values = configuration.flatten(config)
+  return {key: v for key, v in values.items() if key not in free}
 
 
-def _leaves(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """The values by dotted key, as JSON has them."""
-  leaves = {}
-  for section, values in json.loads(config.to_json_best_effort()).items():
-    if isinstance(values, dict):
-      leaves |= {f'{section}.{key}': value for key, value in values.items()}
-    else:
-      leaves[section] = values
-  return leaves
-
-
-_DEFAULTS = _leaves(base.get_config())
+_DEFAULTS = configuration.flatten(base.get_config())

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from mtnet_jax import files
 from mtnet_jax.experiments.plan import Plan
 from mtnet_jax.experiments.summary import Line
 
@@ -13,7 +14,7 @@ _MARGIN = 2  # points beyond 0 and 100 %, for marks that lie there
 
 def draw(table: Plan, lines: Sequence[Line], path: str | pathlib.Path) -> None:
   """Writes the picture of `make_figure` as PNG."""
-  make_figure(table, lines).savefig(path, dpi=110)
+  files.save_figure(make_figure(table, lines), path, dpi=110)
 
 
 def make_figure(table: Plan, lines: Sequence[Line]) -> Figure:

@@ -1,7 +1,7 @@
 """What a table's folder tells: a row a run and seed, and a line a run.
 
 Every figure is read from the files of the workdirs, so that a table that was
-stopped and goes on, or that train.py and eval.py made, gives the same.
+stopped and goes on, or that `mtnet train` and `eval` made, gives the same.
 """
 
 import csv

@@ -28,7 +28,7 @@ from mtnet_jax.training import loop
 def run(table: Plan) -> dict[tuple[str, int], str]:
   """Does what is left of a table, and rewrites its results after each run.
 
-  Each workdir is what train.py and eval.py make of it, so that these may be
+  Each workdir is what `mtnet train` and `eval` make of it, so that these may be
   used on it too. What is finished (see `scored`) is not repeated, the rest is
   trained to its end and scored. A run that fails with a UserError, or for which
   the device has too little memory, is named in the results and the others go

@@ -1,7 +1,7 @@
 """Which runs are finished: trained to their end, scored there, all written.
 
 A run's `scored.json` is written last and names its predictions by their
-digest. What is interrupted before, or overwritten since, by `eval.py` with
+digest. What is interrupted before, or overwritten since, by `mtnet eval` with
 another checkpoint for instance, does not count.
 """
 

@@ -134,7 +134,7 @@ def _methods(names: Sequence[str], regularized: bool) -> list[str]:
     raise UserError(
       'This network has no Class Regularisation to show. Train one with '
       '--config.model.class_regularization=True or '
-      'configs/class_regularization.py, or choose another method.'
+      '--config=class_regularization:CONFIG, or choose another method.'
     )
   return [
     name

@@ -9,6 +9,7 @@ import numpy as np
 
 from mtnet_jax.explain import graph_drawing, overlay, report
 from mtnet_jax.explain.explanation import METHODS, Explanation, Tube, layer_name
+from mtnet_jax.files import writing_folder
 
 
 def write(found: Explanation, directory: pathlib.Path) -> pathlib.Path:
@@ -28,9 +29,19 @@ def write(found: Explanation, directory: pathlib.Path) -> pathlib.Path:
 
   Raises:
     UserError: the directory cannot be written.
+    OSError: the disk is full. An earlier explanation is then there as it was.
   """
+  with (
+    overlay.writing(directory / 'report.html'),
+    writing_folder(directory) as folder,
+  ):
+    path = _write_all(found, folder)
+    _remove_old(directory)
+  return directory / path.name
+
+
+def _write_all(found: Explanation, directory: pathlib.Path) -> pathlib.Path:
   files = {}
-  _remove_old(directory)
   for method, title in METHODS.items():
     tubes = [tube for tube in found.tubes if tube.method == method]
     if tubes:

@@ -15,6 +15,7 @@ import matplotlib.figure
 import numpy as np
 import PIL.Image  # matplotlib brings it
 
+from mtnet_jax import files
 from mtnet_jax.errors import UserError, printable
 from mtnet_jax.typing import Float, Real, UInt8
 
@@ -222,7 +223,7 @@ def writing(path: str | pathlib.Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     yield
   except OSError as error:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in files.NO_ROOM:
       raise
     # That the folder exists, as a file, would help nobody.
     is_file = isinstance(error, FileExistsError)

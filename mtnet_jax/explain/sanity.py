@@ -1,7 +1,6 @@
-"""Whether saliency lies on those who act, and chance where nothing was learned.
+"""Tests whether saliency lies on those who act, once a network has learned.
 
-Usage:
-  python -m mtnet_jax.explain.sanity --workdir=DIR [--data=DIR]
+  mtnet sanity --workdir=DIR [--data=DIR]
 
 The data set says where its actors are, in `boxes.npz`, as the embedded one
 does. Saliency that knows nothing lies in their boxes in proportion to the
@@ -39,6 +38,7 @@ from mtnet_jax.explain.recording import record
 from mtnet_jax.explain.saliency_tubes import saliency_tube
 from mtnet_jax.prediction import Predictor
 from mtnet_jax.progress import Progress
+from mtnet_jax.runs import given
 from mtnet_jax.typing import Float, Real, UInt8
 
 BOXES = 'boxes.npz'
@@ -187,8 +187,7 @@ def read_samples(
   if not path.is_file():
     raise UserError(
       f'{path} is missing: it holds the boxes around those who act. The '
-      'embedded data set has it: python -m data.stick_figures.prepare '
-      '--out=DIR.'
+      'embedded data set has it: mtnet prepare stick_figures --out=DIR.'
     )
   settings, samples = predictor.config, []
   with np.load(path) as all_boxes:
@@ -315,9 +314,8 @@ def networks(
 
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
-  flags.DEFINE_string(
-    'workdir', None, 'Folder of the run.', required=True, flag_values=values
-  )
+  cli.define_run(values)
+  given.define_flags(values)
   flags.DEFINE_string(
     'data', None, "Data set with boxes.npz; else the run's.", flag_values=values
   )
@@ -336,7 +334,9 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   """Prints a row for each network, method and layer."""
-  predictor = Predictor(values.workdir)
+  predictor = Predictor(
+    values.workdir, values.checkpoint, given=given.read(values)
+  )
   if predictor.model is None:
     raise UserError(
       f'{predictor.source} cannot be looked into: give the --workdir of the '

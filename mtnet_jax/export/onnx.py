@@ -20,7 +20,9 @@ from mtnet_jax.export import program as program_lib
 from mtnet_jax.ops import forms
 from mtnet_jax.typing import Float, UInt8
 
-_INSTALL = "pip install -e '.[onnx]' && pip install --no-deps jax2onnx==0.17.1"
+_INSTALL = (
+  "pip install 'mtnet_jax[onnx]' && pip install --no-deps jax2onnx==0.17.1"
+)
 
 
 def find_packages() -> tuple[ModuleType, ModuleType]:

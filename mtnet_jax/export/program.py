@@ -26,7 +26,7 @@ from mtnet_jax import locations, preprocessing
 from mtnet_jax.data.class_names import number_labels
 from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.errors import UserError
-from mtnet_jax.files import parse_json
+from mtnet_jax.files import NO_ROOM, parse_json
 from mtnet_jax.runs import model as model_lib
 from mtnet_jax.runs.checkpoints import leaf_paths
 from mtnet_jax.runs.folder import make_folder
@@ -42,7 +42,7 @@ LICENSE_NOTE = (
   'before you pass them on.'
 )
 FILES = (METADATA, PROGRAM, PARAMETERS, ONNX)
-_REMEDY = 'Copy its folder again, or write it again with export.py.'
+_REMEDY = 'Copy its folder again, or write it again with mtnet export.'
 _FORMAT, _VERSION = 'mtnet_jax', 2
 # Of the configuration: how a video becomes the program's input.
 _DATA_KEYS = ('num_frames', 'frame_stride', 'short_videos')
@@ -255,8 +255,8 @@ def _explaining_failure(directory: pathlib.Path) -> Iterator[None]:
     yield
   except OSError as error:
     raise UserError(
-      f'{directory} cannot be written: {error.strerror}. Free some space, or '
-      'name another folder.'
+      f'{directory} cannot be written: {error.strerror}. '
+      f'{NO_ROOM.get(error.errno, "Allow it")}, or name another folder.'
     ) from error
 
 

@@ -29,8 +29,10 @@ from mtnet_jax.prediction.user_videos import (
   open_video,
   unreadable,
 )
+from mtnet_jax.runs import configuration
 from mtnet_jax.runs import folder as run_folder
 from mtnet_jax.runs import model as model_lib
+from mtnet_jax.runs.given import Given
 from mtnet_jax.typing import Float, UInt8
 
 # A video that is as long as more clips than these has more than one action.
@@ -63,7 +65,7 @@ class Prediction:
 
 
 class Predictor:
-  """Judges videos as `eval.py` does.
+  """Judges videos as `mtnet eval` does.
 
   Attributes:
     config: the run's configuration; of an exported model, what is known of its
@@ -83,6 +85,7 @@ class Predictor:
     *,
     num_clips: int | None = None,
     num_crops: int | None = None,
+    given: Given | None = None,
   ):
     """Loads a model.
 
@@ -92,9 +95,11 @@ class Predictor:
       checkpoint: 'best' (on validation) or 'last'.
       num_clips: clips that a video is judged by; None: as in the run.
       num_crops: crops of each clip; None: as in the run.
+      given: what a command line changes of the run's configuration.
 
     Raises:
-      UserError: there is no model, or its files are damaged.
+      UserError: there is no model, its files are damaged, or another network
+        was given.
     """
     if checkpoint not in ('best', 'last'):
       raise UserError(f"checkpoint (={checkpoint!r}) must be 'best' or 'last'.")
@@ -107,40 +112,44 @@ class Predictor:
     self.model = self.variables = self.step = None
     exported = _find_export(workdir)
     if exported is None:
-      self._load_run(workdir, checkpoint)
+      self._load_run(workdir, checkpoint, given)
     else:
-      self._load_export(exported)
+      self._load_export(exported, given)
     for key, value in (('num_clips', num_clips), ('num_crops', num_crops)):
       if value is not None:
         self.config.eval[key] = value
     run_folder.check_config(self.config, self.source)
 
-  def _load_run(self, workdir: locations.Path, checkpoint: str) -> None:
+  def _load_run(
+    self, workdir: locations.Path, checkpoint: str, given: Given | None
+  ) -> None:
     path = workdir / 'config.json'
-    self.config = run_folder.read_config(path)
+    self.config = (
+      configuration.read(workdir, given)
+      if given
+      else run_folder.read_config(path)
+    )
     self.source = f'the {checkpoint} checkpoint of {workdir}'
     self.class_names = run_folder.read_class_names(workdir / 'labels.txt')
     self._mesh = mesh_lib.make_mesh(devices=jax.local_devices())
-    try:
+    with model_lib.explained(path):
       self.model = model_lib.build_model(self.config, len(self.class_names))
       self.variables, self.step = model_lib.restore_variables(
         self.config, workdir, checkpoint, self.model, self._mesh
       )
-    except UserError:
-      raise
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-      raise UserError(
-        f'{path} makes no network: {error!r}. {run_folder.COPY_RUN_AGAIN}'
-      ) from error
     eval_step = scoring.make_eval_step(self.model, self._mesh)
     self._classify = lambda clips: eval_step(self.variables, clips)[0]
 
-  def _load_export(self, directory: locations.Path) -> None:
+  def _load_export(
+    self, directory: locations.Path, given: Given | None
+  ) -> None:
     self._classify, metadata = program_lib.load_export(directory)
     self.config = run_folder.as_config(
       {name: metadata[name] for name in ('data', 'eval')}
     )
     self.source = f'the exported model in {directory}'
+    if given:
+      self.config = configuration.adapt_export(self.config, given, self.source)
     self.class_names = tuple(metadata['class_names'])
     # A program is exported for one device.
     self._mesh = mesh_lib.make_mesh(devices=jax.local_devices()[:1])
@@ -286,9 +295,7 @@ class Predictor:
     """
     # Of two shapes at most: each takes its time to compile.
     step = 1 if len(clips) == 1 else self.clips_per_step
-    with device_memory.explained(
-      "a smaller eval.clips_per_step, in the run's config.json"
-    ):
+    with device_memory.explained('a smaller --config.eval.clips_per_step'):
       found = map_in_chunks(self._classify, clips, step, self._mesh)
     if not np.isfinite(found).all():
       raise self._not_finite()
@@ -327,7 +334,7 @@ class Predictor:
       for leaf in jax.tree.leaves(jax.device_get(self.variables))
     )
     why = (
-      'its numbers overflow; compute in float32 (model.dtype in config.json)'
+      'its numbers overflow; compute in float32 (model.dtype)'
       if finite
       else 'its weights hold NaN or infinity: take another checkpoint, or '
       'train again from an earlier one at a lower learning rate'
@@ -352,6 +359,6 @@ def _find_export(workdir: locations.Path) -> locations.Path | None:
   if not found:
     raise UserError(
       f'There is neither a checkpoint nor an exported model in {workdir}. '
-      'Train first: python train.py --config=... --workdir=DIR.'
+      'Train first: mtnet train --config=... --workdir=DIR.'
     )
   return found[0]

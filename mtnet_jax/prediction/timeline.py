@@ -12,6 +12,7 @@ import matplotlib.figure
 import matplotlib.patches
 import numpy as np
 
+from mtnet_jax import files
 from mtnet_jax.data.clips import view_indices
 from mtnet_jax.data.views import Frames
 from mtnet_jax.errors import UserError, printable
@@ -200,8 +201,9 @@ def write(timeline: Timeline, directory: str | pathlib.Path) -> None:
   """
   directory = make_folder(directory)
   try:
-    _write_table(timeline, directory / 'timeline.csv')
-    _draw(timeline, directory / 'timeline.png')
+    with files.writing_folder(directory) as folder:
+      _write_table(timeline, folder / 'timeline.csv')
+      _draw(timeline, folder / 'timeline.png')
   except (PermissionError, IsADirectoryError) as error:
     raise UserError(
       f'{error.filename} cannot be written: {error.strerror}. Remove it, or '

@@ -11,6 +11,7 @@ import ml_collections
 from mtnet_jax.data.batches import EvaluationBatches, TrainingBatches
 from mtnet_jax.devices import processes
 from mtnet_jax.errors import UserError
+from mtnet_jax.runs import configuration
 
 # What may be another on each machine: of its disks and cores.
 _OWN_KEYS = (
@@ -45,27 +46,16 @@ def check(
 
 
 def _told(config, dataset) -> dict[str, str]:
-  keys = json.loads(config.to_json_best_effort())
   return {
     'jax': jax.__version__,
     **{
       f'--config.{name}': str(value)
-      for name, value in _flat(keys).items()
+      for name, value in configuration.flatten(config).items()
       if name not in _OWN_KEYS
     },
     **{f'class {k}': name for k, name in enumerate(dataset.labels)},
     **{f'video {k}': name for k, name in enumerate(dataset.source.names())},
   }
-
-
-def _flat(keys: Mapping) -> dict[str, object]:
-  flat = {}
-  for name, value in keys.items():
-    if isinstance(value, dict):
-      flat |= {f'{name}.{key}': item for key, item in _flat(value).items()}
-    else:
-      flat[name] = value
-  return flat
 
 
 def difference(told: Sequence[Mapping[str, str]]) -> UserError:

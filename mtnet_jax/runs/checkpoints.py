@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
@@ -99,21 +100,17 @@ class Checkpoints:
     Raises:
       DamagedCheckpointError: figures are damaged, and this is a reader.
     """
+    told = ''
     if processes.is_main() and not locations.on_bucket(self._directory):
-      for folder in self._directory.glob('[0-9]*'):
-        path = folder / 'metrics/metrics'
-        try:
-          hashes.check(folder, 'metrics')
-          if path.exists():
-            float(files.parse_json(path.read_bytes())[_BEST_METRIC])
-        except (*_UNREADABLE, hashes.ChangedError) as error:
-          damaged = self._damage(folder.name, error)
-          if self._read_only:
-            raise damaged from error
+      for folder in sorted(self._directory.glob('[0-9]*')):
+        cause = _damage_of_metrics(folder)
+        damaged = cause and self._damage(folder.name, cause)
+        if damaged and self._read_only:
+          told = str(damaged)
+        elif damaged:
           logging.warning('%s It is put aside.', damaged)
           self._move_aside(folder.name)
-    if not self._read_only:
-      processes.wait_for_all('metrics checked')
+    _raise_in_all(told)  # nor does any go on before what is damaged is aside
 
   def __enter__(self) -> Self:
     return self
@@ -162,7 +159,7 @@ class Checkpoints:
       self._manager.save(
         step,
         args=ocp.args.Composite(
-          variables=ocp.args.StandardSave(copy.variables),
+          variables=ocp.args.StandardSave(copy.evaluated),
           optimizer=ocp.args.StandardSave(_optimizer(copy)),
         ),
         metrics=dict(metrics) if metrics else None,
@@ -237,9 +234,13 @@ class Checkpoints:
       DamagedCheckpointError: the checkpoint's files are not whole.
     """
     self._check_files(step, 'variables', 'optimizer')
-    variables = self._restore(step, 'variables', dict(like.variables))
+    evaluated = self._restore(step, 'variables', dict(like.evaluated))
     optimizer = self._restore(step, 'optimizer', _optimizer(like))
-    return TrainState(**variables, **optimizer)
+    # Beside a moving average lie the weights that are trained.
+    trained = optimizer.pop('trained', None)
+    if trained is None:
+      return TrainState(**evaluated, **optimizer)
+    return TrainState(**trained, **optimizer, ema=evaluated)
 
   def restore_variables(
     self, step: int, like: Mapping[str, Any]
@@ -267,16 +268,14 @@ class Checkpoints:
     return self._restore(step, 'variables', like)
 
   def _check_files(self, step: int, *items: str) -> None:
-    # One process does it for all, which read the same files; and tells all,
-    # which would wait for each other within Orbax.
-    cause = ''
+    # One process does it for all, which read the same files.
+    told = ''
     if processes.is_main() and not locations.on_bucket(self._directory):
       try:
         hashes.check(self._directory / str(step), *items)
       except (OSError, hashes.ChangedError) as error:
-        cause = str(error)
-    if cause := processes.gather(cause.encode())[0].decode():
-      raise self._damage(str(step), hashes.ChangedError(cause))
+        told = str(self._damage(str(step), error))
+    _raise_in_all(told)
 
   def _restore(
     self, step: int, item: str, like: Mapping[str, Any]
@@ -285,19 +284,31 @@ class Checkpoints:
       stored = self._manager.item_metadata(step)[item]
       if not stored:
         raise ValueError(f'it has no {item}')
-    differences = _differences(_shapes(stored), _shapes(like))
+    differences = _differences(stored, like)
     if differences:
+      kind = 'model or number of classes'
+      if item == 'optimizer':
+        kind = 'optimizer, accumulation or moving average'
       raise UserError(
         f'The checkpoint of step {step} in {self._directory} is of another '
-        f'model or number of classes: {"; ".join(differences[:3])} '
+        f'{kind}: {"; ".join(differences[:3])} '
         f'({len(differences)} leaves differ). Use the configuration that it '
         'was trained with, or another --workdir.'
       )
+    # As it was stored: an optimizer's parts that hold no arrays, clipping for
+    # instance, may come and go between two starts.
+    wanted = leaf_paths(like)
+    target = jax.tree.unflatten(
+      jax.tree.structure(stored), [wanted[name] for name in leaf_paths(stored)]
+    )
     with self._naming_damage(step):
       restored = self._manager.restore(
-        step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(like)})
+        step,
+        args=ocp.args.Composite(**{item: ocp.args.StandardRestore(target)}),
       )
-    return restored[item]
+    found = leaf_paths(restored[item])
+    leaves = [found[name] for name in wanted]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
   @contextlib.contextmanager
   def _naming_damage(self, step: int) -> Iterator[None]:
@@ -333,17 +344,45 @@ class Checkpoints:
       with contextlib.suppress(OSError, ValueError):
         self._manager.close()
       self._manager = self._open()
+    last, code = self.last_step, files.no_room(error)
+    cause = os.strerror(code) if code else error
+    good = f'The last good one is that of step {last}'
     return UnsavedError(
-      f'A checkpoint could not be written to {self._directory}: {error}. '
-      f'The last good one is that of step {self.last_step}: free some space '
+      f'A checkpoint could not be written to {self._directory}: {cause}. '
+      f'{"There is none yet" if last is None else good}: free some space '
       'and run the same command again.'
     )
+
+
+def _raise_in_all(told: str) -> None:
+  """Raises in all processes what the main one tells, if it tells anything.
+
+  They would wait for each other within Orbax, where one alone stopped.
+  """
+  if told := processes.gather(told.encode())[0].decode():
+    error = DamagedCheckpointError(told)
+    error.known_to_all = True
+    raise error
+
+
+def _damage_of_metrics(folder: pathlib.Path) -> Exception | None:
+  """Returns what is wrong with the figures of a checkpoint, or None."""
+  path = folder / 'metrics/metrics'
+  try:
+    hashes.check(folder, 'metrics')
+    if path.exists():
+      float(files.parse_json(path.read_bytes())[_BEST_METRIC])
+  except (*_UNREADABLE, hashes.ChangedError) as error:
+    return error
+  return None
 
 
 def _optimizer(state: TrainState) -> dict[str, Any]:
   item = {'step': state.step, 'opt_state': state.opt_state}
   if state.loss_scale is not None:
     item['loss_scale'] = state.loss_scale
+  if state.ema is not None:
+    item['trained'] = state.variables
   return item
 
 
@@ -356,13 +395,11 @@ def leaf_paths(tree: Any) -> dict[str, Any]:
   }
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-  return {path: tuple(leaf.shape) for path, leaf in leaf_paths(tree).items()}
-
-
-def _differences(
-  stored: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]
-) -> list[str]:
+def _differences(*trees: Any) -> list[str]:
+  stored, wanted = (
+    {path: tuple(leaf.shape) for path, leaf in leaf_paths(tree).items()}
+    for tree in trees
+  )
   both = sorted(stored.keys() & wanted.keys())
   return [
     *(

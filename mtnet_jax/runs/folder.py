@@ -43,7 +43,7 @@ def read_config(path: locations.Path) -> ml_collections.ConfigDict:
   except OSError as error:
     raise UserError(
       f'{path} cannot be read: {locations.cause(error)}. It is written when '
-      'training starts: run train.py again, or copy the whole folder of the '
+      'training starts: run mtnet train again, or copy the whole folder of the '
       'run.'
     ) from error
   except ValueError as error:
@@ -60,7 +60,10 @@ def read_config(path: locations.Path) -> ml_collections.ConfigDict:
   sections['data'].setdefault('short_videos', 'repeat')
   # An unknown name is told where networks are built, with those that are known.
   sections['model']['name'] = sections['model'].get('name') or ''
-  config = as_config(sections)
+  try:
+    config = as_config(sections)
+  except ValueError as error:  # of names of keys
+    raise UserError(f'{path} is damaged: {error} {COPY_RUN_AGAIN}') from error
   check_config(config, path)
   return config
 

@@ -128,10 +128,10 @@ def _locked(workdir: locations.Path) -> Iterator[None]:
     while not _is_named(file, path):  # who held it has removed it meanwhile
       file = stack.enter_context(path.open('a+'))
       _lock(file, workdir)
-    file.truncate(0)
-    file.write(_Holder.this().text())
-    file.flush()
     try:
+      file.truncate(0)
+      with files.naming(path):  # unbuffered: closing would try it again
+        os.write(file.fileno(), _Holder.this().text().encode())
       yield
     finally:
       path.unlink(missing_ok=True)

@@ -130,12 +130,13 @@ class _RecordFile:
   def append(self, record: bytes) -> None:
     end = self._file.seek(0, os.SEEK_END)
     rest = memoryview(record)
-    try:
-      while rest:
-        rest = rest[self._file.write(rest) :]
-    except OSError:
-      self._file.truncate(end)
-      raise
+    with files.naming(pathlib.Path(self._file.name)):
+      try:
+        while rest:
+          rest = rest[self._file.write(rest) :]
+      except OSError:
+        self._file.truncate(end)
+        raise
 
   def close(self) -> None:
     self._file.close()

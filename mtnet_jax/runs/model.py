@@ -1,7 +1,10 @@
 """Which network is a run's, and what are its weights?"""
 
+import contextlib
 import functools
+import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,6 +16,7 @@ from flax import linen as nn
 from mtnet_jax import locations, models
 from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.errors import UserError
+from mtnet_jax.runs import folder as run_folder
 from mtnet_jax.runs.checkpoints import Checkpoints
 
 
@@ -31,6 +35,23 @@ def build_model(
   """
   chosen = {k: v for k, v in config.model.items() if v is not None}
   return models.build(num_classes=num_classes, **chosen, **overrides)
+
+
+@contextlib.contextmanager
+def explained(source: str | os.PathLike) -> Iterator[None]:
+  """Raises a `UserError` where a stored configuration makes no network.
+
+  Args:
+    source: where the configuration is from.
+  """
+  try:
+    yield
+  except UserError:
+    raise
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    raise UserError(
+      f'{source} makes no network: {error!r}. {run_folder.COPY_RUN_AGAIN}'
+    ) from error
 
 
 def training_clip_shape(
@@ -74,7 +95,7 @@ def restore_variables(
   if not (locations.as_path(workdir) / 'checkpoints').is_dir():
     raise UserError(
       f'There is no checkpoint in --workdir={workdir}. Train first: '
-      'python train.py --config=... --workdir=DIR.'
+      'mtnet train --config=... --workdir=DIR.'
     )
   clips = jax.ShapeDtypeStruct((1, *training_clip_shape(config)), jnp.float32)
   like = jax.eval_shape(
@@ -89,7 +110,7 @@ def restore_variables(
     if step is None:
       raise UserError(
         f'{workdir}/checkpoints holds no finished checkpoint yet: run the same '
-        'train.py command again, it goes on by itself.'
+        'mtnet train command again, it goes on by itself.'
       )
     logging.info('Evaluating the checkpoint of step %s', step)
     return checkpoints.restore_variables(step, like), step

@@ -15,6 +15,7 @@ import matplotlib.lines
 import matplotlib.ticker
 import matplotlib.transforms
 
+from mtnet_jax import files
 from mtnet_jax.thesis.published import Row, Table
 
 _COLORS = {
@@ -111,7 +112,7 @@ def draw_all(
     [convolutions_panel(tables)],
   )
   for path, panels in zip(paths, figures, strict=True):
-    draw(panels, stars).savefig(path, dpi=150)
+    files.save_figure(draw(panels, stars), path, dpi=150)
   return paths
 
 

@@ -1,4 +1,4 @@
-"""The thesis's figures, as `docs/published/*.csv` hold them.
+"""The thesis's figures, as `tables/*.csv` here hold them.
 
 A file is a table of the thesis, or several with the same rows: a header of
 `#` lines that names them, then columns as printed, then four of ours:
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from mtnet_jax.errors import UserError
 
-DIRECTORY = pathlib.Path(__file__).resolve().parents[2] / 'docs/published'
+DIRECTORY = pathlib.Path(__file__).resolve().parent / 'tables'
 OURS = ('network', 'overrides', 'clip', 'why')
 # Networks are counted with as many classes: only these give the published
 # parameters, also in the tables of HACS, which has 200.
@@ -90,7 +90,7 @@ class Table:
 
 
 def read(path: pathlib.Path) -> Table:
-  """Reads a file of `docs/published`.
+  """Reads a file of `DIRECTORY`.
 
   Args:
     path: the CSV file.
@@ -128,8 +128,7 @@ def read_csv(
   except OSError as error:
     raise UserError(
       f'The published figures cannot be read: {path}: {error.strerror}. They '
-      "stand in the project's repository: run the command from a clone of it, "
-      'installed with pip install -e.'
+      'are part of this package: install it again.'
     ) from error
   source = tuple(line[1:].strip() for line in lines if line.startswith('#'))
   return source, list(csv.DictReader(lines[len(source) :]))
@@ -139,7 +138,7 @@ def read_all(directory: pathlib.Path = DIRECTORY) -> dict[str, Table]:
   """Reads all tables.
 
   Args:
-    directory: `docs/published`, or a copy.
+    directory: `DIRECTORY`, or a copy.
 
   Returns:
     The tables by name, in the thesis's order.

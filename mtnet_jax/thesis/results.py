@@ -1,11 +1,11 @@
 """Writes `docs/results.md` and its figures: published numbers beside ours.
 
-  python -m mtnet_jax.thesis.results [--out=docs] \
+  mtnet results [--out=docs] \
     [--run="MTNet-S on my data=runs/mine" ...]
 
-The published figures are those of `docs/published`; ours are counted anew, a
-few minutes on a CPU, and also written to `results.csv`. `--run` places runs of
-one's own, after `eval.py`, into the figures.
+The published figures are those of `mtnet_jax/thesis/tables`; ours are counted
+anew, a few minutes on a CPU, and also written to `results.csv`. `--run` places
+runs of one's own, after `mtnet eval`, into the figures.
 """
 
 import csv
@@ -47,7 +47,10 @@ def write_counts(
     counts: by request.
     path: the CSV file to write.
   """
-  with pathlib.Path(path).open('w', newline='', encoding='utf-8') as file:
+  with (
+    files.replacing(pathlib.Path(path)) as partial,
+    partial.open('w', newline='', encoding='utf-8') as file,
+  ):
     writer = csv.writer(file, lineterminator='\n')
     writer.writerow(['network', 'overrides', 'clip', 'parameters', 'macs'])
     for request, found in counts.items():
@@ -82,14 +85,9 @@ def read_run(text: str) -> Run:
   classes = len(run_folder.read_class_names(directory / 'labels.txt'))
   clip = (config.data.num_frames, *(config.eval.input_size,) * 2)
   top1 = _read_top1(directory / 'evaluation/summary.json')
-  try:
+  with model_lib.explained(config_path):
     model = model_lib.build_model(config, classes)
     total = cost.count(model, (*clip, 3)).total
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
-    cause = str(error).rstrip('.')
-    raise UserError(
-      f'{config_path} makes no network: {cause}. {run_folder.COPY_RUN_AGAIN}'
-    ) from error
   return Run(
     label=label,
     workdir=workdir,
@@ -114,8 +112,8 @@ def _read_top1(path: pathlib.Path) -> float:
       raise ValueError(f'top1 (={top1}) is not in [0, 1]')
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise UserError(
-      f'{path} is not what eval.py writes: {error}. Evaluate the run with '
-      'python eval.py first.'
+      f'{path} is not what mtnet eval writes: {error}. Evaluate the run with '
+      'mtnet eval first.'
     ) from error
   return top1
 
@@ -132,8 +130,8 @@ def write(out: str | pathlib.Path, runs: Sequence[Run]) -> None:
       cannot be written.
   """
   out = pathlib.Path(out)
-  files = ('results.md', 'results.csv', *accuracy_over_cost.FIGURES)
-  page, table, *_ = [run_folder.file_path(out / name) for name in files]
+  names = ('results.md', 'results.csv', *accuracy_over_cost.FIGURES)
+  page, table, *_ = [run_folder.file_path(out / name) for name in names]
   tables = published.read_all()
   _, contradictions = published.read_csv(
     published.DIRECTORY / 'contradictions.csv'
@@ -155,8 +153,8 @@ def write(out: str | pathlib.Path, runs: Sequence[Run]) -> None:
     for run in runs
   ]
   paths = accuracy_over_cost.draw_all(tables, stars, out)
-  page.write_text(
-    results_page.render(tables, counts, contradictions, runs), 'utf-8'
+  files.write_text(
+    page, results_page.render(tables, counts, contradictions, runs)
   )
   for path in (page, table, *paths):
     print(printable(str(path)))

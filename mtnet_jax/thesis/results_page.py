@@ -8,7 +8,7 @@ from typing import Any
 from mtnet_jax.analysis import significance
 from mtnet_jax.thesis.published import NUM_CLASSES, Request, Row, Table
 
-COMMAND = 'python -m mtnet_jax.thesis.results'
+COMMAND = 'mtnet results'
 
 # Why a figure differs, by the key that stands in the tables.
 REASONS: Mapping[str, str] = {
@@ -181,7 +181,7 @@ def render(
 def _introduction() -> str:
   return f"""# Results: published numbers beside ours
 
-Made by `{COMMAND}` from `docs/published/*.csv`, which hold
+Made by `{COMMAND}` from `mtnet_jax/thesis/tables/*.csv`, which hold
 the thesis's tables as printed, and from the networks of this project: change
 those, not this page. What ours are is in `results.csv`.
 
@@ -206,7 +206,7 @@ def _figures() -> str:
 A disc's area is its number of parameters; all figures are published. Own runs
 come in as stars, as large as such a disc but never too small to be seen:
 `{COMMAND} --run="MTNet-S on my data=runs/mine" --out=DIR` after
-`eval.py`. Their data and classes are their own, so that only the cost can
+`mtnet eval`. Their data and classes are their own, so that only the cost can
 be compared.
 
 ![With and without SRTG](srtg_accuracy.png)
@@ -348,8 +348,9 @@ def _contradictions(rows) -> str:
   names = list(rows[0])
   table = _markdown(names, rows, names)
   return (
-    '## Where the print contradicts itself\n\nThe files of `docs/published` '
-    f'hold what is printed, mended nowhere.\n\n{table}'
+    '## Where the print contradicts itself\n\nThe files of '
+    '`mtnet_jax/thesis/tables` hold what is printed, mended nowhere.\n\n'
+    f'{table}'
   )
 
 

@@ -24,7 +24,7 @@ from mtnet_jax.devices.watchdog import Watchdog
 from mtnet_jax.errors import RESUME
 from mtnet_jax.locations import Path
 from mtnet_jax.progress import Progress
-from mtnet_jax.runs import agreement, lock
+from mtnet_jax.runs import agreement, configuration, lock
 from mtnet_jax.runs.checkpoints import Checkpoints, UnsavedError
 from mtnet_jax.runs.folder import make_workdir
 from mtnet_jax.runs.metric_writer import MetricWriter, NoWriter
@@ -32,11 +32,15 @@ from mtnet_jax.runs.quarantine import Quarantine
 from mtnet_jax.runs.state import TrainState
 from mtnet_jax.training import programs
 from mtnet_jax.training import setup as setup_lib
+from mtnet_jax.training.early_stopping import Patience
 from mtnet_jax.training.profiling import Profiler
 from mtnet_jax.training.setup import Setup
 from mtnet_jax.training.step import Metrics
 from mtnet_jax.training.step_metrics import StepMetrics
 
+# What a process adds to the sum that stops all, by the signal that it got. Of
+# SIGINT alone, more processes than there are would make SIGTERM's.
+_STOP = {'SIGINT': 1.0, 'SIGTERM': 2.0**16}
 # For a few lines: a file system that takes longer stands still.
 _WRITING_SECONDS = 60.0
 
@@ -50,6 +54,7 @@ def train(
 ) -> None:
   """Trains `config` in `workdir`, from its last checkpoint if it has one.
 
+  Of a run that is finished, the log says so, and what it holds stays.
   Where there are several processes, each of them calls it.
 
   Args:
@@ -93,14 +98,25 @@ def train(
       agreement.check(config, setup.dataset)
       with Checkpoints(workdir) as checkpoints, watchdog.blaming_others():
         state = setup_lib.first_state(config, setup, checkpoints)
+        step, end = int(state.step), len(setup.dataset)
         if main:
-          _write_run(config, setup.dataset.labels, workdir)
+          _write_run(config, setup.dataset.labels, workdir, step >= end)
+        if step >= end:
+          _tell_finished(config, workdir, step, end)
+          return
         # One is enough: the others do the same.
         profiler = Profiler(profiled if main else range(0), workdir / 'profile')
         loop = _Loop(
           config, setup, workdir, checkpoints, watchdog, stop, profiler
         )
         loop.run(state, compile_ahead)
+
+
+def _stopped_by(total: float, own: list[str]) -> str:
+  """Which signal stops the run, where `total` is the sum of `_STOP`."""
+  if own:
+    return own[0]
+  return 'SIGTERM' if round(total) >= _STOP['SIGTERM'] else 'SIGINT'
 
 
 def is_due(step: int, every: int) -> bool:
@@ -144,7 +160,10 @@ class _Loop:
     start, end = int(state.step), len(dataset)
     self._profiler.check(start, end)
     main = processes.is_main()
-    if compile_ahead and start < end:
+    patience = Patience(self._config.train.patience, self._workdir, start)
+    if patience.is_over:
+      return
+    if compile_ahead:
       self._compile(start, state, programs.shapes_to_come(dataset, start))
     batches = loading.iterate(dataset, start, data.num_workers, data.prefetch)
     writer = MetricWriter(self._workdir, start) if main else NoWriter()
@@ -172,12 +191,10 @@ class _Loop:
         scores = None
         wanted = is_due(step, self._config.train.eval_every) or last
         if wanted and not stopping:
-          with self._metrics.paused(step, 'validating'):
-            watched = functools.partial(self._watchdog.iterate, step=step)
-            state, scores = self._setup.validate(state, watched, last)
-          if scores:
-            named = {f'val/{name}': value for name, value in scores.items()}
-            self._write(writer, step, named)
+          state, scores = self._validate(step, state, last, writer)
+        if scores:
+          patience.add(scores['top1'])
+        last = last or patience.is_over
 
         wanted = scores or last or stopping
         if wanted or is_due(step, self._config.train.checkpoint_every):
@@ -188,9 +205,11 @@ class _Loop:
           with self._warning_if_unsaved():
             self._checkpoints.wait()
         if stopping:
-          name = self._stop[0] if self._stop else 'SIGTERM'  # to another
+          name = _stopped_by(self._metrics.total('stop'), self._stop)
           logging.warning('Stopped by %s at step %s; run again.', name, step)
           sys.exit(RESUME)
+        if last:
+          break
 
   def _train(
     self, step: int, state: TrainState, batches: Iterator[Batch]
@@ -201,7 +220,9 @@ class _Loop:
     rows = len(batch['labels'])
     counters = {
       # Only what all know in the same step can make all of them stop.
-      'stop': np.full(rows, bool(self._stop), np.float32),
+      'stop': np.full(
+        rows, _STOP[self._stop[0]] / rows if self._stop else 0, np.float32
+      ),
       'broken': np.full(rows, len(self._quarantine) / rows, np.float32),
     }
     arrays = {name: batch[name] for name in ('clips', 'labels')}
@@ -214,6 +235,17 @@ class _Loop:
     state, metrics = self._programs[shape](state, arrays)
     self._metrics.add(step, metrics, arrays['clips'].shape[0])
     return state, metrics
+
+  def _validate(
+    self, step: int, state: TrainState, last: bool, writer
+  ) -> tuple[TrainState, dict[str, float] | None]:
+    with self._metrics.paused(step, 'validating'):
+      watched = functools.partial(self._watchdog.iterate, step=step)
+      state, scores = self._setup.validate(state, watched, last)
+    if scores:
+      named = {f'val/{name}': value for name, value in scores.items()}
+      self._write(writer, step, named)
+    return state, scores
 
   def _compile(self, step: int, state: TrainState, shapes: list[Shape]) -> None:
     with self._metrics.paused(step, 'compiling'):
@@ -277,11 +309,43 @@ def _catch_signals() -> Iterator[list[str]]:
       signal.signal(number, handler)
 
 
-def _write_run(config, labels: tuple[str, ...], workdir: Path) -> None:
-  """Writes what is trained, and warns where a resumed run does differently."""
+def _tell_finished(config, workdir: Path, step: int, end: int) -> None:
+  key = 'num_steps' if config.train.num_steps else 'num_epochs'
+  logging.info(
+    '%s is finished: its last checkpoint is of step %d, and train.%s (=%s) '
+    'asks for %d. To go on longer, give the same command with a larger '
+    '--config.train.%s, whose learning rates it then follows; to score the '
+    'run: mtnet eval --workdir=%s.',
+    workdir,
+    step,
+    key,
+    config.train[key],
+    end,
+    key,
+    workdir,
+  )
+
+
+def _write_run(
+  config, labels: tuple[str, ...], workdir: Path, finished: bool
+) -> None:
+  """Writes what is trained, and warns where a resumed run does differently.
+
+  Of a finished run, only what is missing: what was trained stays written.
+  """
   path = workdir / 'config.json'
-  text = config.to_json_best_effort(indent=2, sort_keys=True)
-  if path.exists() and path.read_text() != text:
-    logging.warning('%s: going on with another configuration than before', path)
-  files.write_text(path, text)
-  files.write_text(workdir / 'labels.txt', '\n'.join(labels) + '\n')
+  if not finished:
+    changes = configuration.differences(path, config) if path.exists() else []
+    if changes:
+      logging.warning(
+        '%s: going on with another configuration than before: %s.',
+        path,
+        '; '.join(changes),
+      )
+  texts = {
+    path: config.to_json_best_effort(indent=2, sort_keys=True),
+    workdir / 'labels.txt': '\n'.join(labels) + '\n',
+  }
+  for file, text in texts.items():
+    if not (finished and file.exists()):
+      files.write_text(file, text)

@@ -80,8 +80,8 @@ class Profiler:
 
   def _stop(self) -> None:
     self._running = False
-    jax.profiler.stop_trace()
-    self._writing.close()
+    with self._writing:
+      jax.profiler.stop_trace()
 
   @contextlib.contextmanager
   def closing(self) -> Iterator[None]:

@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data.stick_figures import actions, formats, scene
 from mtnet_jax import models
 from mtnet_jax.analysis import kept_frames
 from mtnet_jax.data import pipeline
+from mtnet_jax.datasets.stick_figures import actions, formats, scene
 from mtnet_jax.errors import UserError
 from tests import command_line
 from tests.arrays import random_variables
 from tests.prediction_runs import write_run
-from tests.tiny_runs import tiny_config, tiny_flags
+from tests.tiny_runs import tiny_config
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -112,15 +112,13 @@ def test_relative_motion_by_hand():
   assert kept_frames.relative_motion(masks, 0 * clips)['half'] == 0
 
 
-def test_the_command(root, blinking_videos, tmp_path):
+def test_the_command(blinking_videos, tmp_path):
   changes = {'model__local_ratio': 0.5}
   write_run(tmp_path / 'run', blinking_videos, **changes)
   run = functools.partial(
     command_line.run,
     kept_frames.COMMAND,
-    f'--config={root}/configs/quickstart.py',
     f'--workdir={tmp_path / "run"}',
-    *tiny_flags(blinking_videos, light=True, **changes),
   )
   done = run(f'--out={tmp_path}/some.png')
   assert done.code == 0, done.stderr
@@ -136,6 +134,9 @@ def test_the_command(root, blinking_videos, tmp_path):
   assert ((green > red + 30) & (green > blue + 30)).mean() > 0.05
   done = run(f'--out={tmp_path}/no.png', '--ids=test/dark/1.mp4,dark/99.mp4')
   assert done.code == 2 and 'video dark/99.mp4.' in done.stderr
+  done = run(f'--out={tmp_path}/no.png', '--config.data.num_frames=8')
+  assert done.code == 2
+  assert 'data.num_frames is 4 in the run, 8 was given' in done.stderr
   (tmp_path / 'folder.png').mkdir()
   done = run(f'--out={tmp_path}/folder.png')
   assert done.code == 2 and 'folder.png is a folder' in done.stderr

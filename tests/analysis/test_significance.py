@@ -102,7 +102,9 @@ def test_files_that_cannot_be_compared(files, tmp_path):
   )
   with pytest.raises(UserError, match='classes of 1 videos, z for instance'):
     significance.compare(a, renumbered)
-  with pytest.raises(UserError, match=r'gone\.npz is not what eval\.py writes'):
+  with pytest.raises(
+    UserError, match=r'gone\.npz is not what mtnet eval writes'
+  ):
     significance.compare(a, tmp_path / 'gone.npz')
 
 
@@ -110,7 +112,7 @@ def test_files_that_cannot_be_compared(files, tmp_path):
 def test_files_of_another_kind(content, tmp_path, files):
   path = tmp_path / 'other.npz'
   path.write_bytes(content)
-  with pytest.raises(UserError, match=r'is not what eval\.py writes'):
+  with pytest.raises(UserError, match=r'is not what mtnet eval writes'):
     significance.compare(files[0], path)
 
 
@@ -135,7 +137,9 @@ def test_arrays_that_are_no_predictions(tmp_path, files):
     np.savez(tmp_path / f'{name}.npz', **arrays)
   wrong = [f'{name}.npz' for name in wrong]
   for name in ('one.npy', 'others.npz', 'pickled.npz', *wrong):
-    with pytest.raises(UserError, match=r'is not what eval\.py writes') as told:
+    with pytest.raises(
+      UserError, match=r'is not what mtnet eval writes'
+    ) as told:
       significance.compare(files[0], tmp_path / name)
     assert 'allow_pickle' not in str(told.value)
     assert '..' not in str(told.value).replace(str(tmp_path), '')

@@ -365,7 +365,7 @@ def test_the_command(tensors, tmp_path, caplog):
   done = run('r3d_18')
   assert done.code == 0, done.stderr
   assert 'give --labels=FILE' in caplog.text
-  assert 'python predict.py --workdir=' in done.stdout
+  assert 'mtnet predict --workdir=' in done.stdout
   config = json.loads((tmp_path / 'run/config.json').read_text())
   assert config['eval']['num_clips'] == 3
   assert config['data']['input_size'] == 112

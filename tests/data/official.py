@@ -44,7 +44,7 @@ def contents(listing: Listing) -> dict[str, list[tuple]]:
 
 
 def prepare(name: str, **values: object) -> command_line.Done:
-  """Does what `python -m data.NAME.prepare --FLAG=VALUE ...` says."""
+  """Does what `mtnet prepare NAME --FLAG=VALUE ...` says."""
   flags = [f'--{flag}={value}' for flag, value in values.items()]
-  module = importlib.import_module(f'data.{name}.prepare')
+  module = importlib.import_module(f'mtnet_jax.datasets.{name}.prepare')
   return command_line.run(module.COMMAND, *flags)

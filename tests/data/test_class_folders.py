@@ -87,6 +87,16 @@ _AMBIGUOUS = [
     ('sport/golf/1.mp4', 'art/dance/2.mp4'),
     ['either art, sp', 'dance, gol'],
   ),
+  # Either the classes are sorted by subject, or the subjects are the classes.
+  (
+    ('wave/person01/1.mp4', 'clap/person01/2.mp4', 'clap/person02/3.mp4'),
+    [
+      'either clap, wave are the classes, or person01, person02 are.',
+      'clap/person01/2.mp4 is then of the class clap, ',
+      ' or of the class person01, ',
+      'one a line: clap, wave, or person01, person02.',
+    ],
+  ),
   (('data/up/1.mp4', 'data/down/2.mp4'), ['or give ', '/data as the folder']),
   (('data/train/up/1.mp4', 'data/test/up/2.mp4'), ['/data as the folder']),
   (('train/a/b/1.mp4',), ['either a are the classes, or b are']),

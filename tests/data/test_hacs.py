@@ -2,9 +2,9 @@
 
 import pytest
 
-from data.hacs import prepare as hacs
 from mtnet_jax.data import sources
 from mtnet_jax.data.video import VideoReader
+from mtnet_jax.datasets.hacs import prepare as hacs
 from mtnet_jax.errors import UserError
 from tests.data import coded_video, official
 

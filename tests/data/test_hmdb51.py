@@ -2,8 +2,8 @@
 
 import pytest
 
-from data.hmdb51 import prepare as hmdb51
 from mtnet_jax.data import sources
+from mtnet_jax.datasets.hmdb51 import prepare as hmdb51
 from mtnet_jax.errors import UserError
 from tests.data import coded_video, official
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from data.kinetics import prepare as kinetics
 from mtnet_jax.data import sources
 from mtnet_jax.data.video import VideoReader
+from mtnet_jax.datasets.kinetics import prepare as kinetics
 from mtnet_jax.errors import UserError
 from tests.data import coded_video, official
 

@@ -1,5 +1,6 @@
 """What loader processes must not do, and that none is left behind."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -85,3 +86,35 @@ def test_importing_the_pipeline_loads_neither_jax_nor_grain(root):
     [sys.executable, '-c', code], cwd=root, capture_output=True, text=True
   )
   assert done.stdout.strip() == 'set()', done.stderr
+
+
+def test_a_loader_watches_its_own_workers_alone():
+  """Not one of validation's that is killed because it is slow to end."""
+  spawning = multiprocessing.get_context('spawn')
+
+  def start():
+    process = spawning.Process(target=time.sleep, args=(60,), daemon=True)
+    process.start()
+    return process
+
+  def kill(process):
+    process.kill()
+    process.join()
+
+  with loading._watching(3) as training:
+    own = start()
+    training()
+    with loading._watching(2) as validation:
+      noted = start()
+      validation()
+      late = start()
+    training()
+    kill(noted)
+    kill(late)
+    assert loading.killed_worker() == ''
+    last = start()
+    training()
+    kill(last)
+    assert f'({last.pid}) was killed by SIGKILL' in loading.killed_worker()
+    kill(own)
+  assert loading.killed_worker() == ''

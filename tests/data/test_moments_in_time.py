@@ -2,8 +2,8 @@
 
 import pytest
 
-from data.moments_in_time import prepare as moments
 from mtnet_jax.data import sources
+from mtnet_jax.datasets.moments_in_time import prepare as moments
 from mtnet_jax.errors import UserError
 from tests.data import coded_video, official
 

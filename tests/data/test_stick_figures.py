@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data.stick_figures import (
+from mtnet_jax.datasets.stick_figures import (
   actions,
   movement,
   prepare,
@@ -382,7 +382,7 @@ def test_nothing_of_somebody_else_is_touched(tmp_path, made):
 
 def test_mistakes_end_with_code_2_and_jax_stays_out(tmp_path, root):
   code = (
-    'import sys; from data.stick_figures import prepare; '
+    'import sys; from mtnet_jax.datasets.stick_figures import prepare; '
     'assert not {"jax", "tensorflow"} & set(sys.modules); '
     'from mtnet_jax import cli; cli.run(prepare.COMMAND)'
   )

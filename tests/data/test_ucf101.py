@@ -2,8 +2,8 @@
 
 import pytest
 
-from data.ucf101 import prepare as ucf101
 from mtnet_jax.data import sources
+from mtnet_jax.datasets.ucf101 import prepare as ucf101
 from mtnet_jax.errors import UserError
 from tests.data import coded_video, official
 

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from data.ut_interaction import prepare as ut
 from mtnet_jax.data import preparation, sources
 from mtnet_jax.data.video import VideoReader
+from mtnet_jax.datasets.ut_interaction import prepare as ut
 from mtnet_jax.errors import UserError
 from tests.data import coded_video, official
 

@@ -338,6 +338,11 @@ def test_folders_without_a_model(copied, tmp_path):
     ('config.json', b'{"seed": 0', r'config\.json is damaged: Expecting'),
     ('config.json', b'\xff\xfe', r'config\.json is damaged'),
     ('config.json', b'[]', "no configuration of a run: .*'data'"),
+    (
+      'config.json',
+      b'{"data": {"a.b": 1}, "eval": {}, "model": {}}',
+      r'config\.json is damaged: .*dots in field names',
+    ),
     ('config.json', b'{"data": {}, "eval": 3}', "it has no section 'eval'"),
     (
       'config.json',

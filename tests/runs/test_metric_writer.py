@@ -12,6 +12,7 @@ from tensorboardX.record_writer import masked_crc32c
 
 from mtnet_jax.locations import as_path
 from mtnet_jax.runs import metric_writer
+from tests.disks import fill
 
 
 def read_events(folder):
@@ -89,20 +90,6 @@ def test_records_can_be_read_while_the_run_goes_on(tmp_path):
 
 def test_no_file_has_no_records(tmp_path):
   assert metric_writer.read(tmp_path / 'metrics.jsonl') == []
-
-
-def fill(disk):
-  """A file that takes what is left of a disk."""
-  filler = disk / 'filler'
-  with pytest.raises(OSError), filler.open('wb') as file:
-    for size in (2**16, 2**10, 1):  # to the last byte of the last page
-      with pytest.raises(OSError):
-        while True:
-          file.write(bytes(size))
-          file.flush()
-      file.seek(0, 2)
-    raise OSError
-  return filler
 
 
 @pytest.mark.parametrize('written_before', [0, 3])

@@ -91,5 +91,5 @@ def test_a_file(tmp_path):
 
 
 def test_no_files(tmp_path):
-  with pytest.raises(UserError, match='from a clone of it'):
+  with pytest.raises(UserError, match='install it again'):
     published.read_all(tmp_path)

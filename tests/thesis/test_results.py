@@ -56,7 +56,7 @@ def sized(tables, counts):
 
 def test_the_page_in_the_repository(root, tables, counts):
   _, contradictions = published.read_csv(
-    root / 'docs/published/contradictions.csv'
+    published.DIRECTORY / 'contradictions.csv'
   )
   page = results_page.render(tables, counts, contradictions, [])
   assert (root / 'docs/results.md').read_text('utf-8') == page, (
@@ -217,7 +217,9 @@ def test_runs_that_cannot_be_read(run):
   summary = run / 'evaluation/summary.json'
   for content in ('{', '{}', '[]', '{"top1": 7}', '{"top1": null}'):
     summary.write_text(content)
-    with pytest.raises(UserError, match=r'summary\.json is not what eval\.py'):
+    with pytest.raises(
+      UserError, match=r'summary\.json is not what mtnet eval'
+    ):
       results.read_run(f'a={run}')
   summary.unlink()
   with pytest.raises(UserError, match=r'Evaluate the run with python eval\.py'):

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -183,3 +184,42 @@ def test_two_processes_write_a_run_together(root, blinking_videos, bucket):
   assert _steps(workdir) == [1, 2, 3, 4, 5]
   assert {'4', '5'} <= _names(workdir / 'checkpoints')
   assert not pathlib.Path(root, 'gs:').exists()
+
+
+@pytest.mark.check
+def test_a_second_training_of_the_folder_ends_with_a_sentence(
+  root, blinking_videos, bucket, tmp_path
+):
+  """And the first goes on as if nothing had been."""
+  flags = [
+    f'--config={root}/configs/quickstart.py',
+    f'--workdir={bucket}',
+    *tiny_flags(
+      blinking_videos,
+      light=True,
+      train__num_steps=10**6,
+      train__checkpoint_every=20,
+      train__validation_split='',
+    ),
+  ]
+  workdir = locations.as_path(bucket)
+  first = _start(root, 'train', tmp_path, *flags)
+  while first.poll() is None and len(_steps(workdir)) < 2:
+    time.sleep(0.1)
+  before = len(_steps(workdir))
+  code, _, log = _run(root, 'train', tmp_path, *flags)
+  assert code == 2 and 'Traceback' not in log, log
+  assert (
+    f'error: {bucket} is held by another training, process {first.pid} on '
+    f'{socket.gethostname()} since 20'
+  ) in log
+  after = len(_steps(workdir))
+  assert first.poll() is None and after > before
+  first.send_signal(signal.SIGTERM)
+  _, log = first.communicate()
+  assert first.returncode == os.EX_TEMPFAIL, log
+  # Whole, and in their order: nobody else has written.
+  steps = _steps(workdir)
+  assert steps == list(range(1, len(steps) + 1)) and len(steps) >= after
+  assert {str(steps[-1])} <= _names(workdir / 'checkpoints')
+  assert 'training.lock' not in _names(workdir)

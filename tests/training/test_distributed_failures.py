@@ -1,6 +1,7 @@
 """Of several processes one fails, or is asked to stop."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -9,7 +10,7 @@ import time
 import pytest
 
 from mtnet_jax.runs import lock
-from tests.distributed_runs import finish, start, wait_for_step
+from tests.distributed_runs import finish, start, train, wait_for_step
 
 
 @pytest.mark.slow
@@ -28,20 +29,27 @@ def test_a_process_that_dies_is_named_by_the_other(
   assert name in logs[0] and 'goes on from the last checkpoint' in logs[0]
 
 
-@pytest.mark.slow
-def test_sigterm_to_one_process_stops_all_at_the_same_step(
-  root, blinking_videos, tmp_path
+@pytest.mark.parametrize(
+  'number',
+  [
+    pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+    pytest.param(signal.SIGINT, marks=pytest.mark.check),
+  ],
+)
+def test_a_signal_to_one_process_stops_all_at_the_same_step(
+  root, blinking_videos, tmp_path, number
 ):
   changes = {'train__checkpoint_every': 0}
   processes = start(
     root, blinking_videos, tmp_path, 2, train__num_steps=10**6, **changes
   )
   wait_for_step(processes, tmp_path, 1)
-  processes[1].send_signal(signal.SIGTERM)
+  processes[1].send_signal(number)
   logs, codes = finish(processes)
   assert codes == [os.EX_TEMPFAIL] * 2, logs
   (step,) = os.listdir(tmp_path / 'checkpoints')
-  assert all(f'Stopped by SIGTERM at step {step};' in log for log in logs), logs
+  told = f'Stopped by {number.name} at step {step};'
+  assert all(told in log for log in logs), logs
 
 
 @pytest.mark.check
@@ -100,6 +108,42 @@ def test_processes_that_disagree_end_before_the_first_step(
   assert codes == [2, 2], logs
   assert all(wanted in log for log in logs), logs
   assert not (tmp_path / 'run/config.json').exists()
+
+
+@pytest.mark.check
+@pytest.mark.parametrize('file', ['metrics/metrics', 'variables'])
+def test_a_damaged_checkpoint_ends_an_evaluation_at_once(
+  root, blinking_videos, tmp_path, file
+):
+  """Process 0 alone looks; the other must not wait for it meanwhile."""
+  settings = {
+    'train__num_steps': 3,
+    'train__validation_split': 'val',
+    'train__eval_every': 1,
+    'eval__num_clips': 1,
+    'eval__num_crops': 1,
+  }
+  train(root, blinking_videos, tmp_path, 1, **settings)
+  for path in (tmp_path / 'checkpoints').glob(f'*/{file}'):
+    if path.is_dir():
+      path = max(path.rglob('d/*'), key=lambda found: found.stat().st_size)
+    path.write_bytes(path.read_bytes()[:-1])
+  processes = start(
+    root, blinking_videos, tmp_path, 2, program=('eval.py',), **settings
+  )
+  ended = []
+  for process in reversed(processes):
+    process.wait()
+    ended.append(time.monotonic())
+  logs, codes = finish(processes)
+  assert codes == [2, 2], logs
+  said = [
+    re.search('The checkpoint of step .* is damaged: .*', x) for x in logs
+  ]
+  assert said[0][0] == said[1][0]
+  # Process 0, which the others talk through, ends last.
+  assert ended[1] - ended[0] < 12
+  assert not any('gone' in log for log in logs), logs
 
 
 _STALLS = """

@@ -1,6 +1,9 @@
 """Real training on tiny videos: learning, resuming, dying, stopping."""
 
+import json
+import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,12 +63,55 @@ def test_evaluation_scores_every_test_video_once(trained):
   )
 
 
-def test_a_finished_run_stays_as_it_is(trained):
+def test_a_finished_run_stays_as_it_is(trained, caplog, capfd):
   config, workdir = trained
-  before = stored_bytes(workdir, 12), (workdir / 'metrics.jsonl').read_text()
-  loop.train(config, workdir)
-  after = stored_bytes(workdir, 12), (workdir / 'metrics.jsonl').read_text()
-  assert after == before
+
+  def left():
+    names = 'metrics.jsonl', 'config.json', 'labels.txt'
+    texts = [(workdir / name).read_text() for name in names]
+    return stored_bytes(workdir, 12), texts
+
+  before = left()
+  # Its configuration stays that of what was trained.
+  other = config.copy_and_resolve_references()
+  other.data.frame_stride = 1
+  (workdir / 'labels.txt').unlink()
+  with caplog.at_level(logging.INFO):
+    loop.train(other, workdir)
+  assert left() == before
+  assert (
+    f'{workdir} is finished: its last checkpoint is of step 12, and '
+    'train.num_steps (=12) asks for 12. To go on longer'
+  ) in caplog.text
+  assert '0/s' not in capfd.readouterr().err
+  assert 'another configuration' not in caplog.text
+  other.train.num_steps, other.train.num_epochs = 0, 2.0
+  with caplog.at_level(logging.INFO):
+    loop.train(other, workdir)
+  # 16 videos in batches of 4: 4 steps an epoch.
+  assert 'train.num_epochs (=2.0) asks for 8.' in caplog.text
+
+
+def test_going_on_with_other_keys_names_them(trained, tmp_path, caplog):
+  config, workdir = trained
+  workdir = shutil.copytree(workdir, tmp_path / 'run')
+  path = workdir / 'config.json'
+  sections = json.loads(path.read_text())
+  del sections['data']['read_attempts']  # older than the key: its default
+  sections['optim']['of_yore'] = 3
+  path.write_text(json.dumps(sections))
+  config = config.copy_and_resolve_references()
+  config.train.num_steps = 13
+  config.model.dropout = 0.5
+  with caplog.at_level(logging.WARNING):
+    loop.train(config, workdir)
+  (line,) = [m for m in caplog.messages if 'another configuration' in m]
+  assert line == (
+    f'{path}: going on with another configuration than before: '
+    'model.dropout was 0.2 and is 0.5; optim.of_yore was 3 and is None; '
+    'train.num_steps was 12 and is 13.'
+  )
+  assert json.loads(path.read_text())['train']['num_steps'] == 13
 
 
 def test_a_loss_that_is_not_finite_names_its_step(blinking_videos, tmp_path):
