@@ -13,7 +13,7 @@ it is as it stands here. The argument is a network: `finetune:x3d_s`.
 
 import ml_collections
 
-from configs import base
+from mtnet_jax.configs import base
 
 
 def get_config(network: str = 'mtnet_xs') -> ml_collections.ConfigDict:

@@ -7,23 +7,29 @@ told before training starts. In the end the held-out videos are scored. The same
 command goes on where it was stopped.
 """
 
-import dataclasses
 import json
 import math
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
+import numpy as np
 from absl import flags
 
 from mtnet_jax import cli, files, locations
 from mtnet_jax.errors import UserError, printable
+from mtnet_jax.runs import folder, given
 
 _PLAN = 'finetune.json'
 _PROBED = 300  # videos that are looked at
-_LEAST_STEPS = 50
+# Where compiled programs are kept: the second time is faster.
 _PROGRAMS = '~/.cache/mtnet_jax/programs'
+_NEXT = """Next:
+  mtnet predict --workdir={out} VIDEO
+  mtnet explain --workdir={out} --video=VIDEO --out={out}/explanation
+  mtnet export --workdir={out} --out={out}/exported"""
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -53,8 +59,6 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
     )
   # Not above: a mistake in the flags is told before jax is loaded.
   from mtnet_jax.devices import host_memory
-  from mtnet_jax.evaluation import controls, report, scoring
-  from mtnet_jax.runs import folder
   from mtnet_jax.training import loop
 
   host_memory.keep_freed_memory()
@@ -63,20 +67,13 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   config = _read_plan(workdir, request)
   if config is None:
     config, lines = plan(values, workdir)
-    for line in lines:
-      print(printable(line))
+    print('\n'.join(map(printable, lines)), flush=True)
     sections = json.loads(config.to_json_best_effort())
     text = json.dumps({'request': request, 'config': sections}, indent=2)
     files.write_text(workdir / _PLAN, text)
   loop.train(config, workdir)
-  controls.check(config)
-  predictions, names = scoring.evaluate(config, workdir, 'best')
-  report.write(predictions, names, workdir)
-  report.show(predictions, names, workdir)
-  figures = controls.measure(config, workdir, 'best', predictions, names)
-  report.write_controls(figures, workdir)
-  report.show_verdict(predictions, figures)
-  print(printable(_next_commands(values.out)))
+  _score(config, workdir)
+  print(printable(_NEXT.format(out=values.out)))
 
 
 def plan(
@@ -86,52 +83,66 @@ def plan(
 
   Args:
     values: the command's flags.
-    workdir: the run's folder, for lists of videos that are written.
+    workdir: the run's folder, for a list of the videos where one is made.
 
   Returns:
     The configuration, locked, and what it is and why, in lines.
 
   Raises:
-    UserError: the videos or the weights will not do.
+    UserError: the videos, the weights or the time will not do.
   """
-  from mtnet_jax.data import own_videos, probing, sources
-  from mtnet_jax.devices import mesh as mesh_lib
-  from mtnet_jax.training import pace as pace_lib
-  from mtnet_jax.training import recipe
+  import jax
 
-  base = cli.get_config(values)
+  from mtnet_jax.data import own_videos, probing, sources
+  from mtnet_jax.training import pace, recipe
+
   weights = values['from'].value
-  config = _with_weights(base, weights)
+  config = _with_weights(cli.get_config(values), weights)
   data, lines = own_videos.divide(values.data, workdir / 'data')
   training = sources.open_source(data, 'train')
   counts = {'train': len(training)}
-  for split in ('val', 'test'):
-    counts[split] = _count(data, split)
-  probes = probing.probe(training, _PROBED)
+  counts |= {split: _count(data, split) for split in ('val', 'test')}
   facts = recipe.Facts(
     clips=counts['train'],
     validation=counts['val'],
     classes=training.labels,
     pretrained=bool(weights),
-    devices=len(mesh_lib.all_devices()),
-    **_lengths(probes, values.data),
+    devices=jax.device_count(),
+    **_lengths(probing.probe(training, _PROBED), values.data),
   )
-  lines += [
+  lines.append(
     f'{counts["train"]} videos for training, {counts["val"]} for validation, '
     f'{counts["test"]} for testing; {len(training.labels)} classes.'
-  ]
+  )
+  lines += recipe.fit(config, facts)
   with config.unlocked():
     config.data.dir = data
     config.train.init_from = weights
-    config.train.compilation_cache = (
-      config.train.compilation_cache or _programs()
-    )
-  lines += recipe.fit(config, facts)
-  with config.unlocked():
-    _override(config, base, values)
-  pace = pace_lib.measure(config, locations.as_path(workdir))
-  config, more = _limit(config, pace, counts, values.minutes)
-  return config.lock(), [*lines, *more, *filter(None, [recipe.expectations(facts)])]
+    if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+      config.train.compilation_cache = os.path.expanduser(_PROGRAMS)
+    # The command line has the last word.
+    config.update_from_flattened_dict(_overrides(values))
+  measured = pace.measure(config, locations.as_path(workdir))
+  judged = recipe.judged_clips(config, counts)
+  config, more = recipe.limit(config, measured, judged, values.minutes)
+  lines += [*more, *filter(None, [recipe.expectations(facts)])]
+  return config.lock(), lines
+
+
+def _score(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Scores the held-out videos, if there are any."""
+  from mtnet_jax.evaluation import controls, report, scoring
+
+  if not _count(config.data.dir, config.eval.split):
+    print('There are no videos for testing: nothing is scored.')
+    return
+  predictions, names = scoring.evaluate(config, workdir, 'best')
+  report.write(predictions, names, workdir)
+  report.show(predictions, names, workdir)
+  figures = controls.measure(config, workdir, 'best', predictions, names)
+  report.write_controls(figures, workdir)
+  report.show_controls(figures)
+  print(report.verdict(predictions))
 
 
 def _request(values: flags.FlagValues) -> dict[str, Any]:
@@ -152,8 +163,6 @@ def _read_plan(
   Raises:
     UserError: the folder holds another run, or a damaged plan.
   """
-  from mtnet_jax.runs import folder
-
   path = workdir / _PLAN
   if not path.is_file():
     if (workdir / 'config.json').exists() or (workdir / 'checkpoints').exists():
@@ -189,8 +198,6 @@ def _with_weights(
   config: ml_collections.ConfigDict, weights: str
 ) -> ml_collections.ConfigDict:
   """Returns the configuration with the network and the clips of a run."""
-  from mtnet_jax.runs import folder
-
   config = config.copy_and_resolve_references()
   if not weights:
     return config
@@ -215,8 +222,6 @@ def _with_weights(
 
 def _overrides(values: flags.FlagValues) -> dict[str, Any]:
   """What `--config.KEY=VALUE` says, by dotted key."""
-  from mtnet_jax.runs import given
-
   config = cli.get_config(values)
   found = {}
   for key in given.override_names(values):
@@ -225,12 +230,6 @@ def _overrides(values: flags.FlagValues) -> dict[str, Any]:
       value = value[part]
     found[key] = value
   return found
-
-
-def _override(config: ml_collections.ConfigDict, values: flags.FlagValues):
-  """The command line has the last word."""
-  for key, value in _overrides(values).items():
-    config.update_from_flattened_dict({key: value})
 
 
 def _count(data: str, split: str) -> int:
@@ -245,7 +244,7 @@ def _count(data: str, split: str) -> int:
     raise
 
 
-def _lengths(probes, data: str) -> dict[str, float]:
+def _lengths(probes: Sequence[Any], data: str) -> dict[str, float]:
   """The medians of what can be read."""
   good = [probe for probe in probes if not probe.cause]
   if not good:
@@ -260,51 +259,7 @@ def _lengths(probes, data: str) -> dict[str, float]:
   }
 
 
-def _limit(
-  config: ml_collections.ConfigDict,
-  pace: pace_lib.Pace,
-  counts: dict[str, int],
-  minutes: float | None,
-) -> tuple[ml_collections.ConfigDict, list[str]]:
-  """Shortens the training to the time there is, and says how long it takes."""
-  steps = config.train.num_steps
-  validations = steps // max(1, config.train.eval_every) + 1
-  judged = validations * counts['val']
-  # Once in order, once shuffled.
-  judged += 2 * counts['test'] * config.eval.num_clips * config.eval.num_crops
-  lines = []
-  if minutes and pace.of(steps, judged) > 60 * minutes:
-    # Another number of steps is another program, and is compiled again.
-    rest = 60 * minutes - pace.of(0, judged) - pace.compile
-    possible = int(rest / pace.step)
-    if possible < _LEAST_STEPS:
-      needed = (pace.of(_LEAST_STEPS, judged) + pace.compile) / 60
-      raise UserError(
-        f'--minutes={minutes:g} is too short: {_LEAST_STEPS} steps, '
-        f'compilation and evaluation take {needed:.1f} minutes here. Give at '
-        'least so many, or fewer views: --config.eval.num_clips=1 '
-        '--config.eval.num_crops=1.'
-      )
-    steps = min(steps, possible)
-    config = recipe.shorten(config, steps)
-    lines.append(f'{steps:,} steps are what {minutes:g} minutes have time for.')
-  seconds = pace.of(steps, judged)
-  lines.append(
-    f'A step takes {pace.step:.2f} s here: in about {seconds / 60:.0f} minutes '
-    'it is trained and scored.'
-  )
-  return config, lines
-
-
-def _next_commands(out: str) -> str:
-  return '\n'.join(
-    [
-      'Next:',
-      f'  mtnet predict --workdir={out} VIDEO',
-      f'  mtnet explain --workdir={out} --video=VIDEO --out={out}/explanation',
-      f'  mtnet export --workdir={out} --out={out}/exported',
-    ]
-  )
-
-
 COMMAND = cli.Command(main, define_flags, resumes=True)
+
+if __name__ == '__main__':
+  cli.run(COMMAND)

@@ -9,11 +9,12 @@ its reason in words.
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import ml_collections
 
 from mtnet_jax.errors import UserError
+from mtnet_jax.training.pace import Pace
 
 _FEWEST = 8  # clips for training
 _LARGEST_BATCH = 32
@@ -31,6 +32,7 @@ _FRAME_RATE = 25.0  # where it is not known
 # Up to so many clips for training: the share of them that is augmented.
 _AUGMENTED = ((500, 0.8), (5_000, 0.4), (math.inf, 0.0))
 _FEW_FOR_SCRATCH = 10_000
+_FEWEST_STEPS = 50  # that --minutes may leave
 _MOST_VIEWS = 10
 
 
@@ -142,7 +144,7 @@ def _batch(config, facts) -> list[str]:
   train, optim = config.train, config.optim
   train.batch_size = size
   a_device = size // facts.devices
-  lines = [f'{size} clips a step: an epoch of {facts.clips} has some steps.']
+  lines = [f'{size} clips a step, at most an eighth of all {facts.clips}.']
   if facts.pretrained and a_device < _FEWEST_FOR_NORM:
     train.freeze_norm = True
     lines.append(
@@ -190,6 +192,61 @@ def _augmentation(config, facts) -> list[str]:
       f'Clips are not mirrored: {sides[0]!r} would become another class.'
     )
   return lines
+
+
+def judged_clips(
+  config: ml_collections.ConfigDict, counts: Mapping[str, int]
+) -> int:
+  """Returns how many clips are judged, from the first validation to the end.
+
+  Args:
+    config: the run's configuration.
+    counts: videos by split.
+  """
+  validations = config.train.num_steps // config.train.eval_every + 1
+  views = config.eval.num_clips * config.eval.num_crops
+  # Tested once in order and once shuffled.
+  return validations * counts['val'] + 2 * views * counts['test']
+
+
+def limit(
+  config: ml_collections.ConfigDict,
+  pace: Pace,
+  judged: int,
+  minutes: float | None,
+) -> tuple[ml_collections.ConfigDict, list[str]]:
+  """Shortens a training to the time there is, and says how long it takes.
+
+  Args:
+    config: the run's configuration.
+    pace: of this machine.
+    judged: from `judged_clips`.
+    minutes: that there are; None: any.
+
+  Raises:
+    UserError: that is too short for anything.
+  """
+  steps, lines = config.train.num_steps, []
+  if minutes and pace.of(steps, judged) > 60 * minutes:
+    # Another number of steps is another program, which is compiled again.
+    fixed = pace.of(0, judged) + pace.compile
+    steps = min(steps, int((60 * minutes - fixed) / pace.step))
+    if steps < _FEWEST_STEPS:
+      needed = (fixed + _FEWEST_STEPS * pace.step) / 60
+      raise UserError(
+        f'--minutes={minutes:g} is too short: {_FEWEST_STEPS} steps, '
+        f'compilation and evaluation take {needed:.1f} minutes here. Give as '
+        'many, or take fewer views: --config.eval.num_clips=1 '
+        '--config.eval.num_crops=1.'
+      )
+    config = shorten(config, steps)
+    lines.append(f'{steps:,} steps are what {minutes:g} minutes have time for.')
+  seconds = pace.of(steps, judged)
+  lines.append(
+    f'A step takes {pace.step:.2f} s here: trained and scored it is in about '
+    f'{max(1, round(seconds / 60))} minutes.'
+  )
+  return config, lines
 
 
 def expectations(facts: Facts) -> str:

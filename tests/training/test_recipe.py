@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from configs import finetune
+from mtnet_jax.configs import finetune
 from mtnet_jax.errors import UserError
 from mtnet_jax.training import recipe
 from mtnet_jax.training.recipe import Facts
