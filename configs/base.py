@@ -116,6 +116,7 @@ def get_config() -> ml_collections.ConfigDict:
     # or WORKDIR/checkpoints/STEP
     init_from='',
     norm_batch_size=0,  # clips that share BN statistics; 0: one device's
+    freeze_norm=False,  # BN keeps the statistics that it has of `init_from`
     precise_norm_steps=0,  # batches that BN's statistics are of in validation
     log_every=50,  # steps
     eval_every=1_000,  # steps; validation with one view a video

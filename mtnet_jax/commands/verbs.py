@@ -22,6 +22,7 @@ VERBS: Mapping[str, tuple[str, str]] = types.MappingProxyType(
     'inspect': ('data.report', 'Looks at a data set, and at its loading.'),
     'preview': ('data.preview', 'Draws a batch as the network sees it.'),
     'train': ('commands.train', 'Trains a video classifier.'),
+    'finetune': ('commands.finetune', 'Trains a classifier of your videos.'),
     'eval': ('commands.eval', 'Scores a run on its test videos.'),
     'predict': ('commands.predict', 'Judges any videos.'),
     'features': ('commands.features', "Writes videos' features."),

@@ -181,7 +181,7 @@ def build_model(
     config,
     num_classes,
     norm_batch_size=config.train.norm_batch_size or a_device,
-    freeze_norm=config.optim.trained != 'all',
+    freeze_norm=config.optim.trained != 'all' or config.train.freeze_norm,
   )
 
 
