@@ -73,7 +73,9 @@ def test_it_runs_from_the_first_cell_to_the_last(notebook, root, tmp_path):
   summary = json.loads((out / 'run/evaluation/summary.json').read_text())
   assert summary['videos'] == 40
   assert summary['top1'] > 0.5  # a guess: 0.2
-  assert (out / 'explanation/report.html').stat().st_size > 100_000
+  found = json.loads((out / 'explanation/explanation.json').read_text())
+  assert [tube['method'] for tube in found['tubes']] == ['saliency_tubes']
+  assert (out / 'explanation/report.html').is_file()
   figures = sorted(tmp_path.glob('figure-*.png'))
   # Data, batch, confusion, curves, five videos, an explanation.
   assert len(figures) == 10
