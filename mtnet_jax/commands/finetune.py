@@ -91,9 +91,8 @@ def plan(
   Raises:
     UserError: the videos, the weights or the time will not do.
   """
-  import jax
-
   from mtnet_jax.data import own_videos, probing, sources
+  from mtnet_jax.devices import mesh as mesh_lib
   from mtnet_jax.training import pace, recipe
 
   weights = values['from'].value
@@ -107,7 +106,7 @@ def plan(
     validation=counts['val'],
     classes=training.labels,
     pretrained=bool(weights),
-    devices=jax.device_count(),
+    devices=mesh_lib.make_mesh().size,
     **_lengths(probing.probe(training, _PROBED), values.data),
   )
   lines.append(
