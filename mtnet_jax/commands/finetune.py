@@ -36,7 +36,11 @@ def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   cli.define_config(values, 'finetune', 'What is not derived from the videos.')
   flags.DEFINE_string(
-    'data', None, 'The videos.', required=True, flag_values=values
+    'data',
+    None,
+    'The videos: a folder a class, or a CSV file.',
+    required=True,
+    flag_values=values,
   )
   flags.DEFINE_string(
     'out', None, 'Folder of the run.', required=True, flag_values=values
@@ -45,7 +49,7 @@ def define_flags(values: flags.FlagValues) -> None:
     'from', '', 'The run whose weights to begin with.', flag_values=values
   )
   flags.DEFINE_float(
-    'minutes', None, 'Train at most so long.', flag_values=values
+    'minutes', None, 'Train and score in at most so long.', flag_values=values
   )
 
 

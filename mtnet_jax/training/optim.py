@@ -67,7 +67,8 @@ def learning_rate(
   if warmup >= num_steps:
     raise UserError(
       f'optim.warmup_steps (={warmup}) must be less than the steps of the run '
-      f'(={num_steps}): shorten the warm-up or train longer.'
+      f'(={num_steps}): shorten the warm-up or train longer. `mtnet finetune` '
+      'suits both to the videos that there are.'
     )
   if optim.schedule == 'cosine':
     # optax counts from the end of the warm-up.

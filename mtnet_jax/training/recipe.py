@@ -21,9 +21,9 @@ _LARGEST_BATCH = 32
 # A batch is at most this share of the clips: an epoch has eight steps.
 _BATCH_SHARE = 1 / 8
 # Where fewer clips share BN's statistics, these are noise.
-_FEWEST_FOR_NORM = 16
+_FEWEST_FOR_NORM = 8
 # Of epochs; and of steps, at least and at most.
-_LENGTHS = {True: (40, 300, 6_000), False: (150, 600, 20_000)}
+_LENGTHS = {True: (100, 300, 6_000), False: (150, 600, 20_000)}
 _WARM_UP_SHARE = 0.05
 _VALIDATIONS = 10
 # Most actions take no longer. Longer videos hold one somewhere.
@@ -141,17 +141,15 @@ def _batch(config, facts) -> list[str]:
   share = max(2, int(facts.clips * _BATCH_SHARE))
   size = min(_LARGEST_BATCH, 2 ** int(math.log2(share)))
   size = max(size // facts.devices, 1) * facts.devices
-  train, optim = config.train, config.optim
-  train.batch_size = size
+  config.train.batch_size = size
   a_device = size // facts.devices
   lines = [f'{size} clips a step, at most an eighth of all {facts.clips}.']
   if facts.pretrained and a_device < _FEWEST_FOR_NORM:
-    train.freeze_norm = True
+    config.train.freeze_norm = True
     lines.append(
       f'BN keeps the statistics of the weights: {a_device} clips say too '
       'little about means and variances.'
     )
-  optim.backbone_rate = 0.3 if facts.pretrained else 1.0
   return lines
 
 

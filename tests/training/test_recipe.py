@@ -38,8 +38,8 @@ def test_a_batch_is_an_eighth_of_the_clips(clips, devices, batch):
 
 @pytest.mark.parametrize(
   ('clips', 'pretrained', 'steps'),
-  # 40 epochs of 8 a step, or 150; within 300 and 6,000, 600 and 20,000.
-  [(20, True, 400), (8, True, 300), (100, True, 500), (20_000, True, 6_000),
+  # 100 epochs, or 150; within 300 and 6,000, 600 and 20,000.
+  [(20, True, 1_000), (8, True, 400), (100, True, 1_250), (20_000, True, 6_000),
    (20, False, 1_500), (100, False, 1_875), (20_000, False, 20_000)],
 )  # fmt: skip
 def test_the_number_of_steps_has_a_floor_and_a_ceiling(
@@ -78,11 +78,12 @@ def test_small_videos_are_not_enlarged():
 
 
 def test_few_clips_leave_batch_norm_as_it_is():
-  assert fitted(clips=100)[0].train.freeze_norm
-  assert not fitted(clips=300)[0].train.freeze_norm
-  assert not fitted(clips=100, pretrained=False)[0].train.freeze_norm
-  # Eight on each of four devices.
-  assert fitted(clips=300, devices=4)[0].train.freeze_norm
+  assert fitted(clips=40)[0].train.freeze_norm
+  assert not fitted(clips=100)[0].train.freeze_norm
+  assert not fitted(clips=40, pretrained=False)[0].train.freeze_norm
+  # Eight on each of four devices, and two.
+  assert not fitted(clips=300, devices=4)[0].train.freeze_norm
+  assert fitted(clips=100, devices=4)[0].train.freeze_norm
 
 
 def test_small_sets_are_augmented():
@@ -113,7 +114,7 @@ def test_less_time_shortens_everything():
   assert shorter.train.num_steps == 200
   assert shorter.optim.warmup_steps == 10
   assert shorter.train.eval_every == shorter.train.checkpoint_every == 20
-  assert config.train.num_steps == 500
+  assert config.train.num_steps == 1_250
 
 
 @pytest.mark.parametrize(
