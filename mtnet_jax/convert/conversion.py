@@ -13,7 +13,7 @@ from flax import linen as nn
 from mtnet_jax.convert import layouts
 from mtnet_jax.errors import UserError, printable
 from mtnet_jax.runs import model as model_lib
-from mtnet_jax.runs.checkpoints import leaf_paths
+from mtnet_jax.runs.leaves import leaf_paths
 from mtnet_jax.runs.model import variable_shapes
 from mtnet_jax.training.optim import CLASSIFIER
 

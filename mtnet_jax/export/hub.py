@@ -22,7 +22,7 @@ from mtnet_jax.errors import UserError, printable
 from mtnet_jax.export import program
 from mtnet_jax.runs import folder as run_folder
 from mtnet_jax.runs import model as model_lib
-from mtnet_jax.runs.checkpoints import leaf_paths
+from mtnet_jax.runs.leaves import leaf_paths
 
 CONFIG = 'config.json'
 WEIGHTS = 'model.safetensors'

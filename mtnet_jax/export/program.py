@@ -28,8 +28,8 @@ from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.errors import UserError
 from mtnet_jax.files import NO_ROOM, parse_json
 from mtnet_jax.runs import model as model_lib
-from mtnet_jax.runs.checkpoints import leaf_paths
 from mtnet_jax.runs.folder import make_folder
+from mtnet_jax.runs.leaves import leaf_paths
 from mtnet_jax.typing import Array, Float, UInt8
 
 PROGRAM = 'model.stablehlo'

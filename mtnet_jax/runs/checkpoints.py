@@ -17,6 +17,7 @@ from mtnet_jax import files, locations
 from mtnet_jax.devices import processes
 from mtnet_jax.errors import UserError
 from mtnet_jax.runs import hashes
+from mtnet_jax.runs.leaves import differences, leaf_paths
 from mtnet_jax.runs.state import TrainState
 
 _BEST_METRIC = 'top1'
@@ -284,15 +285,15 @@ class Checkpoints:
       stored = self._manager.item_metadata(step)[item]
       if not stored:
         raise ValueError(f'it has no {item}')
-    differences = _differences(stored, like)
-    if differences:
+    other = differences(stored, like)
+    if other:
       kind = 'model or number of classes'
       if item == 'optimizer':
         kind = 'optimizer, accumulation or moving average'
       raise UserError(
         f'The checkpoint of step {step} in {self._directory} is of another '
-        f'{kind}: {"; ".join(differences[:3])} '
-        f'({len(differences)} leaves differ). Use the configuration that it '
+        f'{kind}: {"; ".join(other[:3])} '
+        f'({len(other)} leaves differ). Use the configuration that it '
         'was trained with, or another --workdir.'
       )
     # As it was stored: an optimizer's parts that hold no arrays, clipping for
@@ -384,35 +385,3 @@ def _optimizer(state: TrainState) -> dict[str, Any]:
   if state.ema is not None:
     item['trained'] = state.variables
   return item
-
-
-def leaf_paths(tree: Any) -> dict[str, Any]:
-  """The leaves of a tree by path, `params/stem/conv/kernel`."""
-  flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
-    for path, leaf in flat
-  }
-
-
-def _differences(*trees: Any) -> list[str]:
-  stored, wanted = (
-    {path: tuple(leaf.shape) for path, leaf in leaf_paths(tree).items()}
-    for tree in trees
-  )
-  both = sorted(stored.keys() & wanted.keys())
-  return [
-    *(
-      f'{name} is {stored[name]}, this model has {wanted[name]}'
-      for name in both
-      if stored[name] != wanted[name]
-    ),
-    *(
-      f'{name} {wanted[name]} is not in the checkpoint'
-      for name in sorted(wanted.keys() - stored.keys())
-    ),
-    *(
-      f'{name} {stored[name]} is not in this model'
-      for name in sorted(stored.keys() - wanted.keys())
-    ),
-  ]

@@ -12,7 +12,8 @@ from absl import logging
 from mtnet_jax import locations
 from mtnet_jax.errors import UserError
 from mtnet_jax.locations import Path
-from mtnet_jax.runs.checkpoints import Checkpoints, leaf_paths
+from mtnet_jax.runs.checkpoints import Checkpoints
+from mtnet_jax.runs.leaves import leaf_paths
 from mtnet_jax.runs.state import TrainState, start_average
 from mtnet_jax.training.optim import CLASSIFIER, is_trained
 
