@@ -3,11 +3,13 @@
   python -m benchmarks.finetuning --out=DIR
 
 Trains a network on ten classes of the stick figures, and then `mtnet finetune`
-on the other five, of which it gets 20 videos each: with those weights and from
-nothing, three seeds. Writes DIR/finetuning.json: accuracies on the five
-classes' test videos, and minutes.
+on the other five, of which it gets 20 videos each: with those weights, and by
+the same recipe from nothing, three seeds. Writes DIR/finetuning.json:
+accuracies on the five classes' test videos, and minutes. Stopped, it goes on
+with the next run.
 """
 
+import itertools
 import json
 import pathlib
 import time
@@ -22,6 +24,18 @@ from mtnet_jax.datasets.stick_figures import prepare
 _NEW = 5  # classes, the last of the alphabet
 _VIDEOS = 20  # of each
 _SEEDS = range(3)
+# Of a recipe, what `finetune` chooses otherwise where there are no weights.
+_SAME = (
+  'data.short_side',
+  'data.crop_size',
+  'data.input_size',
+  'eval.crop_size',
+  'eval.input_size',
+  'train.num_steps',
+  'train.eval_every',
+  'train.checkpoint_every',
+  'optim.warmup_steps',
+)
 
 
 def main(values: flags.FlagValues, _: Sequence[str]) -> None:
@@ -37,29 +51,45 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
     f'--config.data.dir={old}',
     f'--workdir={out / "pretrained"}',
   )
-  rows = []
-  for seed in _SEEDS:
-    for start in ('weights', 'nothing'):
-      run = out / f'{start}_{seed}'
-      begin = time.monotonic()
-      _call(
-        finetune.COMMAND,
-        f'--data={new}',
-        f'--out={run}',
-        f'--config.seed={seed}',
-        *([f'--from={out / "pretrained"}'] if start == 'weights' else []),
-      )
-      summary = json.loads((run / 'evaluation/controls.json').read_text())
-      rows.append(
-        {
-          'start': start,
-          'seed': seed,
-          'top1': summary['top1'],
-          'minutes': (time.monotonic() - begin) / 60,
-        }
-      )
-      print(rows[-1], flush=True)
-      (out / 'finetuning.json').write_text(json.dumps(rows, indent=2))
+  path = out / 'finetuning.json'
+  rows = json.loads(path.read_text()) if path.exists() else []
+  done = {(row['start'], row['seed']) for row in rows}
+  for seed, start in itertools.product(_SEEDS, ('weights', 'nothing')):
+    if (start, seed) in done:
+      continue
+    run, begin = out / f'{start}_{seed}', time.monotonic()
+    flags = [f'--from={out / "pretrained"}']
+    if start == 'nothing':
+      flags = _recipe_of(out / f'weights_{seed}')
+    _call(
+      finetune.COMMAND,
+      f'--data={new}',
+      f'--out={run}',
+      f'--config.seed={seed}',
+      *flags,
+    )
+    controls = json.loads((run / 'evaluation/controls.json').read_text())
+    minutes = (time.monotonic() - begin) / 60
+    rows.append(
+      {
+        'start': start,
+        'seed': seed,
+        'top1': controls['top1'],
+        'minutes': minutes,
+      }
+    )
+    print(rows[-1], flush=True)
+    path.write_text(json.dumps(rows, indent=2))
+
+
+def _recipe_of(run: pathlib.Path) -> list[str]:
+  """Flags for the steps and the clips of another run."""
+  config = json.loads((run / 'config.json').read_text())
+  return [
+    f'--config.{key}={config[section][name]}'
+    for key in _SAME
+    for section, name in [key.split('.')]
+  ]
 
 
 def _select(data: pathlib.Path, old: pathlib.Path, new: pathlib.Path) -> None:
