@@ -241,10 +241,8 @@ def _count(data: str, split: str) -> int:
 
   try:
     return len(sources.open_source(data, split))
-  except UserError as error:
-    if 'has no videos of split' in str(error):
-      return 0
-    raise
+  except sources.MissingSplitError:
+    return 0
 
 
 def _lengths(probes: Sequence[Any], data: str) -> dict[str, float]:

@@ -40,6 +40,10 @@ _SHARD = re.compile(rf'(\w+)-(\d{{5}})-of-(\d{{5}}){re.escape(records.SUFFIX)}')
 _ILL_FORMED = (AttributeError, LookupError, TypeError, ValueError)
 
 
+class MissingSplitError(UserError):
+  """The data has no videos of the split that was asked for."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
   """Labeled videos in random access; stateless and picklable.
@@ -279,7 +283,7 @@ def _existing(directory: str | os.PathLike) -> pathlib.Path:
 
 def _check_split(split: str, splits: Mapping, path: pathlib.Path):
   if split not in splits:
-    raise UserError(
+    raise MissingSplitError(
       f'{path} has no videos of split {split!r}; it has: '
       f'{", ".join(sorted(splits))}.'
     )
