@@ -13,10 +13,15 @@ from collections.abc import Mapping
 from flax import linen as nn
 
 from mtnet_jax.errors import UserError
-from mtnet_jax.models import mtnet, resnet3d
-from mtnet_jax.models.network import option_names
+from mtnet_jax.models import mtnet, resnet3d, slowfast, video_resnet
+from mtnet_jax.models.network import MTCONV_OPTIONS, option_names
 
-NAMES = (*mtnet.VARIANTS, *resnet3d.VARIANTS)
+NAMES = (
+  *mtnet.VARIANTS,
+  *resnet3d.VARIANTS,
+  *video_resnet.VARIANTS,
+  *slowfast.VARIANTS,
+)
 
 _X3D_CLIPS = {
   'x3d_xs': (4, 160),
@@ -29,6 +34,14 @@ _MTNET_CLIPS = {
   'mtnet_m': (16, 256),
   'mtnet_l': (16, 256),
 }
+
+
+def _frames(name: str) -> int:
+  if name == 'tanet_r50_16':
+    return 16
+  return 32 if 'csn' in name or name == 'i3d_r50_32x2' else 8
+
+
 # Frames, and height and width in pixels, of each network's usual clip.
 DEFAULT_CLIPS: Mapping[str, tuple[int, int]] = types.MappingProxyType(
   {
@@ -36,6 +49,9 @@ DEFAULT_CLIPS: Mapping[str, tuple[int, int]] = types.MappingProxyType(
     **_MTNET_CLIPS,
     **_X3D_CLIPS,
     **dict.fromkeys(resnet3d.VARIANTS, (16, 224)),
+    **{name: (_frames(name), 224) for name in video_resnet.VARIANTS},
+    **dict.fromkeys(slowfast.VARIANTS, (32, 224)),
+    'slowfast_r101_16x8': (64, 224),
   }
 )
 
@@ -53,9 +69,9 @@ def build(name: str, num_classes: int, **overrides) -> nn.Module:
   Args:
     name: one of `NAMES`.
     num_classes: number of classes, at least 1.
-    **overrides: options of the network other than its variant's. The classes
-      `Network`, `MTNet` and `ResNet3D` explain them; `override_names` says
-      which ones a network has.
+    **overrides: options of the network other than its variant's. `Network` and
+      the network's own class explain them; `override_names` says which ones a
+      network has.
 
   Raises:
     UserError: an unknown name, an override that the network does not have, or
@@ -82,11 +98,19 @@ def build(name: str, num_classes: int, **overrides) -> nn.Module:
       'Regularisation, which this network has not: set '
       'class_regularization=True, or leave them out.'
     )
+  network, row = _find(name)
+  return network(num_classes, **{**row, **overrides})
+
+
+def _find(name):
+  """A network's class, and the fields that its row has."""
   if name in mtnet.VARIANTS:
-    return mtnet.MTNet(num_classes, **{**mtnet.VARIANTS[name], **overrides})
-  return resnet3d.ResNet3D(
-    num_classes, **{**resnet3d.VARIANTS[name], **overrides}
-  )
+    return mtnet.MTNet, mtnet.VARIANTS[name]
+  if name in resnet3d.VARIANTS:
+    return resnet3d.ResNet3D, resnet3d.VARIANTS[name]
+  if name in slowfast.VARIANTS:
+    return slowfast.SlowFast, slowfast.VARIANTS[name]
+  return video_resnet.VideoResNet, {'pathway': video_resnet.VARIANTS[name]}
 
 
 def override_names(name: str) -> tuple[str, ...]:
@@ -95,7 +119,10 @@ def override_names(name: str) -> tuple[str, ...]:
   Args:
     name: one of `NAMES`.
   """
-  if name in mtnet.VARIANTS:
-    return option_names(mtnet.MTNet)
-  unread = resnet3d.unread_options(resnet3d.VARIANTS[name])
-  return tuple(n for n in option_names(resnet3d.ResNet3D) if n not in unread)
+  network, row = _find(name)
+  unread = frozenset()
+  if network is resnet3d.ResNet3D:
+    unread = resnet3d.unread_options(row)
+  elif network is not mtnet.MTNet:
+    unread = MTCONV_OPTIONS
+  return tuple(n for n in option_names(network) if n not in unread)

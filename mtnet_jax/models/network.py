@@ -29,9 +29,12 @@ from mtnet_jax.ops import forms
 from mtnet_jax.ops.pooling import split_pooling
 from mtnet_jax.typing import Array, Float
 
+# Those of MTConv, which a network without any does not read.
+MTCONV_OPTIONS = frozenset({'local_ratio', 'pooling', 'shared_selection'})
+
 
 class Network(nn.Module):
-  """A network of stages of blocks; `MTNet` and `ResNet3D` say of which.
+  """A network of stages of blocks; its subclasses say of which.
 
   Attributes:
     num_classes: number of classes, at least 1.
@@ -44,6 +47,7 @@ class Network(nn.Module):
     norm_batch_size: number of clips that share BN statistics; 0 means the whole
       batch.
     freeze_norm: whether the moving statistics normalise in training too.
+    norm_epsilon: what BN adds to variances, above 0.
     input_mean: mean of each channel that `preprocessing` normalises clips with,
       in units of [0, 1] brightness; the network itself does not.
     input_std: deviation of each channel that it normalises them with.
@@ -63,6 +67,7 @@ class Network(nn.Module):
   dtype: jax.typing.DTypeLike = jnp.float32
   norm_batch_size: int = 0
   freeze_norm: bool = False
+  norm_epsilon: float = 1e-5
   input_mean: tuple[float, ...] = preprocessing.MEAN
   input_std: tuple[float, ...] = preprocessing.STD
   rematerialize: bool = False
@@ -80,6 +85,9 @@ class Network(nn.Module):
       self.norm_batch_size,
       self.norm_batch_size >= 0,
       '0 or more clips',
+    )
+    check_range(
+      'norm_epsilon', self.norm_epsilon, self.norm_epsilon > 0, 'above 0'
     )
     for name in ('input_mean', 'input_std'):
       color = getattr(self, name)
@@ -117,6 +125,7 @@ class Network(nn.Module):
         BatchNorm,
         use_running_average=self.freeze_norm or not train,
         batch_size=self.norm_batch_size,
+        epsilon=self.norm_epsilon,
         dtype=self.dtype,
       ),
     }

@@ -17,7 +17,13 @@ from flax import linen as nn
 from mtnet_jax.errors import UserError
 from mtnet_jax.layers.classifier import Classifier
 from mtnet_jax.layers.srtg import SqueezeAndRecursion
-from mtnet_jax.models.network import Network, check_clips, check_range
+from mtnet_jax.models.network import (
+  MTCONV_OPTIONS,
+  Network,
+  check_clips,
+  check_range,
+)
+from mtnet_jax.models.units import ConvUnit
 from mtnet_jax.ops import forms, lanes, precision
 from mtnet_jax.ops.activation import add_and_rectify, relu
 from mtnet_jax.ops.max_pool import max_pool
@@ -152,7 +158,7 @@ class ResNet3D(Network):
       x = stem(clips)
       # Of as many groups as columns of its result: of fewer it copies more.
       if self.stem_pool:
-        x = max_pool(x, 3, 2)
+        x = max_pool(x, (3, 3, 3), (2, 2, 2))
     columns = 4 if self.stem_pool else 2
     groups = lanes.fitting_groups(features, width, columns)
     x, endpoints = self.run_stages(
@@ -244,7 +250,7 @@ def unread_options(row: Mapping[str, Any]) -> frozenset[str]:
   if 'placement' not in row:
     unread |= {'placement', 'cell', 'gate'}
   if row['convolution'] != 'mt_r3d':
-    unread |= {'local_ratio', 'pooling', 'shared_selection'}
+    unread |= MTCONV_OPTIONS
   return frozenset(unread)
 
 
@@ -315,32 +321,6 @@ class ResidualBlock(nn.Module):
       x = self.shortcut(name='shortcut')(x)
     y = fuse('final', add_and_rectify(y, fuse('res', x)))
     return y, shares[0] if shares else None
-
-
-class ConvUnit(nn.Module):
-  """Convolution, BN, activation: submodules `conv` and `norm`.
-
-  Attributes:
-    features: output channels.
-    kernel_size: size of the kernel in frames, height, width.
-    conv: factory of the convolution.
-    norm: factory of the normalisation.
-    strides: distance between windows in frames, height, width.
-    activation: function after BN; None: the identity.
-  """
-
-  features: int
-  kernel_size: tuple[int, int, int]
-  conv: Callable[..., nn.Module]
-  norm: Callable[..., nn.Module]
-  strides: tuple[int, int, int] = (1, 1, 1)
-  activation: Callable[[Array], Array] | None = relu
-
-  @nn.compact
-  def __call__(self, x: Float[Array, 'n t h w c']) -> Float[Array, 'n *d c2']:
-    """Returns activations of sizes `⌈size / stride⌉`."""
-    conv = self.conv(self.features, self.kernel_size, self.strides, name='conv')
-    return self.norm(name='norm')(conv(x), self.activation)
 
 
 class FactorizedUnit(nn.Module):

@@ -6,64 +6,66 @@ import jax
 import jax.numpy as jnp
 
 from mtnet_jax.ops import lanes
+from mtnet_jax.ops.conv import Triple
 from mtnet_jax.ops.forms import Operation
 from mtnet_jax.typing import Array, Float
 
 
 def max_pool(
-  x: Float[Array, 'n t h w c'], size: int, stride: int
+  x: Float[Array, 'n t h w c'], size: Triple, strides: Triple
 ) -> Float[Array, 'n u v x c']:
-  """Returns the greatest element of each window, padded by `size // 2`.
+  """Returns the greatest element of each window, padded by `(size - 1) // 2`.
 
   The gradient goes to one of the greatest.
 
   Args:
     x: activations, any float dtype.
-    size: frames, rows and columns of a window, at least 1.
-    stride: distance between windows in frames, rows and columns.
+    size: frames, rows and columns of a window, each at least 1.
+    strides: distance between windows in frames, rows and columns.
   """
-  return _pool(x, size=size, stride=stride)
+  return _pool(x, size=size, strides=strides)
 
 
-def _define(x, size, stride):
-  pad = (size // 2, size // 2)
+def _halves(size):
+  return [((k - 1) // 2,) * 2 for k in size]
+
+
+def _define(x, size, strides):
   return jax.lax.reduce_window(
     x,
     -jnp.inf,
     jax.lax.max,
-    (1, size, size, size, 1),
-    (1, stride, stride, stride, 1),
-    ((0, 0), pad, pad, pad, (0, 0)),
+    (1, *size, 1),
+    (1, *strides, 1),
+    ((0, 0), *_halves(size), (0, 0)),
   )
 
 
-def _by_slices(x, size, stride):
+def _by_slices(x, size, strides):
   """The greatest of slices, one axis at a time."""
-  for axis in (1, 2, 3):
+  for axis, (k, stride) in enumerate(zip(size, strides, strict=True), start=1):
     pads = [(0, 0)] * x.ndim
-    pads[axis] = (size // 2, size // 2)
+    pads[axis] = _halves(size)[axis - 1]
     x = jnp.pad(x, pads, constant_values=jnp.finfo(x.dtype).min)
-    last = x.shape[axis] - size
+    last = x.shape[axis] - k
     slices = (
-      jax.lax.slice_in_dim(x, i, last + i + 1, stride, axis)
-      for i in range(size)
+      jax.lax.slice_in_dim(x, i, last + i + 1, stride, axis) for i in range(k)
     )
     x = functools.reduce(jnp.maximum, slices)
   return x
 
 
-def _side_by_side(x, size, stride, groups):
+def _side_by_side(x, size, strides, groups):
   """Over frames and rows first, and then over the columns of pairs."""
-  if (size, stride) != (3, 2) or lanes.count(x.shape[3], groups) != 2:
-    return _define(x, size, stride)
-  pads = ((0, 0), (1, 1), (1, 1), (0, 0), (0, 0))
+  if (size[2], strides[2]) != (3, 2) or lanes.count(x.shape[3], groups) != 2:
+    return _define(x, size, strides)
   y = jax.lax.reduce_window(
     lanes.fold(x, groups),
     -jnp.inf,
     jax.lax.max,
-    (1, size, size, 1, 1),
-    (1, stride, stride, 1, 1),
-    pads,
+    (1, *size[:2], 1, 1),
+    (1, *strides[:2], 1, 1),
+    ((0, 0), *_halves(size)[:2], (0, 0), (0, 0)),
   )
   first, second = jnp.split(y, 2, -1)
   before = jnp.pad(

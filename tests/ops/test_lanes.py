@@ -101,7 +101,7 @@ def _scaled(x):
     (_pooled, 20),
     (lambda x: _pooled(x, chosen=True), 6),
     (lambda x: gather_frames(x, _FRAMES), 6),
-    (lambda x: max_pool(x[:, :, :, ::4], 3, 2), 6),
+    (lambda x: max_pool(x[:, :, :, ::4], (3, 3, 3), (2, 2, 2)), 6),
     (lambda x: join(*split(x, 4)[::-1]), 6),
     (lambda x: mean(x, 1), 6),
     (lambda x: mean(x, 2), 6),

@@ -1,0 +1,348 @@
+"""Bottleneck ResNets for video: C2D, Slow-only, I3D, TSM, TANet and CSN.
+
+One backbone, whose rows say what differs: how many frames each block's first
+convolution sees, what stands for its second one, where time is halved, and what
+is done between neighboring frames besides. Convolutions have symmetric padding
+and no bias; BN follows each.
+
+Sources: C. Feichtenhofer et al., *SlowFast Networks*, 2019, Table 1
+(Slow-only); X. Wang et al., *Non-local Neural Networks*, 2018, Table 1 (C2D,
+and I3D as a ResNet); J. Lin et al., *TSM*, 2019; Z. Liu et al., *TAM*, 2021
+(TANet); D. Tran et al., *Video Classification with Channel-Separated
+Convolutional Networks*, 2019 (CSN).
+"""
+
+import dataclasses
+import functools
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mtnet_jax.errors import UserError
+from mtnet_jax.layers.classifier import Classifier
+from mtnet_jax.layers.temporal_adaptive import TemporalAdaptive
+from mtnet_jax.models.network import Network, check_clips
+from mtnet_jax.models.units import ConvUnit
+from mtnet_jax.ops import forms, lanes, precision
+from mtnet_jax.ops.activation import add_and_rectify
+from mtnet_jax.ops.conv import Triple
+from mtnet_jax.ops.max_pool import max_pool
+from mtnet_jax.ops.temporal_shift import temporal_shift
+from mtnet_jax.typing import Array, Float
+
+# Blocks a stage by depth.
+DEPTHS = types.MappingProxyType(
+  {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+)
+
+
+class Part(NamedTuple):
+  """A convolution between a block's first and last one.
+
+  Attributes:
+    name: of its module.
+    kernel_size: in frames, rows, columns. A block's stride is taken where the
+      kernel sees several of them.
+    separated: whether each channel has a kernel of its own.
+    rectified: whether ReLU follows BN.
+  """
+
+  name: str
+  kernel_size: Triple
+  separated: bool = False
+  rectified: bool = True
+
+
+# What can stand between a block's first and last convolution.
+_MIDDLES = types.MappingProxyType(
+  {
+    'spatial': (Part('conv_2', (1, 3, 3)),),
+    # CSN: "interaction-reduced" and "interaction-preserved".
+    'ir': (Part('conv_2', (3, 3, 3), separated=True),),
+    'ip': (
+      Part('mix', (1, 1, 1), rectified=False),
+      Part('conv_2', (3, 3, 3), separated=True),
+    ),
+  }
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pathway:
+  """A stem and four stages of blocks, as numbers.
+
+  Attributes:
+    blocks: of each stage.
+    width: channels of the stem and of the first stage's convolutions; each
+      stage has twice as many, and its blocks give four times those.
+    stem_kernel: size of the stem's kernel in frames, rows, columns.
+    stem_strides: its strides.
+    pool_strides: those of the stem's max-pool over 3 × 3 positions.
+    pool_pairs: whether the second stage begins with the greatest of each two
+      frames.
+    frames: frames that the first convolutions of a stage's blocks see: as many
+      as blocks, or fewer, which then repeat.
+    middle: what stands between a block's first and last convolution, one of
+      `_MIDDLES`.
+    temporal_strides: strides over frames of each stage's first block.
+    shift_every: of a stage's blocks every such one, from the first, shifts its
+      branch's input in time; 0: none does.
+    adaptive_frames: frames of the clips that temporal adaptive modules, after
+      each block's first convolution, are made for; 0: there are none.
+  """
+
+  blocks: tuple[int, ...]
+  width: int = 64
+  stem_kernel: Triple = (1, 7, 7)
+  stem_strides: Triple = (1, 2, 2)
+  pool_strides: Triple = (1, 2, 2)
+  pool_pairs: bool = False
+  frames: tuple[tuple[int, ...], ...] = ((1,), (1,), (1,), (1,))
+  middle: str = 'spatial'
+  temporal_strides: tuple[int, ...] = (1, 1, 1, 1)
+  shift_every: int = 0
+  adaptive_frames: int = 0
+
+  @property
+  def widths(self) -> tuple[int, ...]:
+    """Channels that the stages give."""
+    return tuple(4 * self.width * 2**i for i in range(len(self.blocks)))
+
+  @property
+  def period(self) -> int:
+    """From one block of a stage to the next that is alike, at least 1."""
+    return max(2 if self.shift_every == 2 else 1, *map(len, self.frames))
+
+
+def apply_stem(
+  pathway: Pathway,
+  unit: Callable[..., nn.Module],
+  x: Float[Array, 'n t h w 3'],
+  name: str,
+) -> Float[Array, 'n u v x c']:
+  """Returns what a pathway's stem makes of clips, its max-pool included.
+
+  Args:
+    pathway: the pathway.
+    unit: factory of a convolution with BN and ReLU.
+    x: the clips.
+    name: of the unit.
+  """
+  stem = unit(
+    pathway.width, pathway.stem_kernel, strides=pathway.stem_strides, name=name
+  )
+  with forms.side_by_side(lanes.fitting_groups(pathway.width, x.shape[3], 2)):
+    return max_pool(stem(x), (1, 3, 3), pathway.pool_strides)
+
+
+def make_stages(
+  pathway: Pathway,
+  parts: Mapping[str, Callable[..., nn.Module]],
+  prefix: str = '',
+) -> list[list['Bottleneck']]:
+  """Returns the blocks of each stage.
+
+  Args:
+    pathway: the pathway.
+    parts: factories of convolutions and normalisations, from
+      `Network.make_parts`.
+    prefix: of the blocks' names.
+  """
+  return [
+    [
+      _make_block(pathway, parts, i, j, f'{prefix}stage_{i + 1}_block_{j + 1}')
+      for j in range(count)
+    ]
+    for i, count in enumerate(pathway.blocks)
+  ]
+
+
+def _make_block(pathway, parts, i, j, name):
+  """Block j of stage i, both counted from 0; a stage's first one strides."""
+  unit = functools.partial(ConvUnit, **parts)
+  inner = pathway.width * 2**i
+  frames = pathway.frames[i]
+  space = 2 if i and not j else 1
+  strides = (1 if j else pathway.temporal_strides[i], space, space)
+  middle = [
+    (part.name, _make_part(part, inner, strides, parts))
+    for part in _MIDDLES[pathway.middle]
+  ]
+  last = {'features': 4 * inner, 'kernel_size': (1, 1, 1), 'activation': None}
+  return Bottleneck(
+    first=functools.partial(unit, inner, (frames[j % len(frames)], 1, 1)),
+    rest=(*middle, ('conv_3', functools.partial(unit, **last))),
+    shortcut=functools.partial(unit, **last, strides=strides),
+    pool_pairs=pathway.pool_pairs and (i, j) == (1, 0),
+    shifted=bool(pathway.shift_every) and j % pathway.shift_every == 0,
+    adaptive=(
+      functools.partial(TemporalAdaptive, **parts)
+      if pathway.adaptive_frames
+      else None
+    ),
+    name=name,
+  )
+
+
+def _make_part(part, features, strides, parts):
+  sees = zip(part.kernel_size, strides, strict=True)
+  more = {} if part.rectified else {'activation': None}
+  conv = parts['conv']
+  if part.separated:
+    conv = functools.partial(conv, groups=features)
+  return functools.partial(
+    ConvUnit,
+    features,
+    part.kernel_size,
+    conv,
+    parts['norm'],
+    tuple(stride if size > 1 else 1 for size, stride in sees),
+    **more,
+  )
+
+
+class Bottleneck(nn.Module):
+  """Convolutions to a narrow width and back, their input added; ReLU.
+
+  Submodules: `conv_1`, `conv_2`, `conv_3`, with `mix` before the second one in
+  ip-CSN; `adaptive` after the first; `shortcut` where the shape changes.
+
+  Attributes:
+    first: factory of the first convolution with BN and ReLU.
+    rest: names and factories of the others.
+    shortcut: factory of the residual connection's projection.
+    pool_pairs: whether the greatest of each two frames is what goes in.
+    shifted: whether channels of the branch's input are shifted in time.
+    adaptive: factory of the temporal adaptive module; None: there is none.
+  """
+
+  first: Callable[..., nn.Module]
+  rest: Sequence[tuple[str, Callable[..., nn.Module]]]
+  shortcut: Callable[..., nn.Module]
+  pool_pairs: bool = False
+  shifted: bool = False
+  adaptive: Callable[..., nn.Module] | None = None
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'n t h w c']
+  ) -> tuple[Float[Array, 'n t2 h2 w2 c2'], None]:
+    """Returns the block's output, and None: it has no gate."""
+    if self.pool_pairs:
+      x = max_pool(x, (2, 1, 1), (2, 1, 1))
+    y = self.first(name='conv_1')(temporal_shift(x) if self.shifted else x)
+    if self.adaptive is not None:
+      y = self.adaptive(name='adaptive')(y)
+    for name, convolution in self.rest:
+      y = convolution(name=name)(y)
+    if x.shape != y.shape:
+      x = self.shortcut(name='shortcut')(x)
+    return add_and_rectify(y, x), None
+
+
+class VideoResNet(Network):
+  """A bottleneck ResNet of one pathway.
+
+  Submodules: `stem`, `stage_{i}_block_{j}` counted from 1, `classifier`; with
+  Class Regularisation `class_regularization_{i}`.
+
+  It has the attributes of `Network` too.
+
+  Attributes:
+    pathway: its stem and stages.
+  """
+
+  pathway: Pathway
+  _: dataclasses.KW_ONLY
+  dropout: float = 0.5
+
+  def __post_init__(self):
+    self.check_stages(self.pathway.widths)
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(
+    self, clips: Float[Array, '...'], *, train: bool = False
+  ) -> tuple[Float[Array, 'n k'], dict[str, Any]]:
+    """Returns logits and endpoints; `models.build` says which.
+
+    The endpoint `stem` is what its max-pool returns, `last` is `stage_4`, and
+    `features` its mean.
+
+    Args:
+      clips: normalised pixels, `(n, t, h, w, 3)`.
+      train: whether there are batch statistics and dropout; needs
+        `mutable=['batch_stats']` and an rng `dropout`.
+
+    Raises:
+      UserError: clips of another shape, or of frames that the weights do not
+        take.
+    """
+    check_clips(clips)
+    known = self.pathway.adaptive_frames
+    if known and clips.shape[1] != known:
+      raise UserError(
+        f'This network takes clips of {known} frames, which its layers know, '
+        f'not of {clips.shape[1]}: set data.num_frames={known}, without a '
+        'schedule of fewer, or take the network of another number.'
+      )
+    parts = self.make_parts(train)
+    classifier = Classifier(
+      self.pathway.widths[-1], self.num_classes, name='classifier'
+    )
+    unit = functools.partial(ConvUnit, **parts)
+    x = apply_stem(self.pathway, unit, clips, 'stem')
+    x, endpoints = self.run_stages(
+      x,
+      make_stages(self.pathway, parts),
+      classifier,
+      train,
+      0,
+      period=self.pathway.period,
+    )
+    features = jnp.mean(precision.widen(x), axis=(1, 2, 3))  # n c
+    endpoints |= {'last': x, 'features': features}
+    dropout = nn.Dropout(self.dropout, deterministic=not train, name='dropout')
+    return classifier(dropout(features)), endpoints
+
+
+# I3D as a ResNet: blocks that see three frames alternate with others.
+_ALTERNATING = ((3,), (3, 1), (3, 1), (1, 3))
+_LATE = ((1,), (1,), (3,), (3,))
+
+
+def _variants() -> Mapping[str, Pathway]:
+  r50, r101 = DEPTHS[50], DEPTHS[101]
+  i3d = Pathway(
+    r50, stem_kernel=(5, 7, 7), pool_pairs=True, frames=_ALTERNATING
+  )
+  rows = {
+    'c2d_r50': Pathway(r50, pool_pairs=True),
+    'slow_r50': Pathway(r50, frames=_LATE),
+    'slow_r101': Pathway(r101, frames=_LATE),
+    'i3d_r50': i3d,
+    'i3d_r50_32x2': dataclasses.replace(
+      i3d, stem_strides=(2, 2, 2), pool_strides=(2, 2, 2)
+    ),
+    'tsm_r50': Pathway(r50, shift_every=1),
+    # With so many blocks, the authors shift in half of them.
+    'tsm_r101': Pathway(r101, shift_every=2),
+    'tanet_r50_8': Pathway(r50, adaptive_frames=8),
+    'tanet_r50_16': Pathway(r50, adaptive_frames=16),
+  }
+  for kind in ('ir', 'ip'):
+    for depth, blocks in DEPTHS.items():
+      rows[f'{kind}_csn_{depth}'] = Pathway(
+        blocks,
+        stem_kernel=(3, 7, 7),
+        middle=kind,
+        temporal_strides=(1, 2, 2, 2),
+      )
+  return types.MappingProxyType(rows)
+
+
+# The pathway of `VideoResNet` by model name.
+VARIANTS = _variants()
