@@ -202,6 +202,7 @@ def gather_facts(
     frames=[probe.frames for probe in probes if not probe.cause],
     num_frames=data.num_frames,
     frame_stride=data.frame_stride,
+    sampling=data.sampling,
     shared=shared,
     look_alikes=class_names.look_alikes(source.labels),
   )

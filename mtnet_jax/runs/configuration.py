@@ -36,6 +36,7 @@ _FREE = {
 _CLIPS = {
   'data.num_frames',
   'data.frame_stride',
+  'data.sampling',
   'data.crop_size',
   'data.input_size',
   'data.short_videos',

@@ -83,7 +83,7 @@ def test_the_same_command_again_and_another(videos, done, tmp_path):
 def test_weights_bring_their_network_and_its_clips(
   videos, blinking_videos, tmp_path
 ):
-  write_run(tmp_path / 'weights', blinking_videos)
+  write_run(tmp_path / 'weights', blinking_videos, data__sampling='uniform')
   done = _run(
     videos,
     tmp_path / 'mine',
@@ -97,12 +97,13 @@ def test_weights_bring_their_network_and_its_clips(
   assert done.code == 0, done.stderr
   assert 'BN keeps the statistics of the weights' in done.stdout
   assert 'begins from nothing' not in done.stdout
+  assert 'each of 4 equal parts of a video' in done.stdout
   before, now = (
     json.loads((tmp_path / name / 'config.json').read_text())
     for name in ('weights', 'mine')
   )
   assert now['model']['name'] == before['model']['name']
-  for key in ('num_frames', 'crop_size', 'input_size'):
+  for key in ('num_frames', 'sampling', 'crop_size', 'input_size'):
     assert now['data'][key] == before['data'][key]
   assert now['data']['frame_stride'] == 3  # 12 frames of a video, 4 of a clip
   assert now['train']['freeze_norm']
