@@ -40,6 +40,7 @@ setuptools.setup(
   },
   package_data={
     'mtnet_jax': ['py.typed'],
+    'mtnet_jax.convert': ['*.csv'],
     'mtnet_jax.explain': ['*.css', '*.html', '*.js'],
     'mtnet_jax.ops.native': ['*.cc', '*.h'],
     'mtnet_jax.thesis': ['tables/*.csv'],

@@ -79,6 +79,12 @@ def get_config() -> ml_collections.ConfigDict:
     placement=config_dict.placeholder(str),  # SRTG: where in the block
     gate=config_dict.placeholder(bool),  # SRTG: the cycle-consistency gate
     stage_features=config_dict.placeholder(tuple),  # 3-D ResNets: widths
+    norm_epsilon=config_dict.placeholder(float),  # what BN adds to variances
+    # SlowFast: which frames its slow pathway sees, 'linspace' or 'nearest'; how
+    # many frames lateral connections see, and whether BN ends them
+    slow_frames=config_dict.placeholder(str),
+    lateral_frames=config_dict.placeholder(int),
+    lateral_norm=config_dict.placeholder(bool),
     # What networks of other authors have: no max-pool after the stem (3-D
     # ResNets), BN on all projected residual connections (X3D), and other
     # numbers to normalise pixels by, a channel each, of [0, 1] brightness

@@ -150,7 +150,7 @@ def test_converted_weights(small_disk, tmp_path, leave, quick_compilation):
   layout = families.layout('torchvision', 'r3d_18')
   tensors = {
     layout.sources(path)[0]: np.ones(
-      layouts.torch_shape(path, leaf.shape), np.float32
+      layouts.torch_shapes(path, leaf.shape)[0], np.float32
     )
     for path, leaf in leaf_paths(shapes).items()
   }

@@ -24,7 +24,9 @@ _FIRST_KERNELS = (
   'params/stem_spatial/kernel',
   'params/stem/conv/kernel',
   'params/stem/spatial/kernel',
+  'params/fast_stem/conv/kernel',
 )
+_HEAD = f'params/{CLASSIFIER}/kernel'
 
 
 class Conversion(NamedTuple):
@@ -83,15 +85,17 @@ def convert(
       missing[path] = names
       continue
     taken.update(names)
-    wanted = layouts.torch_shape(path, shape)
-    wrong = [name for name in names if tensors[name].shape != wanted]
+    wanted = layouts.torch_shapes(path, shape)
+    wrong = [name for name in names if tensors[name].shape not in wanted]
     if wrong:
       missing[path] = names
       misshapen.append(
-        f'{wrong[0]} is {tensors[wrong[0]].shape}, {path} takes {wanted}'
+        f'{wrong[0]} is {tensors[wrong[0]].shape}, {path} takes {wanted[0]}'
       )
       continue
     value = layouts.from_torch([tensors[name] for name in names], shape)
+    if path == _HEAD:
+      value = np.roll(value, -layout.head_first, axis=0)
     flipped = bgr and path in _FIRST_KERNELS
     values[path] = value[..., ::-1, :] if flipped else value
     used[path] = names

@@ -1,10 +1,10 @@
 """Whose weights a file holds, of which network, and what they were trained on.
 
-Pixels' mean and deviation, and the clips: PySlowFast's configs/Kinetics/X3D_*
-(which PyTorchVideo shares), torchvision's `VideoClassification` presets with
-their 15 frames a second, and network/config.py of SRTG's author.
+Clips and pixels are those of `published`; for SRTG's author, those of his
+network/config.py.
 """
 
+import pathlib
 import re
 import types
 from collections.abc import Mapping
@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mtnet_jax import models, preprocessing
-from mtnet_jax.convert import layouts
+from mtnet_jax import models
+from mtnet_jax.convert import bottlenecks, layouts, published
 from mtnet_jax.errors import UserError
-from mtnet_jax.models import mtnet, resnet3d
+from mtnet_jax.models import mtnet, resnet3d, slowfast
+from mtnet_jax.training.optim import CLASSIFIER
 
 
 class Origin(NamedTuple):
@@ -39,6 +40,9 @@ FAMILIES = types.MappingProxyType(
     'pyslowfast': 'PySlowFast',
     'torchvision': 'torchvision',
     'srtg': "SRTG's author",
+    'mmaction2': 'MMAction2',
+    'tsm': "TSM's author",
+    'vmz': 'VMZ',
   }
 )
 _X3D_STEMS = types.MappingProxyType(
@@ -63,40 +67,31 @@ _DEPTHS = types.MappingProxyType(
     (True, 50): 152,
   }
 )
-# Frames, their stride in the source, pixels of the shorter side and of the crop
-# in training, and of the crop in evaluation.
-_X3D_CLIPS = types.MappingProxyType(
+# Of SRTG's author's: no weights are published.
+_SRTG = types.MappingProxyType(
   {
-    'x3d_xs': (4, 12, 228, 160, 182),
-    'x3d_s': (13, 6, 228, 160, 182),
-    'x3d_m': (16, 5, 320, 224, 256),
-    'x3d_l': (16, 5, 446, 312, 356),
-  }
-)
-_RESNET_CLIPS = types.MappingProxyType(
-  {'torchvision': (16, 2, 128, 112, 128), 'srtg': (16, 2, 320, 224, 256)}
-)
-_MEANS = types.MappingProxyType(
-  {
-    'torchvision': (0.43216, 0.394666, 0.37645),
-    'srtg': (124 / 255, 117 / 255, 104 / 255),
-  }
-)
-_STDS = types.MappingProxyType(
-  {
-    'torchvision': (0.22803, 0.22145, 0.216989),
-    'srtg': (1 / (0.0167 * 255),) * 3,
+    'data.num_frames': 16,
+    'data.frame_stride': 2,
+    'data.sampling': 'clip',
+    'data.short_side': 320,
+    'data.crop_size': 224,
+    'data.input_size': 224,
+    'eval.crop_size': 256,
+    'eval.input_size': 256,
+    'model.input_mean': (124 / 255, 117 / 255, 104 / 255),
+    'model.input_std': (1 / (0.0167 * 255),) * 3,
   }
 )
 
 
 def check_model(name: str) -> None:
   """Raises a UserError unless there can be weights of this network."""
-  known = [*_X3D_CLIPS, *(n for n in resnet3d.VARIANTS if 'mt_' not in n)]
+  known = [n for n in models.NAMES if not re.match('mtnet_|mt_r3d', n)]
   if name not in known:
     raise UserError(
       f'There are no PyTorch weights of --model={name} that could be taken '
-      f'over. There may be of {", ".join(known)}.'
+      f'over. There may be of {", ".join(known)}; `mtnet convert --list` tells '
+      'those that are published.'
     )
 
 
@@ -117,6 +112,11 @@ def recognize(
     UserError: `family` has other names, or is needed; or tensors that tell the
       width of a network are missing.
   """
+  found = bottlenecks.recognize(tensors)
+  if found is not None:
+    _check_family(family, (found.family,))
+    names = (found.model,) if found.model in models.NAMES else ()
+    return _origin(found.family, names, found.model)
   blocks = len({m[0] for m in map(_BLOCK.match, tensors) if m})
   possible = tuple(_X3D_STEMS[stem] for stem in _X3D_STEMS if stem in tensors)
   if possible:
@@ -132,13 +132,20 @@ def recognize(
       raise _ambiguous(what)
   else:
     return None
+  _check_family(family, possible)
+  return _origin(family or possible[0], names, what)
+
+
+def _origin(family: str, names: tuple[str, ...], what: str) -> Origin:
+  return Origin(family, names, f'{what} of {FAMILIES[family]}')
+
+
+def _check_family(family: str | None, possible: tuple[str, ...]) -> None:
   if family is not None and family not in possible:
     raise UserError(
       f'--family={family} names tensors otherwise than the file does, which is '
       f'of {" or ".join(possible)}. Leave --family out.'
     )
-  chosen = family or possible[0]
-  return Origin(chosen, names, f'{what} of {FAMILIES[chosen]}')
 
 
 def _resnet_name(tensors: Mapping[str, np.ndarray], blocks: int) -> str:
@@ -170,13 +177,16 @@ def _resnet_families(
 
 
 def _ambiguous(name: str) -> UserError:
-  frames, _, _, theirs, _ = _RESNET_CLIPS['torchvision']
-  *_, authors, _ = _RESNET_CLIPS['srtg']
+  theirs = published.find('r3d_18', 'torchvision', '').settings
+  sizes = [
+    f'{keys["data.num_frames"]} × {keys["data.input_size"]}²'
+    for keys in (theirs, _SRTG)
+  ]
   return UserError(
     f"The file is of {name}, which torchvision and SRTG's author name alike. "
     'Say who trained it: --family=torchvision (pixels by the mean and '
-    f'deviation of its own, clips of {frames} × {theirs}²) or --family=srtg '
-    f"(ImageNet's mean, clips of {frames} × {authors}²)."
+    f'deviation of its own, clips of {sizes[0]}) or --family=srtg '
+    f"(ImageNet's mean, clips of {sizes[1]})."
   )
 
 
@@ -187,8 +197,11 @@ def layout(family: str, model: str) -> layouts.Layout | None:
       'pytorchvideo': layouts.PYTORCHVIDEO_X3D,
       'pyslowfast': layouts.PYSLOWFAST_X3D,
     }
-    return x3d[family] if model in mtnet.VARIANTS else None
+    if model in mtnet.VARIANTS:
+      return x3d[family]
   if model not in resnet3d.VARIANTS:
+    return bottlenecks.layout(family, model)
+  if family not in ('torchvision', 'srtg'):
     return None
   row = resnet3d.VARIANTS[model]
   return layouts.resnet(
@@ -199,42 +212,54 @@ def layout(family: str, model: str) -> layouts.Layout | None:
 
 
 def settings(
-  family: str, model: str, tensors: Mapping[str, np.ndarray], bgr: bool = False
+  family: str,
+  model: str,
+  tensors: Mapping[str, np.ndarray],
+  bgr: bool = False,
+  source: str | pathlib.Path = '',
 ) -> dict[str, Any]:
   """Returns the keys of a configuration that weights ask for, with values.
 
   Args:
     family: one of `FAMILIES`.
-    model: the network's name.
+    model: the network's name, or that of a row of `published`.
     tensors: the tensors of the file, by name.
     bgr: the network was trained on frames with blue first.
+    source: the file.
+
+  Raises:
+    UserError: the file could be of several kinds of clips.
   """
-  frames, stride, short_side, crop, eval_crop = (
-    _X3D_CLIPS[model] if model in _X3D_CLIPS else _RESNET_CLIPS[family]
-  )
-  mean = _MEANS.get(family, preprocessing.MEAN)
-  std = _STDS.get(family, preprocessing.STD)
-  keys = {
-    'data.num_frames': frames,
-    'data.frame_stride': stride,
-    'data.short_side': short_side,
-    'data.crop_size': crop,
-    'data.input_size': crop,
-    'model.name': model,
-    'model.input_mean': mean[::-1] if bgr else mean,
-    'model.input_std': std[::-1] if bgr else std,
-    'eval.crop_size': eval_crop,
-    'eval.input_size': eval_crop,
-  }
-  if model in _X3D_CLIPS:
+  network = published.network_of(model)
+  (bias,) = layout(family, network).sources(f'params/{CLASSIFIER}/bias')
+  classes = np.size(tensors[bias]) if bias in tensors else 0
+  row = None
+  if family != 'srtg':
+    row = published.find(model, family, source, classes)
+  keys = {**(row.settings if row else _SRTG), 'model.name': network}
+  if bgr:
+    for key in ('model.input_mean', 'model.input_std'):
+      keys[key] = keys[key][::-1]
+  if network in mtnet.VARIANTS:
     # The first stage's projection keeps its width. PySlowFast normalises it all
     # the same, PyTorchVideo does not.
-    sources = layout(family, model).sources(
+    sources = layout(family, network).sources(
       'params/stage_1_block_1/shortcut_norm/scale'
     )
     keys['model.norm_all_shortcuts'] = sources[0] in tensors
-  else:
+  elif network in resnet3d.VARIANTS:
     keys['model.stem_pool'] = False
-  if model.startswith('srtg_'):
+  if network.startswith('srtg_'):
     keys['model.gate'] = False
+  if network in slowfast.VARIANTS:
+    keys |= _slowfast_settings(family, network, tensors)
+  return keys
+
+
+def _slowfast_settings(family, network, tensors):
+  """What differs between PyTorchVideo's SlowFast and MMAction2's."""
+  (kernel,) = layout(family, network).sources('params/lateral_0/conv/kernel')
+  keys = {'model.lateral_frames': tensors[kernel].shape[2]}
+  if family == 'mmaction2':
+    keys |= {'model.lateral_norm': False, 'model.slow_frames': 'nearest'}
   return keys

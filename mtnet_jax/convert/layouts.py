@@ -44,11 +44,19 @@ class Layout(NamedTuple):
     modules: outside of blocks.
     block: the name of block j of stage i, both counted from 1.
     inside: modules in a block, below its name.
+    even: those that have other names in each stage's second block, its fourth
+      and so on.
+    fast_block: as `block`, of SlowFast's fast pathway.
+    head_first: how many of the class head's inputs are the first there, and the
+      last here.
   """
 
   modules: Mapping[str, str]
   block: Callable[[int, int], str]
   inside: Mapping[str, str]
+  even: Mapping[str, str] = types.MappingProxyType({})
+  fast_block: Callable[[int, int], str] | None = None
+  head_first: int = 0
 
   def sources(self, path: str) -> tuple[str, ...]:
     """Returns the tensors that a leaf is made of; () where there are none.
@@ -71,22 +79,41 @@ class Layout(NamedTuple):
     return tuple(f'{module}.{name}' for name in leaves[leaf])
 
   def _module(self, path: str) -> str | None:
-    parts = re.fullmatch(r'stage_(\d)_block_(\d+)/(.+)', path)
+    parts = re.fullmatch(r'(fast_)?stage_(\d)_block_(\d+)/(.+)', path)
     if not parts:
       return self.modules.get(path)
-    below = self.inside.get(parts[3])
-    return below and f'{self.block(int(parts[1]), int(parts[2]))}.{below}'
+    fast, i, j, module = parts.groups()
+    block = self.fast_block if fast else self.block
+    names = self.inside if int(j) % 2 else {**self.inside, **self.even}
+    below = names.get(module)
+    return below and block and f'{block(int(i), int(j))}.{below}'
 
 
-def torch_shape(path: str, shape: Sequence[int]) -> tuple[int, ...]:
-  """Returns the shape of the tensors that a leaf of this shape is made of."""
+def torch_shapes(
+  path: str, shape: Sequence[int]
+) -> tuple[tuple[int, ...], ...]:
+  """Returns the shapes that the tensors of a leaf may have.
+
+  The first has all axes. Kernels of 2-D networks lack the frames', those over
+  frames alone the rows' and columns', those of linear layers all three.
+
+  Args:
+    path: the leaf's path.
+    shape: its shape.
+  """
   *_, module, leaf = path.split('/')
-  if leaf == 'kernel' and len(shape) == 5:
-    t, h, w, c, f = shape
-    return f, c, t, h, w
-  if leaf == 'kernel' and module != _LINEAR:
-    return *reversed(shape), 1, 1, 1
-  return tuple(reversed(shape))
+  if leaf != 'kernel' or module == _LINEAR:
+    return (tuple(reversed(shape)),)
+  around, (c, f) = shape[:-2], shape[-2:]
+  t, h, w = around or (1, 1, 1)
+  shapes = [(f, c, t, h, w)]
+  if t == 1:
+    shapes.append((f, c, h, w))
+  if h == w == 1:
+    shapes.append((f, c, t))
+  if t == h == w == 1:
+    shapes.append((f, c))
+  return tuple(shapes)
 
 
 def from_torch(
@@ -95,12 +122,14 @@ def from_torch(
   """Returns a leaf.
 
   Args:
-    tensors: the tensors that it is made of, each of shape `torch_shape`.
+    tensors: the tensors that it is made of, each of one of `torch_shapes`.
       Several are added.
     shape: the leaf's shape.
   """
   tensor = sum(tensors[1:], tensors[0])
   if len(shape) == 5:
+    *around, c, f = shape
+    tensor = tensor.reshape(f, c, *around)
     return tensor.transpose(2, 3, 4, 1, 0)  # f c t h w -> t h w c f
   return tensor.reshape(tuple(reversed(shape))).T
 

@@ -2,6 +2,7 @@
 
   mtnet convert --from=FILE --model=NAME \
     --out=WORKDIR [--labels=FILE]
+  mtnet convert --list
 
 Writes `checkpoints/0`, `config.json` and `labels.txt`, as training does, which
 `mtnet predict`, `explain`, `export`, `eval` and `train.init_from` take;
@@ -23,7 +24,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from mtnet_jax import cli, files, locations
-from mtnet_jax.convert import conversion, families, torch_files
+from mtnet_jax.convert import conversion, families, published, torch_files
 from mtnet_jax.data import class_names
 from mtnet_jax.errors import UserError, printable
 from mtnet_jax.runs import folder as run_folder
@@ -64,7 +65,7 @@ def convert(
 
   Args:
     source: the file, as `torch_files.read` takes it.
-    model_name: our name of the network.
+    model_name: our name of the network, or of one of `published.rows`.
     config: the run's configuration; what the weights ask for is set in it: the
       network, its clips, and how their pixels are normalised.
     workdir: the run's folder, which must hold nothing yet that is written here.
@@ -85,7 +86,8 @@ def convert(
     OSError: the disk is full, and again nothing is written.
   """
   _check_unused(workdir)
-  families.check_model(model_name)
+  network = published.network_of(model_name)
+  families.check_model(network)
   if new_head and labels is None:
     raise UserError(
       '--new_head makes a class head for the classes of --labels=FILE, a name '
@@ -93,9 +95,9 @@ def convert(
     )
   tensors, prefix = torch_files.read(source)
   origin = families.recognize(tensors, prefix, family)
-  layout = _check_origin(source, tensors, origin, model_name, allow_mismatch)
+  layout = _check_origin(source, tensors, origin, network, allow_mismatch)
   config.update_from_flattened_dict(
-    families.settings(origin.family, model_name, tensors, bgr)
+    families.settings(origin.family, model_name, tensors, bgr, source)
   )
   config.update_from_flattened_dict(dict(overrides or {}))
   run_folder.check_config(config, 'the configuration')
@@ -119,7 +121,7 @@ def convert(
     try:
       with files.writing_folder(workdir) as folder:
         _write(folder, variables, config, names)
-        _write_report(folder, result, source, origin, model_name)
+        _write_report(folder, result, source, origin, network)
     except UnsavedError as error:
       told = str(error).replace(str(folder), str(workdir))
       raise UnsavedError(told) from error
@@ -145,8 +147,7 @@ def _check_origin(source, tensors, origin, model_name, allow_mismatch):
     raise UserError(
       f'{source} (--from) holds {len(tensors)} tensors, '
       f'{printable(next(iter(tensors)))} for instance, but no network that we '
-      'know: X3D as PyTorchVideo or PySlowFast name it, or a 3-D ResNet as '
-      "torchvision or SRTG's author do."
+      'know. `mtnet convert --list` tells whose are.'
     )
   layout = families.layout(origin.family, model_name)
   if layout is None or not (model_name in origin.models or allow_mismatch):
@@ -299,15 +300,13 @@ def _define_run_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_string(
     'model',
     None,
-    'The network, for instance x3d_m.',
-    required=True,
+    'The network, x3d_m for instance, or a name of --list.',
     flag_values=values,
   )
   flags.DEFINE_string(
     'out',
     None,
     'Folder for the run; a new one.',
-    required=True,
     flag_values=values,
   )
   flags.DEFINE_string(
@@ -326,11 +325,13 @@ def _define_run_flags(values: flags.FlagValues) -> None:
 
 def _define_source_flags(values: flags.FlagValues) -> None:
   """Declares where the weights come from, and what may be amiss with them."""
+  flags.DEFINE_bool(
+    'list', False, 'Show whose weights are published.', flag_values=values
+  )
   flags.DEFINE_string(
     'from',
     None,
     'A .pth, .pyth or .safetensors file.',
-    required=True,
     flag_values=values,
   )
   flags.DEFINE_bool(
@@ -356,6 +357,17 @@ def _define_source_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   """Converts the weights that the flags name."""
+  if values.list:
+    print(published.table())
+    return
+  needed = [
+    f'--{name}' for name in ('from', 'model', 'out') if not values[name].value
+  ]
+  if needed:
+    raise UserError(
+      f'{" and ".join(needed)} must be given too: mtnet convert --from=FILE '
+      '--model=NAME --out=DIR. --list shows what there is.'
+    )
   convert(
     config=cli.get_config(values),
     overrides=config_flags.get_override_values(values['config']),

@@ -73,9 +73,9 @@ class SlowFast(Network):
   slow: Pathway
   fast: Pathway
   ratio: int
-  lateral_frames: int
   _: dataclasses.KW_ONLY
   dropout: float = 0.5
+  lateral_frames: int = 7
   slow_frames: str = 'linspace'
   lateral_norm: bool = True
 

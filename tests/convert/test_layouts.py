@@ -9,6 +9,7 @@ import pytest
 from mtnet_jax import models
 from mtnet_jax.convert import conversion, families, layouts
 from mtnet_jax.errors import UserError
+from mtnet_jax.models import slowfast, video_resnet
 from mtnet_jax.runs.leaves import leaf_paths
 from tests.convert import tensor_names
 
@@ -82,6 +83,7 @@ def test_each_is_taken_once(name, family):
 
 def test_every_network_is_in_a_family_or_refused():
   known = {name for name, _ in _PAIRS}
+  known |= {*video_resnet.VARIANTS, *slowfast.VARIANTS}
   for name in models.NAMES:
     if name in known:
       families.check_model(name)
@@ -155,16 +157,19 @@ def test_networks_that_we_have_not():
 def test_kernels_by_hand():
   kernel = np.arange(2 * 3 * 1 * 2 * 2.0).reshape(2, 3, 1, 2, 2)  # f c t h w
   shape = (1, 2, 2, 3, 2)
-  assert layouts.torch_shape('params/stem/conv/kernel', shape) == kernel.shape
+  assert (
+    layouts.torch_shapes('params/stem/conv/kernel', shape)[0] == kernel.shape
+  )
   turned = layouts.from_torch([kernel], shape)
   assert (
     turned.shape == shape and turned[0, 1, 0, 2, 1] == kernel[1, 2, 0, 1, 0]
   )
   dense = np.arange(6.0).reshape(2, 3)
-  assert layouts.torch_shape('params/classifier/kernel', (3, 2)) == (2, 3)
+  assert layouts.torch_shapes('params/classifier/kernel', (3, 2))[0] == (2, 3)
   np.testing.assert_array_equal(layouts.from_torch([dense], (3, 2)), dense.T)
   # As a convolution, it is the same.
-  assert layouts.torch_shape('params/linear/kernel', (3, 2)) == (2, 3, 1, 1, 1)
+  wanted = (2, 3, 1, 1, 1)
+  assert layouts.torch_shapes('params/linear/kernel', (3, 2))[0] == wanted
   np.testing.assert_array_equal(
     layouts.from_torch([dense[:, :, None, None, None]], (3, 2)), dense.T
   )
@@ -180,7 +185,7 @@ def test_settings_of_a_family():
   names = tensor_names.of('x3d_xs', 'pyslowfast')
   keys = families.settings('pyslowfast', 'x3d_xs', dict.fromkeys(names))
   assert keys['model.norm_all_shortcuts'] is True
-  assert keys['data.num_frames'] == 4 and keys['data.frame_stride'] == 12
+  assert keys['data.num_frames'] == 4 and keys['data.frame_stride'] == 16
   keys = families.settings('srtg', 'srtg_r3d_50', {}, bgr=True)
   assert keys['model.gate'] is keys['model.stem_pool'] is False
   np.testing.assert_allclose(

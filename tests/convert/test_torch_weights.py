@@ -53,7 +53,7 @@ def tensors():
   drawn = {}
   for path, shape in _shapes(2).items():
     (name,) = layout.sources(path)
-    drawn[name] = rng.uniform(0.1, 1, layouts.torch_shape(path, shape))
+    drawn[name] = rng.uniform(0.1, 1, layouts.torch_shapes(path, shape)[0])
   drawn['stem.1.num_batches_tracked'] = np.array(3)
   return {
     name: t.astype(np.float32) if t.ndim else t for name, t in drawn.items()

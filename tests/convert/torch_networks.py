@@ -28,7 +28,7 @@ def randomize(network, seed=0):
 
   with torch.no_grad():
     for module in network.modules():
-      if isinstance(module, nn.BatchNorm3d):
+      if isinstance(module, nn.modules.batchnorm._BatchNorm):
         shape = module.weight.shape
         for tensor, low, high in (
           (module.weight, 0.5, 1.5),

@@ -1,0 +1,225 @@
+"""Bottleneck ResNets of other authors: their names, and what they compute."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from mtnet_jax import models
+from mtnet_jax.convert import (
+  bottlenecks,
+  conversion,
+  families,
+  layouts,
+  published,
+)
+from mtnet_jax.errors import UserError
+from mtnet_jax.models import slowfast, video_resnet
+from mtnet_jax.runs import model as model_lib
+from mtnet_jax.runs.leaves import leaf_paths
+
+_PAIRS = [
+  (network, family)
+  for network in (*video_resnet.VARIANTS, *slowfast.VARIANTS)
+  for family in families.FAMILIES
+  if bottlenecks.layout(family, network) is not None
+]
+_OPTIONS = {
+  'mmaction2': {'lateral_norm': False, 'slow_frames': 'nearest'},
+}
+
+
+def _shapes(network, **options):
+  frames = network.startswith('tanet') and models.DEFAULT_CLIPS[network][0]
+  clip = (frames or 8, 32, 32, 3)
+  model = models.build(network, 5, **options)
+  shapes = leaf_paths(model_lib.variable_shapes(model, clip))
+  return {path: leaf.shape for path, leaf in shapes.items()}
+
+
+def _options(network, family):
+  return _OPTIONS.get(family, {}) if 'slowfast' in network else {}
+
+
+def test_each_family_has_what_its_authors_publish():
+  assert len({row.name for row in published.rows()}) == 68
+  for row in published.rows():
+    assert families.layout(row.family, row.network) is not None, row.name
+
+
+@pytest.mark.parametrize(('network', 'family'), _PAIRS)
+def test_each_array_has_a_tensor_of_its_own(network, family):
+  layout = bottlenecks.layout(family, network)
+  paths = _shapes(network, **_options(network, family))
+  sources = [layout.sources(path) for path in paths]
+  assert all(len(names) == 1 for names in sources)
+  assert len({names[0] for names in sources}) == len(paths)
+
+
+@pytest.mark.parametrize(
+  ('network', 'family', 'path', 'name'),
+  [
+    (
+      'slow_r50',
+      'pytorchvideo',
+      'stage_2_block_1/conv_2/conv/kernel',
+      'blocks.2.res_blocks.0.branch2.conv_b.weight',
+    ),
+    # A pooling layer comes between.
+    (
+      'i3d_r50',
+      'pytorchvideo',
+      'stage_2_block_1/shortcut/norm/scale',
+      'blocks.3.res_blocks.0.branch1_norm.weight',
+    ),
+    ('c2d_r50', 'pytorchvideo', 'classifier/bias', 'blocks.6.proj.bias'),
+    (
+      'slowfast_r50_8x8',
+      'pytorchvideo',
+      'fast_stage_4_block_3/conv_1/conv/kernel',
+      'blocks.4.multipathway_blocks.1.res_blocks.2.branch2.conv_a.weight',
+    ),
+    (
+      'slowfast_r50_8x8',
+      'mmaction2',
+      'lateral_3/conv/kernel',
+      'backbone.slow_path.layer3_lateral.conv.weight',
+    ),
+    (
+      'tanet_r50_8',
+      'mmaction2',
+      'stage_1_block_2/adaptive/kernel_output/kernel',
+      'backbone.layer1.1.tam.G.3.weight',
+    ),
+    # Of 101 layers every other block shifts.
+    (
+      'tsm_r101',
+      'tsm',
+      'stage_3_block_23/conv_1/conv/kernel',
+      'base_model.layer3.22.conv1.net.weight',
+    ),
+    (
+      'tsm_r101',
+      'tsm',
+      'stage_3_block_22/conv_1/conv/kernel',
+      'base_model.layer3.21.conv1.weight',
+    ),
+    (
+      'ip_csn_152',
+      'vmz',
+      'stage_1_block_1/conv_2/conv/kernel',
+      'layer1.0.conv2.0.2.weight',
+    ),
+    (
+      'ip_csn_152',
+      'mmaction2',
+      'stage_1_block_1/mix/norm/bias',
+      'backbone.layer1.0.conv2.0.bn.bias',
+    ),
+  ],
+)
+def test_names(network, family, path, name):
+  layout = bottlenecks.layout(family, network)
+  assert layout.sources(f'params/{path}') == (name,)
+
+
+@pytest.mark.parametrize(('network', 'family'), _PAIRS)
+def test_files_are_recognized(network, family):
+  origin = families.recognize(_tensors(network, family), '')
+  assert (origin.family, origin.models) == (family, (network,))
+
+
+def _tensors(network, family):
+  """Zeros of the shapes that a file has, of 2-D networks without frames."""
+  layout = bottlenecks.layout(family, network)
+  flat = network.startswith(('tsm', 'tanet'))
+  tensors = {}
+  for path, shape in _shapes(network, **_options(network, family)).items():
+    (name,) = layout.sources(path)
+    possible = layouts.torch_shapes(path, shape)
+    planes = [s for s in possible if len(s) == 4]
+    if re.search('kernel_(hidden|output)/', path):
+      chosen = possible[-1]
+    else:
+      chosen = planes[0] if flat and planes else possible[0]
+    tensors[name] = np.broadcast_to(np.float32(0), chosen)
+  return tensors
+
+
+# Traps: what the names of tensors do not tell.
+
+
+def test_rows_tell_the_clips():
+  def settings(model, family, *more):
+    return published.find(model, family, *(more or ('',))).settings
+
+  slow = settings('slow_r50_8x8_mmaction2', 'mmaction2')
+  assert (slow['data.num_frames'], slow['data.frame_stride']) == (8, 8)
+  # PyTorchVideo spreads 8 frames over 64: 0, 9, ..., 63.
+  address = 'downloads/SLOW_8x8_R50.pyth'
+  slow = settings('slow_r50', 'pytorchvideo', address, 400)
+  assert (slow['data.num_frames'], slow['data.frame_stride']) == (8, 9)
+  assert slow['model.input_mean'] == (0.45, 0.45, 0.45)
+  # The same file name, and other classes.
+  other = settings('slow_r50', 'pytorchvideo', address, 174)
+  assert other['data.sampling'] == 'uniform'
+  dense = settings('tsm_r50_8_dense_tsm', 'tsm')
+  assert dense['data.sampling'] == 'dense' and dense['data.frame_stride'] == 8
+  uniform = settings('tsm_r50_8_ssv2_mmaction2', 'mmaction2')
+  assert uniform['data.sampling'] == 'uniform'
+  assert (uniform['eval.num_clips'], uniform['eval.num_crops']) == (2, 3)
+  # ImageNet's, where MMAction2 writes 123.675 of 255.
+  assert abs(uniform['model.input_mean'][0] * 255 - 123.675) < 1e-3
+
+
+def test_epsilon_of_csn():
+  for row in published.rows():
+    epsilon = row.settings.get('model.norm_epsilon', 1e-5)
+    large = 'csn' in row.network and row.family != 'pytorchvideo'
+    assert epsilon == (1e-3 if large else 1e-5), row.name
+
+
+def test_a_network_without_weights_takes_its_sibling_s_clips():
+  row = published.find('ip_csn_50', 'vmz', 'mine.pth')
+  assert row.settings['model.name'] == 'ip_csn_50'
+  assert row.settings['data.num_frames'] == 32
+
+
+def test_where_the_file_does_not_tell_its_clips():
+  with pytest.raises(UserError, match='--model=slow_r50_4x16_pytorchvideo'):
+    published.find('slow_r50', 'pytorchvideo', 'mine.pyth')
+  with pytest.raises(UserError, match='are weights of mmaction2, and mine'):
+    published.find('slow_r50_8x8_mmaction2', 'pytorchvideo', 'mine.pyth')
+
+
+def test_frames_of_the_slow_pathway():
+  assert slowfast.slow_frames(32, 4, 'linspace').tolist() == [
+    *(0, 4, 8, 13, 17, 22, 26, 31)
+  ]
+  assert slowfast.slow_frames(32, 4, 'nearest').tolist() == [
+    *(0, 4, 8, 12, 16, 20, 24, 28)
+  ]
+
+
+def test_fast_channels_of_mmaction2_s_head_come_first():
+  kernel = np.arange(2304.0)[None] + np.zeros((5, 1))
+  result = conversion.convert(
+    {'cls_head.fc_cls.weight': kernel},
+    {'params/classifier/kernel': (2304, 5)},
+    bottlenecks.layout('mmaction2', 'slowfast_r50_8x8'),
+  )
+  value = result.values['params/classifier/kernel'][:, 0]
+  np.testing.assert_array_equal(
+    value, np.concatenate([np.arange(256, 2304), np.arange(256)])
+  )
+
+
+def test_another_number_of_frames():
+  tensors = _tensors('tanet_r50_16', 'mmaction2')
+  assert families.recognize(tensors, '').models == ('tanet_r50_16',)
+  model = models.build('tanet_r50_8', 5)
+  with pytest.raises(UserError, match=r'takes clips of 8 frames.*not of 16'):
+    jax.eval_shape(
+      model.init, jax.random.key(0), np.zeros((1, 16, 32, 32, 3), np.float32)
+    )
