@@ -109,7 +109,9 @@ def network_of(model: str) -> str:
   return next((row.network for row in rows() if row.name == model), model)
 
 
-def find(model: str, family: str, source: str | pathlib.Path) -> Weights | None:
+def find(
+  model: str, family: str, source: str | pathlib.Path, classes: int = 0
+) -> Weights | None:
   """Returns the row that tells the clips and pixels of a file.
 
   Args:
