@@ -1,0 +1,232 @@
+"""Converted bottleneck ResNets say what PyTorch's modules do.
+
+PyTorchVideo's are its own; those of other projects, which no longer install,
+are modules written from their facts. On random weights and BN statistics,
+through whole networks.
+"""
+
+import sys
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from configs import base
+from mtnet_jax.convert import conversion, families, published
+from mtnet_jax.runs import model as model_lib
+from mtnet_jax.runs.leaves import leaf_paths
+
+torch = pytest.importorskip('torch')
+from torch import nn  # noqa: E402
+
+from tests.convert import torch_bottlenecks, torch_networks  # noqa: E402
+
+pytestmark = [
+  pytest.mark.usefixtures('quick_compilation'),
+  pytest.mark.filterwarnings('ignore::DeprecationWarning'),  # torch's own
+]
+_CLASSES = 7
+_LATE = ((1,), (1,), (3,), (3,))
+_ALTERNATING = ((3,), (3, 1), (3, 1), (1, 3))
+
+
+@pytest.fixture
+def pytorchvideo(monkeypatch):
+  """PyTorchVideo's builders, which import a name that they do not need."""
+  pytest.importorskip('pytorchvideo')
+  if 'torchvision' not in sys.modules:
+    package, ops = (types.ModuleType(n) for n in ('torchvision', 'ops'))
+    package.ops, ops.RoIAlign = ops, None
+    monkeypatch.setitem(sys.modules, 'torchvision', package)
+    monkeypatch.setitem(sys.modules, 'torchvision.ops', ops)
+  from pytorchvideo.models import csn, resnet, slowfast
+
+  return types.SimpleNamespace(
+    resnet=resnet.create_resnet,
+    csn=csn.create_csn,
+    slowfast=slowfast.create_slowfast,
+  )
+
+
+def compare(network, row, clip, feed=lambda clips: clips, dtype=np.float32):
+  """Holds a module to the network that its state dict is converted to.
+
+  Args:
+    network: the module.
+    row: name of published weights of its kind.
+    clip: frames, and pixels of a side.
+    feed: makes of clips `(n, 3, t, h, w)` what the module takes.
+    dtype: of the computation.
+  """
+  torch_networks.randomize(network)
+  state = network.state_dict()
+  tensors = {name: value.numpy() for name, value in state.items()}
+  family = next(r.family for r in published.rows() if r.name == row)
+  name = published.network_of(row)
+  origin = families.recognize(tensors, '')
+  assert (origin.family, origin.models) == (family, (name,))
+  config = base.get_config()
+  config.update_from_flattened_dict(families.settings(family, row, tensors))
+  config.data.num_frames, config.data.input_size = frames, size = clip
+  model = model_lib.build_model(config, _CLASSES)
+  shapes = model_lib.variable_shapes(model, (frames, size, size, 3))
+  converted = conversion.convert(
+    tensors,
+    {path: leaf.shape for path, leaf in leaf_paths(shapes).items()},
+    families.layout(family, name),
+  )
+  conversion.check(converted, 'a file', allow_mismatch=False)
+  variables = conversion.complete(converted, model, config)
+  clips = np.random.default_rng(1).normal(size=(2, frames, size, size, 3))
+  clips[1] *= 0.5  # large ones of one kind would look alike to a network
+  clips = clips.astype(dtype)
+
+  def apply(variables, clips):
+    return model.clone(dtype=dtype).apply(variables, clips, train=False)[0]
+
+  with jax.enable_x64(dtype == np.float64):
+    variables = jax.tree.map(lambda a: np.asarray(a, dtype), variables)
+    got = np.asarray(jax.jit(apply)(variables, clips))
+  clips = torch.from_numpy(clips)
+  with torch.no_grad():
+    wanted = network.to(clips.dtype)(feed(clips.permute(0, 4, 1, 2, 3)))
+  wanted = wanted.numpy()
+  assert np.abs(wanted[0] - wanted[1]).max() > 0.01 * np.abs(wanted).max()
+  bound = 1e-5 if dtype == np.float32 else 1e-9
+  assert np.abs(got - wanted).max() <= bound * np.abs(wanted).max()
+
+
+def _slow_and_fast(ratio):
+  def feed(clips):
+    t = clips.shape[2]
+    indices = torch.linspace(0, t - 1, t // ratio).long()
+    return [clips[:, :, indices], clips]
+
+  return feed
+
+
+def _of_pytorchvideo(builders, row, frames, size):
+  """A network as PyTorchVideo's hub builds it, and how it is fed."""
+  side = size // 32
+  common = {'model_num_class': _CLASSES}
+  if row.startswith('slowfast'):
+    lateral = 5 if '4x16' in row or 'r101' in row else 7
+    ratio = 8 if '4x16' in row else 4
+    many = {}
+    if '16x8' in row:
+      third = ((3, 1, 1),) * 6 + ((1, 1, 1),) * 17
+      one, three = (1, 1, 1), (3, 1, 1)
+      many['stage_conv_a_kernel_sizes'] = (
+        (one, one, third, three),
+        (three, three, third, three),
+      )
+    network = builders.slowfast(
+      model_depth=101 if 'r101' in row else 50,
+      slowfast_fusion_conv_kernel_size=(lateral, 1, 1),
+      slowfast_channel_reduction_ratio=(8,),
+      head_pool_kernel_sizes=((frames // ratio, side, side),)
+      + ((frames, side, side),),
+      **({'slowfast_conv_channel_fusion_ratio': 2} | common | many),
+    )
+    return network, _slow_and_fast(ratio)
+  if 'csn' in row:
+    pool = (frames // 8, side, side)
+    network = builders.csn(
+      model_depth=101,
+      stem_pool=nn.MaxPool3d,
+      head_pool_kernel_size=pool,
+      **common,
+    )
+    return network, lambda clips: clips
+  one, three = (1, 1, 1), (3, 1, 1)
+  kernels = {
+    'c2d': (one,) * 4,
+    'i3d': (three, [three, one], [three, one], [one, three]),
+    'slow': (one, one, three, three),
+  }[row.split('_')[0]]
+  pools = not row.startswith('slow')
+  network = builders.resnet(
+    model_depth=50,
+    stem_conv_kernel_size=(5 if row.startswith('i3d') else 1, 7, 7),
+    stage1_pool=nn.MaxPool3d if pools else None,
+    stage_conv_a_kernel_size=kernels,
+    head_pool_kernel_size=(frames // (2 if pools else 1), side, side),
+    **common,
+  )
+  return network, lambda clips: clips
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'row',
+  [
+    'slow_r50_8x8_pytorchvideo',
+    'i3d_r50_8x8_pytorchvideo',
+    'slowfast_r50_8x8_pytorchvideo',
+    'ir_csn_101_pytorchvideo',
+    *(
+      pytest.param(f'{name}_pytorchvideo', marks=pytest.mark.check)
+      for name in ('c2d_r50_8x8', 'slowfast_r50_4x16', 'slowfast_r101_16x8')
+    ),
+  ],
+)
+def test_networks_of_pytorchvideo(pytorchvideo, row):
+  clip = (8, 64) if 'slowfast' not in row else (16, 64)
+  network, feed = _of_pytorchvideo(pytorchvideo, row, *clip)
+  compare(network, row, clip, feed)
+
+
+def _of_others(row):
+  of = torch_bottlenecks
+  if 'csn' in row:
+    kind = row[:2]
+    if row.endswith('vmz'):
+      return of.CSN(_CLASSES, kind)
+    csn = {'stem': (3, 7, 7), 'middle': kind, 'halves': True, 'eps': 1e-3}
+    return of.Recognizer3D(_CLASSES, **csn)
+  if row.startswith('slowfast'):
+    ratio, lateral = (8, 5) if '4x16' in row else (4, 7)
+    return of.SlowFast(_CLASSES, ratio, lateral, 101 if 'r101' in row else 50)
+  if row.startswith('tanet'):
+    return of.Recognizer2D(_CLASSES, 8, adaptive=True)
+  if row.startswith('tsm'):
+    network = of.TSM if row.endswith('tsm') else of.Recognizer2D
+    return network(_CLASSES, 8, 101 if 'r101' in row else 50)
+  if row.startswith('i3d'):
+    return of.Recognizer3D(
+      _CLASSES,
+      stem=(5, 7, 7),
+      stride=(2, 2, 2),
+      pool=(2, 2, 2),
+      pairs=True,
+      frames=_ALTERNATING,
+    )
+  return of.Recognizer3D(_CLASSES, frames=_LATE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'row',
+  [
+    'tsm_r50_8_dense_tsm',
+    'tanet_r50_8_dense_mmaction2',
+    'slowfast_r50_8x8_mmaction2',
+    'i3d_r50_32x2_mmaction2',
+    'ir_csn_50_ig65m_mmaction2',
+    *(
+      pytest.param(row, marks=pytest.mark.check)
+      for row in (
+        'tsm_r101_8_ssv2_tsm',
+        'tsm_r50_8_mmaction2',
+        'tsm_r101_8_ssv2_mmaction2',
+        'slow_r50_8x8_mmaction2',
+        'slowfast_r50_4x16_mmaction2',
+        'slowfast_r101_8x8_mmaction2',
+      )
+    ),
+  ],
+)
+def test_networks_written_from_facts(row):
+  clip = (16, 64) if row.startswith(('slowfast', 'i3d')) else (8, 64)
+  compare(_of_others(row), row, clip)
