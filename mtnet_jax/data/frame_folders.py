@@ -247,7 +247,7 @@ def _list(path: str | os.PathLike) -> list[str]:
   videos = sorted(filter(folders.is_video_name, names))
   if videos:
     raise ValueError(
-      f'it is a folder that holds videos, such as {videos[0]}: name them, or a '
-      'folder of images alone'
+      f'it is a directory that holds videos, such as {videos[0]}: name them, '
+      'or a folder of images alone'
     )
   return names

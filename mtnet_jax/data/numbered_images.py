@@ -75,12 +75,12 @@ def order(names: Iterable[str]) -> list[str]:
   groups = group(names)
   if not groups:
     raise ValueError(
-      'it is a folder that holds no numbered images, such as img_00001.jpg'
+      'it is a directory that holds no numbered images, such as img_00001.jpg'
     )
   if len(groups) > 1:
     raise ValueError(
-      f'it is a folder of several series of images, such as {_some(groups)}: '
-      "a video's have one name but for their number"
+      'it is a directory of several series of images, such as '
+      f"{_some(groups)}: a video's have one name but for their number"
     )
   ((_, images),) = groups.items()
   images.sort(key=lambda image: (image.number, image.name))

@@ -382,7 +382,7 @@ def test_a_prediction_a_moment_and_a_timeline(data):
 def test_folders_that_cannot_be_predicted(data, tmp_path):
   predictor = BrightnessPredictor()
   with pytest.raises(
-    InputError, match='cannot be read: it is a folder that ho'
+    InputError, match='cannot be read: it is a directory that'
   ):
     predictor(data / 'test')
   folder = shutil.copytree(data / 'test/dark/video_0', tmp_path / 'a')

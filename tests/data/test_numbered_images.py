@@ -31,7 +31,7 @@ def test_frames_in_order(names, expected):
 @pytest.mark.parametrize(
   ('names', 'message'),
   [
-    ([], 'it is a folder that holds no numbered images, such as img_00001.jpg'),
+    ([], 'a directory that holds no numbered images, such as img_00001.jpg'),
     (['a.jpg', '1.txt'], 'holds no numbered images'),
     (['a1.jpg', 'b1.jpg'], 'several series of images, such as a1.jpg and b1'),
     (['flow_x_1.jpg', 'flow_y_1.jpg'], 'several series of images'),
