@@ -60,6 +60,7 @@ ENDING = 'files that do not end as videos do'
 FLOW = 'images of optical flow'
 SERIES = 'images of several series in one folder'
 BESIDE = 'numbered images beside videos'
+BESIDE_FILES = 'folders of images beside video files'
 SPECIAL = 'neither files nor folders'
 KNOWN = 'links to folders that are there already'
 EMPTY = 'folders without a video'
@@ -186,9 +187,9 @@ def search(folder: str | os.PathLike, known: Sequence[str] = ()) -> Contents:
   """Looks for videos in a folder and in those below it.
 
   A folder of numbered images is a video, unless there are videos beside or
-  below them, or just one image. Links are followed. Of a folder that several
-  links lead to, each of the first two levels of folders has the videos once; a
-  link to a folder above it has none.
+  below them, or just one image, or video files beside the folder. Links are
+  followed. Of a folder that several links lead to, each of the first two levels
+  of folders has the videos once; a link to a folder above it has none.
 
   Args:
     folder: an existing folder, whatever its own name.
@@ -212,7 +213,7 @@ class _Walk:
   """A walk through folders, and what it has found."""
 
   def __init__(self, known: Sequence[str]):
-    self.videos, self.frame_folders = [], []
+    self.videos, self.frame_folders = [], set()
     self.left_out, self.unreadable = LeftOut(), {}
     self._known, self._seen = known, set()
 
@@ -231,7 +232,8 @@ class _Walk:
       self.left_out.add(KNOWN if known else DEEP, place)
       return True
     self._seen.add((place[:2], own))
-    told, empty, images, before = False, [], [], len(self.videos)
+    told, files, empty, images = False, False, [], []
+    before = len(self.videos)
     for entry in entries:
       there = *place, entry.name
       if reason := why_not_data(entry.name):
@@ -239,12 +241,15 @@ class _Walk:
       elif _is_numbered_image(entry):
         images.append(entry.name)
       elif not is_folder(entry):
-        told |= self._add_file(entry, there)
+        files |= self._add_file(entry, there)
       elif self.enter(entry.path, there, (*above, own)):
         told = True
       else:
         empty.append(there)
     told |= self._add_images(images, place, len(self.videos) == before)
+    if files:
+      told = True
+      self._drop_frame_folders(place, before)
     if told or not place:  # else the folder above tells of all of them
       for there in empty:
         self.left_out.add(EMPTY, there)
@@ -260,7 +265,7 @@ class _Walk:
     frames = {image.name for image in series} if len(series) > 1 else set()
     if frames:
       self.videos.append(place)
-      self.frame_folders.append(place)
+      self.frame_folders.add(place)
     if len(images) == 1:
       reason = ENDING
     else:
@@ -269,6 +274,19 @@ class _Walk:
       if name not in frames:
         self.left_out.add(reason, (*place, name))
     return bool(frames)
+
+  def _drop_frame_folders(self, place: Place, before: int) -> None:
+    """Leaves out the folders of images in a folder, which has video files.
+
+    They may be anything: previews of the videos, for instance.
+    """
+    below = self.videos[before:]
+    own = self.frame_folders.intersection(below)
+    dropped = {video for video in own if video[:-1] == place}
+    self.videos[before:] = [v for v in below if v not in dropped]
+    self.frame_folders -= dropped
+    for video in sorted(dropped):
+      self.left_out.add(BESIDE_FILES, video)
 
   def _add_file(self, entry: os.DirEntry, place: Place) -> bool:
     """Takes a file in or leaves it out; returns whether it is a video."""

@@ -20,6 +20,7 @@ from mtnet_jax.data import (
   shards,
   shared_videos,
 )
+from mtnet_jax.data.folders import is_video_name
 from mtnet_jax.data.records import Example
 from mtnet_jax.data.shards import Form, Shard
 from mtnet_jax.data.sources import MANIFEST_NAME, Listing
@@ -110,6 +111,7 @@ def _check(listing: Listing, out: pathlib.Path, short_side: int):
     )
   examples = [*itertools.chain(*listing.splits.values())]
   folders = {listing.directory} | {os.path.dirname(e.video) for e in examples}
+  folders |= {e.video for e in examples if not is_video_name(e.video)}
   there = filter(os.path.isdir, folders)
   if os.path.isdir(out) and any(out.samefile(folder) for folder in there):
     raise UserError(f'--out={out} holds the videos: give another folder.')

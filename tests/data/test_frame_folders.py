@@ -191,11 +191,24 @@ def test_videos_of_two_kinds_are_told(tmp_path, caplog):
   _write(tmp_path / 'wave/video_1', 3)
   folders.search(tmp_path).tell(tmp_path)
   assert not caplog.text
-  (tmp_path / 'wave/b.mp4').touch()
+  (tmp_path / 'hug').mkdir()
+  (tmp_path / 'hug/b.mp4').touch()
   folders.search(tmp_path).tell(tmp_path)
   assert (
     'of 2 videos 1 are folders of numbered images, such as wave/video_1'
     in (caplog.text)
+  )
+
+
+def test_folders_beside_video_files_may_be_previews(tmp_path):
+  _write(tmp_path / 'wave/thumbs', 3)
+  (tmp_path / 'wave/b.mp4').touch()
+  _write(tmp_path / 'hug/a', 3)
+  found = folders.search(tmp_path)
+  assert found.videos == (('hug', 'a'), ('wave', 'b.mp4'))
+  assert found.frame_folders == (('hug', 'a'),)
+  assert found.left_out.describe() == (
+    '1 folders of images beside video files: wave/thumbs'
   )
 
 
@@ -292,6 +305,14 @@ def test_looking_at_a_data_set(data):
 
 
 # Records.
+
+
+def test_records_do_not_go_among_the_images(tmp_path):
+  video = _write(tmp_path / 'wave/a', 3)
+  listing = sources.list_videos(tmp_path)
+  for out in (video, video.parent):
+    with pytest.raises(UserError, match='holds the videos: give another folde'):
+      preparation.write(listing, out)
 
 
 @pytest.mark.parametrize('short_side', [0, 16])
