@@ -45,6 +45,9 @@ def get_config() -> ml_collections.ConfigDict:
     mixup_alpha=0.8,
     cutmix_share=0.0,
     cutmix_alpha=1.0,
+    # Of videos that are folders of images, where a clips.csv does not say it.
+    # Only seconds depend on it; 25 is what most data sets have
+    frames_per_second=25.0,
     short_videos='repeat',  # with too few frames for a clip: or 'error'
     max_broken_share=0.01,  # of unreadable videos, above which training stops
     read_attempts=4,  # at a file that a disk or network fails to give

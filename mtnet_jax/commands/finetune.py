@@ -103,8 +103,10 @@ def plan(
   config = _with_weights(cli.get_config(values), weights)
   with config.unlocked():  # what is derived depends on it
     config.update_from_flattened_dict(_overrides(values))
-  data, lines = own_videos.divide(values.data, workdir / 'data')
-  training = sources.open_source(data, 'train')
+  data, lines = own_videos.divide(
+    values.data, workdir / 'data', config.data.frames_per_second
+  )
+  training = sources.open_source(data, 'train', config.data.frames_per_second)
   counts = {'train': len(training)}
   counts |= {split: _count(data, split) for split in ('val', 'test')}
   facts = recipe.Facts(

@@ -7,11 +7,13 @@ they are on the device.
 
 import dataclasses
 import functools
+import os
 
 import numpy as np
 from jaxtyping import Int
 
 from mtnet_jax.data import augmentations, clips, sources, transforms, views
+from mtnet_jax.data.frame_folders import FrameFolderReader
 from mtnet_jax.data.multigrid import Multigrid
 from mtnet_jax.data.rand_augment import rand_augment
 from mtnet_jax.data.records import Example
@@ -27,7 +29,9 @@ _MAX_ATTEMPTS = 20
 _ORDER = 1  # tells the seeds of the epochs' orders from those of the clips
 
 
-def open_clip(example: Example) -> VideoReader | FramesReader:
+def open_clip(
+  example: Example,
+) -> VideoReader | FrameFolderReader | FramesReader:
   """Opens an example's frames.
 
   Args:
@@ -41,6 +45,10 @@ def open_clip(example: Example) -> VideoReader | FramesReader:
   """
   if isinstance(example.video, tuple):
     return FramesReader(example.video, example.id)
+  if isinstance(example.video, str) and os.path.isdir(example.video):
+    return FrameFolderReader(
+      example.video, example.start, example.end, example.fps
+    )
   return VideoReader(example.video, example.start, example.end)
 
 

@@ -190,7 +190,7 @@ def _shared(
         f'Unknown data.{key} {data[key]!r}; allowed: {", ".join(allowed)}.'
       )
   return {
-    'source': sources.open_source(data.dir, split),
+    'source': sources.open_source(data.dir, split, data.frames_per_second),
     'num_frames': data.num_frames,
     'frame_stride': data.frame_stride,
     'sampling': data.sampling,

@@ -18,6 +18,7 @@ import numpy as np
 from mtnet_jax import locations, preprocessing
 from mtnet_jax.data import clips as clips_lib
 from mtnet_jax.data import views
+from mtnet_jax.data.frame_folders import FrameFolderReader
 from mtnet_jax.data.video import VideoError, VideoReader
 from mtnet_jax.data.views import ArrayReader, Frames
 from mtnet_jax.devices import device_memory
@@ -134,8 +135,9 @@ class Predictor:
     """Judges one video.
 
     Args:
-      video: a video file, an `.npy` file, or an array: uint8 `(t, h, w, 3)`,
-        RGB frames from 0 to 255 at the video's own rate.
+      video: a video file, a folder of numbered images, an `.npy` file, or an
+        array: uint8 `(t, h, w, 3)`, RGB frames from 0 to 255 at the video's own
+        rate.
 
     Returns:
       The mean of its views' probabilities.
@@ -209,13 +211,13 @@ class Predictor:
       clip = self.read(reader, indices, num_crops=1)[0]
     return clip, times[indices[0]]
 
-  def open(self, video: Video) -> VideoReader | ArrayReader:
+  def open(self, video: Video) -> VideoReader | FrameFolderReader | ArrayReader:
     """Opens a video: a context manager, whose errors are `InputError`s.
 
     Args:
       video: a video, as for a call.
     """
-    reader = open_video(video)
+    reader = open_video(video, self.config.data.frames_per_second)
     why = self._too_short(reader.num_frames)
     if why and self.config.data.short_videos == 'error':
       reader.close()
@@ -338,7 +340,7 @@ class Predictor:
       raise self._not_finite()
     return found
 
-  def _views(self, reader: VideoReader | ArrayReader) -> np.ndarray:
+  def _views(self, reader: Frames) -> np.ndarray:
     num_clips = self.config.eval.num_clips
     return self.read(reader, self.clip_indices(reader.num_frames, num_clips))
 
@@ -349,7 +351,7 @@ class Predictor:
       count, data.num_frames, data.frame_stride, data.sampling
     )
 
-  def _note(self, reader: VideoReader | ArrayReader) -> str:
+  def _note(self, reader: Frames) -> str:
     data, count = self.config.data, reader.num_frames
     if count < data.num_frames:
       return (

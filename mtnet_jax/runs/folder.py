@@ -7,13 +7,17 @@ from typing import Any
 import ml_collections
 
 from mtnet_jax import files, locations
-from mtnet_jax.data import class_names
+from mtnet_jax.data import class_names, frame_folders
 from mtnet_jax.data.clips import SAMPLINGS, SHORT_VIDEOS
 from mtnet_jax.errors import UserError, printable
 
 COPY_RUN_AGAIN = 'Copy the whole folder of the run again.'
 # What was done before there were these keys of `data`.
-_BEFORE = {'short_videos': 'repeat', 'sampling': 'clip'}
+_BEFORE = {
+  'short_videos': 'repeat',
+  'sampling': 'clip',
+  'frames_per_second': frame_folders.FRAMES_PER_SECOND,
+}
 # The largest values that make sense; a file that says more is damaged, and
 # would take all memory.
 _LIMITS = {
@@ -129,6 +133,9 @@ def check_config(
         f'data.{key} (={config.data.get(key)!r}) of {where} must be one of '
         f'{allowed}.'
       )
+  frame_folders.check_rate(
+    config.data.get('frames_per_second'), f'data.frames_per_second of {where}'
+  )
 
 
 def read_class_names(path: locations.Path) -> tuple[str, ...]:
