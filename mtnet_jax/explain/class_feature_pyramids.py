@@ -204,7 +204,7 @@ def observe(
     )
   params = variables['params']
   chain = layer_chain(params)[::-1]  # from the last layer down
-  depth = count_steps(chain, layers)
+  depth = count_steps(chain, layers) if chain else 0
   paths = [layer.path for layer in chain[:depth]]
   logits, endpoints, recorded = record(model, variables, clip, whole=paths)
   shortcuts = [
@@ -218,7 +218,7 @@ def observe(
     (logits[0], endpoints['features'][0], *_pool(kernels, recorded))
   )
   _check_finite(logits, features, means)
-  activations = {chain[0].path: endpoints['last'][0]}
+  activations = {layer.path: endpoints['last'][0] for layer in chain[:1]}
   for k, path in enumerate(paths):
     activations[chain[k + 1].path] = recorded[path]['input'][0]
   steps = _steps(chain[:depth], kernels, means)

@@ -76,9 +76,12 @@ def explain(
       f'{predictor.source} cannot be looked into: it is one closed program. '
       'Give the --workdir of the run that it was made from.'
     )
-  methods = _methods(settings.methods, predictor.model.class_regularization)
   chain = layer_chain(predictor.variables['params'])[::-1]
-  class_feature_pyramids.count_steps(chain, settings.layers)
+  methods = _methods(
+    settings.methods, predictor.model.class_regularization, bool(chain)
+  )
+  if chain:
+    class_feature_pyramids.count_steps(chain, settings.layers)
   if settings.threshold is not None:
     class_feature_pyramids.check_threshold(settings.threshold)
   label = None
@@ -122,7 +125,9 @@ def find_label(name: str, class_names: Sequence[str]) -> int:
   )
 
 
-def _methods(names: Sequence[str], regularized: bool) -> list[str]:
+def _methods(
+  names: Sequence[str], regularized: bool, chained: bool
+) -> list[str]:
   """The methods by their names, in the order of `METHODS`."""
   unknown = [name for name in names if name not in (*METHODS, ALL)]
   if unknown or not names:
@@ -136,11 +141,16 @@ def _methods(names: Sequence[str], regularized: bool) -> list[str]:
       '--config.model.class_regularization=True or '
       '--config=class_regularization:CONFIG, or choose another method.'
     )
+  if 'class_feature_pyramids' in names and not chained:
+    raise UserError(
+      'Class Feature Pyramids step back through one chain of layers, and this '
+      'network has two pathways. Choose another method.'
+    )
+  has = {'class_regularization': regularized, 'class_feature_pyramids': chained}
   return [
     name
     for name in METHODS
-    if name in names
-    or (ALL in names and (regularized or name != 'class_regularization'))
+    if name in names or (ALL in names and has.get(name, True))
   ]
 
 

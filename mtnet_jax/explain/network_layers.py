@@ -21,7 +21,10 @@ from mtnet_jax.typing import Array, Bool, Float, Int, Real
 
 _STEMS = ('stem', 'stem_spatial', 'stem_temporal')
 _BLOCK = re.compile(r'stage_(\d+)_block_(\d+)')
-_IN_BLOCK = ('expand', 'separated', 'project', 'conv_1', 'conv_2', 'conv_3')
+_IN_BLOCK = (
+  *('expand', 'separated', 'project'),
+  *('conv_1', 'mix', 'conv_2', 'conv_3'),
+)
 _MTCONV = ('local', 'prolonged', 'pointwise')
 
 Importance = Mapping[int, float]
@@ -47,11 +50,14 @@ def layer_chain(params: Mapping[str, Any]) -> tuple[Layer, ...]:
   """Returns the layers from the stem to the last activations.
 
   The projections of residual connections are not among them; they are the
-  `shortcut` of the layer that ends their block.
+  `shortcut` of the layer that ends their block. A network of two pathways has
+  no chain: ().
 
   Args:
     params: the parameters of a network of `mtnet_jax.models`, or their shapes.
   """
+  if 'fast_stem' in params:
+    return ()
   blocks = sorted(
     (name for name in params if _BLOCK.fullmatch(name)),
     key=lambda name: [int(n) for n in _BLOCK.fullmatch(name).groups()],

@@ -43,6 +43,7 @@ COMMON = {
   'dtype',
   'norm_batch_size',
   'freeze_norm',
+  'norm_epsilon',
   'input_mean',
   'input_std',
   'rematerialize',
@@ -52,6 +53,7 @@ RESNET = COMMON | {'stage_features', 'stem_frames', 'stem_pool'}
 MTNET = COMMON | MTCONV
 MTNET |= {'temporal_kernels', 'repeat_edges', 'norm_all_shortcuts'}
 MTNET |= {'recurrence', 'cell', 'gate'}
+SLOWFAST = COMMON | {'slow_frames', 'lateral_frames', 'lateral_norm'}
 
 
 @pytest.mark.parametrize('name', models.NAMES)
@@ -60,6 +62,10 @@ def test_overrides(name):
     expected = MTNET
   elif name.startswith('srtg'):
     expected = RESNET | {'placement', 'cell', 'gate'}
+  elif name.startswith('slowfast'):
+    expected = SLOWFAST
+  elif not name.startswith(('r3d', 'r2plus1d', 'wide', 'mt_')):
+    expected = COMMON
   else:
     expected = RESNET | MTCONV if name == 'mt_r3d_50' else RESNET
   names = models.override_names(name)
@@ -68,7 +74,7 @@ def test_overrides(name):
 
 def test_configurations_have_only_keys_that_some_network_has():
   keys = set(base.get_config().model) - {'name'}
-  assert keys <= MTNET | RESNET | {'placement'}
+  assert keys <= MTNET | RESNET | SLOWFAST | {'placement'}
 
 
 @pytest.mark.parametrize(
