@@ -13,11 +13,15 @@ from mtnet_jax.runs import model as model_lib
 from mtnet_jax.training import optim
 
 _FILES = [
+  'csn',
   'mtnet_l',
   'mtnet_m',
   'mtnet_s',
   'quickstart',
+  'slow',
+  'slowfast',
   'srtg',
+  'tsm',
   'ut_interaction',
 ]
 
@@ -185,7 +189,7 @@ def test_what_class_regularization_takes_from_its_recipe():
 @pytest.mark.parametrize(
   ('argument', 'message'),
   [
-    ('', r"There is no.* in ''.*CONFIG one of mtnet_l.*, srtg, "),
+    ('', r"There is no.* in ''.*CONFIG one of csn, mtnet_l.*, srtg, "),
     ('/finetune', "There is no.* in '/finetune'"),
     ('mtnet_m/fintune', "There is no.* in 'mtnet_m/fintune'"),
     ('mtnet_x', r'no configs/mtnet_x\.py'),
@@ -270,3 +274,24 @@ def test_srtg_takes_any_backbone_as_argument():
     if name.startswith('srtg_'):
       config = _config('srtg', name.removeprefix('srtg_'))
       assert config.model.name == name
+
+
+@pytest.mark.parametrize(
+  ('name', 'argument', 'network', 'clip'),
+  [
+    ('slowfast', 'r101_16x8', 'slowfast_r101_16x8', (64, 2)),
+    ('slow', 'r50_4x16', 'slow_r50', (4, 16)),
+    ('slow', 'i3d_r50_32x2', 'i3d_r50_32x2', (32, 2)),
+    ('tsm', 'r50_16', 'tsm_r50', (16, 4)),
+    ('tsm', 'tanet_r50_8', 'tanet_r50_8', (8, 8)),
+    ('csn', 'ip_101', 'ip_csn_101', (32, 2)),
+  ],
+)
+def test_rows_of_other_authors_recipes(name, argument, network, clip):
+  config = _config(name, argument)
+  assert config.model.name == network
+  assert (config.data.num_frames, config.data.frame_stride) == clip
+  with pytest.raises(
+    ValueError, match=f'{name}:r50 is not one of .*{argument}'
+  ):
+    _config(name, 'r50')
