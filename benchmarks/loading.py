@@ -30,7 +30,7 @@ from av.video.reformatter import VideoReformatter
 from benchmarks import measure, results
 from configs import base, quickstart
 from mtnet_jax import cli
-from mtnet_jax.data import clips, loading, pipeline, preparation, sources
+from mtnet_jax.data import loading, pipeline, preparation, sources
 from mtnet_jax.data.batches import TrainingBatches
 from mtnet_jax.data.video import VideoReader
 from mtnet_jax.datasets.stick_figures import formats, scene
@@ -234,15 +234,8 @@ def load(
 
 def _indices(case: Case, video: Video, position: int) -> np.ndarray:
   """Returns the frames that a training clip is made of."""
-  batches = case.batches
-  return clips.training_indices(
-    video.frames,
-    batches.num_frames,
-    batches.frame_stride,
-    batches.start,
-    np.random.default_rng((batches.seed, position)),
-    draw=batches.draw_frames,
-  )
+  rng = np.random.default_rng((case.batches.seed, position))
+  return case.batches.draw_indices(video.frames, rng)
 
 
 def _time(

@@ -17,11 +17,19 @@ def get_config() -> ml_collections.ConfigDict:
     # Records, plain files with a clips.csv, or a folder a class: docs/data.md
     dir='',
     num_frames=16,  # frames a clip
+    # 'clip': a part of the video, at `frame_stride`; 'uniform': the whole video
+    # in `num_frames` equal parts, a frame of each, whatever the stride (TSN,
+    # TSM); 'dense': as 'clip', but nothing is drawn but the start, and frames
+    # beyond the end begin again at 0, a window being `num_frames` times
+    # `frame_stride` (TSM and TANet on Kinetics: 64, so 8 for 8 frames)
+    sampling='clip',
     # Source frames from one frame of a clip to the next; the thesis takes 2 for
     # HACS, 3 for Moments in Time, 5 for Kinetics
     frame_stride=5,
-    start='uniform',  # training start frame: 'uniform' or 'normal'
-    draw_frames=True,  # training: among all that follow; False: the next ones
+    # Of 'clip' in training: the start frame, 'uniform' or 'normal'; and whether
+    # the others are drawn among all that follow, or are the next ones
+    start='uniform',
+    draw_frames=True,
     short_side=320,  # pixels: training videos are resized to this
     crop_size=224,  # pixels: random square crop
     input_size=224,  # pixels: the crop is resized to this for the model
@@ -37,6 +45,9 @@ def get_config() -> ml_collections.ConfigDict:
     mixup_alpha=0.8,
     cutmix_share=0.0,
     cutmix_alpha=1.0,
+    # Of videos that are folders of images, where a clips.csv does not say it.
+    # Only seconds depend on it; 25 is what most data sets have
+    frames_per_second=25.0,
     short_videos='repeat',  # with too few frames for a clip: or 'error'
     max_broken_share=0.01,  # of unreadable videos, above which training stops
     read_attempts=4,  # at a file that a disk or network fails to give

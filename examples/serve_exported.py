@@ -19,6 +19,7 @@ from jax import export
 FORMATS = 'mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,gif,h264,hevc,m4v'
 # PyAV 19 takes any bytes in a title, older ones where they are told to.
 OPENING = {} if int(av.__version__[:2]) > 18 else {'metadata_errors': 'replace'}
+SAMPLINGS = ('clip', 'uniform', 'dense')
 # Beyond these a damaged description would take all memory.
 LIMITS = {
   'data': {'num_frames': 10_000, 'frame_stride': 10_000},
@@ -51,14 +52,27 @@ def load(folder):
       value = model[section][key]
       if type(value) is not int or not 1 <= value <= limit:
         stop(f'{key} (={value!r}) of {folder} must be from 1 to {limit}.')
+  sampling = model['data'].get('sampling', 'clip')
+  if sampling not in SAMPLINGS:
+    stop(f'sampling (={sampling!r}) of {folder} must be one of {SAMPLINGS}.')
   program = bytearray((folder / 'model.stablehlo').read_bytes())
   if hashlib.sha256(program).hexdigest() != model['program']['sha256']:
     stop(f'{folder}/model.stablehlo is damaged, or of another export.')
   return jax.jit(export.deserialize(program).call), model
 
 
-def frames_of_views(count, num_frames, stride, num_views):
+def frames_of_views(count, num_frames, stride, num_views, sampling):
   """Frame numbers (v, t) of views that are spread over the whole video."""
+  if sampling == 'uniform':  # of each of t equal parts
+    shares = (2 * np.arange(num_views) + num_views) % (2 * num_views)
+    tick = count / num_frames
+    offsets = tick * (shares[:, None] / (2 * num_views))
+    return (offsets + tick * np.arange(num_frames)).astype(int)
+  if sampling == 'dense':  # of a window that wraps round
+    slack = max(0, count - num_frames * stride)
+    starts = np.linspace(0, slack, num_views, dtype=int)
+    starts = starts if num_views > 1 else np.array([slack // 2])
+    return (starts[:, None] + stride * np.arange(num_frames)) % count
   if count < num_frames:  # its frames are repeated
     return np.tile(np.arange(num_frames) * count // num_frames, (num_views, 1))
   stride = min(stride, (count - 1) // max(1, num_frames - 1))
@@ -141,9 +155,11 @@ def classify(folder, video):
   run, model = load(pathlib.Path(folder))
   data, at, count = model['data'], model['eval'], count_frames(video)
   t, stride = data['num_frames'], data['frame_stride']
-  if count < t and data['short_videos'] == 'error':
-    stop(f'{video} has {count} frames, the model asks for {t}.')
-  views = frames_of_views(count, t, stride, at['num_clips'])
+  sampling = data.get('sampling', 'clip')  # older exports lack it
+  least = (t - 1) * stride + 1 if sampling == 'dense' else t
+  if count < least and data['short_videos'] == 'error':
+    stop(f'{video} has {count} frames, the model asks for {least}.')
+  views = frames_of_views(count, t, stride, at['num_clips'], sampling)
   frames = {
     number: crops(image, at['num_crops'], at['input_size'])
     for number, image in decode(video, set(views.flat), at['crop_size'])

@@ -11,6 +11,7 @@ Kinetics-700-2020 human action dataset, 2020.
 """
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import pathlib
@@ -22,9 +23,10 @@ from absl import flags, logging
 from mtnet_jax import cli
 from mtnet_jax.data import annotations, prepare_command, tables
 from mtnet_jax.data.annotations import Clip
+from mtnet_jax.data.batches import open_clip
 from mtnet_jax.data.records import Example
 from mtnet_jax.data.sources import Listing
-from mtnet_jax.data.video import VideoError, VideoReader
+from mtnet_jax.data.video import VideoError
 from mtnet_jax.errors import UserError
 
 _MEANING = "Kinetics's lists"
@@ -156,7 +158,7 @@ def _lengths(examples: Iterable[Example]) -> Iterator[tuple[Example, float]]:
   for example in examples:
     with (
       contextlib.suppress(VideoError),  # told when it is recorded
-      VideoReader(example.video) as video,
+      open_clip(dataclasses.replace(example, start=None, end=None)) as video,
     ):
       yield example, video.times[-1]
 

@@ -131,7 +131,7 @@ def _find_official(directory: pathlib.Path) -> list[_Clip]:
   clips, path_of = [], {}
   contents = folders.search(directory)
   contents.check_readable()
-  contents.left_out.tell(directory)
+  contents.tell(directory)
   for path in (directory.joinpath(*place) for place in contents.videos):
     match = _OFFICIAL_NAME.fullmatch(path.name)
     if not match:

@@ -101,8 +101,12 @@ def plan(
 
   weights = values['from'].value
   config = _with_weights(cli.get_config(values), weights)
-  data, lines = own_videos.divide(values.data, workdir / 'data')
-  training = sources.open_source(data, 'train')
+  with config.unlocked():  # what is derived depends on it
+    config.update_from_flattened_dict(_overrides(values))
+  data, lines = own_videos.divide(
+    values.data, workdir / 'data', config.data.frames_per_second
+  )
+  training = sources.open_source(data, 'train', config.data.frames_per_second)
   counts = {'train': len(training)}
   counts |= {split: _count(data, split) for split in ('val', 'test')}
   facts = recipe.Facts(
@@ -177,6 +181,7 @@ def _read_plan(
   try:
     written = files.parse_json(path.read_text('utf-8'))
     before, sections = written['request'], written['config']
+    folder.add_newer_keys(sections['data'])
     config = folder.as_config(sections)
     folder.check_config(config, path)
   except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -213,7 +218,9 @@ def _with_weights(
     )
   run = folder.read_config(path / 'config.json')
   with config.unlocked():
-    for key in ('num_frames', 'short_side', 'crop_size', 'input_size'):
+    for key in (
+      *('num_frames', 'sampling', 'short_side', 'crop_size', 'input_size'),
+    ):
       config.data[key] = run.data.get(key, config.data[key])
     for key in ('crop_size', 'input_size'):
       config.eval[key] = run.eval[key]

@@ -93,6 +93,7 @@ def main(values: flags.FlagValues, names: Sequence[str]) -> int:
   )
   timelines = None
   if values.timeline is not None:
+    timeline.check_window(predictor, values.window)
     timelines = TimelineWriter(values.timeline, *times)
   return predict(
     predictor,

@@ -42,6 +42,7 @@ class Facts:
     frames: the numbers of frames of the others.
     num_frames: the frames of a clip.
     frame_stride: the video's frames from one frame of a clip to the next.
+    sampling: how they are taken, as `data.sampling` of a configuration.
     shared: the splits that have videos in common.
     look_alikes: names of classes that may be meant to be one, in groups.
   """
@@ -54,6 +55,7 @@ class Facts:
   frames: Sequence[int] = ()
   num_frames: int = 1
   frame_stride: int = 1
+  sampling: str = 'clip'
   shared: Sequence[Shared] = ()
   look_alikes: Sequence[Sequence[str]] = ()
 
@@ -132,22 +134,32 @@ def _of_class_sizes(counts: Mapping[str, int]) -> Iterator[str]:
 
 def _of_lengths(facts: Facts) -> Iterator[str]:
   frames, steps = sorted(facts.frames), facts.num_frames - 1
-  span = steps * facts.frame_stride + 1
+  whole = facts.sampling == 'uniform'
+  span = facts.num_frames if whole else steps * facts.frame_stride + 1
   short = sum(count < span for count in frames)
   if short <= _NEGLIGIBLE * len(frames):
     return
   # What all but a few of the videos have.
   common = frames[int(_NEGLIGIBLE * len(frames))]
+  clip = f'a clip: {facts.num_frames} frames'
+  if not whole:
+    clip += f' with a stride of {facts.frame_stride} span {span}'
   what = (
-    f'{short} of {_number(len(frames), "video")} {_are(short)} shorter than a '
-    f'clip: {facts.num_frames} frames with a stride of {facts.frame_stride} '
-    f'span {span}, and the shortest has {frames[0]}.'
+    f'{short} of {_number(len(frames), "video")} {_are(short)} shorter than '
+    f'{clip}, and the shortest has {frames[0]}.'
   )
   if common < facts.num_frames:
     yield (
       f'{what} Frames are repeated where a clip has more of them than the '
       'video. Take longer videos, or shorter clips: '
-      f'--config.data.num_frames={common} --config.data.frame_stride=1.'
+      f'--config.data.num_frames={common}'
+      f'{"" if whole else " --config.data.frame_stride=1"}.'
+    )
+  elif facts.sampling == 'dense':
+    yield (
+      f'{what} A clip begins again at their end, so that it shows a jump. Take '
+      'longer videos, or a smaller stride: '
+      f'--config.data.frame_stride={(common - 1) // steps}.'
     )
   else:
     yield (

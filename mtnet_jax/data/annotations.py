@@ -279,7 +279,7 @@ class _Index:
     self._paths = {}
     contents = folders.search(directory)
     contents.check_readable()
-    contents.left_out.tell(self._directory)
+    contents.tell(self._directory)
     for place in contents.videos:
       path = os.path.join(directory, *place)
       self._paths.setdefault(_stem(path), []).append(path)

@@ -7,10 +7,13 @@ they are on the device.
 
 import dataclasses
 import functools
+import os
 
 import numpy as np
+from jaxtyping import Int
 
 from mtnet_jax.data import augmentations, clips, sources, transforms, views
+from mtnet_jax.data.frame_folders import FrameFolderReader
 from mtnet_jax.data.multigrid import Multigrid
 from mtnet_jax.data.rand_augment import rand_augment
 from mtnet_jax.data.records import Example
@@ -26,7 +29,9 @@ _MAX_ATTEMPTS = 20
 _ORDER = 1  # tells the seeds of the epochs' orders from those of the clips
 
 
-def open_clip(example: Example) -> VideoReader | FramesReader:
+def open_clip(
+  example: Example,
+) -> VideoReader | FrameFolderReader | FramesReader:
   """Opens an example's frames.
 
   Args:
@@ -40,6 +45,10 @@ def open_clip(example: Example) -> VideoReader | FramesReader:
   """
   if isinstance(example.video, tuple):
     return FramesReader(example.video, example.id)
+  if isinstance(example.video, str) and os.path.isdir(example.video):
+    return FrameFolderReader(
+      example.video, example.start, example.end, example.fps
+    )
   return VideoReader(example.video, example.start, example.end)
 
 
@@ -50,6 +59,7 @@ class _Videos:
   source: sources.Source
   num_frames: int
   frame_stride: int
+  sampling: str
   short_videos: str
   read_attempts: int
   process_index: int
@@ -79,11 +89,13 @@ class _Videos:
     return retry(lambda: self.source[index], self.read_attempts)
 
   def _check_length(self, example: Example, video_frames: int):
-    if self.short_videos == 'error' and video_frames < self.num_frames:
+    why = clips.too_short(
+      video_frames, self.num_frames, self.frame_stride, self.sampling
+    )
+    if why and self.short_videos == 'error':
       raise UserError(
-        f'The video {example.id} has {video_frames} frames, a clip has '
-        f'{self.num_frames}. Remove the video, lower data.num_frames, or set '
-        "data.short_videos to 'repeat'."
+        f'The video {example.id} {why}. Remove the video, lower '
+        "data.num_frames, or set data.short_videos to 'repeat'."
       )
 
 
@@ -154,6 +166,25 @@ class TrainingBatches(_Videos):
     )
     return dataclasses.replace(self, multigrid=constant, num_steps=num_steps)
 
+  def draw_indices(
+    self, video_frames: int, rng: np.random.Generator
+  ) -> Int[np.ndarray, ' t']:
+    """Draws the frames of one clip of the base shape.
+
+    Args:
+      video_frames: frames in the video.
+      rng: the source of randomness.
+    """
+    return clips.training_indices(
+      video_frames,
+      self.num_frames,
+      self.frame_stride,
+      self.start,
+      rng,
+      draw=self.draw_frames,
+      sampling=self.sampling,
+    )
+
   def _row(
     self, position: int, t: int, size: int, broken: list[tuple[str, str]]
   ) -> tuple[Example, np.ndarray]:
@@ -180,14 +211,7 @@ class TrainingBatches(_Videos):
     rng = np.random.default_rng((self.seed, position))
     with open_clip(example) as video:
       self._check_length(example, video.num_frames)
-      indices = clips.training_indices(
-        video.num_frames,
-        self.num_frames,
-        self.frame_stride,
-        self.start,
-        rng,
-        draw=self.draw_frames,
-      )
+      indices = self.draw_indices(video.num_frames, rng)
       indices = indices[np.arange(t) * self.num_frames // t]
       frames = video.read(indices, self.short_side)
     clip = transforms.random_crop(frames, self.crop_size, rng)
@@ -269,7 +293,11 @@ class EvaluationBatches(_Videos):
     with open_clip(example) as video:
       self._check_length(example, video.num_frames)
       indices = clips.view_indices(
-        video.num_frames, self.num_frames, self.frame_stride, self.num_clips
+        video.num_frames,
+        self.num_frames,
+        self.frame_stride,
+        self.num_clips,
+        self.sampling,
       )
       return views.read(
         video,

@@ -30,6 +30,10 @@ _PATTERNS = {
 }
 _MAX_NAMED = 5
 _LOOSE = 'videos outside the folders of classes'
+_LOOSE_FRAMES = (
+  'folders of images outside the folders of classes (a folder of numbered '
+  'images is one video)'
+)
 _UNNAMED = 'videos in no folder that labels.txt names'
 
 
@@ -89,7 +93,7 @@ def _place_by_depth(
 ) -> _Placed:
   for place in videos:
     if len(place) == 1:
-      left_out.add(_LOOSE, place)
+      left_out.add(_loose(root, place), place)
   videos = [place for place in videos if len(place) > 1]
   tops = _unique(place[0] for place in videos)
   splits = _name_splits(root, tops)
@@ -97,7 +101,7 @@ def _place_by_depth(
     _check_splits(root, videos, [top for top in tops if top in splits])
     for place in videos:
       if len(place) == 2:
-        left_out.add(_LOOSE, place)
+        left_out.add(_loose(root, place), place)
     videos = [place for place in videos if len(place) > 2]
   elif len(tops) > 1 and all(len(p) == 3 and split_of(p[1]) for p in videos):
     splits = _name_splits(root, _unique(place[1] for place in videos))
@@ -144,6 +148,10 @@ def _place_by_labels(
   return placed
 
 
+def _loose(root: pathlib.Path, place: Place) -> str:
+  return _LOOSE_FRAMES if root.joinpath(*place).is_dir() else _LOOSE
+
+
 def _name_splits(root: pathlib.Path, names: Sequence[str]) -> dict[str, str]:
   """Returns the split of each name that stands for one."""
   splits = {name: split_of(name) for name in names if split_of(name)}
@@ -179,6 +187,9 @@ def _check_splits(
   labels = root / 'labels.txt'
   if flat and (others or len(flat) == len(named)):
     beside = f', beside the folders {_few(others)}' if others else ''
+    one = next(p for p in videos if p[0] == flat[0])
+    if root.joinpath(*one).is_dir():
+      beside += f' ({_path(one)}, a folder of numbered images, is one video)'
     raise UserError(
       f'{root} can be read in two ways: {_few(flat)} holds videos and no '
       f'folders of classes{beside}. Either it is a class of that name, or a '

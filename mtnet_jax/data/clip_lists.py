@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
-from mtnet_jax.data import class_names, dividing, tables
+from mtnet_jax.data import class_names, dividing, frame_folders, tables
 from mtnet_jax.data.dividing import SPLITS
 from mtnet_jax.data.records import Example
 from mtnet_jax.errors import UserError, printable
@@ -36,12 +36,13 @@ _LENGTHS = {'duration', 'length', 'dur', 'len'}
 
 
 def read(
-  path: pathlib.Path,
+  path: pathlib.Path, fps: float | None = None
 ) -> tuple[tuple[str, ...], dict[str, tuple[Example, ...]]]:
   """Reads a list of clips.
 
   Args:
     path: the CSV file; its folder may hold a labels.txt.
+    fps: images per second of folders of images whose row does not say it.
 
   Returns:
     The names of the classes, and the videos of every split that has any.
@@ -91,6 +92,7 @@ def read(
         str(path.parent / row['path']),
         start,
         end,
+        _rate(row, where) or fps,
       )
     )
   return labels, {k: tuple(v) for k, v in splits.items() if v}
@@ -122,7 +124,7 @@ def _divide(rows, path):
 def _read_rows(path: pathlib.Path) -> list[tuple[int, dict[str, str]]]:
   """Returns lines and their values, times under `start` and `end`."""
   rows = tables.read(path, _REQUIRED_COLUMNS)
-  given = (*_REQUIRED_COLUMNS, 'split')
+  given = (*_REQUIRED_COLUMNS, 'split', 'fps')
   columns = [name for name in rows[0][1] if name not in given]
   times = _find_times(columns, path)
   unused = [name for name in columns if name and name not in times.values()]
@@ -220,6 +222,19 @@ def _seconds(
       '0 ≤ start < end, or empty.'
     )
   return start, end
+
+
+def _rate(row: Mapping[str, str], where: str) -> float | None:
+  """Returns the images per second that a row gives."""
+  text = row.get('fps', '')
+  if not text:
+    return None
+  try:
+    rate = float(text)
+  except ValueError:
+    rate = text
+  frame_folders.check_rate(rate, f'{where}: fps')
+  return rate
 
 
 def _clip_id(path: str, start: float | None, end: float | None) -> str:

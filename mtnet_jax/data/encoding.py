@@ -6,6 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
+from mtnet_jax.data.frame_folders import FrameFolderReader
 from mtnet_jax.data.video import VideoError, VideoReader
 
 _KEYFRAME_EVERY = 30  # frames: what is decoded at most before a wanted one
@@ -16,7 +17,7 @@ _KEYFRAME_EVERY = 30  # frames: what is decoded at most before a wanted one
 _OPTIONS = {'crf': '18', 'threads': '1', 'x264-params': 'cpu-independent=1'}
 
 
-def encode(video: VideoReader, short_side: int) -> bytes:
+def encode(video: VideoReader | FrameFolderReader, short_side: int) -> bytes:
   """Encodes all frames of a video, one after the other.
 
   Args:
@@ -58,7 +59,7 @@ def encode(video: VideoReader, short_side: int) -> bytes:
 
 def _add_stream(
   container: av.container.OutputContainer,
-  video: VideoReader,
+  video: VideoReader | FrameFolderReader,
   height: int,
   width: int,
 ) -> av.VideoStream:

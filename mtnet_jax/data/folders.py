@@ -1,4 +1,6 @@
-"""Which files below a folder are videos, and what is left out, and why?
+"""What below a folder are videos, and what is left out, and why?
+
+A video is a file, or a folder of numbered images.
 
 Training, preparation and prediction ask here, so that a folder holds the same
 videos for all of them.
@@ -12,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
+from mtnet_jax.data import numbered_images
 from mtnet_jax.errors import UserError, printable
 
 # Endings of files in a folder that are taken for videos.
@@ -54,6 +57,10 @@ Place = tuple[str, ...]
 HIDDEN = 'hidden (the name begins with a dot)'
 SYSTEM = "a system's or a network disk's own"
 ENDING = 'files that do not end as videos do'
+FLOW = 'images of optical flow'
+SERIES = 'images of several series in one folder'
+BESIDE = 'numbered images beside videos'
+BESIDE_FILES = 'folders of images beside video files'
 SPECIAL = 'neither files nor folders'
 KNOWN = 'links to folders that are there already'
 EMPTY = 'folders without a video'
@@ -120,15 +127,35 @@ class Contents:
   """What is below a folder.
 
   Attributes:
-    videos: the places of the video files, by name. Links that lead nowhere are
-      among them: whoever reads them tells that.
+    videos: the places of the videos, by name. Links that lead nowhere are among
+      them: whoever reads them tells that.
+    frame_folders: of those, the places of folders of numbered images.
     left_out: everything else.
     unreadable: folders that cannot be read, each with the cause.
   """
 
   videos: Sequence[Place]
+  frame_folders: Sequence[Place]
   left_out: LeftOut
   unreadable: Mapping[str, str]
+
+  def tell(self, where: object) -> None:
+    """Logs a warning of what is left out, and of videos of two kinds.
+
+    Args:
+      where: the folder, as the user knows it.
+    """
+    self.left_out.tell(where)
+    count = len(self.frame_folders)
+    if 0 < count < len(self.videos):
+      logging.warning(
+        '%s: of %d videos %d are folders of numbered images, such as %s',
+        where,
+        len(self.videos),
+        count,
+        printable('/'.join(self.frame_folders[0])),
+        extra={'once': True},
+      )
 
   def check_readable(self) -> None:
     """Raises a UserError where a folder cannot be read."""
@@ -159,27 +186,35 @@ def why_not_data(name: str) -> str:
 def search(folder: str | os.PathLike, known: Sequence[str] = ()) -> Contents:
   """Looks for videos in a folder and in those below it.
 
-  Links are followed. Of a folder that several links lead to, each of the first
-  two levels of folders has the videos once; a link to a folder above it has
-  none.
+  A folder of numbered images is a video, unless there are videos beside or
+  below them, or just one image, or video files beside the folder. Links are
+  followed. Of a folder that several links lead to, each of the first two levels
+  of folders has the videos once; a link to a folder above it has none.
 
   Args:
     folder: an existing folder, whatever its own name.
     known: names of files in it that are no videos, and have their use.
 
   Returns:
-    The videos, and what is left out.
+    The videos, and what is left out. If the folder itself is one, its place is
+    empty.
   """
   walk = _Walk(known)
   walk.enter(os.fspath(folder), (), ())
-  return Contents(tuple(sorted(walk.videos)), walk.left_out, walk.unreadable)
+  return Contents(
+    tuple(sorted(walk.videos)),
+    tuple(sorted(walk.frame_folders)),
+    walk.left_out,
+    walk.unreadable,
+  )
 
 
 class _Walk:
   """A walk through folders, and what it has found."""
 
   def __init__(self, known: Sequence[str]):
-    self.videos, self.left_out, self.unreadable = [], LeftOut(), {}
+    self.videos, self.frame_folders = [], set()
+    self.left_out, self.unreadable = LeftOut(), {}
     self._known, self._seen = known, set()
 
   def enter(self, path: str, place: Place, above: tuple) -> bool:
@@ -197,21 +232,61 @@ class _Walk:
       self.left_out.add(KNOWN if known else DEEP, place)
       return True
     self._seen.add((place[:2], own))
-    told, empty = False, []
+    told, files, empty, images = False, False, [], []
+    before = len(self.videos)
     for entry in entries:
       there = *place, entry.name
       if reason := why_not_data(entry.name):
         self.left_out.add(reason, there)
-      elif not _is_folder(entry):
-        told |= self._add_file(entry, there)
+      elif _is_numbered_image(entry):
+        images.append(entry.name)
+      elif not is_folder(entry):
+        files |= self._add_file(entry, there)
       elif self.enter(entry.path, there, (*above, own)):
         told = True
       else:
         empty.append(there)
+    told |= self._add_images(images, place, len(self.videos) == before)
+    if files:
+      told = True
+      self._drop_frame_folders(place, before)
     if told or not place:  # else the folder above tells of all of them
       for there in empty:
         self.left_out.add(EMPTY, there)
     return told
+
+  def _add_images(
+    self, images: Sequence[str], place: Place, alone: bool
+  ) -> bool:
+    """Takes a folder's numbered images as a video, or leaves them out."""
+    groups = [*numbered_images.group(images).values()]
+    series = groups[0] if alone and len(groups) == 1 else ()
+    # A single one is a picture.
+    frames = {image.name for image in series} if len(series) > 1 else set()
+    if frames:
+      self.videos.append(place)
+      self.frame_folders.add(place)
+    if len(images) == 1:
+      reason = ENDING
+    else:
+      reason = FLOW if frames else SERIES if alone else BESIDE
+    for name in images:
+      if name not in frames:
+        self.left_out.add(reason, (*place, name))
+    return bool(frames)
+
+  def _drop_frame_folders(self, place: Place, before: int) -> None:
+    """Leaves out the folders of images in a folder, which has video files.
+
+    They may be anything: previews of the videos, for instance.
+    """
+    below = self.videos[before:]
+    own = self.frame_folders.intersection(below)
+    dropped = {video for video in own if video[:-1] == place}
+    self.videos[before:] = [v for v in below if v not in dropped]
+    self.frame_folders -= dropped
+    for video in sorted(dropped):
+      self.left_out.add(BESIDE_FILES, video)
 
   def _add_file(self, entry: os.DirEntry, place: Place) -> bool:
     """Takes a file in or leaves it out; returns whether it is a video."""
@@ -227,11 +302,16 @@ class _Walk:
     return False
 
 
-def _is_folder(entry: os.DirEntry) -> bool:
+def is_folder(entry: os.DirEntry) -> bool:
+  """Returns whether it is a folder, or a link that leads to one."""
   try:
     return entry.is_dir()
   except OSError:  # a link to itself
     return False
+
+
+def _is_numbered_image(entry: os.DirEntry) -> bool:
+  return bool(numbered_images.parse(entry.name)) and not is_folder(entry)
 
 
 def _is_special(entry: os.DirEntry) -> bool:

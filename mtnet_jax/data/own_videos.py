@@ -17,7 +17,9 @@ _MADE = {'test': 'testing', 'val': 'validation'}
 
 
 def divide(
-  directory: str | os.PathLike, folder: pathlib.Path
+  directory: str | os.PathLike,
+  folder: pathlib.Path,
+  fps: float | None = None,
 ) -> tuple[str, list[str]]:
   """Sees that a data set has all three splits, as far as it can have them.
 
@@ -29,6 +31,7 @@ def divide(
     directory: what docs/data.md describes, or a CSV file. Records stay as they
       are.
     folder: gets a `clips.csv` and a `labels.txt` where a split is made.
+    fps: images per second of folders of images; None: it is not known.
 
   Returns:
     The directory to train on, and in words what was done.
@@ -40,7 +43,7 @@ def divide(
   path = pathlib.Path(directory)
   if not path.is_file() and any(path.glob(f'[!.]*{SUFFIX}')):
     return os.fspath(directory), []
-  listing = sources.list_videos(directory)
+  listing = sources.list_videos(directory, fps)
   if 'train' not in listing.splits:
     raise UserError(
       f'{directory} has no videos for training; it has: '
@@ -85,13 +88,18 @@ def _write(
 ) -> None:
   text = io.StringIO()
   table = csv.writer(text, lineterminator='\n')
-  table.writerow(('path', 'label', 'split', 'start', 'end'))
+  videos = {e.video for own in splits.values() for e in own}
+  folders = set(filter(os.path.isdir, videos))
+  rates = ('fps',) if folders else ()
+  table.writerow(('path', 'label', 'split', 'start', 'end', *rates))
   for split in dividing.SPLITS:
     for example in splits.get(split, ()):
       end = '' if example.end is None else repr(example.end)
       start = repr(example.start) if example.start or end else ''
       video = os.path.abspath(example.video)
-      table.writerow((video, labels[example.label], split, start, end))
+      rate = example.fps if example.video in folders else None
+      row = video, labels[example.label], split, start, end
+      table.writerow((*row, *[repr(rate) if rate else '' for _ in rates]))
   try:
     text.getvalue().encode()
   except UnicodeEncodeError as error:

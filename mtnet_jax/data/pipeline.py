@@ -181,15 +181,19 @@ def _shared(
       f'train.stall_timeout (={config.train.stall_timeout}) must be above 0 '
       'seconds.'
     )
-  if data.short_videos not in clips.SHORT_VIDEOS:
-    raise UserError(
-      f'Unknown data.short_videos {data.short_videos!r}; allowed: '
-      f'{", ".join(clips.SHORT_VIDEOS)}.'
-    )
+  for key, allowed in (
+    ('short_videos', clips.SHORT_VIDEOS),
+    ('sampling', clips.SAMPLINGS),
+  ):
+    if data[key] not in allowed:
+      raise UserError(
+        f'Unknown data.{key} {data[key]!r}; allowed: {", ".join(allowed)}.'
+      )
   return {
-    'source': sources.open_source(data.dir, split),
+    'source': sources.open_source(data.dir, split, data.frames_per_second),
     'num_frames': data.num_frames,
     'frame_stride': data.frame_stride,
+    'sampling': data.sampling,
     'short_videos': data.short_videos,
     'read_attempts': data.read_attempts,
     'process_index': process_index,

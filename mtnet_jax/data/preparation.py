@@ -8,16 +8,19 @@ import json
 import math
 import os
 import pathlib
+import stat
 from collections.abc import Mapping, Sequence
 
 from mtnet_jax import files, locations
 from mtnet_jax.data import (
   beam_runner,
   class_names,
+  frame_folders,
   records,
   shards,
   shared_videos,
 )
+from mtnet_jax.data.folders import is_video_name
 from mtnet_jax.data.records import Example
 from mtnet_jax.data.shards import Form, Shard
 from mtnet_jax.data.sources import MANIFEST_NAME, Listing
@@ -45,7 +48,8 @@ def write(
   """Writes record files, `labels.txt` and `manifest.json`.
 
   Finished record files whose videos have not changed are kept. Of a video with
-  a start or an end, a record holds those frames alone, encoded anew.
+  a start or an end, a record holds those frames alone, encoded anew; a folder
+  of images is encoded as well.
 
   Args:
     listing: the videos.
@@ -53,7 +57,8 @@ def write(
     num_shards: record files a split; 0: one for each 256 MiB of videos.
     num_frames: videos with fewer frames are kept, and named as short.
     short_side: pixels, even. Videos are encoded anew, with shorter sides no
-      longer than this; 0: whole files are kept as they are, byte for byte.
+      longer than this; 0: whole files are kept as they are, byte for byte, and
+      folders of images keep their size.
     runner: Apache Beam's name of what makes the files; '': this machine does.
     pipeline_options: further flags of Beam, such as '--direct_num_workers=4'.
 
@@ -77,10 +82,7 @@ def write(
   found = shared_videos.look_at_files(listing.splits)
   class_names.warn_of_look_alikes(listing.labels, listing.directory)
   shared_videos.warn(listing.splits, found, listing.directory)
-  stats = {
-    video: status and (status.st_size, status.st_mtime_ns)
-    for video, status in found.items()
-  }
+  stats = {video: _size_and_time(video, own) for video, own in found.items()}
   form = Form(listing.labels, num_frames, short_side)
   plan = _plan(listing.splits, out, num_shards, form, stats)
   try:
@@ -109,6 +111,7 @@ def _check(listing: Listing, out: pathlib.Path, short_side: int):
     )
   examples = [*itertools.chain(*listing.splits.values())]
   folders = {listing.directory} | {os.path.dirname(e.video) for e in examples}
+  folders |= {e.video for e in examples if not is_video_name(e.video)}
   there = filter(os.path.isdir, folders)
   if os.path.isdir(out) and any(out.samefile(folder) for folder in there):
     raise UserError(f'--out={out} holds the videos: give another folder.')
@@ -141,9 +144,25 @@ def _plan(
   return plan
 
 
+def _size_and_time(
+  video: str, status: os.stat_result | None
+) -> tuple[int, int] | None:
+  if status is None:
+    return None
+  if stat.S_ISDIR(status.st_mode):
+    try:
+      return frame_folders.size_and_time(video)
+    except OSError:
+      pass  # told where it is read
+  return status.st_size, status.st_mtime_ns
+
+
 def _fingerprint(examples: Sequence[Example], form: Form, stats: _Stats) -> str:
   """Returns a hash that changes whenever a record file would."""
-  inputs = [(e.id, e.label, e.start, e.end, stats[e.video]) for e in examples]
+  inputs = [
+    (e.id, e.label, e.start, e.end, stats[e.video], *([e.fps] if e.fps else []))
+    for e in examples
+  ]
   text = json.dumps([dataclasses.astuple(form), inputs])
   return hashlib.sha256(text.encode()).hexdigest()
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mtnet_jax.data import clips, loading
+from mtnet_jax.data import loading
 from mtnet_jax.data.batches import TrainingBatches, open_clip
 from mtnet_jax.data.records import Example
 from mtnet_jax.data.sources import Source
@@ -159,14 +159,7 @@ def _decode(
   batches: TrainingBatches, example: Example, rng: np.random.Generator
 ):
   with open_clip(example) as video:
-    indices = clips.training_indices(
-      video.num_frames,
-      batches.num_frames,
-      batches.frame_stride,
-      batches.start,
-      rng,
-      draw=batches.draw_frames,
-    )
+    indices = batches.draw_indices(video.num_frames, rng)
     video.read(indices, batches.short_side)
 
 

@@ -35,10 +35,13 @@ class Example:
   Attributes:
     id: names the video; unique in its data set.
     label: the class's number.
-    video: the video file's path, or its contents; or, of some sources, its
-      frames as image files. Records hold contents.
+    video: the path of a video file or of a folder of images, or a file's
+      contents; or, of some sources, its frames as image files. Records hold
+      contents.
     start: seconds from which the video counts; None: from its first frame.
     end: seconds before which it counts; None: to its last frame.
+    fps: of a folder of images, frames per second; None: not known. Files tell
+      their own, and records do not hold it.
   """
 
   id: str
@@ -46,6 +49,7 @@ class Example:
   video: str | bytes | tuple[bytes, ...]
   start: float | None = None
   end: float | None = None
+  fps: float | None = None
 
 
 def shard_name(split: str, shard: int, num_shards: int) -> str:
@@ -73,7 +77,9 @@ def write(path: str | os.PathLike, examples: Iterable[Example]) -> None:
     try:
       for example in examples:
         with _disk_errors(partial):
-          writer.write(msgpack.packb(dataclasses.asdict(example)))
+          content = dataclasses.asdict(example)
+          del content['fps']
+          writer.write(msgpack.packb(content))
     finally:
       with _disk_errors(partial):
         writer.close()

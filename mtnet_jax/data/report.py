@@ -183,7 +183,7 @@ def gather_facts(
   """
   sizes, absent, shared = {}, {}, []
   if isinstance(source.examples, tuple):  # of plain files
-    splits = sources.list_videos(directory).splits
+    splits = sources.list_videos(directory, data.frames_per_second).splits
     sizes = {split: len(videos) for split, videos in splits.items()}
     shared = shared_videos.find(splits, shared_videos.look_at_files(splits))
   for split in sources.SPLITS:
@@ -202,6 +202,7 @@ def gather_facts(
     frames=[probe.frames for probe in probes if not probe.cause],
     num_frames=data.num_frames,
     frame_stride=data.frame_stride,
+    sampling=data.sampling,
     shared=shared,
     look_alikes=class_names.look_alikes(source.labels),
   )
@@ -252,7 +253,12 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
     batches = pipeline.build(config, 'train')
     source = batches.source
   else:  # it is not loaded as clips for training
-    batches, source = None, sources.open_source(values.dir, values.split)
+    batches, source = (
+      None,
+      sources.open_source(
+        values.dir, values.split, config.data.frames_per_second
+      ),
+    )
   probes = probing.probe(source, values.sample)
   counts, complete = class_counts(source, values.dir, values.split, probes)
   broken = [probe for probe in probes if probe.cause]

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from mtnet_jax import files
 from mtnet_jax.data import encoding, records
+from mtnet_jax.data.batches import open_clip
 from mtnet_jax.data.records import Example
 from mtnet_jax.data.video import VideoError, VideoReader
 from mtnet_jax.errors import UserError
@@ -33,7 +34,7 @@ class Form:
   Attributes:
     labels: the classes' names.
     num_frames: videos with fewer frames are named as short.
-    short_side: pixels; 0: videos keep their size, and whole ones every byte.
+    short_side: pixels; 0: videos keep their size, and whole files every byte.
   """
 
   labels: tuple[str, ...]
@@ -161,8 +162,9 @@ def _try(example: Example, short_side: int) -> tuple[Example, int, str]:
   """Returns what is to be written, its number of frames, and what is wrong."""
   start, end = example.start, example.end
   try:
-    if short_side or start is not None or end is not None:
-      with VideoReader(example.video, start, end) as video:
+    parts = start is not None or end is not None
+    if short_side or parts or os.path.isdir(example.video):
+      with open_clip(example) as video:
         contents, frames = encoding.encode(video, short_side), video.num_frames
     else:
       with VideoReader(example.video) as video:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from absl import logging
 
+from mtnet_jax.data import numbered_images
 from mtnet_jax.data.records import Example
 from mtnet_jax.errors import printable
 
@@ -167,6 +168,10 @@ def _joined(files: Iterable[_File]) -> _File:
 
 def _digest_of_sample(path: str) -> str:
   """Returns a digest of bytes in the middle, where few files agree."""
+  if os.path.isdir(path):
+    images = _images(path)
+    middle = images[len(images) // 2 :][:1]
+    return f'{len(images)} images, {[_digest_of_sample(i) for i in middle]}'
   try:
     with open(path, 'rb') as file:
       file.seek(max(0, os.fstat(file.fileno()).st_size - _SAMPLE) // 2)
@@ -176,8 +181,19 @@ def _digest_of_sample(path: str) -> str:
 
 
 def _digest(path: str) -> str:
+  if os.path.isdir(path):
+    return str([_digest(image) for image in _images(path)])
   try:
     with open(path, 'rb') as file:
       return hashlib.file_digest(file, 'sha256').hexdigest()
   except OSError:
     return path
+
+
+def _images(folder: str) -> list[str]:
+  """Returns the paths of a video's images, in order."""
+  try:
+    names = numbered_images.order(os.listdir(folder))
+  except (OSError, ValueError):
+    return [folder + os.sep]  # told where it is read
+  return [os.path.join(folder, name) for name in names]

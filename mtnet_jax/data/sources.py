@@ -22,6 +22,7 @@ from mtnet_jax.data import (
   clip_lists,
   dividing,
   folders,
+  frame_folders,
   records,
   shared_videos,
   tfds_source,
@@ -102,13 +103,16 @@ class Listing:
   directory: str
 
 
-def open_source(directory: str | os.PathLike, split: str) -> Source:
+def open_source(
+  directory: str | os.PathLike, split: str, fps: float | None = None
+) -> Source:
   """Opens a split of a data set.
 
   Args:
     directory: what docs/data.md describes: a directory, a CSV file or
       'tfds:NAME'.
     split: 'train', 'val' or 'test'.
+    fps: see `list_videos`.
 
   Returns:
     The split's videos, at least one. Of plain files, classes that have none for
@@ -124,10 +128,10 @@ def open_source(directory: str | os.PathLike, split: str) -> Source:
   path = _existing(directory)
   if path.is_dir() and any(path.glob(f'[!.]*{records.SUFFIX}')):
     return _open_records(path, split)
-  listing = list_videos(path)
+  listing = list_videos(path, fps)
   _check_split(split, listing.splits, path)
   examples = listing.splits[split]
-  missing = [e.video for e in examples if not os.path.isfile(e.video)]
+  missing = [e.video for e in examples if not _is_there(e.video)]
   if missing:
     raise UserError(
       f'{len(missing)} of {len(examples)} videos of split {split!r} that '
@@ -216,11 +220,15 @@ def _tell(
   class_names.warn_of_look_alikes(source.labels, where)
 
 
-def list_videos(directory: str | os.PathLike) -> Listing:
+def list_videos(
+  directory: str | os.PathLike, fps: float | None = None
+) -> Listing:
   """Lists the videos of a directory of plain files, in a fixed order.
 
   Args:
     directory: what docs/data.md describes, or a CSV file; not records.
+    fps: images per second of videos that are folders of images, where a CSV
+      file does not say it; None: it is not known.
 
   Returns:
     The videos of every split; whether the files exist is not checked.
@@ -229,10 +237,12 @@ def list_videos(directory: str | os.PathLike) -> Listing:
     UserError: there is no such directory, no video in it, or a mistake in the
       CSV file.
   """
+  if fps is not None:
+    frame_folders.check_rate(fps, 'data.frames_per_second')
   path = _existing(directory)
   if path.is_file() or (path / CSV_NAME).is_file():
     path = path if path.is_file() else path / CSV_NAME
-    return Listing(*clip_lists.read(path), str(path.parent))
+    return Listing(*clip_lists.read(path, fps), str(path.parent))
   classes = _divide_classes(_find_classes(path))
   labels_path = path / LABELS_NAME
   labels = class_names.read(labels_path) if labels_path.is_file() else ()
@@ -246,6 +256,7 @@ def list_videos(directory: str | os.PathLike) -> Listing:
         folders.decoded(video),
         number_of[folders.decoded(name)],
         str(path / video),
+        fps=fps,
       )
       for name, videos in of_split.items()
       for video in videos
@@ -259,17 +270,28 @@ def _find_classes(path: pathlib.Path) -> Divided:
   """Returns the videos of a folder by split, or '' for none, and class."""
   contents = folders.search(path, known=(LABELS_NAME,))
   contents.check_readable()
+  if () in contents.frame_folders:
+    raise UserError(
+      f'{path} is a folder of numbered images, that is one video. Give the '
+      'folder that the folders of classes are in, CLASS/VIDEO/IMAGE.'
+    )
   labels_path, left_out = path / LABELS_NAME, contents.left_out
   labels = class_names.read(labels_path) if labels_path.is_file() else ()
   divided = class_folders.divide(path, contents.videos, labels, left_out)
   if not divided:
     raise UserError(
       f'{path} holds no videos: expected are record files, a {CSV_NAME}, or '
-      'folders CLASS/VIDEO or SPLIT/CLASS/VIDEO (docs/data.md).'
+      'folders CLASS/VIDEO or SPLIT/CLASS/VIDEO, where a video may be a folder '
+      'of numbered images (docs/data.md).'
       + (f' Left out are {left_out.describe()}.' if left_out else '')
     )
-  left_out.tell(path)
+  contents.tell(path)
   return divided
+
+
+def _is_there(video: str) -> bool:
+  """Whether there is a file, or a folder, which may hold images."""
+  return os.path.isfile(video) or os.path.isdir(video)
 
 
 def _existing(directory: str | os.PathLike) -> pathlib.Path:

@@ -13,11 +13,11 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-import cv2
 import numpy as np
 from array_record.python import array_record_data_source
 from jaxtyping import Float, UInt8
 
+from mtnet_jax.data import pictures
 from mtnet_jax.data.records import Example, sized_names
 from mtnet_jax.data.video import VideoError
 from mtnet_jax.errors import UserError
@@ -117,20 +117,15 @@ class FramesReader:
     self.close()
 
   def _image(self, index: int, short_side: int | None) -> np.ndarray:
-    image = self._decode(index)
-    if short_side is None:
-      return image
-    height, width = image.shape[:2]
-    scale = short_side / min(height, width)
-    size = round(scale * width), round(scale * height)
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return cv2.resize(image, size, interpolation=how)
+    try:
+      return pictures.resize(self._decode(index), short_side)
+    except ValueError as error:  # of absurd sides
+      raise VideoError(self.name, str(error)) from error
 
   def _decode(self, index: int) -> np.ndarray:
-    contents = np.frombuffer(self._frames[index], np.uint8)
     try:
-      return cv2.imdecode(contents, cv2.IMREAD_COLOR_RGB)[:]
-    except (cv2.error, TypeError) as error:
+      return pictures.decode(self._frames[index])
+    except (TypeError, ValueError) as error:
       cause = f'frame {index} of {self.num_frames} cannot be decoded'
       raise VideoError(self.name, cause) from error
 

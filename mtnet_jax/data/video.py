@@ -33,7 +33,7 @@ _ERRORS = (av.FFmpegError, ValueError, IndexError, OSError)
 # Containers name up to so many frames more than can be decoded.
 _MAX_MISSING = 2
 # Errors of a disk or a network that will be the same the next time.
-_LASTING = (
+LASTING = (
   FileNotFoundError,
   IsADirectoryError,
   NotADirectoryError,
@@ -267,7 +267,7 @@ class VideoReader:
       yield
     except _ERRORS as error:
       cause = getattr(error, 'strerror', None) or str(error)
-      passing = isinstance(error, OSError) and not isinstance(error, _LASTING)
+      passing = isinstance(error, OSError) and not isinstance(error, LASTING)
       raise VideoError(self._name, cause, passing) from error
 
   def _list_frames(self, start: float | None, end: float | None):

@@ -73,7 +73,8 @@ def measure(
     config, workdir, checkpoint, shuffle_frames=True
   )
   train, test = (
-    _read_cues(config.data.dir, split) for split in ('train', config.eval.split)
+    _read_cues(config.data.dir, split, config.data.frames_per_second)
+    for split in ('train', config.eval.split)
   )
   most_frequent = np.bincount(predictions.labels).max()
   figures = {
@@ -157,12 +158,12 @@ def _squared_distances(a, b):
   return sum(np.square(x[:, None] - y[None]) for x, y in cues)
 
 
-def _read_cues(directory, split) -> tuple[np.ndarray, np.ndarray]:
+def _read_cues(directory, split, fps=None) -> tuple[np.ndarray, np.ndarray]:
   """Logarithms of length, frame rate and size, and the classes.
 
   Of a large split, videos evenly spread over it stand for all of them.
   """
-  source = sources.open_source(directory, split)
+  source = sources.open_source(directory, split, fps)
   count = min(len(source), _MOST_VIDEOS)
   rows, labels, broken = [], [], []
   with Progress(f'sizes of {split}', count, 'videos') as progress:

@@ -299,10 +299,12 @@ function fill() {
   const explained = data.bars.find((bar) => bar.isExplained);
   $('headline').title = explained.wholeName; // the line may hold a part of it
   document.title = `${data.className}: ${data.title}`;
-  const [first, last] = [clock(0), clock(data.seconds.length - 1)];
+  // Of a clip that wraps round at the video's end, the last frame is no later.
+  const first = Math.min(...data.seconds).toFixed(2);
+  const last = Math.max(...data.seconds).toFixed(2);
   $('title').textContent =
     `${data.title}: ${data.seconds.length} frames of ` +
-    `${data.width} × ${data.height} pixels, ${first} to ${last}`;
+    `${data.width} × ${data.height} pixels, ${first} s to ${last} s`;
   $('headline').textContent =
     explained.rank === 1
       ? `Why “${data.className}”? The network gives it ${explained.percent}.`

@@ -205,6 +205,7 @@ def read_samples(
           settings.data.num_frames,
           settings.data.frame_stride,
           1,
+          settings.data.sampling,
         )
         boxes = boxes_in_view(
           all_boxes[name][indices[0]],

@@ -239,6 +239,7 @@ def _describe_clips(config: ml_collections.ConfigDict) -> dict[str, Any]:
     'input_size': {'height': at.input_size, 'width': at.input_size},
     'num_frames': config.data.num_frames,
     'frame_stride': config.data.frame_stride,
+    'sampling': config.data.sampling,
     'num_clips': at.num_clips,
     'num_crops': at.num_crops,
     'do_rescale': True,
@@ -251,7 +252,8 @@ def _describe_clips(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 def _check_clips(folder: locations.Path) -> None:
   path = folder / PREPROCESSOR
-  described = _read_json(path)
+  # Folders from before this key did so.
+  described = {'sampling': 'clip'} | _read_json(path)
   expected = _describe_clips(run_folder.read_config(folder / CONFIG))
   for key, value in expected.items():
     if described.get(key) != value:

@@ -109,9 +109,9 @@ Licence of the weights: {license}. {LICENSE_NOTE}
 
 {chr(10).join(lines)}
 
-A clip is {config.data.num_frames} frames at a stride of \
-{config.data.frame_stride}, {config.eval.input_size} × \
-{config.eval.input_size} pixels; `preprocessor_config.json` says more.
+A clip is {config.data.num_frames} frames {_places(config.data)}, \
+{config.eval.input_size} × {config.eval.input_size} pixels; \
+`preprocessor_config.json` says more.
 
 ## Metrics
 
@@ -130,6 +130,14 @@ predictor.features(predictor.views('video.mp4'))  # pooled features of each view
 predictor.model, predictor.variables  # the Flax module, and its weights
 ```
 """
+
+
+def _places(data: ml_collections.ConfigDict) -> str:
+  """Where in a video the frames of a clip are, in words."""
+  if data.sampling == 'uniform':
+    return 'spread over the whole video'
+  wrapping = ', round its end,' if data.sampling == 'dense' else ''
+  return f'at a stride of {data.frame_stride}{wrapping}'
 
 
 def _metadata(config, data, license, summary) -> str:

@@ -45,7 +45,7 @@ FILES = (METADATA, PROGRAM, PARAMETERS, ONNX)
 _REMEDY = 'Copy its folder again, or write it again with mtnet export.'
 _FORMAT, _VERSION = 'mtnet_jax', 2
 # Of the configuration: how a video becomes the program's input.
-_DATA_KEYS = ('num_frames', 'frame_stride', 'short_videos')
+_DATA_KEYS = ('num_frames', 'frame_stride', 'sampling', 'short_videos')
 _EVAL_KEYS = (
   'num_clips',
   'num_crops',
@@ -378,6 +378,8 @@ def _check(metadata: dict[str, Any]) -> None:
   ):
     raise ValueError('its class_names are not a list of names')
   metadata['program']['sha256']
+  # Exports from before this key did so.
+  metadata['data'] = {'sampling': 'clip', **metadata['data']}
   for section, keys in (('data', _DATA_KEYS), ('eval', _EVAL_KEYS)):
     for key in keys:
       metadata[section][key]  # a KeyError names what is missing

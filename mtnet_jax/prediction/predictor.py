@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mtnet_jax import locations, preprocessing
+from mtnet_jax.data import clips as clips_lib
 from mtnet_jax.data import views
-from mtnet_jax.data.clips import view_indices
+from mtnet_jax.data.frame_folders import FrameFolderReader
 from mtnet_jax.data.video import VideoError, VideoReader
 from mtnet_jax.data.views import ArrayReader, Frames
 from mtnet_jax.devices import device_memory
@@ -33,7 +34,7 @@ from mtnet_jax.prediction.user_videos import (
 )
 from mtnet_jax.runs import folder as run_folder
 from mtnet_jax.runs.given import Given
-from mtnet_jax.typing import Array, Float, UInt8
+from mtnet_jax.typing import Array, Float, Int, UInt8
 
 # A video that is as long as more clips than these has more than one action.
 _MOST_CLIPS_FOR_ONE_PREDICTION = 10
@@ -134,8 +135,9 @@ class Predictor:
     """Judges one video.
 
     Args:
-      video: a video file, an `.npy` file, or an array: uint8 `(t, h, w, 3)`,
-        RGB frames from 0 to 255 at the video's own rate.
+      video: a video file, a folder of numbered images, an `.npy` file, or an
+        array: uint8 `(t, h, w, 3)`, RGB frames from 0 to 255 at the video's own
+        rate.
 
     Returns:
       The mean of its views' probabilities.
@@ -184,11 +186,16 @@ class Predictor:
     Raises:
       InputError: the video cannot be read, is too short for the run, or does
         not last until `at`.
+      UserError: `at` is given, and the run's clips are of the whole video.
     """
-    data = self.config.data
+    if at is not None and self.config.data.sampling == 'uniform':
+      raise UserError(
+        f'A clip of {self.source} has frames of the whole video (data.sampling='
+        f"'uniform'), and cannot be about a moment of it: leave out at={at}."
+      )
     with self.open(video) as reader:
       count, times = reader.num_frames, reader.times
-      indices = view_indices(count, data.num_frames, data.frame_stride, 1)
+      indices = self.clip_indices(count, 1)
       if at is not None:
         if not 0 <= at <= times[-1]:
           raise InputError(
@@ -196,30 +203,47 @@ class Predictor:
             'Give a time from its start, in seconds.'
           )
         indices = indices - indices[0, 0]
-        slack = count - 1 - indices[0, -1]
+        last = indices[0, -1]
+        # One that wraps round begins with the video, as in training.
+        slack = 0 if self._too_short(count) else count - 1 - last
         shown = np.searchsorted(times, at, side='right') - 1
-        indices += np.clip(round(shown - indices[0, -1] / 2), 0, slack)
+        indices += np.clip(round(shown - last / 2), 0, slack)
       clip = self.read(reader, indices, num_crops=1)[0]
     return clip, times[indices[0]]
 
-  def open(self, video: Video) -> VideoReader | ArrayReader:
+  def open(self, video: Video) -> VideoReader | FrameFolderReader | ArrayReader:
     """Opens a video: a context manager, whose errors are `InputError`s.
 
     Args:
       video: a video, as for a call.
     """
-    reader = open_video(video)
-    shortest = self.config.data.num_frames
-    if self.config.data.short_videos == 'error' and (
-      reader.num_frames < shortest
-    ):
+    reader = open_video(video, self.config.data.frames_per_second)
+    why = self._too_short(reader.num_frames)
+    if why and self.config.data.short_videos == 'error':
       reader.close()
       raise InputError(
-        f'{reader.name} has {reader.num_frames} frames, a clip has {shortest}, '
-        "and the run refuses such videos (data.short_videos='error'). Give a "
-        'longer one.'
+        f'{reader.name} {why}, and the run refuses such videos '
+        "(data.short_videos='error'). Give a longer one."
       )
     return reader
+
+  def clip_indices(
+    self, num_frames: int, num_clips: int
+  ) -> Int[np.ndarray, 'i t']:
+    """The frames of clips that are spread over a video, as the run takes them.
+
+    Args:
+      num_frames: frames in the video.
+      num_clips: clips, i.
+    """
+    data = self.config.data
+    return clips_lib.view_indices(
+      num_frames,
+      data.num_frames,
+      data.frame_stride,
+      num_clips,
+      data.sampling,
+    )
 
   def read(
     self,
@@ -316,24 +340,29 @@ class Predictor:
       raise self._not_finite()
     return found
 
-  def _views(self, reader: VideoReader | ArrayReader) -> np.ndarray:
-    data = self.config.data
-    indices = view_indices(
-      reader.num_frames,
-      data.num_frames,
-      data.frame_stride,
-      self.config.eval.num_clips,
-    )
-    return self.read(reader, indices)
+  def _views(self, reader: Frames) -> np.ndarray:
+    num_clips = self.config.eval.num_clips
+    return self.read(reader, self.clip_indices(reader.num_frames, num_clips))
 
-  def _note(self, reader: VideoReader | ArrayReader) -> str:
+  def _too_short(self, count: int) -> str:
+    """Says that a video of so many frames is shorter than a clip, or ''."""
+    data = self.config.data
+    return clips_lib.too_short(
+      count, data.num_frames, data.frame_stride, data.sampling
+    )
+
+  def _note(self, reader: Frames) -> str:
     data, count = self.config.data, reader.num_frames
     if count < data.num_frames:
       return (
         f'shorter than a clip: its {count} frames are repeated to '
         f'{data.num_frames}'
       )
+    if data.sampling == 'uniform':  # a clip is as long as any video
+      return ''
     span = (data.num_frames - 1) * data.frame_stride + 1
+    if data.sampling == 'dense' and count < span:
+      return f'shorter than a clip: its {count} frames begin again'
     if count > _MOST_CLIPS_FOR_ONE_PREDICTION * span:
       times, first = reader.times, (count - span) // 2
       return (

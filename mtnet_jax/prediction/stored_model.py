@@ -131,6 +131,7 @@ def _build(
 def _read_export(directory: locations.Path, given: Given | None) -> StoredModel:
   classify, metadata = program_lib.load_export(directory)
   source = f'the exported model in {directory}'
+  run_folder.add_newer_keys(metadata['data'])
   config = run_folder.as_config(
     {name: metadata[name] for name in ('data', 'eval')}
   )

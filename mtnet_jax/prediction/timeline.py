@@ -14,7 +14,6 @@ import numpy as np
 
 from mtnet_jax import files
 from mtnet_jax.data import tables
-from mtnet_jax.data.clips import view_indices
 from mtnet_jax.data.views import Frames
 from mtnet_jax.errors import UserError, printable
 from mtnet_jax.prediction import Predictor
@@ -61,7 +60,9 @@ def judge(
   with frames, at the times that the video gives them; of so many seconds, a
   window has the frames from the one nearest to its beginning to the one before
   that nearest to its end, or the single one that is shown all the while. What
-  would be the same window again is left out.
+  would be the same window again is left out. Where the run's clips have frames
+  of the whole video (`data.sampling='uniform'`), one has frames of all of a
+  window, whose length has to be given.
 
   Args:
     predictor: the model.
@@ -73,16 +74,20 @@ def judge(
     The timeline.
 
   Raises:
-    UserError: what the predictor raises, or a time is not above 0.
+    UserError: what the predictor raises, a time is not above 0, or `window` is
+      missing.
   """
   check_times(window, hop)
+  check_window(predictor, window)
   data = predictor.config.data
   span = (data.num_frames - 1) * data.frame_stride + 1
   with predictor.open(video) as reader:
     times = reader.times
     starts, ends = _windows(times, span, window, hop)
+    if data.sampling == 'uniform':
+      span = len(times)  # one covers any window
     clips = (
-      first + _cover(last - first, span, data.num_frames, data.frame_stride)
+      first + predictor.clip_indices(last - first, -(-(last - first) // span))
       for first, last in zip(starts, ends, strict=True)
     )
     rows = list(_judge_windows(predictor, reader, clips))
@@ -104,6 +109,16 @@ def check_times(window: float | None, hop: float | None) -> None:
         f'{name} (={seconds}) must be a finite number of seconds above 0, for '
         'instance 2.5; leave it out for the length that suits the model.'
       )
+
+
+def check_window(predictor: Predictor, window: float | None) -> None:
+  """Raises a UserError where a window's length does not follow from the run."""
+  if window is None and predictor.config.data.sampling == 'uniform':
+    raise UserError(
+      f'A clip of {predictor.source} has frames of the whole video '
+      "(data.sampling='uniform'), so that a timeline needs the length of its "
+      'windows: give --window=SECONDS, about as long as an action.'
+    )
 
 
 def _windows(
@@ -144,13 +159,6 @@ def _nearest(
   nearer = seconds - times[after - 1] - (times[after] - seconds)
   even = after - after % 2
   return np.where(abs(nearer) < _SAME, even, after - (nearer < 0))
-
-
-def _cover(
-  count: int, span: int, num_frames: int, stride: int
-) -> Int[np.ndarray, 'i t']:
-  """Frames of as many clips as cover a window of so many frames."""
-  return view_indices(count, num_frames, stride, -(-count // span))
 
 
 def _judge_windows(

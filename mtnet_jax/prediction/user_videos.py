@@ -9,6 +9,7 @@ import numpy as np
 
 from mtnet_jax import locations
 from mtnet_jax.data import folders, opening
+from mtnet_jax.data.frame_folders import FrameFolderReader
 from mtnet_jax.data.video import VideoError, VideoReader
 from mtnet_jax.data.views import ArrayReader
 from mtnet_jax.errors import UserError
@@ -25,15 +26,15 @@ class InputError(UserError):
 def find_videos(
   names: Iterable[str],
 ) -> tuple[list[str], list[tuple[str, str]]]:
-  """Finds the files that a command's arguments name.
+  """Finds the videos that a command's arguments name.
 
   Args:
-    names: paths of files, of folders (all videos below, by their suffixes;
-      nothing hidden), or patterns with `*`, `?`, `[…]` and `**`, each match of
-      which counts as if it had been given itself.
+    names: paths of files, of folders (all videos below, by their suffixes, and
+      folders of numbered images; nothing hidden), or patterns with `*`, `?`,
+      `[…]` and `**`, each match of which counts as if it had been given itself.
 
   Returns:
-    The files, each once, as given and within folders by name; and the names
+    The videos, each once, as given and within folders by name; and the names
     that lead to none, with the reason.
   """
   found, missing = [], []
@@ -62,12 +63,15 @@ def find_videos(
   return list(dict.fromkeys(found)), missing
 
 
-def open_video(video: Video) -> VideoReader | ArrayReader:
+def open_video(
+  video: Video, fps: float | None = None
+) -> VideoReader | FrameFolderReader | ArrayReader:
   """Opens a video; a context manager.
 
   Args:
-    video: a video file, an `.npy` file, or an array: uint8 `(t, h, w, 3)`, RGB
-      frames from 0 to 255.
+    video: a video file, a folder of numbered images, an `.npy` file, or an
+      array: uint8 `(t, h, w, 3)`, RGB frames from 0 to 255.
+    fps: images per second of a folder.
 
   Raises:
     InputError: it cannot be read.
@@ -84,6 +88,8 @@ def open_video(video: Video) -> VideoReader | ArrayReader:
   if name.lower().endswith(ARRAY_SUFFIX):
     return _array_reader(_load_array(name), name)
   try:
+    if os.path.isdir(name):
+      return FrameFolderReader(name, fps=fps)
     return VideoReader(name)
   except VideoError as error:
     raise unreadable(error) from error
@@ -97,7 +103,7 @@ def unreadable(error: VideoError) -> InputError:
 def _search(folder: str, found: list[str]) -> list[tuple[str, str]]:
   """Adds a folder's videos; returns folders without any, with the reason."""
   contents = folders.search(folder)
-  contents.left_out.tell(folder)
+  contents.tell(folder)
   found += [str(pathlib.Path(folder, *place)) for place in contents.videos]
   missing = [
     (path, f'this folder cannot be read: {cause}')

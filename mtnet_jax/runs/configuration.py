@@ -24,6 +24,7 @@ from mtnet_jax.runs.given import Given
 # defaults: a file that leaves a key alone says nothing.
 _FREE = {
   'data.dir',
+  'data.frames_per_second',
   'data.num_workers',
   'data.prefetch',
   'data.read_attempts',
@@ -36,12 +37,14 @@ _FREE = {
 _CLIPS = {
   'data.num_frames',
   'data.frame_stride',
+  'data.sampling',
   'data.crop_size',
   'data.input_size',
   'data.short_videos',
 }
 # What may be changed of an exported model, whose program is compiled.
 _OF_EXPORTS = (
+  'data.frames_per_second',
   'eval.num_clips',
   'eval.num_crops',
   'eval.crop_size',

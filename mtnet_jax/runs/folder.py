@@ -7,11 +7,17 @@ from typing import Any
 import ml_collections
 
 from mtnet_jax import files, locations
-from mtnet_jax.data import class_names
-from mtnet_jax.data.clips import SHORT_VIDEOS
+from mtnet_jax.data import class_names, frame_folders
+from mtnet_jax.data.clips import SAMPLINGS, SHORT_VIDEOS
 from mtnet_jax.errors import UserError, printable
 
 COPY_RUN_AGAIN = 'Copy the whole folder of the run again.'
+# What was done before there were these keys of `data`.
+_BEFORE = {
+  'short_videos': 'repeat',
+  'sampling': 'clip',
+  'frames_per_second': frame_folders.FRAMES_PER_SECOND,
+}
 # The largest values that make sense; a file that says more is damaged, and
 # would take all memory.
 _LIMITS = {
@@ -65,8 +71,7 @@ def read_config(path: locations.Path) -> ml_collections.ConfigDict:
   # Of a hub folder; names of classes may be no names of keys.
   for key in ('id2label', 'label2id'):
     sections.pop(key, None)
-  # Runs from before this key did so.
-  sections['data'].setdefault('short_videos', 'repeat')
+  add_newer_keys(sections['data'])
   # An unknown name is told where networks are built, with those that are known.
   sections['model']['name'] = sections['model'].get('name') or ''
   try:
@@ -75,6 +80,16 @@ def read_config(path: locations.Path) -> ml_collections.ConfigDict:
     raise UserError(f'{path} is damaged: {error} {COPY_RUN_AGAIN}') from error
   check_config(config, path)
   return config
+
+
+def add_newer_keys(data: dict[str, Any]) -> None:
+  """Gives a section `data` the keys that it is older than.
+
+  Args:
+    data: the section, which gets what was done before there were these keys.
+  """
+  for key, value in _BEFORE.items():
+    data.setdefault(key, value)
 
 
 def as_config(sections: dict[str, Any]) -> ml_collections.ConfigDict:
@@ -112,11 +127,15 @@ def check_config(
           f'{section}.{key} (={value!r}) of {where} must be a whole number '
           f'from 1 to {limit:,}.'
         )
-  if config.data.get('short_videos') not in SHORT_VIDEOS:
-    raise UserError(
-      f'data.short_videos (={config.data.get("short_videos")!r}) of {where} '
-      f'must be one of {SHORT_VIDEOS}.'
-    )
+  for key, allowed in (('short_videos', SHORT_VIDEOS), ('sampling', SAMPLINGS)):
+    if config.data.get(key) not in allowed:
+      raise UserError(
+        f'data.{key} (={config.data.get(key)!r}) of {where} must be one of '
+        f'{allowed}.'
+      )
+  frame_folders.check_rate(
+    config.data.get('frames_per_second'), f'data.frames_per_second of {where}'
+  )
 
 
 def read_class_names(path: locations.Path) -> tuple[str, ...]:

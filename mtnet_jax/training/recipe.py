@@ -129,22 +129,6 @@ def shorten(
 
 def _clips(config, facts) -> list[str]:
   data, views = config.data, config.eval
-  known = math.isfinite(facts.rate)
-  rate = facts.rate if known else _FRAME_RATE
-  span = min(facts.frames, _CLIP_SECONDS * rate)
-  data.frame_stride = max(1, int(span // data.num_frames))
-  seconds = data.num_frames * data.frame_stride / rate
-  length = facts.frames / rate
-  why = (
-    f'a clip covers {seconds:.1f} s, and videos of {length:.1f} s hold an '
-    'action somewhere'
-    if span < facts.frames
-    else f'a clip covers {seconds:.1f} of the {length:.1f} s of a video'
-  )
-  lines = [
-    f'One of {data.frame_stride} frames is taken, {data.num_frames} a clip: '
-    f'{why} (medians{"" if known else "; frame rate unknown, 25 a second"}).'
-  ]
   if not facts.pretrained:
     # No larger than the videos; networks halve it five times.
     size = min(data.crop_size, int(0.9 * facts.short_side) // 8 * 8)
@@ -152,12 +136,42 @@ def _clips(config, facts) -> list[str]:
     for section in (data, views):
       section.crop_size = section.input_size = size
     data.short_side = round(size * 9 / 8)
-  # Twice around a video; the thesis's ten for long ones.
-  views.num_clips = min(_MOST_VIEWS, max(2, round(2 * length / seconds)))
-  lines.append(
-    f'A video is judged by {views.num_clips} × {views.num_crops} views.'
+  whole = data.sampling == 'uniform'
+  return [
+    _whole_video(config) if whole else _part_of_video(config, facts),
+    f'A video is judged by {views.num_clips} × {views.num_crops} views.',
+  ]
+
+
+def _whole_video(config) -> str:
+  # The middles of the parts, and their beginnings.
+  config.eval.num_clips = 2
+  return (
+    f'A clip has a frame of each of {config.data.num_frames} equal parts of a '
+    'video (data.sampling): no stride follows from their length.'
   )
-  return lines
+
+
+def _part_of_video(config, facts) -> str:
+  data = config.data
+  known = math.isfinite(facts.rate)
+  rate = facts.rate if known else _FRAME_RATE
+  span = min(facts.frames, _CLIP_SECONDS * rate)
+  data.frame_stride = max(1, int(span // data.num_frames))
+  seconds = data.num_frames * data.frame_stride / rate
+  length = facts.frames / rate
+  # Twice around a video; the thesis's ten for long ones.
+  config.eval.num_clips = min(_MOST_VIEWS, max(2, round(2 * length / seconds)))
+  why = (
+    f'a clip covers {seconds:.1f} s, and videos of {length:.1f} s hold an '
+    'action somewhere'
+    if span < facts.frames
+    else f'a clip covers {seconds:.1f} of the {length:.1f} s of a video'
+  )
+  return (
+    f'One of {data.frame_stride} frames is taken, {data.num_frames} a clip: '
+    f'{why} (medians{"" if known else "; frame rate unknown, 25 a second"}).'
+  )
 
 
 def _batch(config, facts) -> list[str]:

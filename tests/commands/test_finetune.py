@@ -9,7 +9,7 @@ from mtnet_jax.commands import finetune
 from mtnet_jax.training import recipe
 from tests import command_line
 from tests.prediction_runs import write_run
-from tests.tiny_runs import tiny_flags
+from tests.tiny_runs import tiny_config, tiny_flags
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -102,10 +102,22 @@ def test_weights_bring_their_network_and_its_clips(
     for name in ('weights', 'mine')
   )
   assert now['model']['name'] == before['model']['name']
-  for key in ('num_frames', 'crop_size', 'input_size'):
+  for key in ('num_frames', 'sampling', 'crop_size', 'input_size'):
     assert now['data'][key] == before['data'][key]
   assert now['data']['frame_stride'] == 3  # 12 frames of a video, 4 of a clip
   assert now['train']['freeze_norm']
+
+
+def test_weights_bring_their_way_to_take_frames(tmp_path):
+  run = tiny_config('', data__sampling='uniform')
+  (tmp_path / 'config.json').write_text(run.to_json_best_effort())
+  config = finetune._with_weights(finetune_config(), str(tmp_path))
+  assert config.data.sampling == 'uniform' and config.data.num_frames == 4
+  sections = json.loads(run.to_json_best_effort())
+  del sections['data']['sampling']  # a run from before the key
+  (tmp_path / 'config.json').write_text(json.dumps(sections))
+  config = finetune._with_weights(finetune_config(), str(tmp_path))
+  assert config.data.sampling == 'clip'
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,19 @@ def test_nothing_is_advised_where_nothing_is_wrong():
       '--config.data.num_frames=12 --config.data.frame_stride=1.',
     ),
     (
+      # Nothing is said of strides: videos of 16 frames have one in each part.
+      {'frames': [12, 16, 40], 'sampling': 'uniform'},
+      '1 of 3 videos is shorter than a clip: 16 frames, and the shortest '
+      'has 12. Frames are repeated',
+      '--config.data.num_frames=12.',
+    ),
+    (
+      {'frames': [61, *[90] * 9], 'sampling': 'dense'},
+      '1 of 10 videos is shorter than a clip: 16 frames with a stride of 5 '
+      'span 76, and the shortest has 61. A clip begins again at their end',
+      '--config.data.frame_stride=4.',
+    ),
+    (
       {'look_alikes': [['Wave', 'wave'], ['hug', 'h\u200bug']]},
       "'Wave' and 'wave'; 'hug' and 'h\\u200bug'.",
       'put them into one folder',

@@ -156,7 +156,97 @@ def test_views_stay_inside_and_reach_both_ends():
     assert (np.diff(indices, axis=1) >= 0).all()
 
 
+@pytest.mark.parametrize(
+  ('length', 'frames', 'views', 'expected'),
+  [
+    # tick 10 / 4 = 2.5: 1.25, 3.75, 6.25, 8.75.
+    (10, 4, 1, [[1, 3, 6, 8]]),
+    # And 0, 2.5, 5, 7.5.
+    (10, 4, 2, [[1, 3, 6, 8], [0, 2, 5, 7]]),
+    # tick 6: the offsets are 3, 3 + 2, 3 + 4 - 6.
+    (18, 3, 3, [[3, 9, 15], [5, 11, 17], [1, 7, 13]]),
+    # tick 31 / 8 = 3.875: 1.9375, 5.8125, 9.6875, 13.5625, ….
+    (31, 8, 1, [[1, 5, 9, 13, 17, 21, 25, 29]]),
+    # tick 0.75: 0.375, 1.125, 1.875, 2.625; and 0, 0.75, 1.5, 2.25.
+    (3, 4, 2, [[0, 1, 1, 2], [0, 0, 1, 2]]),
+    (1, 3, 2, [[0, 0, 0], [0, 0, 0]]),
+  ],
+)
+@pytest.mark.parametrize('stride', [1, 8])  # no matter
+def test_views_of_the_whole_video(length, frames, views, expected, stride):
+  found = clips.view_indices(length, frames, stride, views, 'uniform')
+  assert found.tolist() == expected
+
+
+@pytest.mark.parametrize(
+  ('length', 'frames', 'stride', 'views', 'expected'),
+  [
+    # Windows of 8 from 0, 6 and 12 on: (20 - 8) · v / 2.
+    (20, 4, 2, 3, [[0, 2, 4, 6], [6, 8, 10, 12], [12, 14, 16, 18]]),
+    # One view: centered. Four: 0, 13 / 3 = 4.33, 8.67, 13, cut.
+    (21, 4, 2, 1, [[6, 8, 10, 12]]),
+    (21, 4, 2, 4, [[s, s + 2, s + 4, s + 6] for s in (0, 4, 8, 13)]),
+    # Beyond the end: 9 - 7, 12 - 7.
+    (7, 5, 3, 2, [[0, 3, 6, 2, 5]] * 2),
+    # 8 - 5, and 12 - 10.
+    (5, 4, 4, 1, [[0, 4, 3, 2]]),
+    (1, 3, 8, 1, [[0, 0, 0]]),
+  ],
+)
+def test_views_of_windows_that_wrap_round(
+  length, frames, stride, views, expected
+):
+  found = clips.view_indices(length, frames, stride, views, 'dense')
+  assert found.tolist() == expected
+
+
+def _drawn(length, frames, stride, sampling, count=400):
+  rng = np.random.default_rng(0)
+  return [
+    clips.training_indices(
+      length, frames, stride, 'uniform', rng, sampling=sampling
+    )
+    for _ in range(count)
+  ]
+
+
+def test_training_draws_a_frame_of_each_part():
+  drawn = np.array(_drawn(10, 4, 5, 'uniform'))
+  # Parts from 0, 2.5, 5 and 7.5 on.
+  parts = [{0, 1}, {2, 3, 4}, {5, 6}, {7, 8, 9}]
+  assert [set(column.tolist()) for column in drawn.T] == parts
+  # One says nothing of another.
+  assert len({tuple(row) for row in drawn.tolist()}) == 2 * 3 * 2 * 3
+  # Shorter than the clip: in order, repeated.
+  (short,) = {tuple(row.tolist()) for row in _drawn(3, 4, 5, 'uniform')}
+  assert short == (0, 0, 1, 2)
+
+
+def test_training_draws_a_window_that_wraps_round():
+  drawn = {tuple(row.tolist()) for row in _drawn(11, 4, 2, 'dense')}
+  assert drawn == {(s, s + 2, s + 4, s + 6) for s in range(4)}
+  assert {tuple(r.tolist()) for r in _drawn(7, 5, 3, 'dense')} == {
+    (0, 3, 6, 2, 5)
+  }
+
+
+@pytest.mark.parametrize(
+  ('sampling', 'fewest', 'words'),
+  [
+    ('clip', 4, 'has 3 frames, a clip has 4'),
+    ('uniform', 4, 'has 3 frames, a clip has 4'),
+    ('dense', 7, 'has 6 frames, a clip has 4, spread over 7'),
+  ],
+)
+def test_the_fewest_frames_that_are_not_repeated(sampling, fewest, words):
+  assert clips.shortest(4, 2, sampling) == fewest
+  assert clips.too_short(fewest, 4, 2, sampling) == ''
+  assert clips.too_short(fewest - 1, 4, 2, sampling) == words
+
+
 def test_mistakes_are_named():
+  with pytest.raises(UserError, match="sampling 'tsn'; allowed: clip, uniform"):
+    clips.view_indices(10, 2, 1, 1, 'tsn')
   with pytest.raises(
     UserError, match=r"start 'middle'; allowed: uniform, norm"
   ):

@@ -124,7 +124,9 @@ class SmallPredictor:
 
   def __init__(self, workdir, checkpoint='best', given=None):
     self.config = types.SimpleNamespace(
-      data=types.SimpleNamespace(num_frames=4, frame_stride=2, dir=workdir),
+      data=types.SimpleNamespace(
+        num_frames=4, frame_stride=2, sampling='clip', dir=workdir
+      ),
       eval=types.SimpleNamespace(crop_size=16, input_size=16),
     )
     self.model = models.build('x3d_s', 3).clone(

@@ -91,6 +91,7 @@ def test_what_preprocessor_config_json_says(folder):
     'input_size': {'height': 32, 'width': 32},
     'num_frames': 4,
     'frame_stride': 2,
+    'sampling': 'clip',
     'num_clips': 2,
     'num_crops': 1,
     'do_rescale': True,
@@ -99,6 +100,29 @@ def test_what_preprocessor_config_json_says(folder):
     'image_mean': [0.45, 0.45, 0.45],
     'image_std': [0.225, 0.225, 0.225],
   }
+
+
+def test_a_folder_from_before_sampling(copy):
+  for name in ('config.json', 'preprocessor_config.json'):
+    content = json.loads((copy / name).read_text())
+    del content.get('data', content)['sampling']
+    (copy / name).write_text(json.dumps(content))
+  assert mtnet_jax.load(copy).config.data.sampling == 'clip'
+
+
+def test_frames_of_the_whole_video_are_told(run, tmp_path):
+  shutil.copytree(run, tmp_path / 'run')
+  path = tmp_path / 'run/config.json'
+  config = json.loads(path.read_text())
+  config['data']['sampling'] = 'uniform'
+  path.write_text(json.dumps(config))
+  done = _export(tmp_path / 'run', tmp_path / 'hub')
+  assert done.code == 0, done.stderr
+  text = (tmp_path / 'hub/preprocessor_config.json').read_text()
+  assert json.loads(text)['sampling'] == 'uniform'
+  _, card = _card(tmp_path / 'hub')
+  assert 'A clip is 4 frames spread over the whole video, 32 × 32' in card
+  assert mtnet_jax.load(tmp_path / 'hub').config.data.sampling == 'uniform'
 
 
 def test_the_weights_are_those_of_the_checkpoint(folder, run):

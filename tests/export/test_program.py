@@ -121,6 +121,7 @@ def test_what_the_description_says(directory):
   assert metadata['data'] == {
     'num_frames': 2,
     'frame_stride': 3,
+    'sampling': 'clip',
     'short_videos': 'repeat',
   }
   assert metadata['eval'] == {

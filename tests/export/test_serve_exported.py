@@ -29,6 +29,18 @@ _CASES = {
   'shrunk': {'num_frames': 3, 'frame_stride': 2, 'crop_size': 20},
   'enlarged': {'num_frames': 3, 'frame_stride': 9, 'crop_size': 12},
   'repeated': {'num_frames': 20, 'frame_stride': 2, 'crop_size': _SIZE},
+  'whole video': {
+    **{'num_frames': 4, 'frame_stride': 1, 'crop_size': _SIZE},
+    'sampling': 'uniform',
+  },
+  'windows': {
+    **{'num_frames': 4, 'frame_stride': 3, 'crop_size': _SIZE},
+    'sampling': 'dense',
+  },
+  'windows that wrap round': {
+    **{'num_frames': 4, 'frame_stride': 6, 'crop_size': _SIZE},
+    **{'sampling': 'dense', 'num_clips': 1},
+  },
   'one view': {
     **{'num_frames': 3, 'frame_stride': 2, 'crop_size': _SIZE},
     **{'num_clips': 1, 'num_crops': 1},
@@ -67,8 +79,11 @@ class _Model(nn.Module):
     return nn.Dense(3)(x.reshape(x.shape[0], -1)), {}
 
 
-def _export(directory, num_frames, frame_stride, crop_size, **views):
+def _export(
+  directory, num_frames, frame_stride, crop_size, sampling='clip', **views
+):
   config = base.get_config()
+  config.data.sampling = sampling
   config.data.update(num_frames=num_frames, frame_stride=frame_stride)
   config.eval.update(num_clips=3, crop_size=crop_size, input_size=_SIZE)
   config.eval.update(views)
@@ -225,9 +240,36 @@ def test_a_key_that_is_not_there(root, folders, videos, tmp_path):
   assert line == f"{folder}/model.json has no key 'frame_stride'."
 
 
+def test_an_export_from_before_sampling(root, folders, tmp_path):
+  old = _described(
+    folders / 'as it is', tmp_path, lambda it: it['data'].pop('sampling')
+  )
+  example = runpy.run_path(str(root / 'examples/serve_exported.py'))
+  assert 'sampling' not in example['load'](old)[1]['data']
+  assert Predictor(old).config.data.sampling == 'clip'
+
+
+@pytest.mark.parametrize(
+  ('sampling', 'expected'),
+  [
+    ('clip', [[0, 5, 10], [7, 12, 17]]),
+    ('uniform', [[3, 9, 15], [0, 6, 12]]),
+    ('dense', [[0, 5, 10], [3, 8, 13]]),
+  ],
+)
+def test_the_frames_of_views(root, sampling, expected):
+  frames = runpy.run_path(str(root / 'examples/serve_exported.py'))[
+    'frames_of_views'
+  ]
+  assert frames(18, 3, 5, 2, sampling).tolist() == expected
+  wrapped = {'dense': [0, 5, 3], 'clip': [0, 3, 6], 'uniform': [1, 3, 5]}
+  assert frames(7, 3, 5, 1, sampling).tolist() == [wrapped[sampling]]
+
+
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
+    (lambda it: it['data'].update(sampling='tsn'), "sampling (='tsn') of"),
     (lambda it: it['eval'].update(num_clips=10**9), 'num_clips (=1000000000)'),
     (lambda it: it['data'].update(num_frames=0), 'num_frames (=0) of'),
     (lambda it: it['eval'].update(num_crops='3'), "num_crops (='3') of"),

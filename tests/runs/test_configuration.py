@@ -108,6 +108,7 @@ def test_what_a_command_line_may_change(tmp_path):
     ('model.affection_rates', 'None', '(0.5,)'),
     ('data.num_frames', '16', '8'),
     ('data.frame_stride', '6', '12'),
+    ('data.sampling', "'clip'", 'uniform'),
     ('data.crop_size', '224', '112'),
     ('data.input_size', '224', '112'),
     ('data.short_videos', "'repeat'", 'error'),

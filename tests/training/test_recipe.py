@@ -10,7 +10,7 @@ from mtnet_jax.training import recipe
 from mtnet_jax.training.recipe import Facts
 
 
-def fitted(**changes):
+def fitted(sampling='clip', **changes):
   known = {
     'clips': 100,
     'validation': 20,
@@ -21,6 +21,7 @@ def fitted(**changes):
     'pretrained': True,
   }
   config = finetune.get_config()
+  config.data.sampling = sampling
   lines = recipe.fit(config, Facts(**known | changes))
   return config, ' '.join(lines)
 
@@ -65,6 +66,17 @@ def test_the_number_of_steps_has_a_floor_and_a_ceiling(
 def test_a_clip_covers_an_action(frames, rate, stride, views):
   config, _ = fitted(frames=frames, rate=rate)
   assert (config.data.frame_stride, config.eval.num_clips) == (stride, views)
+
+
+@pytest.mark.parametrize(('frames', 'rate'), [(48, 24), (6_000, 25)])
+def test_no_stride_follows_where_clips_are_of_whole_videos(frames, rate):
+  config, lines = fitted(frames=frames, rate=rate, sampling='uniform')
+  assert config.data.frame_stride == finetune.get_config().data.frame_stride
+  assert config.eval.num_clips == 2
+  assert f'each of {config.data.num_frames} equal parts of a video' in lines
+  assert 'no stride follows' in lines
+  config, _ = fitted(frames=frames, rate=rate, sampling='dense')
+  assert config.data.frame_stride == {48: 6, 6_000: 9}[frames]
 
 
 def test_small_videos_are_not_enlarged():
