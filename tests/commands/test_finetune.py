@@ -56,7 +56,7 @@ def test_from_videos_to_a_classifier(videos, done):
   assert 'The network begins from nothing. From 14 clips' in told
   assert 'held-out videos are right' in told
   assert '8 videos are too few to tell networks apart' in told
-  assert f'mtnet predict --workdir={out} VIDEO' in told
+  assert f'Next:\n  mtnet predict --workdir={out} VIDEO\n' in told
   assert 'length, frame rate and size alone' in told
   summary = json.loads((out / 'evaluation/summary.json').read_text())
   assert summary['videos'] == 8
