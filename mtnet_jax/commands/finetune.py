@@ -77,7 +77,7 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
     files.write_text(workdir / _PLAN, text)
   loop.train(config, workdir)
   _score(config, workdir)
-  print(printable(_NEXT.format(out=values.out)))
+  print(_NEXT.format(out=printable(values.out)))
 
 
 def plan(

@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 
 from mtnet_jax.data import folders, numbered_images, opening, pictures
 from mtnet_jax.data.video import LASTING, VideoError
-from mtnet_jax.errors import UserError
+from mtnet_jax.errors import UserError, printable
 
 # Of images whose rate nobody gives: that of arrays of frames, and of most
 # videos of the data sets. Only seconds depend on it.
@@ -226,7 +226,9 @@ class FrameFolderReader:
         )
       return pictures.resize(image, short_side)
     except (OSError, ValueError) as error:
-      raise self._error(error, f'its image {name} cannot be used: ') from error
+      raise self._error(
+        error, f'its image {printable(name)} cannot be used: '
+      ) from error
 
   def _error(self, error: Exception, what: str = '') -> VideoError:
     cause = getattr(error, 'strerror', None) or str(error)
@@ -247,7 +249,7 @@ def _list(path: str | os.PathLike) -> list[str]:
   videos = sorted(filter(folders.is_video_name, names))
   if videos:
     raise ValueError(
-      f'it is a directory that holds videos, such as {videos[0]}: name them, '
-      'or a folder of images alone'
+      f'it is a directory that holds videos, such as {printable(videos[0])}: '
+      'name them, or a folder of images alone'
     )
   return names

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from mtnet_jax.errors import printable
+
 # Endings of images, in small letters.
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 
@@ -99,7 +101,8 @@ def _check(images: Sequence[Image]) -> None:
   for one, other in itertools.pairwise(images):
     if one.number == other.number:
       raise ValueError(
-        f'its images {one.name} and {other.name} have one number: remove one'
+        f'its images {printable(one.name)} and '
+        f'{printable(other.name)} have one number: remove one'
       )
   if numbers[0] > 1:
     raise ValueError(
@@ -119,4 +122,4 @@ def _check(images: Sequence[Image]) -> None:
 
 def _some(groups: dict[str, list[Image]]) -> str:
   first = [min(image.name for image in images) for images in groups.values()]
-  return ' and '.join(sorted(first)[:2])
+  return ' and '.join(map(printable, sorted(first)[:2]))

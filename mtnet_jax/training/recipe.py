@@ -22,7 +22,7 @@ _BATCH_SHARE = 1 / 8
 # Where fewer clips share BN's statistics, these are noise.
 _FEWEST_FOR_NORM = 8
 # Of epochs; and of steps, at least and at most.
-_LENGTHS = {True: (200, 600, 8_000), False: (150, 600, 20_000)}
+_LENGTHS = {True: (150, 500, 6_000), False: (150, 600, 20_000)}
 _WARM_UP_SHARE = 0.05
 _VALIDATIONS = 10
 # Most actions take no longer. Longer videos hold one somewhere.

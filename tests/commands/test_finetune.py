@@ -9,7 +9,7 @@ from mtnet_jax.commands import finetune
 from mtnet_jax.training import recipe
 from tests import command_line
 from tests.prediction_runs import write_run
-from tests.tiny_runs import tiny_flags
+from tests.tiny_runs import tiny_config, tiny_flags
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -56,7 +56,7 @@ def test_from_videos_to_a_classifier(videos, done):
   assert 'The network begins from nothing. From 14 clips' in told
   assert 'held-out videos are right' in told
   assert '8 videos are too few to tell networks apart' in told
-  assert f'mtnet predict --workdir={out} VIDEO' in told
+  assert f'Next:\n  mtnet predict --workdir={out} VIDEO\n' in told
   assert 'length, frame rate and size alone' in told
   summary = json.loads((out / 'evaluation/summary.json').read_text())
   assert summary['videos'] == 8
@@ -83,7 +83,7 @@ def test_the_same_command_again_and_another(videos, done, tmp_path):
 def test_weights_bring_their_network_and_its_clips(
   videos, blinking_videos, tmp_path
 ):
-  write_run(tmp_path / 'weights', blinking_videos, data__sampling='uniform')
+  write_run(tmp_path / 'weights', blinking_videos)
   done = _run(
     videos,
     tmp_path / 'mine',
@@ -97,7 +97,6 @@ def test_weights_bring_their_network_and_its_clips(
   assert done.code == 0, done.stderr
   assert 'BN keeps the statistics of the weights' in done.stdout
   assert 'begins from nothing' not in done.stdout
-  assert 'each of 4 equal parts of a video' in done.stdout
   before, now = (
     json.loads((tmp_path / name / 'config.json').read_text())
     for name in ('weights', 'mine')
@@ -107,6 +106,18 @@ def test_weights_bring_their_network_and_its_clips(
     assert now['data'][key] == before['data'][key]
   assert now['data']['frame_stride'] == 3  # 12 frames of a video, 4 of a clip
   assert now['train']['freeze_norm']
+
+
+def test_weights_bring_their_way_to_take_frames(tmp_path):
+  run = tiny_config('', data__sampling='uniform')
+  (tmp_path / 'config.json').write_text(run.to_json_best_effort())
+  config = finetune._with_weights(finetune_config(), str(tmp_path))
+  assert config.data.sampling == 'uniform' and config.data.num_frames == 4
+  sections = json.loads(run.to_json_best_effort())
+  del sections['data']['sampling']  # a run from before the key
+  (tmp_path / 'config.json').write_text(json.dumps(sections))
+  config = finetune._with_weights(finetune_config(), str(tmp_path))
+  assert config.data.sampling == 'clip'
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,15 @@ def test_times_and_parts(tmp_path):
     FrameFolderReader(folder, start=3, fps=10)
 
 
+def test_names_that_upset_a_terminal(tmp_path):
+  folder = _write(tmp_path / 'a', 2, 'x\n\x1b[31m_{}.png')
+  (folder / 'x\n\x1b[31m_2.png').write_bytes(b'')
+  with pytest.raises(
+    VideoError, match=r'its image x\\n\\x1b\[31m_2\.png cannot'
+  ):
+    FrameFolderReader(folder).read([1])
+
+
 def test_only_what_is_needed_is_read(tmp_path):
   folder = _write(tmp_path / 'a', 6)
   for number in (1, 2, 4, 6):

@@ -40,7 +40,7 @@ def test_a_batch_is_an_eighth_of_the_clips(clips, devices, batch):
 @pytest.mark.parametrize(
   ('clips', 'pretrained', 'steps'),
   # 100 epochs, or 150; within 300 and 6,000, 600 and 20,000.
-  [(20, True, 2_000), (8, True, 800), (100, True, 2_500), (20_000, True, 8_000),
+  [(20, True, 1_500), (8, True, 600), (100, True, 1_875), (20_000, True, 6_000),
    (20, False, 1_500), (100, False, 1_875), (20_000, False, 20_000)],
 )  # fmt: skip
 def test_the_number_of_steps_has_a_floor_and_a_ceiling(
@@ -126,7 +126,7 @@ def test_less_time_shortens_everything():
   assert shorter.train.num_steps == 200
   assert shorter.optim.warmup_steps == 10
   assert shorter.train.eval_every == shorter.train.checkpoint_every == 20
-  assert config.train.num_steps == 2_500
+  assert config.train.num_steps == 1_875
 
 
 @pytest.mark.parametrize(
