@@ -17,9 +17,9 @@ the video; --config.data.flip=False where classes tell left from right.
 All begin from ImageNet's weights, which no converter here reads: begin from a
 published network of Kinetics-400 (`mtnet convert --list`) by
 --config.train.init_from, or from nothing, which takes longer. Sources: J. Lin
-et al., *TSM*, 2019, section 5.1: SGD, 100 epochs, 0.01 at a batch of 64, a tenth
-of it after 40 and 80, weight decay 1e-4, dropout 0.5; Z. Liu et al., *TAM*,
-2021, section 4.1: the same, a tenth after 50, 75 and 90.
+et al., *TSM*, 2019, section 5.1: SGD, 100 epochs, 0.01 at a batch of 64, a
+tenth of it after 40 and 80, weight decay 1e-4, dropout 0.5; Z. Liu et al.,
+*TAM*, 2021, section 4.1: the same, a tenth after 50, 75 and 90.
 """
 
 import ml_collections

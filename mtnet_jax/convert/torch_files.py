@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mtnet_jax.convert import objects
 from mtnet_jax.errors import UserError, printable
 
 # Under which training programs keep the network's state in a checkpoint.
@@ -147,14 +148,32 @@ def _load(torch: Any, path: pathlib.Path) -> Any:
   except Exception as error:  # whatever torch says of what it does not load
     holds_code = isinstance(error, pickle.UnpicklingError) and is_pickle
     if holds_code or 'TorchScript' in str(error):
-      raise UserError(
-        f'{path} (--from) holds code or objects other than tensors, which are '
-        'not loaded: they could do anything. Where you trust it, load it with '
-        'the program that wrote it and save its state dict alone, by '
-        "torch.save(network.state_dict(), FILE). Caffe2's pickles are not "
-        'supported.'
-      ) from error
+      raise _not_tensors(torch, path) from error
     raise _damaged(path) from error
+
+
+def _not_tensors(torch: Any, path: pathlib.Path) -> UserError:
+  what = 'code or objects other than tensors, which are'
+  mend = (
+    'load it with the program that wrote it and save its state dict alone, by '
+    "torch.save(network.state_dict(), FILE). Caffe2's pickles are not supported"
+  )
+  foreign = objects.foreign(torch, path)
+  # Where the weights themselves are such, nothing would be left.
+  if foreign and not foreign.keys() & {*_WRAPPERS}:
+    held = (f'{cls} under {key!r}' for key, cls in foreign.items())
+    what = f'objects other than tensors ({printable(", ".join(held))}), which'
+    what += ' are'
+    keys = ', '.join(map(repr, foreign))
+    mend = (
+      'leave them out, with the package that they are of installed: '
+      f"c = torch.load('{path}', map_location='cpu', weights_only=False); "
+      f'[c.pop(key) for key in [{printable(keys)}]]; torch.save(c, FILE)'
+    )
+  return UserError(
+    f'{path} (--from) holds {what} not loaded: they could do anything. Where '
+    f'you trust it, {mend}.'
+  )
 
 
 def _damaged(path: pathlib.Path) -> UserError:

@@ -220,3 +220,37 @@ def test_weights_that_are_no_numbers(tmp_path):
   with pytest.raises(UserError, match=re.escape('2 tensors of')) as caught:
     torch_files.read(path)
   assert 'hold NaN or infinity, a, b for instance' in str(caught.value)
+
+
+class _Buffer:
+  """As a training program keeps losses; its module is no part of PyTorch."""
+
+  def __init__(self):
+    self.values = [1.0]
+
+
+def test_the_key_that_is_in_the_way_is_named(tmp_path):
+  torch = pytest.importorskip('torch')
+  path = tmp_path / 'mine.pth'
+  hub = {'log': [_Buffer()], 'epochs': 3}
+  weights = {'fc.weight': torch.ones(2, 3)}
+  torch.save({'state_dict': weights, 'message_hub': hub, 'meta': {}}, path)
+  with pytest.raises(UserError, match=r"_Buffer under 'message_hub'\)") as e:
+    torch_files.read(path)
+  # What it says to do works.
+  command = re.search(r'c = torch\.load.*torch\.save\(c, FILE\)', str(e.value))[
+    0
+  ]
+  names = {'torch': torch, 'FILE': str(tmp_path / 'stripped.pth')}
+  exec(command, names)
+  assert torch_files.read(names['FILE']).tensors.keys() == {'fc.weight'}
+
+
+def test_looking_for_it_runs_nothing(tmp_path):
+  torch = pytest.importorskip('torch')
+  path, mark = tmp_path / 'hostile.pth', tmp_path / 'made'
+  weights = {'fc.weight': torch.ones(2, 3)}
+  torch.save({'state_dict': weights, 'other': _Code(mark)}, path)
+  with pytest.raises(UserError, match=r'mkdir under .other.|holds code'):
+    torch_files.read(path)
+  assert not mark.exists()

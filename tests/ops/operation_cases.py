@@ -9,6 +9,7 @@ import numpy as np
 
 from mtnet_jax.ops import (
   activation,
+  adaptive_kernel,
   batch_norm,
   channels,
   conv,
@@ -19,6 +20,7 @@ from mtnet_jax.ops import (
   recurrence,
   separated_conv,
   soft_pool,
+  temporal_shift,
   up_sample,
 )
 from tests.arrays import random_clips
@@ -244,9 +246,24 @@ OPERATIONS = {
     *recur('peephole_lstm', 5, 3),
     *recur('rnn', 5, 3),
   ],
-  'max_pool': plain(
-    functools.partial(max_pool.max_pool, size=3, stride=2),
-    random_clips(2, 5, 7, 4, 3),
+  'max_pool': [
+    Case(
+      functools.partial(max_pool.max_pool, size=size, strides=strides),
+      (random_clips(2, 6, 7, 4, 3),),
+    )
+    for size, strides in (
+      ((3, 3, 3), (2, 2, 2)),
+      ((1, 3, 3), (1, 2, 2)),
+      ((2, 1, 1), (2, 1, 1)),
+    )
+  ],
+  'temporal_shift': plain(
+    temporal_shift.temporal_shift, random_clips(2, 4, 2, 3, 16)
+  ),
+  'adaptive_convolution': plain(
+    adaptive_kernel.adaptive_convolution,
+    random_clips(2, 4, 2, 3, 5),
+    random_clips(2, 3, 5, 1, 1)[..., 0, 0],
   ),
   'gather_frames': plain(
     frame_selection.gather_frames,

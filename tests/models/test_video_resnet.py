@@ -1,0 +1,164 @@
+"""Networks of other authors: their stages, and what layers see of time."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mtnet_jax import models
+from mtnet_jax.errors import UserError
+from mtnet_jax.explain.class_rows import class_row
+from mtnet_jax.explain.saliency_tubes import saliency_tube
+from tests.arrays import random_clips
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
+
+def shapes(name, clip, **fields):
+  model = models.build(name, 5, **fields)
+  clips = jax.ShapeDtypeStruct((2, *clip, 3), jnp.float32)
+  variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x), clips)
+  logits, endpoints = jax.eval_shape(model.apply, variables, clips)
+  assert logits.shape == (2, 5) and logits.dtype == jnp.float32
+  return {
+    key: value.shape
+    for key, value in endpoints.items()
+    if hasattr(value, 'shape')
+  }
+
+
+@pytest.mark.parametrize(
+  ('name', 'frames'),
+  [
+    # Of 32 frames, after the stem and after each stage.
+    ('slow_r50', (32, 32, 32, 32, 32)),
+    ('c2d_r50', (32, 32, 16, 16, 16)),
+    ('i3d_r50', (32, 32, 16, 16, 16)),
+    ('i3d_r50_32x2', (8, 8, 4, 4, 4)),
+    ('tsm_r101', (32, 32, 32, 32, 32)),
+    ('ir_csn_50', (32, 32, 16, 8, 4)),
+    ('ip_csn_50', (32, 32, 16, 8, 4)),
+  ],
+)
+def test_stages(name, frames):
+  found = shapes(name, (32, 64, 64))
+  keys = ['stem', *(f'stage_{i}' for i in range(1, 5))]
+  assert tuple(found[key][1] for key in keys) == frames
+  assert [found[key][2] for key in keys] == [16, 16, 8, 4, 2]
+  assert [found[key][4] for key in keys] == [64, 256, 512, 1024, 2048]
+  assert found['last'] == found['stage_4'] and found['features'] == (2, 2048)
+
+
+def test_stages_of_two_pathways():
+  found = shapes('slowfast_r50_8x8', (16, 64, 64))
+  keys = ['stem', *(f'stage_{i}' for i in range(1, 5))]
+  # What the slow pathway's next stage sees; the last is of both.
+  assert [found[key][4] for key in keys] == [80, 320, 640, 1280, 2304]
+  assert {found[key][1] for key in keys} == {4}
+  with pytest.raises(UserError, match=r'one of 4 frames: a clip of 6 does not'):
+    shapes('slowfast_r50_8x8', (6, 64, 64))
+
+
+def shallow(name):
+  """The network with a block a stage."""
+  model = models.build(name, 5)
+  one = {'blocks': (1, 1, 1, 1)}
+  if name.startswith('slowfast'):
+    return model.copy(
+      slow=dataclasses.replace(model.slow, **one),
+      fast=dataclasses.replace(model.fast, **one),
+    )
+  return model.copy(pathway=dataclasses.replace(model.pathway, **one))
+
+
+@pytest.fixture(scope='module')
+def two_pathways():
+  model = shallow('slowfast_r50_8x8')
+  clips = random_clips(2, 8, 32, 32, 3)
+  variables = jax.jit(model.init)(jax.random.key(0), clips)
+  return model, variables, clips
+
+
+def test_saliency_tubes_of_two_pathways_add_up_to_the_logit(two_pathways):
+  model, variables, clips = two_pathways
+  logits, endpoints = jax.jit(model.apply)(variables, clips)
+  params = jax.device_get(variables['params'])
+  for label in range(5):
+    row = class_row(params, np.asarray(endpoints['features'][0]), label)
+    tube = np.asarray(endpoints['last'][0], np.float64) @ np.float64(row)
+    logit = tube.mean() + params['classifier']['bias'][label]
+    np.testing.assert_allclose(logit, logits[0, label], rtol=1e-4, atol=1e-5)
+  assert saliency_tube(endpoints['last'][0], row).shape == (2, 1, 1)
+
+
+def test_the_fast_pathway_alone_sees_frames_between(two_pathways):
+  model, variables, clips = two_pathways
+  changed = clips.copy()
+  changed[:, 1:7] += 1  # the slow pathway sees the first and the last of 8
+  before, after = (
+    jax.jit(model.apply)(variables, x)[1]['stem'] for x in (clips, changed)
+  )
+  np.testing.assert_array_equal(before[..., :64], after[..., :64])
+  assert np.abs(before[..., 64:] - after[..., 64:]).max() > 0
+
+
+@pytest.mark.parametrize('name', ['slowfast_r50_4x16', 'slow_r50'])
+def test_class_regularization(name):
+  model = shallow(name).clone(class_regularization=True)
+  clips = random_clips(2, 8, 32, 32, 3)
+  variables = jax.jit(model.init)(jax.random.key(0), clips)
+  names = [n for n in variables['params'] if 'regularization' in n]
+  assert len(names) == 4
+  _, endpoints = jax.jit(model.apply)(variables, clips)
+  assert sorted(endpoints['early_predictions']) == [
+    f'stage_{i}' for i in range(1, 5)
+  ]
+
+
+@pytest.mark.parametrize('name', ['tsm_r50', 'tanet_r50_8'])
+def test_order_of_frames(name):
+  model = shallow(name)
+  clips = random_clips(1, 8, 32, 32, 3)
+  variables = jax.jit(model.init)(jax.random.key(0), clips)
+  apply = jax.jit(lambda x: model.apply(variables, x)[0])
+  one, other = apply(clips), apply(clips[:, ::-1])
+  assert np.abs(one - other).max() > 1e-3 * np.abs(one).max()
+
+
+def test_c2d_sees_no_order_within_its_pairs():
+  model = shallow('c2d_r50')
+  clips = random_clips(1, 8, 32, 32, 3)
+  variables = jax.jit(model.init)(jax.random.key(0), clips)
+  apply = jax.jit(lambda x: model.apply(variables, x)[0])
+  np.testing.assert_allclose(
+    apply(clips), apply(clips[:, ::-1]), rtol=1e-4, atol=1e-5
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['slow_r50', 'slowfast_r50_8x8', 'ip_csn_50'])
+def test_rematerialization_changes_nothing(name):
+  clips = random_clips(2, 8, 32, 32, 3)
+
+  def gradient(rematerialize):
+    model = shallow(name).clone(rematerialize=rematerialize)
+    variables = jax.jit(model.init)(jax.random.key(0), clips)
+
+    def loss(params):
+      (logits, _), _ = model.apply(
+        {**variables, 'params': params},
+        clips,
+        train=True,
+        mutable=['batch_stats'],
+        rngs={'dropout': jax.random.key(1)},
+      )
+      return jnp.sum(logits**2)
+
+    return jax.jit(jax.grad(loss))(variables['params'])
+
+  one, other = gradient(False), gradient(True)
+  largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(one))
+  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * largest)
