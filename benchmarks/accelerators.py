@@ -56,6 +56,11 @@ STANDARD = (
   ('r2plus1d_34', 'train', _CLIPS, False),
   ('mt_r3d_50', 'train', _CLIPS, False),
   ('wide_r3d_50', 'train', _CLIPS, False),
+  *(
+    (network, 'train', 8, False)
+    for network in ('slow_r50', 'slowfast_r50_8x8', 'tsm_r50', 'tanet_r50_8')
+  ),
+  ('ir_csn_101', 'train', 8, True),
   ('mtnet_m', 'infer', _CLIPS, False),
   ('mtnet_m', 'train', _CLIPS, False),
   ('mtnet_l', 'train', 8, True),

@@ -84,6 +84,16 @@ def cases() -> list[Case]:
     network('x3d_m', infer, large, default=2.2, best=1.5),
     network('x3d_m', infer, small, default=2.2, best=1.5),
     network('srtg_r3d_34', train, (1, 16, 112), best=1.3),
+    *(
+      network(name, kind, shape, best=1.0)
+      for name, shape in (
+        ('slow_r50', (2, 4, 112)),
+        ('slowfast_r50_8x8', (1, 16, 112)),
+        ('ir_csn_101', (1, 16, 112)),
+        ('tsm_r50', (1, 8, 112)),
+      )
+      for kind in (infer, train)
+    ),
     by_macs('mtnet_m', 'x3d_m', train, large),
     by_macs('mtnet_m', 'x3d_m', infer, large),
     *(
@@ -117,7 +127,7 @@ def network(
   """A network of ours against PyTorch's.
 
   Args:
-    name: 'x3d_m' or 'srtg_r3d_34'.
+    name: of a network that `torch_rows` has too.
     kind: 'train step' or 'inference'.
     shape: clips, frames, height and width in pixels.
     **goals: least ratios to its `default` layout and to its `best`.

@@ -46,6 +46,57 @@ def x3d_m(num_classes: int, frames: int, size: int) -> nn.Module:
   )
 
 
+def of_pytorchvideo(
+  name: str, num_classes: int, frames: int, size: int
+) -> nn.Module:
+  """PyTorchVideo's Slow-only, SlowFast or CSN, `(n, 3, t, h, w)` to logits.
+
+  Args:
+    name: 'slow_r50', 'slowfast_r50_8x8' or 'ir_csn_101'.
+    num_classes: classes.
+    frames: of the clips, for the last pooling.
+    size: height and width of the clips in pixels, likewise.
+  """
+  with _boxes():
+    from pytorchvideo.models import csn, resnet, slowfast
+  side = -(-size // 32)
+  more = {'model_num_class': num_classes, 'dropout_rate': 0.0}
+  if name == 'slow_r50':
+    pool = (frames, side, side)
+    return resnet.create_resnet(
+      model_depth=50, head_pool_kernel_size=pool, **more
+    )
+  if name == 'ir_csn_101':
+    pool = (-(-frames // 8), side, side)
+    return csn.create_csn(
+      model_depth=101,
+      stem_pool=nn.MaxPool3d,
+      head_pool_kernel_size=pool,
+      **more,
+    )
+  pools = ((frames // 4, side, side), (frames, side, side))
+  network = slowfast.create_slowfast(
+    model_depth=50,
+    slowfast_fusion_conv_kernel_size=(7, 1, 1),
+    head_pool_kernel_sizes=pools,
+    **more,
+  )
+  return _TwoRates(network)
+
+
+class _TwoRates(nn.Module):
+  """SlowFast of one clip, of which the slow pathway gets each fourth frame."""
+
+  def __init__(self, network):
+    super().__init__()
+    self.network = network
+
+  def forward(self, clips):
+    t = clips.shape[2]
+    indices = torch.linspace(0, t - 1, t // 4).long()
+    return self.network([clips[:, :, indices], clips])
+
+
 @contextlib.contextmanager
 def _boxes() -> Iterator[None]:
   """Spares torchvision: PyTorchVideo imports its boxes, which X3D has not."""

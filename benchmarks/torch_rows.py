@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import torch_peers
+from benchmarks import torch_peers, torch_tsm
 from benchmarks.programs import CLASSES
 
 torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -19,7 +19,7 @@ def network(
   """A network on random normal clips.
 
   Args:
-    name: 'x3d_m' or 'srtg_r3d_34'.
+    name: one of the networks of `cpu.cases`.
     kind: 'train step' or 'inference'.
     shape: clips, frames, height and width in pixels.
     layout: one of `torch_peers.LAYOUTS`.
@@ -28,8 +28,12 @@ def network(
   order = torch_peers.LAYOUTS[layout]
   if name == 'x3d_m':
     model = torch_peers.x3d_m(CLASSES, frames, size)
-  else:
+  elif name == 'srtg_r3d_34':
     model = torch_peers.srtg_r3d_34(CLASSES)
+  elif name == 'tsm_r50':
+    model = torch_tsm.TSM(CLASSES, frames)
+  else:
+    model = torch_peers.of_pytorchvideo(name, CLASSES, frames, size)
   model = model.to(memory_format=order)
   clips = torch.randn(n, 3, frames, size, size).to(memory_format=order)
   if kind == 'inference':

@@ -46,6 +46,11 @@ _NETWORKS = (
   'srtg_r3d_34',
   'srtg_r2plus1d_34',
   'mt_r3d_50',
+  'slow_r50',
+  'slowfast_r50_8x8',
+  'tsm_r50',
+  'tanet_r50_8',
+  'ir_csn_50',
 )
 
 

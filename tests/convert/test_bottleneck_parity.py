@@ -20,6 +20,7 @@ from mtnet_jax.runs.leaves import leaf_paths
 torch = pytest.importorskip('torch')
 from torch import nn  # noqa: E402
 
+from benchmarks import torch_tsm  # noqa: E402
 from tests.convert import torch_bottlenecks, torch_networks  # noqa: E402
 
 pytestmark = [
@@ -191,7 +192,7 @@ def _of_others(row):
   if row.startswith('tanet'):
     return of.Recognizer2D(_CLASSES, 8, adaptive=True)
   if row.startswith('tsm'):
-    network = of.TSM if row.endswith('tsm') else of.Recognizer2D
+    network = torch_tsm.TSM if row.endswith('tsm') else of.Recognizer2D
     return network(_CLASSES, 8, 101 if 'r101' in row else 50)
   if row.startswith('i3d'):
     return of.Recognizer3D(

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+from benchmarks.torch_tsm import DEPTHS, Shift
+
 _CONVS = {2: nn.Conv2d, 3: nn.Conv3d}
 _NORMS = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
@@ -69,23 +70,6 @@ class Block(nn.Module):
     return F.relu(
       y + (self.downsample(x) if hasattr(self, 'downsample') else x)
     )
-
-
-class Shift(nn.Module):
-  """TSM's: a convolution of frames of which some channels are shifted."""
-
-  def __init__(self, net, segments):
-    super().__init__()
-    self.net, self.segments = net, segments
-
-  def forward(self, x):
-    frames = x.view(-1, self.segments, *x.shape[1:])
-    fold = x.shape[1] // 8
-    out = torch.zeros_like(frames)
-    out[:, :-1, :fold] = frames[:, 1:, :fold]
-    out[:, 1:, fold : 2 * fold] = frames[:, :-1, fold : 2 * fold]
-    out[:, :, 2 * fold :] = frames[:, :, 2 * fold :]
-    return self.net(out.view_as(x))
 
 
 class TAM(nn.Module):
@@ -257,62 +241,6 @@ class SlowFast(nn.Module):
         slow = torch.cat([slow, lateral(fast)], 1)
     features = [y.mean((2, 3, 4)) for y in (fast, slow)]
     return self.cls_head.fc_cls(torch.cat(features, 1))
-
-
-class _Bottleneck2D(nn.Module):
-  """torchvision's."""
-
-  def __init__(self, c_in, width, stride):
-    super().__init__()
-    self.conv1 = conv(2, c_in, width, (1, 1, 1))
-    self.bn1 = nn.BatchNorm2d(width)
-    self.conv2 = conv(2, width, width, (1, 3, 3), (1, stride, stride))
-    self.bn2 = nn.BatchNorm2d(width)
-    self.conv3 = conv(2, width, 4 * width, (1, 1, 1))
-    self.bn3 = nn.BatchNorm2d(4 * width)
-    if c_in != 4 * width:
-      self.downsample = nn.Sequential(
-        conv(2, c_in, 4 * width, (1, 1, 1), (1, stride, stride)),
-        nn.BatchNorm2d(4 * width),
-      )
-
-  def forward(self, x):
-    y = F.relu(self.bn1(self.conv1(x)))
-    y = F.relu(self.bn2(self.conv2(y)))
-    y = self.bn3(self.conv3(y))
-    return F.relu(
-      y + (self.downsample(x) if hasattr(self, 'downsample') else x)
-    )
-
-
-class TSM(nn.Module):
-  """TSM's author's."""
-
-  def __init__(self, classes, segments, depth=50):
-    super().__init__()
-    base = self.base_model = nn.Module()
-    base.conv1 = conv(2, 3, 64, (1, 7, 7), (1, 2, 2))
-    base.bn1 = nn.BatchNorm2d(64)
-    c, every = 64, 2 if depth == 101 else 1
-    for i, count in enumerate(DEPTHS[depth]):
-      blocks = []
-      for j in range(count):
-        block = _Bottleneck2D(c, 64 * 2**i, 2 if i and not j else 1)
-        if j % every == 0:
-          block.conv1 = Shift(block.conv1, segments)
-        blocks.append(block)
-        c = 256 * 2**i
-      setattr(base, f'layer{i + 1}', nn.Sequential(*blocks))
-    self.new_fc = nn.Linear(2048, classes)
-
-  def forward(self, x):
-    n, _, t = x.shape[:3]
-    base = self.base_model
-    x = F.relu(base.bn1(base.conv1(x.transpose(1, 2).flatten(0, 1))))
-    x = F.max_pool2d(x, 3, 2, 1)
-    for i in range(1, 5):
-      x = getattr(base, f'layer{i}')(x)
-    return self.new_fc(x.mean((2, 3))).view(n, t, -1).mean(1)
 
 
 class _VmzBlock(nn.Module):
