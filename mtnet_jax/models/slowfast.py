@@ -134,8 +134,8 @@ class SlowFast(Network):
       strict=True,
     )
     for i, (slow_blocks, fast_blocks) in enumerate(stages, start=1):
-      slow = self._run(slow_blocks, slow, train)
-      fast = self._run(fast_blocks, fast, train)
+      slow = self._run(slow_blocks, self.slow.frames[i - 1], slow, train)
+      fast = self._run(fast_blocks, self.fast.frames[i - 1], fast, train)
       if self.class_regularization:
         regularization = ClassRegularization(
           self.affection_rates[i - 1], name=f'class_regularization_{i}'
@@ -171,14 +171,13 @@ class SlowFast(Network):
     x = fast.reshape(n, t // self.ratio, self.ratio, *rest)
     return jnp.mean(precision.widen(x), axis=2).astype(fast.dtype)
 
-  def _run(self, blocks, x, train):
-    """A pathway's stage; its blocks that are alike share a function."""
+  def _run(self, blocks, frames, x, train):
+    """A pathway's stage, in runs of blocks that see as many frames."""
     shared = train and not self.is_initializing()
-    kinds = [block.first.args[1] for block in blocks]  # kernels' sizes
-    cut = next((j for j, k in enumerate(kinds) if k != kinds[0]), len(blocks))
-    for run in (blocks[:cut], blocks[cut:]):
-      if run:
-        x, _ = repetition.run(run, x, shared, self.rematerialize)
+    few = [j for j, count in enumerate(frames) if count != frames[0]]
+    cut = few[0] if few else len(blocks)
+    for run in filter(None, (blocks[:cut], blocks[cut:])):
+      x, _ = repetition.run(run, x, shared, self.rematerialize)
     return x
 
 
