@@ -68,7 +68,7 @@ def train_step(model: nn.Module, shape: Shape, batch: int) -> Program:
     shape: frames, height, width, channels of a clip.
     batch: clips a step.
   """
-  tx = optim.sgd(base.get_config().optim, lambda _: 0.01)
+  tx = optim.build(base.get_config().optim, lambda _: 0.01)
   abstract = jax.eval_shape(
     functools.partial(state_lib.create, model, tx, shape, 0)
   )

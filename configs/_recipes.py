@@ -15,6 +15,7 @@ _NO_RECIPES = {
   'ablations',
   'base',
   'class_regularization',
+  'finetune',
   'transfer',
 }
 

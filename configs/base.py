@@ -28,6 +28,15 @@ def get_config() -> ml_collections.ConfigDict:
     flip=True,  # mirror half of the training clips: docs/data.md
     augment_share=0.0,  # of training clips that augmentations change
     augment_method_share=0.4,  # of those, the share that each method changes
+    rand_augment=0,  # RandAugment: changes of each training clip
+    rand_augment_strength=0.3,  # of them, from 0 to 1
+    # Of training clips, those that are mixed with another one of the batch:
+    # MixUp blends two clips, CutMix puts a box of one into the other. How much
+    # is drawn from a beta distribution of (alpha, alpha).
+    mixup_share=0.0,
+    mixup_alpha=0.8,
+    cutmix_share=0.0,
+    cutmix_alpha=1.0,
     short_videos='repeat',  # with too few frames for a clip: or 'error'
     max_broken_share=0.01,  # of unreadable videos, above which training stops
     read_attempts=4,  # at a file that a disk or network fails to give
@@ -72,14 +81,23 @@ def get_config() -> ml_collections.ConfigDict:
   )
 
   config.optim = _section(
+    name='sgd',  # or 'adamw'
     schedule='cosine',  # half a period, or 'step'
     learning_rate=0.1,  # at a batch of `reference_batch`; scales linearly
     reference_batch=64,
     warmup_steps=0,  # linear, from zero
     milestones=(),  # epochs at which 'step' multiplies by `decay`
     decay=0.1,
-    momentum=0.9,
-    weight_decay=5e-5,  # not on BN scales and biases
+    momentum=0.9,  # of sgd; of adamw it is beta 1
+    second_momentum=0.999,  # of adamw alone: its beta 2
+    weight_decay=5e-5,  # not on BN scales and biases; adamw takes far more
+    # The largest norm of all of the gradient together; 0: any
+    clip_norm=0.0,
+    # Of a moving average of the weights, what it keeps of itself at an update,
+    # for instance 0.999; it is what is validated, evaluated and exported. 0: no
+    # average
+    ema_decay=0.0,
+    label_smoothing=0.0,  # share of a label that is spread over all classes
     backbone_rate=1.0,  # of all but the classifier, over the learning rate
     # 'all', or on the weights of `train.init_from` only the 'classifier' or the
     # maps of 'class_regularization'; BN then keeps its statistics
@@ -88,6 +106,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.train = _section(
     batch_size=64,  # clips a step, over all devices
+    accumulate=1,  # steps whose gradients' mean makes one update
     num_epochs=400.0,
     num_steps=0,  # 0: from num_epochs
     # Multigrid: shapes that change with the step, at constant b·t·h·w
@@ -97,11 +116,14 @@ def get_config() -> ml_collections.ConfigDict:
     # or WORKDIR/checkpoints/STEP
     init_from='',
     norm_batch_size=0,  # clips that share BN statistics; 0: one device's
+    freeze_norm=False,  # BN keeps the statistics that it has of `init_from`
     precise_norm_steps=0,  # batches that BN's statistics are of in validation
     log_every=50,  # steps
     eval_every=1_000,  # steps; validation with one view a video
     checkpoint_every=500,  # steps
     validation_split='val',  # '' for none
+    # Validations without a better top-1 after which training ends; 0: never
+    patience=0,
     # False: a full disk is a warning, and a single process trains on
     stop_if_unsaved=True,
     stall_timeout=600,  # seconds without a batch or a step; then it ends

@@ -1,7 +1,7 @@
 """Spatio-temporal action recognition in JAX and Flax.
 
 Example:
-  predictor = mtnet_jax.load('runs/demo')  # a run, or an exported model
+  predictor = mtnet_jax.load('runs/demo')  # a run, an export, a hub folder
   predictor('wave.mp4').top(3)
   model = mtnet_jax.build('mtnet_m', num_classes=400)
 

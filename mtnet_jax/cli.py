@@ -127,6 +127,8 @@ def _execute(
   command: Command, values: flags.FlagValues, arguments: Sequence[str]
 ) -> int:
   logging.set_verbosity(logging.INFO)
+  # In a notebook, records go to handlers that are not ours.
+  logging.get_absl_logger().filters[:] = [_worth_reading]
   handler = logging.get_absl_handler()
   handler.filters[:] = [_worth_reading, _Once()]
   handler.setFormatter(_Formatter())

@@ -34,7 +34,7 @@ _FAST = (
 )
 _LONG_ELSEWHERE = (
   *('tests/analysis', 'tests/benchmarks', 'tests/experiments'),
-  *('tests/models', 'tests/ops'),
+  *('tests/models', 'tests/ops', 'tests/test_notebook.py'),
 )
 _NETWORKS = (
   'x3d_m',
@@ -88,8 +88,8 @@ def python_of(environment: str) -> pathlib.Path:
   Args:
     environment: 'oldest': Python 3.11 with the versions of
       tests/constraints-oldest.txt; 'torch': the same Python with the newest,
-      and PyTorch; 'newest': the newest packages, on Python 3.12 where it is
-      here; 'accelerators': those with compilers for TPU and GPU, as
+      and PyTorch; 'newest': the newest packages, with Dask, on Python 3.12
+      where it is here; 'accelerators': those with compilers for TPU and GPU, as
       `make accelerators` makes it.
   """
   if environment == 'accelerators':
@@ -104,7 +104,7 @@ def python_of(environment: str) -> pathlib.Path:
   shutil.rmtree(folder, ignore_errors=True)
   old = environment in ('oldest', 'torch')
   subprocess.run([_interpreter(old), '-m', 'venv', folder], check=True)
-  arguments = ['-e', '.[dev]']
+  arguments = ['-e', '.[dev,dask]' if environment == 'newest' else '.[dev]']
   if environment == 'oldest':
     # Apache Beam asks for newer versions; its tests are skipped.
     arguments = ['-e', '.[test]', '--constraint', str(_OLDEST)]

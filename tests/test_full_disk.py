@@ -23,7 +23,7 @@ from mtnet_jax.evaluation.predictions import Predictions
 from mtnet_jax.explain import files as explain_files
 from mtnet_jax.prediction import timeline
 from mtnet_jax.prediction.timeline import Timeline
-from mtnet_jax.runs.checkpoints import leaf_paths
+from mtnet_jax.runs.leaves import leaf_paths
 from tests import command_line, prediction_runs, tiny_runs
 from tests.disks import fill
 from tests.explain import example
@@ -242,6 +242,7 @@ def test_what_is_no_file_is_written_to_as_it_is():
   [
     'eval.py --config=configs/quickstart.py --workdir={disk}/run {tiny}',
     'predict.py --workdir={disk}/run --json {video} > {disk}/out',
+    'predict.py --workdir={disk}/run --csv {video} > {disk}/out',
     'predict.py --workdir={disk}/run {video} > {disk}/out',
     'predict.py --workdir={disk}/run --timeline={disk}/out {video}',
     'explain.py --workdir={disk}/run --video={video} --out={disk}/out '

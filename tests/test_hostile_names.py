@@ -81,6 +81,17 @@ def test_log_lines_are_clean():
   assert _is_clean(_format('why', error=ValueError(_EVIL)))
 
 
+def test_other_handlers_get_nothing_that_libraries_say_of_themselves(caplog):
+  def tell(values, names):
+    absl_logging.info('ours')
+    path = '/x/site-packages/orbax/checkpoint.py'
+    record = logging.LogRecord('absl', 20, path, 1, 'theirs', (), None)
+    absl_logging.get_absl_logger().handle(record)
+
+  command_line.run(cli.Command(tell, lambda values: None))
+  assert caplog.messages == ['ours']
+
+
 def test_what_is_told_once_is_told_once_a_command(capsys):
   def tell(values, names):
     for _ in range(3):

@@ -55,13 +55,15 @@ def _steps(
 def _run(
   config: str, data: str, workdir: str
 ) -> Iterator[tuple[cli.Command, Sequence[str]]]:
-  given = [
-    f'--config={config}',
-    f'--config.data.dir={data}',
-    f'--workdir={workdir}',
-  ]
-  yield train.COMMAND, given
-  yield eval_command.COMMAND, [*given, '--controls']
+  yield (
+    train.COMMAND,
+    [
+      f'--config={config}',
+      f'--config.data.dir={data}',
+      f'--workdir={workdir}',
+    ],
+  )
+  yield eval_command.COMMAND, [f'--workdir={workdir}', '--controls']
 
 
 COMMAND = cli.Command(main, define_flags, resumes=True)

@@ -4,7 +4,8 @@ Writes the network as a program that needs jax alone (model.stablehlo), its
 weights (params.safetensors) and what both mean (model.json), with --onnx also
 model.onnx. It checks them against the network, on the CPU, the program in a
 process without this library; then puts them in place and prints sizes and
-times.
+times. With --format=hub it writes a model for Hugging Face's hub instead:
+config.json, model.safetensors, preprocessor_config.json and README.md.
 """
 
 import pathlib
@@ -13,9 +14,10 @@ from collections.abc import Sequence
 import jax
 from absl import flags
 
-from mtnet_jax import cli
+from mtnet_jax import cli, locations
 from mtnet_jax.errors import UserError, printable
 from mtnet_jax.export import check as check_lib
+from mtnet_jax.export import hub, model_card
 from mtnet_jax.export import onnx as onnx_lib
 from mtnet_jax.export import program as program_lib
 from mtnet_jax.export.check import Check
@@ -33,10 +35,18 @@ def define_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_string(
     'out', None, 'Folder to write to.', required=True, flag_values=values
   )
+  flags.DEFINE_enum(
+    'format',
+    'program',
+    ('program', 'hub'),
+    "A program that needs jax alone, or a model for Hugging Face's hub.",
+    flag_values=values,
+  )
   flags.DEFINE_string(
     'license',
     None,
-    'Of the weights, as model.json will tell it.',
+    'Of the weights, as model.json will tell it; for the hub an SPDX id, or '
+    "unset 'unknown'.",
     flag_values=values,
   )
   flags.DEFINE_bool(
@@ -46,6 +56,18 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   """Exports the run that the flags name."""
+  if values.format == 'hub':
+    if values.onnx:
+      raise UserError('--onnx is of --format=program: leave one of them out.')
+    export_for_hub(
+      values.workdir,
+      values.out,
+      values.checkpoint,
+      license=values.license or 'unknown',
+      given=given_lib.read(values),
+    )
+    _show_sizes(values.out, hub.FILES)
+    return
   checks = export_run(
     values.workdir,
     values.out,
@@ -86,13 +108,8 @@ def export_run(
   cpu = _cpu()
   if onnx:
     onnx_lib.find_packages()
-  predictor = Predictor(workdir, checkpoint, given=given)
+  predictor = _load(workdir, checkpoint, given)
   model, config = predictor.model, predictor.config
-  if model is None:
-    raise UserError(
-      f'{workdir} holds an exported model and no checkpoint. Give the '
-      '--workdir of the run that it was exported from.'
-    )
   variables = jax.device_put(jax.device_get(predictor.variables), cpu)
   out = make_folder(out)
   program_lib.check_place(out)
@@ -125,16 +142,74 @@ def export_run(
 
 def show(checks: list[Check], out: str | pathlib.Path) -> None:
   """Prints the sizes of the files, and the checks."""
-  for path in sorted(pathlib.Path(out).iterdir()):
-    if path.name in program_lib.FILES:
-      size = path.stat().st_size / 1e6
-      print(printable(f'{path}  {size:.2f} MB'))
+  _show_sizes(out, program_lib.FILES)
   for check in checks:
     print(
       f'{check.name}: {check.milliseconds:.1f} ms a clip, the network itself '
       f'{check.original:.1f} ms; logits differ by {check.difference:.1e} of '
       f'their scale, {check.allowed:.0e} is allowed'
     )
+
+
+def export_for_hub(
+  workdir: str | pathlib.Path,
+  out: str | pathlib.Path,
+  checkpoint: str = 'best',
+  license: str = 'unknown',
+  given: Given | None = None,
+) -> None:
+  """Exports a checkpoint of a run as a model of Hugging Face's hub.
+
+  Args:
+    workdir: folder of the run.
+    out: folder to write to, made if need be.
+    checkpoint: 'best' (on validation) or 'last'.
+    license: SPDX identifier of the licence of the weights.
+    given: what a command line changes of the run's configuration.
+
+  Raises:
+    UserError: there is nothing to export, or it cannot be written. An earlier
+      export in the folder stays as it was.
+  """
+  model_card.check_license(license)
+  predictor = _load(workdir, checkpoint, given)
+  config, names = predictor.config, predictor.class_names
+  card = model_card.write(
+    config,
+    names,
+    hub.data_name(config),
+    predictor.step,
+    license,
+    model_card.read_summary(locations.as_path(workdir)),
+  )
+  hub.write(
+    out,
+    predictor.model,
+    predictor.variables,
+    config,
+    names,
+    predictor.step,
+    card,
+  )
+
+
+def _load(
+  workdir: str | pathlib.Path, checkpoint: str, given: Given | None
+) -> Predictor:
+  predictor = Predictor(workdir, checkpoint, given=given)
+  if predictor.model is None:
+    raise UserError(
+      f'{workdir} holds an exported model and no checkpoint. Give the '
+      '--workdir of the run that it was exported from.'
+    )
+  return predictor
+
+
+def _show_sizes(out: str | pathlib.Path, names: Sequence[str]) -> None:
+  for path in sorted(pathlib.Path(out).iterdir()):
+    if path.name in names:
+      size = path.stat().st_size / 1e6
+      print(printable(f'{path}  {size:.2f} MB'))
 
 
 def _cpu() -> jax.Device:

@@ -1,11 +1,17 @@
 """Judges any videos: mtnet predict --workdir=DIR VIDEO [VIDEO ...].
 
 A VIDEO is a file, a folder, a pattern, or an array of frames in an .npy file;
-the model, the best checkpoint of the run in DIR or an exported one. Prints a
-table, or with --json a line for each video. Ends with code 1 where some of the
-videos could not be judged, with 2 where none could.
+the model, the best checkpoint of the run in DIR, an exported one, or one in the
+form of Hugging Face's hub. Prints a table, or with --json or --csv a line for
+each video as soon as it is judged:
+
+  mtnet predict --workdir=DIR --csv --top=3 FOLDER > predictions.csv
+
+Progress and the videos that could not be judged go to stderr. Ends with code 1
+where some of the videos could not be judged, with 2 where none could.
 """
 
+import csv
 import dataclasses
 import json
 import pathlib
@@ -19,6 +25,7 @@ import rich.table
 from absl import flags
 
 from mtnet_jax import cli
+from mtnet_jax.data import tables
 from mtnet_jax.devices import host_memory
 from mtnet_jax.errors import UserError, printable
 from mtnet_jax.prediction import Prediction, Predictor, timeline
@@ -33,7 +40,7 @@ ALL_FAILED = 2
 
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
-  cli.define_run(values, 'Folder of a run, or of an exported model.')
+  cli.define_run(values, 'Folder of a run, of an export, or a hub folder.')
   given.define_flags(values)
   flags.DEFINE_integer(
     'top',
@@ -44,6 +51,12 @@ def define_flags(values: flags.FlagValues) -> None:
   )
   flags.DEFINE_bool(
     'json', False, 'Lines of JSON on stdout, no table.', flag_values=values
+  )
+  flags.DEFINE_bool(
+    'csv',
+    False,
+    'A CSV table on stdout, a row a video, no table for people.',
+    flag_values=values,
   )
   flags.DEFINE_string(
     'timeline',
@@ -69,6 +82,11 @@ def main(values: flags.FlagValues, names: Sequence[str]) -> int:
   """Judges the videos that the command line names."""
   times = values.window, values.hop
   check_arguments(names, values.timeline, *times)
+  if values.json and values.csv:
+    raise UserError(
+      '--json and --csv both write to stdout: give one of them, and the '
+      'command a second time for the other.'
+    )
   host_memory.keep_freed_memory()
   predictor = Predictor(
     values.workdir, values.checkpoint, given=given.read(values)
@@ -81,6 +99,7 @@ def main(values: flags.FlagValues, names: Sequence[str]) -> int:
     names,
     top=values.top,
     as_json=values.json,
+    as_csv=values.csv,
     timelines=timelines,
   )
 
@@ -155,6 +174,7 @@ def predict(
   *,
   top: int = 5,
   as_json: bool = False,
+  as_csv: bool = False,
   timelines: TimelineWriter | None = None,
 ) -> int:
   """Judges videos and prints what came out.
@@ -164,6 +184,7 @@ def predict(
     names: files, folders and patterns, as `find_videos` takes them.
     top: classes that are told of each video; 0: all.
     as_json: a line of JSON for each video, at once; else a table at the end.
+    as_csv: a row of a CSV table for each video, at once.
     timelines: writes those too, or None.
 
   Returns:
@@ -172,24 +193,28 @@ def predict(
   Raises:
     UserError: what concerns every video, and never a single one.
   """
-  top = top or len(predictor.class_names)
+  count = len(predictor.class_names)
+  top = min(top or count, count)
   videos, missing = find_videos(names)
   verdicts = [
     Verdict(name, InputError(f'{name}: {why}.')) for name, why in missing
   ]
   stdout = sys.stdout  # a bar of progress puts itself in its place
-  if as_json:
+  tell = _print_json if as_json else _print_csv if as_csv else None
+  if as_csv:
+    _print_row(_csv_columns(top), stdout)
+  if tell:
     for verdict in verdicts:
-      _print_json(verdict, top, stdout)
+      tell(verdict, top, stdout)
   # On a terminal, lines and a bar would run into each other.
-  silent = as_json and stdout.isatty()
+  silent = bool(tell) and stdout.isatty()
   try:
     for verdict in _judge(predictor, videos, timelines, silent):
       verdicts.append(verdict)
-      if as_json:
-        _print_json(verdict, top, stdout)
+      if tell:
+        tell(verdict, top, stdout)
   finally:  # what is known is told, whatever ends it
-    if not as_json:
+    if not tell:
       _print_table(verdicts, top)
     code = _tell_failures(verdicts)
   return code
@@ -218,11 +243,37 @@ def _print_json(verdict: Verdict, top: int, file: TextIO) -> None:
     line['error'] = str(result)
   else:
     line['probabilities'] = dict(result.top(top))
+    line['seconds'] = round(result.seconds, 3)
     more = {'note': result.note, 'timeline': verdict.timeline}
     line |= {key: value for key, value in more.items() if value}
   # The one control character that JSON leaves as it is.
   text = json.dumps(line).replace('\x7f', '\\u007f')
   print(text, file=file, flush=True)
+
+
+def _csv_columns(top: int) -> list[str]:
+  ranks = range(1, top + 1)
+  pairs = [(f'class_{rank}', f'probability_{rank}') for rank in ranks]
+  classes = [name for pair in pairs for name in pair]
+  return ['video', *classes, 'seconds', 'note', 'timeline', 'error']
+
+
+def _print_csv(verdict: Verdict, top: int, file: TextIO) -> None:
+  result, row = verdict.result, [tables.cell(verdict.video)]
+  if isinstance(result, InputError):
+    # Of all columns between the first and the last, none has a value.
+    row += [''] * (2 * top + 3) + [tables.cell(str(result))]
+  else:
+    for name, share in result.top(top):
+      row += [tables.cell(name), f'{share:.6f}']
+    row.append(f'{result.seconds:.3f}')
+    row += [tables.cell(result.note), tables.cell(verdict.timeline), '']
+  _print_row(row, file)
+
+
+def _print_row(cells: Sequence[str], file: TextIO) -> None:
+  csv.writer(file, lineterminator='\n').writerow(cells)
+  file.flush()
 
 
 def _print_table(verdicts: Sequence[Verdict], top: int) -> None:
@@ -250,12 +301,23 @@ def _print_table(verdicts: Sequence[Verdict], top: int) -> None:
 
 def _tell_failures(verdicts: Sequence[Verdict]) -> int:
   failed = [v.result for v in verdicts if isinstance(v.result, InputError)]
+  return tell_failures(failed, len(verdicts), 'not judged')
+
+
+def tell_failures(failed: Sequence[InputError], count: int, what: str) -> int:
+  """Prints why some videos have no result, and returns the exit code.
+
+  Args:
+    failed: why, a sentence each.
+    count: all videos.
+    what: became of those that failed, in words.
+  """
   if not failed:
     return 0
-  print(f'{len(failed)} of {len(verdicts)} not judged:', file=sys.stderr)
+  print(f'{len(failed)} of {count} {what}:', file=sys.stderr)
   for error in failed:
     print(f'  {printable(str(error))}', file=sys.stderr)
-  return ALL_FAILED if len(failed) == len(verdicts) else SOME_FAILED
+  return ALL_FAILED if len(failed) == count else SOME_FAILED
 
 
 def check_arguments(

@@ -1,6 +1,5 @@
 """Turns PyTorch's tensors into the variables of a network."""
 
-import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,7 +13,8 @@ from flax import linen as nn
 from mtnet_jax.convert import layouts
 from mtnet_jax.errors import UserError, printable
 from mtnet_jax.runs import model as model_lib
-from mtnet_jax.runs.checkpoints import leaf_paths
+from mtnet_jax.runs.leaves import leaf_paths
+from mtnet_jax.runs.model import variable_shapes
 from mtnet_jax.training.optim import CLASSIFIER
 
 # BN counts its batches in PyTorch; we have no use for the number.
@@ -106,15 +106,6 @@ def convert(
     unused,
     len(left) - len(unused),
   )
-
-
-def variable_shapes(
-  model: nn.Module, clip_shape: tuple[int, int, int, int]
-) -> dict[str, Any]:
-  """Returns a network's variables as `jax.ShapeDtypeStruct`s; a tree."""
-  clips = jax.ShapeDtypeStruct((1, *clip_shape), jnp.float32)
-  init = functools.partial(model.init, train=False)
-  return dict(jax.eval_shape(init, jax.random.key(0), clips))
 
 
 def complete(

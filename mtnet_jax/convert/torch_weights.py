@@ -29,8 +29,9 @@ from mtnet_jax.errors import UserError, printable
 from mtnet_jax.runs import folder as run_folder
 from mtnet_jax.runs import lock
 from mtnet_jax.runs import model as model_lib
-from mtnet_jax.runs.checkpoints import Checkpoints, UnsavedError, leaf_paths
+from mtnet_jax.runs.checkpoints import Checkpoints, UnsavedError
 from mtnet_jax.runs.folder import make_folder
+from mtnet_jax.runs.leaves import leaf_paths
 from mtnet_jax.runs.state import TrainState
 from mtnet_jax.training.optim import CLASSIFIER
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from mtnet_jax.data import augmentations, clips, sources, transforms, views
 from mtnet_jax.data.multigrid import Multigrid
+from mtnet_jax.data.rand_augment import rand_augment
 from mtnet_jax.data.records import Example
 from mtnet_jax.data.tfds_source import FramesReader
 from mtnet_jax.data.video import VideoError, VideoReader, retry
@@ -112,6 +113,8 @@ class TrainingBatches(_Videos):
   mirrored_labels: frozenset[int]
   augment_share: float
   augment_method_share: float
+  rand_augment: int
+  rand_augment_strength: float
   seed: int
   num_steps: int
 
@@ -191,8 +194,11 @@ class TrainingBatches(_Videos):
     clip = transforms.resize_square(clip, size)
     if example.label in self.mirrored_labels and rng.random() < 0.5:
       clip = transforms.mirror(clip)
-    return augmentations.augment(
+    clip = augmentations.augment(
       clip, self.augment_share, self.augment_method_share, rng
+    )
+    return rand_augment(
+      clip, self.rand_augment, self.rand_augment_strength, rng
     )
 
 

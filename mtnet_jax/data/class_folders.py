@@ -11,10 +11,10 @@ import re
 from collections.abc import Sequence
 
 from mtnet_jax.data import folders
+from mtnet_jax.data.dividing import SPLITS
 from mtnet_jax.data.folders import LeftOut, Place
 from mtnet_jax.errors import UserError, printable
 
-SPLITS = ('train', 'val', 'test')
 # Of a split, or of undivided videos (''): each class's videos, named from the
 # data set's folder on.
 Divided = dict[str, dict[str, list[str]]]

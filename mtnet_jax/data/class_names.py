@@ -141,18 +141,11 @@ def warn_of_untrained(
 def warn_of_look_alikes(labels: Sequence[str], where: object) -> None:
   """Logs a warning that names classes which may be meant to be one.
 
-  Those are names that differ in case, in blanks and underscores, in characters
-  that nobody sees, or in how Unicode composes a letter.
-
   Args:
     labels: the classes' names.
     where: the data set, as the user knows it.
   """
-  alike = collections.defaultdict(list)
-  for label in labels:
-    alike[_look(label)].append(label)
-  groups = [names for names in alike.values() if len(names) > 1]
-  if groups:
+  if groups := look_alikes(labels):
     logging.warning(
       '%s: %d names of classes look alike and count as classes of their own: '
       '%s. Where one class is meant, give it one name.',
@@ -161,6 +154,21 @@ def warn_of_look_alikes(labels: Sequence[str], where: object) -> None:
       '; '.join(' and '.join(map(ascii, g)) for g in groups[:_MAX_NAMED]),
       extra={'once': True},
     )
+
+
+def look_alikes(labels: Sequence[str]) -> list[list[str]]:
+  """Returns names of classes which may be meant to be one, in groups.
+
+  Those are names that differ in case, in blanks and underscores, in characters
+  that nobody sees, or in how Unicode composes a letter.
+
+  Args:
+    labels: the classes' names.
+  """
+  alike = collections.defaultdict(list)
+  for label in labels:
+    alike[_look(label)].append(label)
+  return [names for names in alike.values() if len(names) > 1]
 
 
 def _look(name: str) -> str:

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
-from mtnet_jax.data import class_names, tables
-from mtnet_jax.data.class_folders import SPLITS
+from mtnet_jax.data import class_names, dividing, tables
+from mtnet_jax.data.dividing import SPLITS
 from mtnet_jax.data.records import Example
 from mtnet_jax.errors import UserError, printable
 
-_REQUIRED_COLUMNS = ('path', 'label', 'split')
+_REQUIRED_COLUMNS = ('path', 'label')
 
 # Words of a column's name that say which end of a part it gives; with which it
 # is in seconds, in something else, or no time of a video.
@@ -51,6 +51,8 @@ def read(
     UserError: a mistake in the file.
   """
   rows = _read_rows(path)
+  if 'split' not in rows[0][1]:
+    rows = _divide(rows, path)
   labels_path = path.parent / class_names.LABELS_NAME
   if labels_path.is_file():
     labels = class_names.read(labels_path)
@@ -94,10 +96,34 @@ def read(
   return labels, {k: tuple(v) for k, v in splits.items() if v}
 
 
+def _divide(rows, path):
+  """Gives rows a split, the same to all parts of a video."""
+  logging.warning(
+    '%s has no column split: the videos of each class are divided by their '
+    'names, 80 : 10 : 10.',
+    path,
+    extra={'once': True},
+  )
+  videos = collections.defaultdict(dict)
+  for _, row in rows:
+    videos[row['label']].setdefault(row['path'])
+  split_of = {
+    (label, video): split
+    for label, of_label in videos.items()
+    for split, chosen in dividing.divide(list(of_label)).items()
+    for video in chosen
+  }
+  return [
+    (line, row | {'split': split_of[row['label'], row['path']]})
+    for line, row in rows
+  ]
+
+
 def _read_rows(path: pathlib.Path) -> list[tuple[int, dict[str, str]]]:
   """Returns lines and their values, times under `start` and `end`."""
   rows = tables.read(path, _REQUIRED_COLUMNS)
-  columns = [name for name in rows[0][1] if name not in _REQUIRED_COLUMNS]
+  given = (*_REQUIRED_COLUMNS, 'split')
+  columns = [name for name in rows[0][1] if name not in given]
   times = _find_times(columns, path)
   unused = [name for name in columns if name and name not in times.values()]
   if unused:

@@ -9,6 +9,12 @@ from mtnet_jax.data.batches import EvaluationBatches, TrainingBatches
 from mtnet_jax.data.multigrid import Multigrid
 from mtnet_jax.errors import UserError
 
+# Keys of `data`.
+_SHARES = (
+  *('augment_share', 'augment_method_share', 'rand_augment_strength'),
+  'max_broken_share',
+)
+
 
 def build(
   config: ml_collections.ConfigDict,
@@ -82,6 +88,9 @@ def _build_training(
     short_cycle=config.train.short_cycle,
     batch_multiple=math.lcm(batch_multiple, process_count),
   )
+  steps = config.train.num_steps or multigrid.num_steps(
+    config.train.num_epochs * num_videos
+  )
   names = shared['source'].labels if data.flip else ()
   return TrainingBatches(
     **shared,
@@ -97,17 +106,19 @@ def _build_training(
     ),
     augment_share=data.augment_share,
     augment_method_share=data.augment_method_share,
+    rand_augment=data.rand_augment,
+    rand_augment_strength=data.rand_augment_strength,
     seed=config.seed,
-    num_steps=config.train.num_steps
-    or multigrid.num_steps(config.train.num_epochs * num_videos),
+    # No step is left over that would be in no update.
+    num_steps=-(-steps // config.train.accumulate) * config.train.accumulate,
   )
 
 
 def _check_training(config: ml_collections.ConfigDict, process_count: int):
-  _check_run(config.train)
   data, batch_size = config.data, config.train.batch_size
+  _check_positive(config.train, 'train', 'batch_size', 'accumulate')
+  _check_run(config.train)
   _check_positive(data, 'data', 'short_side', 'crop_size', 'input_size')
-  _check_positive(config.train, 'train', 'batch_size')
   if batch_size % process_count:
     raise UserError(
       f'train.batch_size (={batch_size}) must be divisible by the number of '
@@ -122,9 +133,14 @@ def _check_training(config: ml_collections.ConfigDict, process_count: int):
     raise UserError(
       f'Unknown data.start {data.start!r}; allowed: {", ".join(clips.STARTS)}.'
     )
-  for key in ('augment_share', 'augment_method_share', 'max_broken_share'):
+  for key in _SHARES:
     if not 0 <= data[key] <= 1:
       raise UserError(f'data.{key} (={data[key]}) must lie in [0, 1].')
+  if data.rand_augment < 0:
+    raise UserError(
+      f'data.rand_augment (={data.rand_augment}) must be at least 0: the '
+      'changes of each training clip.'
+    )
   if config.seed < 0:
     raise UserError(f'seed (={config.seed}) must not be negative.')
 
@@ -133,6 +149,12 @@ def _check_run(train: ml_collections.ConfigDict):
   for key in ('num_steps', 'precise_norm_steps'):
     if train[key] < 0:
       raise UserError(f'train.{key} (={train[key]}) must be at least 0.')
+  if train.num_steps % train.accumulate:
+    raise UserError(
+      f'train.num_steps (={train.num_steps}) must be a multiple of '
+      f'train.accumulate (={train.accumulate}), the steps of an update: the '
+      'last ones would be in none.'
+    )
   if not train.num_steps and not 0 < train.num_epochs < math.inf:
     raise UserError(
       f'train.num_epochs (={train.num_epochs}) must be a number above '

@@ -25,6 +25,8 @@ from mtnet_jax.errors import UserError, first_causes, printable
 from mtnet_jax.progress import Progress
 
 _SHARD_BYTES = 2**28
+# A folder without labels.txt does not count as complete.
+_OF_WHOLE = class_names.LABELS_NAME, MANIFEST_NAME
 _MAX_NAMED = 20  # problems that are printed; the manifest has all of them
 
 # A video's size and time of its last change; None: there is no such file.
@@ -87,6 +89,7 @@ def write(
     _clean(out, plan, unfinished)
     if pipeline and unfinished:
       beam_runner.run(pipeline, unfinished)
+      _remove_partial(out, plan)  # of workers that were killed
     elif unfinished:
       _write_here(unfinished)
     return _finish(out, listing, short_side, plan)
@@ -199,13 +202,16 @@ def _clean(
   out: pathlib.Path, plan: Sequence[Shard], unfinished: Sequence[Shard]
 ):
   """Removes what tells of files that will be made, and what was cut off."""
-  # A folder without labels.txt does not count as complete.
-  whole = class_names.LABELS_NAME, MANIFEST_NAME
-  for name in whole:
+  for name in _OF_WHOLE:
     (out / name).unlink(missing_ok=True)
   for shard in unfinished:
     shard.report_path.unlink(missing_ok=True)
-  ours = *whole, *(shard.path.stem for shard in plan)
+  _remove_partial(out, plan)
+
+
+def _remove_partial(out: pathlib.Path, plan: Sequence[Shard]):
+  """Removes files that were cut off."""
+  ours = *_OF_WHOLE, *(shard.path.stem for shard in plan)
   for path in out.glob(f'*{files.PARTIAL}'):
     if path.name.startswith(ours):
       path.unlink(missing_ok=True)

@@ -6,7 +6,8 @@ r"""Looks at a data set: its classes, lengths and sizes, and the loader's speed.
 DIR is what --config.data.dir would be. A sample of the videos is opened, and
 the first and the last frame of each are decoded. Then one loader process makes
 training clips as the configuration has them, by itself, beside the rate at
-which a single thread decodes the same videos.
+which a single thread decodes the same videos. At the end stands what should be
+mended before a training, and how.
 """
 
 import collections
@@ -25,14 +26,17 @@ from absl import flags
 from mtnet_jax import cli
 from mtnet_jax.configs import base
 from mtnet_jax.data import (
+  class_names,
   pipeline,
   probing,
   report_drawing,
+  shared_videos,
   sources,
 )
+from mtnet_jax.data.advice import Facts, advise
 from mtnet_jax.data.probing import Probe, Speed
 from mtnet_jax.data.report_drawing import format_share
-from mtnet_jax.errors import printable
+from mtnet_jax.errors import UserError, printable
 
 _MAX_NAMED = 20  # broken videos that are printed
 
@@ -158,6 +162,58 @@ def judge(
   ]
 
 
+def gather_facts(
+  source: sources.Source,
+  directory: str,
+  probes: Sequence[Probe],
+  training_counts: Mapping[str, int],
+  data: ml_collections.ConfigDict,
+) -> Facts:
+  """Returns what the advice on a data set is given from.
+
+  Args:
+    source: the videos of a split.
+    directory: the folder of the data set.
+    probes: the probes of the videos that were looked at.
+    training_counts: training videos by class, or nothing.
+    data: the section of a configuration.
+
+  Raises:
+    UserError: the data set cannot be listed.
+  """
+  sizes, absent, shared = {}, {}, []
+  if isinstance(source.examples, tuple):  # of plain files
+    splits = sources.list_videos(directory).splits
+    sizes = {split: len(videos) for split, videos in splits.items()}
+    shared = shared_videos.find(splits, shared_videos.look_at_files(splits))
+  for split in sources.SPLITS:
+    if split in sizes:
+      continue
+    try:
+      sizes[split] = len(sources.open_source(directory, split))
+    except UserError as error:
+      absent[split] = str(error)
+  return Facts(
+    sizes=sizes,
+    absent=absent,
+    training_counts=training_counts,
+    looked_at=len(probes),
+    broken=[probe.id for probe in probes if probe.cause],
+    frames=[probe.frames for probe in probes if not probe.cause],
+    num_frames=data.num_frames,
+    frame_stride=data.frame_stride,
+    shared=shared,
+    look_alikes=class_names.look_alikes(source.labels),
+  )
+
+
+def show_advice(lines: Sequence[str]) -> None:
+  """Prints what should be mended, or that nothing has to be."""
+  print('advice:' if lines else 'advice: nothing to mend was found.')
+  for number, line in enumerate(lines, 1):
+    print(printable(f'{number}. {line}'))
+
+
 def show(
   lines: Sequence[tuple[str, str]],
   broken: Sequence[Probe],
@@ -213,6 +269,9 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
     size, workers = config.train.batch_size, config.data.num_workers
     show(judge(speed, size, values.step_time, workers), [])
   print(printable(f'picture: {values.out}'))
+  known = counts if complete and values.split == 'train' else {}
+  facts = gather_facts(source, values.dir, probes, known, config.data)
+  show_advice(advise(facts))
 
 
 def define_flags(values: flags.FlagValues) -> None:

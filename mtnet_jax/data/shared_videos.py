@@ -5,6 +5,7 @@ What a network was trained on says nothing of how it does on other videos.
 
 import collections
 import concurrent.futures
+import dataclasses
 import hashlib
 import itertools
 import os
@@ -38,12 +39,29 @@ def _stat(video: str) -> os.stat_result | None:
     return None
 
 
-def warn(
+@dataclasses.dataclass(frozen=True)
+class Shared:
+  """Videos that two splits have in common.
+
+  Attributes:
+    one: a split.
+    other: another split, which comes after it.
+    count: the number of videos of the other split that are in the first too.
+    example: the paths of one of them in the two splits; a single one if they
+      are the same.
+  """
+
+  one: str
+  other: str
+  count: int
+  example: tuple[str, ...]
+
+
+def find(
   splits: Mapping[str, Sequence[Example]],
   stats: Mapping[str, os.stat_result | None],
-  where: object,
-) -> None:
-  """Logs a warning for each two splits that have videos in common.
+) -> list[Shared]:
+  """Returns which splits have videos in common, for each two that do.
 
   Those are parts of one file, and files with the same bytes. Only files of one
   size that stand in different splits are read, and of most of them little.
@@ -51,25 +69,44 @@ def warn(
   Args:
     splits: the videos of each split, by their paths.
     stats: the files' status from `look_at_files`.
-    where: the data set, as the user knows it.
   """
   found = collections.defaultdict(list)
   for file in _by_content(splits, stats):
     for pair in itertools.combinations([s for s in splits if s in file], 2):
       found[pair].append(file)
-  for (one, other), shared in found.items():
+  return [
+    Shared(
+      one,
+      other,
+      sum(len(file[other]) for file in files),
+      tuple(dict.fromkeys(files[0][split][0] for split in (one, other))),
+    )
+    for (one, other), files in found.items()
+  ]
+
+
+def warn(
+  splits: Mapping[str, Sequence[Example]],
+  stats: Mapping[str, os.stat_result | None],
+  where: object,
+) -> None:
+  """Logs a warning for each two splits that have videos in common.
+
+  Args:
+    splits: the videos of each split, by their paths.
+    stats: the files' status from `look_at_files`.
+    where: the data set, as the user knows it.
+  """
+  for shared in find(splits, stats):
     logging.warning(
       '%s: %d videos of %s are in %s too, as parts of one file or with the '
       'same bytes, such as %s: what is scored on %s was seen before.',
       where,
-      sum(len(file[other]) for file in shared),
-      other,
-      one,
-      ' and '.join(
-        printable(path)
-        for path in dict.fromkeys(shared[0][split][0] for split in (one, other))
-      ),
-      other,
+      shared.count,
+      shared.other,
+      shared.one,
+      ' and '.join(map(printable, shared.example)),
+      shared.other,
       extra={'once': True},
     )
 

@@ -6,7 +6,6 @@ folders of classes and splits.
 
 import collections
 import dataclasses
-import hashlib
 import json
 import numbers
 import os
@@ -21,13 +20,15 @@ from mtnet_jax.data import (
   class_folders,
   class_names,
   clip_lists,
+  dividing,
   folders,
   records,
   shared_videos,
   tfds_source,
 )
-from mtnet_jax.data.class_folders import SPLITS, Divided
+from mtnet_jax.data.class_folders import Divided
 from mtnet_jax.data.class_names import LABELS_NAME
+from mtnet_jax.data.dividing import SPLITS
 from mtnet_jax.data.records import Example
 from mtnet_jax.errors import UserError
 
@@ -37,6 +38,10 @@ MANIFEST_NAME = 'manifest.json'
 _SHARD = re.compile(rf'(\w+)-(\d{{5}})-of-(\d{{5}}){re.escape(records.SUFFIX)}')
 # What JSON that is no manifest raises.
 _ILL_FORMED = (AttributeError, LookupError, TypeError, ValueError)
+
+
+class MissingSplitError(UserError):
+  """The data has no videos of the split that was asked for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,7 +283,7 @@ def _existing(directory: str | os.PathLike) -> pathlib.Path:
 
 def _check_split(split: str, splits: Mapping, path: pathlib.Path):
   if split not in splits:
-    raise UserError(
+    raise MissingSplitError(
       f'{path} has no videos of split {split!r}; it has: '
       f'{", ".join(sorted(splits))}.'
     )
@@ -345,32 +350,9 @@ def _divide_classes(divided: Divided) -> Divided:
   """Returns the splits, of videos without one too."""
   if '' not in divided:
     return divided
-  parts = {name: _divide(videos) for name, videos in divided[''].items()}
+  parts = {
+    name: dividing.divide(videos) for name, videos in divided[''].items()
+  }
   return {
     split: {name: of[split] for name, of in parts.items()} for split in SPLITS
   }
-
-
-def _divide(videos: Sequence[str]) -> dict[str, list[str]]:
-  """Divides a class's videos 80 : 10 : 10, with at least one in each split.
-
-  A video's place follows from its name alone, so that another video more moves
-  hardly any of the others. Fewer than three videos are all for training.
-  """
-  if len(videos) < 3:
-    return {'train': list(videos), 'val': [], 'test': []}
-  splits = {split: [] for split in SPLITS}
-  for place, video in sorted((_place(video), video) for video in videos):
-    split = 'train' if place < 0.8 else 'val' if place < 0.9 else 'test'
-    splits[split].append(video)
-  for split in SPLITS:
-    if not splits[split]:
-      largest = max(splits.values(), key=len)
-      splits[split].append(largest.pop(0 if split == 'train' else -1))
-  return {split: sorted(chosen) for split, chosen in splits.items()}
-
-
-def _place(name: str) -> float:
-  """Returns a number in [0, 1), the same on every machine."""
-  digest = hashlib.sha256(os.fsencode(name)).digest()
-  return int.from_bytes(digest[:6]) / 2**48

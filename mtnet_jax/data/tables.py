@@ -5,9 +5,14 @@ import csv
 import io
 import os
 import pathlib
+import unicodedata
 from collections.abc import Sequence
 
 from mtnet_jax.errors import UserError
+
+# What spreadsheets take for the beginning of a formula, in wide letters too.
+_FORMULA = tuple('=+-@＝＋－＠')
+_APOSTROPHE = "'"
 
 
 def read(
@@ -56,6 +61,28 @@ def read(
       raise UserError(f'{path}, line {line}: no {" and no ".join(empty)}.')
     table.append((line, row))
   return table
+
+
+def cell(text: str) -> str:
+  """Returns a text as a cell of a table that people open in a spreadsheet.
+
+  A spreadsheet computes a cell that begins with `=`, `+`, `-` or `@`. An
+  apostrophe before it keeps it a text; a text that begins with an apostrophe
+  gets one too, so that leaving out one at the beginning gives the text again.
+  Control characters, and bytes that are not UTF-8, are written out: `\\n`. A
+  row is one line, therefore.
+
+  Args:
+    text: the name of a video or a class, or a message; never a number.
+  """
+  if text.startswith((*_FORMULA, _APOSTROPHE)):
+    text = _APOSTROPHE + text
+  return ''.join(
+    c.encode('unicode_escape').decode()
+    if unicodedata.category(c) in ('Cc', 'Cs')
+    else c
+    for c in text
+  )
 
 
 def _read_lines(path: pathlib.Path) -> list[tuple[int, list[str]]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import rich.console
 import rich.markup
 import rich.table
+from scipy import stats
 
 from mtnet_jax import files, metrics
 from mtnet_jax.errors import printable
@@ -91,6 +92,7 @@ def show(
     console.print(line, markup=False, highlight=False)
 
 
+_FEW_TESTS = 30
 # What `controls.measure` returns, in words.
 _CONTROLS = {
   'top1': 'the network, top-1',
@@ -126,3 +128,23 @@ def show_controls(
   for name, value in figures.items():
     table.add_row(_CONTROLS[name], f'{value:.1%}')
   (console or rich.console.Console()).print(table)
+
+
+def verdict(predictions: Predictions) -> str:
+  """Returns in words how sure an accuracy is.
+
+  Args:
+    predictions: the predictions of every video.
+  """
+  total = len(predictions.ids)
+  right = round(predictions.accuracy(1) * total)
+  low, high = stats.binomtest(right, total).proportion_ci(method='wilson')
+  few = (
+    f' {total} videos are too few to tell networks apart: hold out 30 or more.'
+    if total < _FEW_TESTS
+    else ''
+  )
+  return (
+    f'{right} of {total} held-out videos are right, {right / total:.1%}: of '
+    f'others like them {low:.0%} to {high:.0%} (95 % interval, Wilson).{few}'
+  )

@@ -28,8 +28,8 @@ from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.errors import UserError
 from mtnet_jax.files import NO_ROOM, parse_json
 from mtnet_jax.runs import model as model_lib
-from mtnet_jax.runs.checkpoints import leaf_paths
 from mtnet_jax.runs.folder import make_folder
+from mtnet_jax.runs.leaves import leaf_paths
 from mtnet_jax.typing import Array, Float, UInt8
 
 PROGRAM = 'model.stablehlo'
@@ -95,7 +95,7 @@ def write_export(
   check_place(directory)
   # On no device: the program is for one, wherever the variables lie.
   variables = jax.device_get(variables)
-  _check_finite(variables, step)
+  check_finite(variables, step)
   stamp = {'project': _FORMAT, 'model': config.model.name, 'step': str(step)}
   files = {
     PROGRAM: _compile(
@@ -146,7 +146,8 @@ def _compile(model: nn.Module, variables: dict, shape: tuple) -> bytes:
   return bytes(exported.serialize())
 
 
-def _check_finite(variables: dict, step: int) -> None:
+def check_finite(variables: dict, step: int) -> None:
+  """Raises a UserError where weights are NaN or infinite."""
   for name, leaf in leaf_paths(variables).items():
     if not np.isfinite(leaf).all():
       raise UserError(
@@ -233,16 +234,16 @@ def _replace(
   files: dict[str, bytes],
   check: Callable[[pathlib.Path], None] | None,
 ) -> None:
-  with _explaining_failure(directory):
+  with explaining_failure(directory):
     folder = tempfile.TemporaryDirectory(dir=directory, prefix='.export-')
   with folder:
     new = pathlib.Path(folder.name)
-    with _explaining_failure(directory):
+    with explaining_failure(directory):
       for name, content in files.items():
         (new / name).write_bytes(content)
     if check is not None:
       check(new)
-    with _explaining_failure(directory):
+    with explaining_failure(directory):
       for name in set(FILES) - files.keys():  # of other weights than these
         (directory / name).unlink(missing_ok=True)
       for name in files:
@@ -250,7 +251,8 @@ def _replace(
 
 
 @contextlib.contextmanager
-def _explaining_failure(directory: pathlib.Path) -> Iterator[None]:
+def explaining_failure(directory: pathlib.Path) -> Iterator[None]:
+  """Raises a UserError where the disk refuses what is written to a folder."""
   try:
     yield
   except OSError as error:

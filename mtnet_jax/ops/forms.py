@@ -27,10 +27,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jax.extend.core import Primitive
-from jax.interpreters import batching, mlir
 
 from mtnet_jax.ops import native
+from mtnet_jax.ops.lowering import where_it_is_lowered
 
 # What is tried in turn, before the definition.
 _FALLBACKS: Mapping[str, tuple[str, ...]] = {
@@ -209,7 +208,7 @@ class Operation:
       platform: self._find(_FALLBACKS[name], args, static)
       for platform, name in names.items()
     }
-    return self._run(names, args, static, _where_it_is_lowered)
+    return self._run(names, args, static, where_it_is_lowered)
 
   def _find(self, names, args, static):
     """The first form that there is, and that these arguments can take."""
@@ -319,117 +318,3 @@ def _type_of_gradient(a):
 def _here(functions, statics, _, *args):
   """The one function of a pass, in line."""
   return functions['default'](*args, **statics['default'])
-
-
-# One equation of a program stands for a pass of an operation. What is in it is
-# traced where it is lowered, of the form of that platform alone, and once for
-# all equal equations.
-
-
-@dataclasses.dataclass(frozen=True)
-class _Pass:
-  """A function of the leaves of its arguments.
-
-  Attributes:
-    function: a function of trees of arrays, and of static keywords.
-    static: the keywords.
-    tree: the arguments' structure.
-    axes: the leaves' axes in each `vmap` around it, the innermost first.
-  """
-
-  function: Callable[..., Any]
-  static: tuple[tuple[str, Hashable], ...]
-  tree: Any
-  axes: tuple[tuple[int | None, ...], ...] = ()
-
-  def __call__(self, *leaves):
-    def run(*leaves):
-      args = jax.tree.unflatten(self.tree, leaves)
-      return self.function(*args, **dict(self.static))
-
-    for axes in self.axes:
-      run = jax.vmap(run, in_axes=axes)
-    return run(*leaves)
-
-  def flat(self, *leaves):
-    """As a call, and of its result the leaves."""
-    return jax.tree.leaves(self(*leaves))
-
-  def under(self, axes):
-    """The same with a `vmap` around it."""
-    return dataclasses.replace(self, axes=(*self.axes, axes))
-
-
-def _where_it_is_lowered(functions, statics, types, *args):
-  """The function that a pass has for the platform of the program.
-
-  Args:
-    functions: by platform.
-    statics: the keywords of each.
-    types: a tree of the results' types; None: those of the default function.
-    *args: trees of arrays.
-  """
-  leaves, tree = jax.tree.flatten(args)
-  passes = {
-    platform: _Pass(function, tuple(statics[platform].items()), tree)
-    for platform, function in functions.items()
-  }
-  if types is None:
-    arguments = (jax.ShapeDtypeStruct(a.shape, a.dtype) for a in leaves)
-    types = _types(passes['default'], *arguments)
-  primitive = _same if passes.keys() == {'default'} else _by_platform
-  types, structure = jax.tree.flatten(types)
-  types = tuple((t.shape, t.dtype) for t in types)
-  return structure.unflatten(primitive.bind(*leaves, types=types, **passes))
-
-
-@functools.lru_cache(maxsize=4096)
-def _types(function, *types):
-  return jax.eval_shape(function, *types)
-
-
-def _make_primitive(name):
-  """A primitive whose parameters are passes that give results of one type."""
-  primitive = Primitive(f'mtnet_jax_{name}')
-  primitive.multiple_results = True
-
-  @primitive.def_abstract_eval
-  def results(first, *_, types, **passes):
-    return [
-      first.update(shape=shape, dtype=dtype, weak_type=False)
-      for shape, dtype in types
-    ]
-
-  @functools.lru_cache(maxsize=4096)
-  def jitted(**params):
-    return jax.jit(functools.partial(primitive.bind, **params))
-
-  def batch(leaves, axes, types, **passes):
-    under = {name: own.under(tuple(axes)) for name, own in passes.items()}
-    (size,) = {
-      leaf.shape[axis]
-      for leaf, axis in zip(leaves, axes, strict=True)
-      if axis is not None
-    }
-    types = tuple(((size, *shape), dtype) for shape, dtype in types)
-    results = primitive.bind(*leaves, types=types, **under)
-    return results, [0] * len(results)
-
-  primitive.def_impl(lambda *leaves, **params: jitted(**params)(*leaves))
-  batching.primitive_batchers[primitive] = batch
-  return primitive
-
-
-def _lower(platform):
-  return lambda ctx, *leaves, types, **passes: mlir.lower_fun(
-    passes[platform].flat
-  )(ctx, *leaves)
-
-
-_same, _by_platform = map(_make_primitive, ('form', 'form_by_platform'))
-for _primitive in (_same, _by_platform):
-  mlir.register_lowering(_primitive, _lower('default'))
-for _name, _own in (
-  ('cpu', 'cpu'), ('tpu', 'tpu'), ('cuda', 'gpu'), ('rocm', 'gpu'),
-):  # fmt: skip
-  mlir.register_lowering(_by_platform, _lower(_own), platform=_name)

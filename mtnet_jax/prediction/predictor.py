@@ -7,33 +7,33 @@ Example:
 """
 
 import dataclasses
+import functools
 import os
+from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from mtnet_jax import locations
+from mtnet_jax import locations, preprocessing
 from mtnet_jax.data import views
 from mtnet_jax.data.clips import view_indices
 from mtnet_jax.data.video import VideoError, VideoReader
 from mtnet_jax.data.views import ArrayReader, Frames
 from mtnet_jax.devices import device_memory
-from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.devices.chunks import map_in_chunks
+from mtnet_jax.devices.compiler import jit
 from mtnet_jax.errors import UserError
-from mtnet_jax.evaluation import scoring
-from mtnet_jax.export import program as program_lib
+from mtnet_jax.prediction import stored_model
 from mtnet_jax.prediction.user_videos import (
   InputError,
   Video,
   open_video,
   unreadable,
 )
-from mtnet_jax.runs import configuration
 from mtnet_jax.runs import folder as run_folder
-from mtnet_jax.runs import model as model_lib
 from mtnet_jax.runs.given import Given
-from mtnet_jax.typing import Float, UInt8
+from mtnet_jax.typing import Array, Float, UInt8
 
 # A video that is as long as more clips than these has more than one action.
 _MOST_CLIPS_FOR_ONE_PREDICTION = 10
@@ -48,12 +48,15 @@ class Prediction:
     class_names: the names of the k classes.
     probabilities: `(k,)` float32, averaged over the views; they sum to 1.
     note: what is special about the video, or ''.
+    seconds: the video's length by its frames' own times, from the first one to
+      the end of the last; of an array at 25 frames a second.
   """
 
   title: str
   class_names: tuple[str, ...]
   probabilities: Float[np.ndarray, ' k']
   note: str = ''
+  seconds: float = float('nan')
 
   def top(self, k: int = 5) -> list[tuple[str, float]]:
     """The k most probable classes, the first among equals first."""
@@ -90,8 +93,9 @@ class Predictor:
     """Loads a model.
 
     Args:
-      workdir: a run's folder. Where it has no checkpoints, an exported model in
-        WORKDIR/export or in WORKDIR itself is used the same way.
+      workdir: a run's folder. Where it has no checkpoints, a model in the form
+        of Hugging Face's hub in WORKDIR, or an exported model in WORKDIR/export
+        or in WORKDIR itself, is used the same way.
       checkpoint: 'best' (on validation) or 'last'.
       num_clips: clips that a video is judged by; None: as in the run.
       num_crops: crops of each clip; None: as in the run.
@@ -109,50 +113,16 @@ class Predictor:
         f'There is no folder {workdir}. Give the --workdir of a run that was '
         'trained, or of an exported model.'
       )
-    self.model = self.variables = self.step = None
-    exported = _find_export(workdir)
-    if exported is None:
-      self._load_run(workdir, checkpoint, given)
-    else:
-      self._load_export(exported, given)
+    stored = stored_model.read(workdir, checkpoint, given)
+    self.config, self.class_names = stored.config, stored.class_names
+    self.model, self.variables = stored.model, stored.variables
+    self.step, self.source = stored.step, stored.source
+    self._classify = lambda clips: stored.classify(self.variables, clips)
+    self._mesh = stored.mesh
     for key, value in (('num_clips', num_clips), ('num_crops', num_crops)):
       if value is not None:
         self.config.eval[key] = value
     run_folder.check_config(self.config, self.source)
-
-  def _load_run(
-    self, workdir: locations.Path, checkpoint: str, given: Given | None
-  ) -> None:
-    path = workdir / 'config.json'
-    self.config = (
-      configuration.read(workdir, given)
-      if given
-      else run_folder.read_config(path)
-    )
-    self.source = f'the {checkpoint} checkpoint of {workdir}'
-    self.class_names = run_folder.read_class_names(workdir / 'labels.txt')
-    self._mesh = mesh_lib.make_mesh(devices=jax.local_devices())
-    with model_lib.explained(path):
-      self.model = model_lib.build_model(self.config, len(self.class_names))
-      self.variables, self.step = model_lib.restore_variables(
-        self.config, workdir, checkpoint, self.model, self._mesh
-      )
-    eval_step = scoring.make_eval_step(self.model, self._mesh)
-    self._classify = lambda clips: eval_step(self.variables, clips)[0]
-
-  def _load_export(
-    self, directory: locations.Path, given: Given | None
-  ) -> None:
-    self._classify, metadata = program_lib.load_export(directory)
-    self.config = run_folder.as_config(
-      {name: metadata[name] for name in ('data', 'eval')}
-    )
-    self.source = f'the exported model in {directory}'
-    if given:
-      self.config = configuration.adapt_export(self.config, given, self.source)
-    self.class_names = tuple(metadata['class_names'])
-    # A program is exported for one device.
-    self._mesh = mesh_lib.make_mesh(devices=jax.local_devices()[:1])
 
   @property
   def clips_per_step(self) -> int:
@@ -177,8 +147,9 @@ class Predictor:
     """
     with self.open(video) as reader:
       clips, note, title = self._views(reader), self._note(reader), reader.name
+      seconds = float(reader.times[-1])
     probabilities = self.probabilities(clips).mean(axis=0)
-    return Prediction(title, self.class_names, probabilities, note)
+    return Prediction(title, self.class_names, probabilities, note, seconds)
 
   def views(self, video: Video) -> UInt8[np.ndarray, 'v t s s 3']:
     """The views that a video is judged by, as evaluation cuts them.
@@ -291,12 +262,56 @@ class Predictor:
 
     Raises:
       InputError: the network's numbers overflow on these clips.
-      UserError: the network's weights are not finite.
+      UserError: the clips are of another dtype or shape, or the network's
+        weights are not finite.
     """
+    return self._map(self._classify, clips)
+
+  def features(
+    self, clips: UInt8[np.ndarray, 'n t s s 3']
+  ) -> Float[np.ndarray, 'n c']:
+    """Pooled features of single clips: what the network's head starts from.
+
+    Args:
+      clips: as for `probabilities`; those of a video are its `views`.
+
+    Returns:
+      float32; the endpoint `features` of the network, which is the mean of the
+      last activations over time and space.
+
+    Raises:
+      InputError: the network's numbers overflow on these clips.
+      UserError: the model is an exported one, the clips are of another dtype or
+        shape, or the network's weights are not finite.
+    """
+    if self.model is None:
+      raise UserError(
+        f'{self.source} gives probabilities and has no features. Take the run '
+        'that it was exported from, or an export with --format=hub.'
+      )
+    return self._map(functools.partial(self._pool, self.variables), clips)
+
+  @functools.cached_property
+  def _pool(self) -> Callable[[dict, Array], Array]:
+    def pool(variables, clips):
+      clips = preprocessing.prepare(clips, self.model)
+      _, endpoints = self.model.apply(variables, clips, train=False)
+      return endpoints['features'].astype(jnp.float32)
+
+    return jit(pool, self._mesh)
+
+  def _map(self, function: Callable, clips: np.ndarray) -> np.ndarray:
+    """Applies a function of clips on the devices, in steps; finite."""
+    clips = np.asarray(clips)
+    if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[-1] != 3:
+      raise UserError(
+        f'The clips are {clips.dtype} {clips.shape}; allowed is uint8 (clips, '
+        'frames, height, width, 3), RGB from 0 to 255, as `views` gives them.'
+      )
     # Of two shapes at most: each takes its time to compile.
     step = 1 if len(clips) == 1 else self.clips_per_step
     with device_memory.explained('a smaller --config.eval.clips_per_step'):
-      found = map_in_chunks(self._classify, clips, step, self._mesh)
+      found = map_in_chunks(function, clips, step, self._mesh)
     if not np.isfinite(found).all():
       raise self._not_finite()
     return found
@@ -342,23 +357,3 @@ class Predictor:
     # Numbers may overflow on one video and not on others.
     kind = InputError if finite else UserError
     return kind(f'The output of {self.source} is not finite: {why}.')
-
-
-def _find_export(workdir: locations.Path) -> locations.Path | None:
-  """Where the exported model is that stands in for absent checkpoints."""
-  checkpoints = workdir / 'checkpoints'
-  # Finished ones are named by their step.
-  if any(path.name.isdecimal() for path in checkpoints.glob('*')):
-    return None
-  places = (workdir / 'export', workdir)
-  found = [
-    place for place in places if (place / program_lib.METADATA).is_file()
-  ]
-  if not found and checkpoints.is_dir():
-    return None  # where its messages are
-  if not found:
-    raise UserError(
-      f'There is neither a checkpoint nor an exported model in {workdir}. '
-      'Train first: mtnet train --config=... --workdir=DIR.'
-    )
-  return found[0]

@@ -13,6 +13,7 @@ import matplotlib.patches
 import numpy as np
 
 from mtnet_jax import files
+from mtnet_jax.data import tables
 from mtnet_jax.data.clips import view_indices
 from mtnet_jax.data.views import Frames
 from mtnet_jax.errors import UserError, printable
@@ -190,7 +191,8 @@ def write(timeline: Timeline, directory: str | pathlib.Path) -> None:
   """Writes `timeline.csv` and `timeline.png`.
 
   The table has the columns `start_seconds`, `end_seconds`, `top_class`, and the
-  probability of each class under its name.
+  probability of each class under its name. Times are the frames' own; names are
+  cells as `tables.cell` makes them.
 
   Args:
     timeline: the timeline from `judge`.
@@ -214,13 +216,12 @@ def write(timeline: Timeline, directory: str | pathlib.Path) -> None:
 def _write_table(timeline: Timeline, path: pathlib.Path) -> None:
   with path.open('w', newline='', encoding='utf-8') as file:
     writer = csv.writer(file)
-    writer.writerow(
-      ['start_seconds', 'end_seconds', 'top_class', *timeline.class_names]
-    )
+    names = [tables.cell(name) for name in timeline.class_names]
+    writer.writerow(['start_seconds', 'end_seconds', 'top_class', *names])
     for start, end, row in zip(
       timeline.starts, timeline.ends, timeline.probabilities, strict=True
     ):
-      top = timeline.class_names[row.argmax()]
+      top = names[row.argmax()]
       shares = [f'{share:.4f}' for share in row]
       writer.writerow([f'{start:.3f}', f'{end:.3f}', top, *shares])
 

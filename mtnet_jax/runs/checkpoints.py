@@ -17,6 +17,7 @@ from mtnet_jax import files, locations
 from mtnet_jax.devices import processes
 from mtnet_jax.errors import UserError
 from mtnet_jax.runs import hashes
+from mtnet_jax.runs.leaves import differences, leaf_paths
 from mtnet_jax.runs.state import TrainState
 
 _BEST_METRIC = 'top1'
@@ -159,7 +160,7 @@ class Checkpoints:
       self._manager.save(
         step,
         args=ocp.args.Composite(
-          variables=ocp.args.StandardSave(copy.variables),
+          variables=ocp.args.StandardSave(copy.evaluated),
           optimizer=ocp.args.StandardSave(_optimizer(copy)),
         ),
         metrics=dict(metrics) if metrics else None,
@@ -234,9 +235,13 @@ class Checkpoints:
       DamagedCheckpointError: the checkpoint's files are not whole.
     """
     self._check_files(step, 'variables', 'optimizer')
-    variables = self._restore(step, 'variables', dict(like.variables))
+    evaluated = self._restore(step, 'variables', dict(like.evaluated))
     optimizer = self._restore(step, 'optimizer', _optimizer(like))
-    return TrainState(**variables, **optimizer)
+    # Beside a moving average lie the weights that are trained.
+    trained = optimizer.pop('trained', None)
+    if trained is None:
+      return TrainState(**evaluated, **optimizer)
+    return TrainState(**trained, **optimizer, ema=evaluated)
 
   def restore_variables(
     self, step: int, like: Mapping[str, Any]
@@ -280,19 +285,31 @@ class Checkpoints:
       stored = self._manager.item_metadata(step)[item]
       if not stored:
         raise ValueError(f'it has no {item}')
-    differences = _differences(stored, like)
-    if differences:
+    other = differences(stored, like)
+    if other:
+      kind = 'model or number of classes'
+      if item == 'optimizer':
+        kind = 'optimizer, accumulation or moving average'
       raise UserError(
         f'The checkpoint of step {step} in {self._directory} is of another '
-        f'model or number of classes: {"; ".join(differences[:3])} '
-        f'({len(differences)} leaves differ). Use the configuration that it '
+        f'{kind}: {"; ".join(other[:3])} '
+        f'({len(other)} leaves differ). Use the configuration that it '
         'was trained with, or another --workdir.'
       )
+    # As it was stored: an optimizer's parts that hold no arrays, clipping for
+    # instance, may come and go between two starts.
+    wanted = leaf_paths(like)
+    target = jax.tree.unflatten(
+      jax.tree.structure(stored), [wanted[name] for name in leaf_paths(stored)]
+    )
     with self._naming_damage(step):
       restored = self._manager.restore(
-        step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(like)})
+        step,
+        args=ocp.args.Composite(**{item: ocp.args.StandardRestore(target)}),
       )
-    return restored[item]
+    found = leaf_paths(restored[item])
+    leaves = [found[name] for name in wanted]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
   @contextlib.contextmanager
   def _naming_damage(self, step: int) -> Iterator[None]:
@@ -365,36 +382,6 @@ def _optimizer(state: TrainState) -> dict[str, Any]:
   item = {'step': state.step, 'opt_state': state.opt_state}
   if state.loss_scale is not None:
     item['loss_scale'] = state.loss_scale
+  if state.ema is not None:
+    item['trained'] = state.variables
   return item
-
-
-def leaf_paths(tree: Any) -> dict[str, Any]:
-  """The leaves of a tree by path, `params/stem/conv/kernel`."""
-  flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): leaf
-    for path, leaf in flat
-  }
-
-
-def _differences(*trees: Any) -> list[str]:
-  stored, wanted = (
-    {path: tuple(leaf.shape) for path, leaf in leaf_paths(tree).items()}
-    for tree in trees
-  )
-  both = sorted(stored.keys() & wanted.keys())
-  return [
-    *(
-      f'{name} is {stored[name]}, this model has {wanted[name]}'
-      for name in both
-      if stored[name] != wanted[name]
-    ),
-    *(
-      f'{name} {wanted[name]} is not in the checkpoint'
-      for name in sorted(wanted.keys() - stored.keys())
-    ),
-    *(
-      f'{name} {stored[name]} is not in this model'
-      for name in sorted(stored.keys() - wanted.keys())
-    ),
-  ]

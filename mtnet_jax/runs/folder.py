@@ -9,7 +9,7 @@ import ml_collections
 from mtnet_jax import files, locations
 from mtnet_jax.data import class_names
 from mtnet_jax.data.clips import SHORT_VIDEOS
-from mtnet_jax.errors import UserError
+from mtnet_jax.errors import UserError, printable
 
 COPY_RUN_AGAIN = 'Copy the whole folder of the run again.'
 # The largest values that make sense; a file that says more is damaged, and
@@ -56,6 +56,15 @@ def read_config(path: locations.Path) -> ml_collections.ConfigDict:
         f'{path} is no configuration of a run: it has no section {name!r}. '
         f'{COPY_RUN_AGAIN}'
       )
+    for key, value in sections[name].items():
+      if isinstance(value, dict):
+        raise UserError(
+          f'{path} has a key {name}.{key}.{printable(next(iter(value), "…"))}, '
+          f'and should have {name}.{key}. {COPY_RUN_AGAIN}'
+        )
+  # Of a hub folder; names of classes may be no names of keys.
+  for key in ('id2label', 'label2id'):
+    sections.pop(key, None)
   # Runs from before this key did so.
   sections['data'].setdefault('short_videos', 'repeat')
   # An unknown name is told where networks are built, with those that are known.

@@ -70,6 +70,15 @@ def evaluation_clip_shape(
   return config.data.num_frames, size, size, 3
 
 
+def variable_shapes(
+  model: nn.Module, clip_shape: tuple[int, int, int, int]
+) -> dict[str, Any]:
+  """Returns a network's variables as `jax.ShapeDtypeStruct`s; a tree."""
+  clips = jax.ShapeDtypeStruct((1, *clip_shape), jnp.float32)
+  init = functools.partial(model.init, train=False)
+  return dict(jax.eval_shape(init, jax.random.key(0), clips))
+
+
 def restore_variables(
   config: ml_collections.ConfigDict,
   workdir: str | pathlib.Path,
@@ -97,12 +106,9 @@ def restore_variables(
       f'There is no checkpoint in --workdir={workdir}. Train first: '
       'mtnet train --config=... --workdir=DIR.'
     )
-  clips = jax.ShapeDtypeStruct((1, *training_clip_shape(config)), jnp.float32)
-  like = jax.eval_shape(
-    functools.partial(model.init, train=False), jax.random.key(0), clips
-  )
   like = jax.tree.map(
-    lambda leaf: leaf.update(sharding=mesh_lib.replicated(mesh)), dict(like)
+    lambda leaf: leaf.update(sharding=mesh_lib.replicated(mesh)),
+    variable_shapes(model, training_clip_shape(config)),
   )
   with Checkpoints(workdir, read_only=True) as checkpoints:
     steps = {'best': checkpoints.best_step, 'last': checkpoints.last_step}

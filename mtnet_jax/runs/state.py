@@ -28,6 +28,8 @@ class TrainState:
     opt_state: the optimiser's, shaped like the parameters.
     loss_scale: the scale of float16's loss, so that small gradients are not
       zero; or None.
+    ema: `params` and `batch_stats`, of which it is the exponential moving
+      average over the updates; or None.
   """
 
   step: PyTree
@@ -35,11 +37,23 @@ class TrainState:
   batch_stats: optax.Params
   opt_state: optax.OptState
   loss_scale: dynamic_scale.DynamicScale | None = None
+  ema: dict[str, optax.Params] | None = None
 
   @property
   def variables(self) -> dict[str, optax.Params]:
     """What `model.apply` takes."""
     return {'params': self.params, 'batch_stats': self.batch_stats}
+
+  @property
+  def evaluated(self) -> dict[str, optax.Params]:
+    """The weights that stand for the run: `ema`, or without it `variables`."""
+    return self.variables if self.ema is None else self.ema
+
+  def with_evaluated_stats(self, batch_stats: optax.Params) -> 'TrainState':
+    """Returns the state with other BN statistics among `evaluated`."""
+    if self.ema is None:
+      return self.replace(batch_stats=batch_stats)
+    return self.replace(ema=self.ema | {'batch_stats': batch_stats})
 
 
 def create(
@@ -47,6 +61,7 @@ def create(
   tx: optax.GradientTransformation,
   clip_shape: tuple[int, int, int, int],
   seed: int,
+  average: bool = False,
 ) -> TrainState:
   """Initialises a state; a pure function of its arguments.
 
@@ -55,6 +70,7 @@ def create(
     tx: the optimiser.
     clip_shape: `(t, h, w, c)` of the clips to come.
     seed: the seed of the random initial values.
+    average: whether the state has an `ema`, which starts as the weights.
 
   Returns:
     The state at step 0.
@@ -64,13 +80,20 @@ def create(
   dtype = getattr(model, 'dtype', jnp.float32)
   if dtype == jnp.float64:
     variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables)
-  return TrainState(
+  state = TrainState(
     step=jnp.zeros((), jnp.int32),
     params=variables['params'],
     batch_stats=variables.get('batch_stats', {}),
     opt_state=tx.init(variables['params']),
     loss_scale=_loss_scale() if dtype == jnp.float16 else None,
   )
+  return start_average(state) if average else state
+
+
+def start_average(state: TrainState) -> TrainState:
+  """Returns the state with an `ema` that is a copy of its weights."""
+  # A step donates each array once.
+  return state.replace(ema=jax.tree.map(jnp.copy, state.variables))
 
 
 def _loss_scale() -> dynamic_scale.DynamicScale:
@@ -104,4 +127,7 @@ def shardings(abstract: TrainState, mesh: Mesh) -> TrainState:
 
   placed = jax.tree.map(place, abstract)
   whole_stats = jax.tree.map(lambda _: replicated(mesh), abstract.batch_stats)
+  if placed.ema is not None:
+    ema = placed.ema | {'batch_stats': whole_stats}
+    placed = placed.replace(ema=ema)
   return placed.replace(batch_stats=whole_stats)

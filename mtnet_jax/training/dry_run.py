@@ -64,14 +64,17 @@ def train_step(
   """Returns a train step, and abstract arrays for its state and a batch.
 
   Args:
-    config: `optim` is read from it.
+    config: `data`, `optim` and `train` are read from it.
     model: a network from `models.build`.
     clip_shape: `(t, h, w, c)`.
     clips: of a batch, over all devices.
     mesh: the devices, which need not be here.
   """
-  tx = optim.sgd(config.optim, lambda _: 0.1)
-  create = functools.partial(state_lib.create, model, tx, clip_shape, 0)
+  tx = optim.build(config.optim, lambda _: 0.1, config.train.accumulate)
+  average = config.optim.ema_decay > 0
+  create = functools.partial(
+    state_lib.create, model, tx, clip_shape, 0, average
+  )
   state = jax.eval_shape(create)
   shardings = state_lib.shardings(state, mesh)
   state = jax.tree.map(
@@ -79,8 +82,9 @@ def train_step(
   )
 
   batch = programs.abstract_batch((clips, *clip_shape[:3]), mesh)
+  options = setup.step_options(config, model)
   step = make_train_step(
-    model, lambda _: 0.1, tx, 0, mesh, shardings, config.optim.trained
+    model, lambda _: 0.1, tx, 0, mesh, shardings, **options
   )
   return step, (state, batch)
 

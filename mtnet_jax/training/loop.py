@@ -32,6 +32,7 @@ from mtnet_jax.runs.quarantine import Quarantine
 from mtnet_jax.runs.state import TrainState
 from mtnet_jax.training import programs
 from mtnet_jax.training import setup as setup_lib
+from mtnet_jax.training.early_stopping import Patience
 from mtnet_jax.training.profiling import Profiler
 from mtnet_jax.training.setup import Setup
 from mtnet_jax.training.step import Metrics
@@ -159,6 +160,9 @@ class _Loop:
     start, end = int(state.step), len(dataset)
     self._profiler.check(start, end)
     main = processes.is_main()
+    patience = Patience(self._config.train.patience, self._workdir, start)
+    if patience.is_over:
+      return
     if compile_ahead:
       self._compile(start, state, programs.shapes_to_come(dataset, start))
     batches = loading.iterate(dataset, start, data.num_workers, data.prefetch)
@@ -187,12 +191,10 @@ class _Loop:
         scores = None
         wanted = is_due(step, self._config.train.eval_every) or last
         if wanted and not stopping:
-          with self._metrics.paused(step, 'validating'):
-            watched = functools.partial(self._watchdog.iterate, step=step)
-            state, scores = self._setup.validate(state, watched, last)
-          if scores:
-            named = {f'val/{name}': value for name, value in scores.items()}
-            self._write(writer, step, named)
+          state, scores = self._validate(step, state, last, writer)
+        if scores:
+          patience.add(scores['top1'])
+        last = last or patience.is_over
 
         wanted = scores or last or stopping
         if wanted or is_due(step, self._config.train.checkpoint_every):
@@ -206,6 +208,8 @@ class _Loop:
           name = _stopped_by(self._metrics.total('stop'), self._stop)
           logging.warning('Stopped by %s at step %s; run again.', name, step)
           sys.exit(RESUME)
+        if last:
+          break
 
   def _train(
     self, step: int, state: TrainState, batches: Iterator[Batch]
@@ -231,6 +235,17 @@ class _Loop:
     state, metrics = self._programs[shape](state, arrays)
     self._metrics.add(step, metrics, arrays['clips'].shape[0])
     return state, metrics
+
+  def _validate(
+    self, step: int, state: TrainState, last: bool, writer
+  ) -> tuple[TrainState, dict[str, float] | None]:
+    with self._metrics.paused(step, 'validating'):
+      watched = functools.partial(self._watchdog.iterate, step=step)
+      state, scores = self._setup.validate(state, watched, last)
+    if scores:
+      named = {f'val/{name}': value for name, value in scores.items()}
+      self._write(writer, step, named)
+    return state, scores
 
   def _compile(self, step: int, state: TrainState, shapes: list[Shape]) -> None:
     with self._metrics.paused(step, 'compiling'):

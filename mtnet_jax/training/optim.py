@@ -1,5 +1,6 @@
-"""The thesis's optimiser and learning rates (its sections 4.4.1 and 5.4.1)."""
+"""Optimizers and learning rates, the thesis's first (4.4.1 and 5.4.1)."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -11,6 +12,7 @@ import optax
 from mtnet_jax.errors import UserError
 
 SCHEDULES = ('cosine', 'step')
+OPTIMIZERS = ('sgd', 'adamw')
 # The layer of every network whose outputs are the classes.
 CLASSIFIER = 'classifier'
 # Parts of a network that can be trained; but for the first they are what the
@@ -37,7 +39,7 @@ def learning_rate(
 
   Args:
     optim: the configuration's `optim`.
-    batch_size: clips a step over all devices.
+    batch_size: clips of an update, over all devices and accumulated steps.
     steps_per_epoch: not necessarily whole.
     num_steps: the steps of the whole run.
     factors: what each step's learning rate is multiplied by, from the first
@@ -65,7 +67,8 @@ def learning_rate(
   if warmup >= num_steps:
     raise UserError(
       f'optim.warmup_steps (={warmup}) must be less than the steps of the run '
-      f'(={num_steps}): shorten the warm-up or train longer.'
+      f'(={num_steps}): shorten the warm-up or train longer. `mtnet finetune` '
+      'suits both to the videos that there are.'
     )
   if optim.schedule == 'cosine':
     # optax counts from the end of the warm-up.
@@ -92,19 +95,58 @@ def learning_rate(
   return lambda step: jnp.asarray(table)[step % len(table)] * base(step)
 
 
-def sgd(
-  optim: ml_collections.ConfigDict, schedule: optax.Schedule
-) -> optax.GradientTransformation:
-  """SGD with momentum; the decay is added to the gradient, as in the thesis.
+def mean_factors(factors: Sequence[float], steps: int) -> list[float]:
+  """The mean over so many steps from each one on.
 
-  Weight decay is for kernels alone: BN's scales and biases and every other
-  bias are left out, since shrinking them does not regularise. Everything but
+  Args:
+    factors: as for `learning_rate`.
+    steps: steps of an update, which sees the clips of all of them.
+  """
+  count = len(factors)
+  return [
+    sum(factors[(first + k) % count] for k in range(steps)) / steps
+    for first in range(count)
+  ]
+
+
+def build(
+  optim: ml_collections.ConfigDict,
+  schedule: optax.Schedule,
+  accumulate: int = 1,
+) -> optax.GradientTransformation:
+  """Returns the optimizer of a run: `optim.name`, with all that belongs to it.
+
+  The gradient is clipped to `clip_norm`, then the optimizer makes an update of
+  it. Weight decay is for kernels alone: BN's scales and biases and every other
+  bias are left out, since shrinking them does not regularize. Everything but
   the classifier learns at `backbone_rate` times the rate. What `trained` leaves
   out stays as it is: it does not decay either.
 
+  Args:
+    optim: the configuration's `optim`.
+    schedule: the learning rate as a function of the step, counted from 0.
+    accumulate: steps whose gradients' mean makes one update. The learning rate
+      of an update is that of the first of its steps.
+
   Raises:
-    UserError: `backbone_rate` is not above zero, or `trained` is unknown.
+    UserError: the optimizer or `trained` is unknown, or a number is not
+      allowed.
   """
+  _check(optim)
+  if accumulate < 1:
+    raise UserError(
+      f'train.accumulate (={accumulate}) must be at least 1: the steps of an '
+      'update.'
+    )
+  if accumulate == 1:
+    return _of_each_step(optim, schedule)
+  tx = _of_each_step(optim, lambda update: schedule(update * accumulate))
+  # float32, where float64 is not enabled.
+  accumulated = optax.MultiSteps(tx, accumulate, accumulator_dtype=jnp.float64)
+  return accumulated.gradient_transformation()
+
+
+def _check(optim: ml_collections.ConfigDict) -> None:
   rate, trained = optim.backbone_rate, optim.trained
   if rate <= 0:
     raise UserError(
@@ -115,17 +157,69 @@ def sgd(
     raise UserError(
       f'optim.trained (={trained!r}) must be one of {", ".join(TRAINED)}.'
     )
-  chain = [
-    optax.add_decayed_weights(optim.weight_decay, mask=_is_kernel),
-    optax.sgd(schedule, momentum=optim.momentum),
-  ]
-  if rate != 1:
+  if optim.name not in OPTIMIZERS:
+    raise UserError(
+      f'optim.name (={optim.name!r}) must be one of {", ".join(OPTIMIZERS)}.'
+    )
+  if not 0 <= optim.clip_norm < math.inf:
+    raise UserError(
+      f'optim.clip_norm (={optim.clip_norm}) must be at least 0: the largest '
+      'norm of the gradient, or 0 for any.'
+    )
+  for key in ('momentum', 'second_momentum'):
+    if not 0 <= optim[key] < 1:
+      raise UserError(f'optim.{key} (={optim[key]}) must lie in [0, 1).')
+  if not 0 <= optim.weight_decay < math.inf:
+    raise UserError(
+      f'optim.weight_decay (={optim.weight_decay}) must be at least 0.'
+    )
+
+
+def _of_each_step(
+  optim: ml_collections.ConfigDict, schedule: optax.Schedule
+) -> optax.GradientTransformation:
+  trained = optim.trained
+  make = {'sgd': _sgd, 'adamw': _adamw}[optim.name]
+  chain = make(optim, schedule)
+  if optim.backbone_rate != 1:
     backbone = _mask(lambda module: module != CLASSIFIER)
-    chain.append(optax.masked(optax.scale(rate), backbone))
+    chain.append(optax.masked(optax.scale(optim.backbone_rate), backbone))
   if trained != 'all':
     frozen = _mask(lambda module: not is_trained(module, trained))
     chain.append(optax.masked(optax.set_to_zero(), frozen))
   return optax.chain(*chain)
+
+
+def _sgd(
+  optim: ml_collections.ConfigDict, schedule: optax.Schedule
+) -> list[optax.GradientTransformation]:
+  """SGD with momentum; the decay is added to the gradient, as in the thesis."""
+  decay = optax.add_decayed_weights(optim.weight_decay, mask=_is_kernel)
+  if optim.clip_norm:
+    # One link of the chain, so that checkpoints are the same with and without.
+    decay = optax.chain(optax.clip_by_global_norm(optim.clip_norm), decay)
+  return [decay, optax.sgd(schedule, momentum=optim.momentum)]
+
+
+def _adamw(
+  optim: ml_collections.ConfigDict, schedule: optax.Schedule
+) -> list[optax.GradientTransformation]:
+  """AdamW, whose decay is apart from the gradient; no moments of the frozen."""
+  clip = optax.identity()
+  if optim.clip_norm:
+    clip = optax.clip_by_global_norm(optim.clip_norm)
+  adamw = optax.adamw(
+    schedule,
+    b1=optim.momentum,
+    b2=optim.second_momentum,
+    weight_decay=optim.weight_decay,
+    mask=_is_kernel,
+  )
+  trained = _mask(lambda module: is_trained(module, optim.trained))
+  return [
+    clip,
+    adamw if optim.trained == 'all' else optax.masked(adamw, trained),
+  ]
 
 
 def is_trained(module: str, trained: str) -> bool:

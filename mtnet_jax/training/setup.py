@@ -3,9 +3,11 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import ml_collections
+import optax
 from absl import logging
 from flax import linen as nn
 
@@ -19,7 +21,14 @@ from mtnet_jax.runs import model as model_lib
 from mtnet_jax.runs import state as state_lib
 from mtnet_jax.runs.checkpoints import Checkpoints
 from mtnet_jax.runs.state import TrainState
-from mtnet_jax.training import optim, transfer, validation
+from mtnet_jax.training import (
+  early_stopping,
+  mixing,
+  optim,
+  transfer,
+  validation,
+)
+from mtnet_jax.training.mixing import Mixing
 from mtnet_jax.training.step import TrainStep, make_train_step
 
 # What to do where a device's memory does not do.
@@ -68,6 +77,7 @@ def build(config: ml_collections.ConfigDict, workdir: Path) -> Setup:
     raise UserError(
       f'train.log_every (={config.train.log_every}) must be at least 1.'
     )
+  early_stopping.check(config.train)
   transfer.check(config)
   dataset = pipeline.build(
     config,
@@ -78,11 +88,16 @@ def build(config: ml_collections.ConfigDict, workdir: Path) -> Setup:
   )
   run_folder.check_class_names(workdir, dataset.labels)
   model = build_model(config, len(dataset.labels), mesh)
-  schedule = _make_schedule(config, dataset)
-  tx = optim.sgd(config.optim, schedule)
+  schedule = make_schedule(config, dataset)
+  tx = optim.build(config.optim, schedule, config.train.accumulate)
   clip_shape = model_lib.training_clip_shape(config)
   initial_state = functools.partial(
-    state_lib.create, model, tx, clip_shape, config.seed
+    state_lib.create,
+    model,
+    tx,
+    clip_shape,
+    config.seed,
+    average=config.optim.ema_decay > 0,
   )
   abstract = jax.eval_shape(initial_state)
   shardings = state_lib.shardings(abstract, mesh)
@@ -99,12 +114,44 @@ def build(config: ml_collections.ConfigDict, workdir: Path) -> Setup:
       config.seed,
       mesh,
       shardings,
-      config.optim.trained,
+      **step_options(config, model),
     ),
     validate=validation.make_validation(
       config, model, dataset, mesh, shardings
     ),
   )
+
+
+def step_options(
+  config: ml_collections.ConfigDict, model: nn.Module
+) -> dict[str, Any]:
+  """Returns what the configuration says of a step besides its optimizer.
+
+  Args:
+    config: see configs/base.py.
+    model: from `build_model`.
+
+  Returns:
+    Arguments of `make_train_step` by name.
+
+  Raises:
+    UserError: a value is not allowed, or clips cannot be mixed.
+  """
+  data, optim_config = config.data, config.optim
+  for key in ('ema_decay', 'label_smoothing'):
+    if not 0 <= optim_config[key] < 1:
+      raise UserError(f'optim.{key} (={optim_config[key]}) must lie in [0, 1).')
+  mix = Mixing(
+    **{field.name: data[field.name] for field in dataclasses.fields(Mixing)}
+  )
+  mixing.check(mix, model.norm_batch_size)
+  return {
+    'trained': optim_config.trained,
+    'accumulate': config.train.accumulate,
+    'ema_decay': optim_config.ema_decay,
+    'label_smoothing': optim_config.label_smoothing,
+    'mix': mix if mix.share else None,
+  }
 
 
 def make_mesh(
@@ -134,7 +181,7 @@ def build_model(
     config,
     num_classes,
     norm_batch_size=config.train.norm_batch_size or a_device,
-    freeze_norm=config.optim.trained != 'all',
+    freeze_norm=config.optim.trained != 'all' or config.train.freeze_norm,
   )
 
 
@@ -165,16 +212,20 @@ def first_state(
   )
 
 
-def _make_schedule(config, dataset):
-  multigrid = dataset.multigrid
+def make_schedule(
+  config: ml_collections.ConfigDict, dataset: pipeline.TrainingBatches
+) -> optax.Schedule:
+  """Returns the learning rate of each step; of an update, of its first step."""
+  multigrid, accumulate = dataset.multigrid, config.train.accumulate
+  factors = [
+    multigrid.learning_rate_factor(step) for step in range(multigrid.period)
+  ]
   return optim.learning_rate(
     config.optim,
-    batch_size=config.train.batch_size,
+    batch_size=config.train.batch_size * accumulate,
     steps_per_epoch=multigrid.steps_per_epoch,
     num_steps=len(dataset),
-    factors=[
-      multigrid.learning_rate_factor(step) for step in range(multigrid.period)
-    ],
+    factors=optim.mean_factors(factors, accumulate),
   )
 
 

@@ -16,7 +16,8 @@ from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.layers import norm
 from mtnet_jax.ops.tree_norm import tree_norm
 from mtnet_jax.runs.state import TrainState
-from mtnet_jax.training import losses, optim
+from mtnet_jax.training import losses, mixing, optim
+from mtnet_jax.training.mixing import Mixing
 from mtnet_jax.typing import Array
 
 Metrics = dict[str, jax.Array]
@@ -31,6 +32,11 @@ def make_train_step(
   mesh: jax.sharding.Mesh | None = None,
   shardings: TrainState | None = None,
   trained: str = 'all',
+  *,
+  accumulate: int = 1,
+  ema_decay: float = 0.0,
+  label_smoothing: float = 0.0,
+  mix: Mixing | None = None,
 ) -> TrainStep:
   """A jitted, pure `(state, batch) -> (state, metrics)` that donates the state.
 
@@ -46,6 +52,10 @@ def make_train_step(
     shardings: the layout of the state, from `state.shardings`; None: as the
       arguments lie.
     trained: one of `optim.TRAINED`; gradients of nothing else are computed.
+    accumulate: the steps of an update, as `optim.build` was told.
+    ema_decay: the share that `state.ema` keeps of itself at each update.
+    label_smoothing: see `losses.make_targets`.
+    mix: how clips are mixed; None: not at all.
 
   Returns:
     The function. `batch` holds `clips` uint8 `(n, t, h, w, c)` and `labels`
@@ -55,19 +65,23 @@ def make_train_step(
     `gate_open/BLOCK`, the share of clips whose temporal gate is open; the sums
     of the counters; where the loss is scaled, `loss_scale` and `overflow`, 1
     for a step whose gradients are not finite and which therefore changes
-    nothing.
+    nothing. Of an update of several steps, such a step counts as one without a
+    gradient. Where clips are mixed, `top1` is of the label that has the larger
+    share.
   """
   whole = shardings and mesh_lib.whole(shardings)
 
   def train_step(state, batch):
-    loss_fn = _make_loss_fn(model, state, batch, seed, trained)
+    loss_fn = _make_loss_fn(
+      model, state, batch, seed, trained, label_smoothing, mix
+    )
     params = _place(state.params, whole and whole.params)
     scale, finite, (loss, aux), grads = _differentiate(
-      loss_fn, state.loss_scale, params
+      loss_fn, state.loss_scale, params, accumulate
     )
     grads = _place(grads, shardings and shardings.params)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    new_state = TrainState(
+    new_state = state.replace(
       step=state.step + 1,
       params=optax.apply_updates(state.params, updates),
       batch_stats=aux['batch_stats'],
@@ -76,14 +90,17 @@ def make_train_step(
     )
     metrics = {
       'loss': loss,
-      'learning_rate': schedule(state.step),
+      'learning_rate': schedule(_first_step(state.step, accumulate)),
       'gradient_norm': tree_norm(grads),
-      **_clip_metrics(batch, aux['logits'], aux['endpoints']),
+      **_clip_metrics(batch, aux),
     }
     if scale is not None:
-      new_state = _unless_overflow(finite, new_state, state)
+      new_state = _unless_overflow(finite, new_state, state, accumulate)
       metrics['gradient_norm'] = jnp.where(finite, metrics['gradient_norm'], 0)
       metrics |= {'loss_scale': scale.scale, 'overflow': 1.0 - finite}
+    if ema_decay:
+      updated = finite if accumulate == 1 else new_state.step % accumulate == 0
+      new_state = _average(new_state, ema_decay, updated)
     new_state = _place(new_state, shardings)
     metrics['parameter_norm'] = tree_norm(
       (new_state.params, new_state.batch_stats)
@@ -94,12 +111,26 @@ def make_train_step(
 
 
 def _make_loss_fn(
-  model: nn.Module, state: TrainState, batch: Batch, seed: int, trained: str
+  model: nn.Module,
+  state: TrainState,
+  batch: Batch,
+  seed: int,
+  trained: str,
+  label_smoothing: float,
+  mix: Mixing | None,
 ) -> Callable[[optax.Params], tuple[Array, dict[str, Any]]]:
   """The mean loss of a batch as a function of the parameters, and what else."""
   key = jax.random.fold_in(jax.random.key(seed), state.step)
   rngs = {'dropout': key, 'pooling': jax.random.fold_in(key, 1)}
-  clips = preprocessing.prepare(batch['clips'], model)
+  clips, labels = preprocessing.prepare(batch['clips'], model), batch['labels']
+  others, share = labels, jnp.ones(len(labels)) if label_smoothing else None
+  if mix:
+    n, _, h, w, _ = clips.shape
+    drawn = mix.draw(jax.random.fold_in(key, 2), n, h, w)
+    group = model.norm_batch_size or n
+    clips, share = mixing.apply(drawn, clips, group)
+    others = mixing.others(labels, group)
+    larger = jnp.where(share < 0.5, others, labels)
 
   def loss_fn(params):
     params = optim.freeze(params, trained)
@@ -110,51 +141,94 @@ def _make_loss_fn(
       mutable=['batch_stats'],
       rngs=rngs,
     )
-    loss = losses.cross_entropy(logits, batch['labels']).mean()
-    return loss, {
+    if share is None:
+      loss = losses.cross_entropy(logits, labels)
+    else:
+      targets = losses.make_targets(
+        labels, others, share, logits.shape[-1], label_smoothing
+      )
+      loss = losses.soft_cross_entropy(logits, targets)
+    return loss.mean(), {
       'logits': logits,
       'endpoints': endpoints,
+      'labels': larger if mix else labels,
       'batch_stats': updated.get('batch_stats', {}),
     }
 
   return loss_fn
 
 
-def _clip_metrics(batch: Batch, logits: Array, endpoints: dict) -> Metrics:
+def _clip_metrics(batch: Batch, aux: dict[str, Any]) -> Metrics:
   """What is measured of the clips themselves, and the counters' sums."""
-  correct = metrics_lib.top_k_correct(logits, batch['labels'], 1)
-  counters = batch.get('counters', {})
+  correct = metrics_lib.top_k_correct(aux['logits'], aux['labels'], 1)
+  gates, counters = aux['endpoints']['gate_open'], batch.get('counters', {})
   return {
     'top1': correct.mean(dtype=jnp.float32),
-    **{f'gate_open/{k}': share for k, share in endpoints['gate_open'].items()},
+    **{f'gate_open/{k}': share for k, share in gates.items()},
     **{name: numbers.sum() for name, numbers in counters.items()},
   }
 
 
-def _differentiate(loss_fn, loss_scale, params):
+def _first_step(step: Array, accumulate: int) -> Array:
+  """The first of the steps whose gradients make an update with this one's."""
+  return step if accumulate == 1 else step - step % accumulate
+
+
+def _differentiate(loss_fn, loss_scale, params, accumulate):
   """The next scale, whether all is finite, the loss and more, gradients."""
   if loss_scale is not None:
-    return loss_scale.value_and_grad(loss_fn, has_aux=True)(params)
+    scale, finite, value, grads = loss_scale.value_and_grad(
+      loss_fn, has_aux=True
+    )(params)
+    if accumulate > 1:
+      grads = jax.tree.map(lambda leaf: jnp.where(finite, leaf, 0), grads)
+    return scale, finite, value, grads
   value, grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
   return None, True, value, grads
 
 
 def _unless_overflow(
-  finite: Array, new_state: TrainState, state: TrainState
+  finite: Array, new_state: TrainState, state: TrainState, accumulate: int
 ) -> TrainState:
-  """The new state, or where not finite the old one, a step later."""
+  """The new state, or where not finite the old one, a step later.
+
+  Of an update of several steps, the others may have a gradient: it is made, and
+  BN's statistics alone stay.
+  """
+
+  def keep(new, old):
+    return jnp.where(finite, new, old)
 
   def choose(new, old):
+    if isinstance(old, optax.ScaleByAdamState):
+      return jax.tree.map(keep, new, old)  # it counts its moments' updates
     # Counts go on: the optimizer's learning rate follows the step.
     counts = jnp.issubdtype(old.dtype, jnp.integer)
-    return new if counts else jnp.where(finite, new, old)
+    return new if counts else keep(new, old)
 
   names = ('params', 'batch_stats', 'opt_state')
   kept = {
-    name: jax.tree.map(choose, getattr(new_state, name), getattr(state, name))
-    for name in names
+    name: jax.tree.map(
+      choose,
+      getattr(new_state, name),
+      getattr(state, name),
+      is_leaf=lambda node: isinstance(node, optax.ScaleByAdamState),
+    )
+    for name in (names if accumulate == 1 else ('batch_stats',))
   }
   return new_state.replace(**kept)
+
+
+def _average(state: TrainState, decay: float, updated: Array) -> TrainState:
+  """The state with its moving average brought up to an update.
+
+  Not by `optax.incremental_update`: what is frozen would change by rounding.
+  """
+
+  def average(old, new):
+    return jnp.where(updated, old + (1 - decay) * (new - old), old)
+
+  return state.replace(ema=jax.tree.map(average, state.ema, state.variables))
 
 
 def _place(tree, shardings):
@@ -173,7 +247,8 @@ def make_precise_norm(
 
   Moving averages lag behind the parameters, and under multigrid training they
   mix shapes. The precise ones are the mean and variance of all sub-batches of
-  clips together, each passed as in training, with the present parameters.
+  clips together, each passed as in training, with the present parameters; where
+  the state has a moving average of the parameters, with and of that.
   Source: Y. Wu and J. Johnson, *Rethinking "Batch" in BatchNorm*, 2021.
 
   Args:
@@ -190,12 +265,12 @@ def make_precise_norm(
     return lambda state, _: state
   whole = shardings and mesh_lib.whole(shardings)
 
-  def raw_moments(state, clips):
+  def raw_moments(variables, clips):
     clips = preprocessing.prepare(clips, model)
     key = jax.random.key(0)
-    params = _place(state.params, whole and whole.params)
+    params = _place(variables['params'], whole and whole.params)
     _, updated = model.apply(
-      {'params': params, 'batch_stats': state.batch_stats},
+      {'params': params, 'batch_stats': variables['batch_stats']},
       clips,
       train=True,
       mutable=['batch_stats', norm.MOMENTS],
@@ -208,10 +283,10 @@ def make_precise_norm(
   def precise_norm(state, batches):
     count, total = 0, None
     for clips in batches:
-      raw = measure(state, clips)
+      raw = measure(state.evaluated, clips)
       total = raw if total is None else jax.tree.map(jnp.add, total, raw)
       count += 1
     mean = jax.tree.map(lambda leaf: leaf / count, total)
-    return state.replace(batch_stats=norm.to_statistics(mean))
+    return state.with_evaluated_stats(norm.to_statistics(mean))
 
   return precise_norm

@@ -12,8 +12,9 @@ from absl import logging
 from mtnet_jax import locations
 from mtnet_jax.errors import UserError
 from mtnet_jax.locations import Path
-from mtnet_jax.runs.checkpoints import Checkpoints, leaf_paths
-from mtnet_jax.runs.state import TrainState
+from mtnet_jax.runs.checkpoints import Checkpoints
+from mtnet_jax.runs.leaves import leaf_paths
+from mtnet_jax.runs.state import TrainState, start_average
 from mtnet_jax.training.optim import CLASSIFIER, is_trained
 
 _HEAD = f'params/{CLASSIFIER}/'
@@ -57,7 +58,8 @@ def start_from(
 
   Args:
     path: workdir of the run to start from, of which the best checkpoint is
-      taken; or WORKDIR/checkpoints/STEP.
+      taken, or WORKDIR/checkpoints/STEP; where that run has a moving average
+      of its weights, that is taken.
     state: a new state, as `state.create` makes it.
     names: the names of the new run's classes.
     trained: the part of the network that will be trained, one of
@@ -107,7 +109,8 @@ def start_from(
   taken = _place_like(fitting, {name: new[name] for name in fitting})
   leaves = [taken.get(name, leaf) for name, leaf in new.items()]
   variables = jax.tree.unflatten(jax.tree.structure(state.variables), leaves)
-  return state.replace(**variables)
+  started = state.replace(**variables)
+  return started if state.ema is None else start_average(started)
 
 
 def _check_untrained(path, fresh, trained, same_classes):

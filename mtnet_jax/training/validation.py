@@ -69,7 +69,7 @@ def make_validation(
         for batch in watched(loaded)
       )
       state = measure(state, clips)
-    return state, score(state.variables, watched) if score else None
+    return state, score(state.evaluated, watched) if score else None
 
   return validate
 

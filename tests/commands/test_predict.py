@@ -1,5 +1,6 @@
 """The command: what it prints, what it writes, and how it ends."""
 
+import csv
 import functools
 import json
 import os
@@ -11,6 +12,7 @@ from mtnet_jax.commands import predict as predict_command
 from mtnet_jax.commands.predict import TimelineWriter
 from mtnet_jax.errors import UserError
 from tests import command_line
+from tests.data import coded_video
 from tests.prediction_runs import BrightnessPredictor, write_run
 
 
@@ -53,11 +55,71 @@ def test_a_line_of_json_for_each_video(videos, capsys):
   assert '2 of 4 not judged:' in told
 
 
-def test_a_bar_of_progress_leaves_stdout_alone(videos, capsys, monkeypatch):
+def test_a_table_for_programs(videos, capsys):
+  code, lines, told = _predict([videos, 'none*'], capsys, as_csv=True, top=0)
+  assert code == 1
+  assert lines[0] == (
+    'video,class_1,probability_1,class_2,probability_2,'
+    'seconds,note,timeline,error'
+  )
+  missing, bright, broken, dark = csv.DictReader(lines)
+  assert missing['video'] == 'none*' and not missing['class_1']
+  assert missing['error'] == 'none*: no file matches this pattern.'
+  assert broken['video'] == str(videos / 'broken.mp4')
+  assert 'cannot be read: Invalid data' in broken['error']
+  assert broken['seconds'] == broken['probability_1'] == ''
+  for row, first, second in ((bright, *'bd'), (dark, *'db')):
+    assert (row['class_1'][0], row['class_2'][0]) == (first, second)
+    shares = float(row['probability_1']), float(row['probability_2'])
+    assert sum(shares) == pytest.approx(1, abs=2e-6) and shares[0] > 0.5
+    assert row['seconds'] == '1.200'  # 12 frames, 10 a second
+    assert row['note'] == row['timeline'] == row['error'] == ''
+  assert '2 of 4 not judged:' in told
+
+
+@pytest.mark.parametrize(('top', 'count'), [(1, 1), (2, 2), (9, 2), (0, 2)])
+def test_a_table_for_programs_has_as_many_classes(videos, capsys, top, count):
+  _, lines, _ = _predict([videos], capsys, as_csv=True, top=top)
+  assert lines[0].count('class_') == lines[0].count('probability_') == count
+  assert {len(row) for row in csv.reader(lines)} == {5 + 2 * count}
+
+
+def test_a_table_for_programs_computes_nothing(tmp_path, capsys, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  names = ['=1+1.npy', '-x.npy', '@a.npy', '+b.npy', "'c.npy", 'd,"e.npy']
+  for name in names:
+    np.save(name, np.zeros((30, 32, 32, 3), np.uint8))
+  (tmp_path / 'two\nlines.npy').write_text('')
+  _, lines, _ = _predict([*names, 'two\nlines.npy'], capsys, as_csv=True)
+  *rows, last = list(csv.DictReader(lines))
+  found = [row['video'] for row in rows]
+  assert found == [*(f"'{name}" for name in names[:5]), names[5]]
+  assert last['video'] == 'two\\nlines.npy'  # on one line
+  assert len(lines) == 1 + len(names) + 1
+
+
+def test_seconds_are_by_the_frames_own_clock(tmp_path, capsys):
+  # 25 frames a second until 1 s, then one a second, the last at 6 s for 40 ms.
+  stamps = [*range(0, 1000, 40), *range(1000, 6000, 1000), 6000]
+  images = coded_video.frames(len(stamps), 32, 32)
+  video = coded_video.write(tmp_path / 'a.mp4', images, stamps=stamps)
+  _, lines, _ = _predict([video], capsys, as_json=True)
+  assert json.loads(lines[0])['seconds'] == pytest.approx(6.04, abs=0.001)
+  _, lines, _ = _predict([video], capsys, as_csv=True)
+  (row,) = csv.DictReader(lines)
+  assert float(row['seconds']) == pytest.approx(6.04, abs=0.001)
+
+
+@pytest.mark.parametrize(
+  ('form', 'lines_of'), [('as_json', 3), ('as_csv', 1 + 3)]
+)
+def test_a_bar_of_progress_leaves_stdout_alone(
+  videos, capsys, monkeypatch, form, lines_of
+):
   monkeypatch.setenv('FORCE_COLOR', '1')  # as if stderr were a terminal
-  _, lines, told = _predict([videos], capsys, as_json=True)
-  assert len([json.loads(line) for line in lines]) == 3
-  assert any('━' in line for line in told)
+  _, lines, told = _predict([videos], capsys, **{form: True})
+  assert len(lines) == lines_of and '━' not in ''.join(lines)
+  assert any('━' in line and '/s' in line for line in told)
 
 
 @pytest.mark.parametrize(('top', 'count'), [(1, 1), (2, 2), (9, 2), (0, 2)])
@@ -180,6 +242,15 @@ def test_the_command(blinking_videos, videos, tmp_path):
   lines = [json.loads(line) for line in done.stdout.splitlines()]
   assert [('error' in line) for line in lines] == [False, True, False]
   assert all(len(line.get('probabilities', 'x')) == 1 for line in lines)
+  again = run(f'--workdir={tmp_path}/run', videos, '--csv', '--top=1')
+  assert again.code == 1, again.stderr
+  rows = list(csv.DictReader(again.stdout.splitlines()))
+  assert [bool(row['error']) for row in rows] == [False, True, False]
+  for line, row in zip(lines, rows, strict=True):
+    if 'error' not in line:
+      ((name, share),) = line['probabilities'].items()
+      assert row['class_1'] == name
+      assert float(row['probability_1']) == pytest.approx(share, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -189,6 +260,7 @@ def test_the_command(blinking_videos, videos, tmp_path):
     (['--workdir=none'], 'No video is named. Give files, folders or patterns'),
     (['x.mp4'], 'workdir'),
     (['--workdir=none', 'x.mp4', '--top=-1'], 'top'),
+    (['--workdir=none', 'x.mp4', '--json', '--csv'], 'give one of them'),
     (['--workdir=none', 'x.mp4', '--checkpoint=7'], 'best|last'),
   ],
 )

@@ -9,7 +9,7 @@ import pytest
 from mtnet_jax import models
 from mtnet_jax.convert import conversion, families, layouts
 from mtnet_jax.errors import UserError
-from mtnet_jax.runs.checkpoints import leaf_paths
+from mtnet_jax.runs.leaves import leaf_paths
 from tests.convert import tensor_names
 
 _RESNETS = [

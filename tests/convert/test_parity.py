@@ -13,7 +13,7 @@ import pytest
 from configs import base
 from mtnet_jax.convert import conversion, families
 from mtnet_jax.runs import model as model_lib
-from mtnet_jax.runs.checkpoints import leaf_paths
+from mtnet_jax.runs.leaves import leaf_paths
 from tests.convert import tensor_names
 
 torch = pytest.importorskip('torch')

@@ -18,8 +18,9 @@ from mtnet_jax.convert import conversion, families, layouts, torch_weights
 from mtnet_jax.errors import UserError
 from mtnet_jax.evaluation import scoring
 from mtnet_jax.prediction import Predictor
-from mtnet_jax.runs.checkpoints import Checkpoints, leaf_paths
+from mtnet_jax.runs.checkpoints import Checkpoints
 from mtnet_jax.runs.folder import make_workdir
+from mtnet_jax.runs.leaves import leaf_paths
 from mtnet_jax.runs.state import TrainState
 from mtnet_jax.training import transfer
 from tests import command_line

@@ -65,6 +65,32 @@ def test_the_error_of_a_worker_is_found():
   assert beam_runner._user_error(error) is error
 
 
+class _KilledWorker(Exception):
+  __module__ = 'distributed.scheduler'
+
+
+def test_the_errors_of_a_cluster_are_told():
+  foreign = RuntimeError('deserialization')
+  foreign.__cause__ = ModuleNotFoundError("No module named 'mtnet_jax'")
+  for error, told in (
+    (_KilledWorker('4 workers died.'), 'gave up: 4 workers died. The same'),
+    (OSError('Timed out to tcp://a:1'), 'gave up: Timed out to tcp://a:1. The'),
+    (foreign, "says: No module named 'mtnet_jax'. Install mtnet_jax with"),
+  ):
+    found = beam_runner._user_error(error)
+    assert isinstance(found, UserError) and told in str(found)
+
+
+def test_a_finished_file_is_not_made_again(tmp_path):
+  path = tmp_path / records.shard_name('train', 0, 1)
+  shard = Shard(path, (), Form(('hug',), 16, 0), 'hash')
+  beam_runner._write(shard)
+  times = path.stat().st_mtime_ns, shard.report_path.stat().st_mtime_ns
+  beam_runner._write(shard)
+  after = path.stat().st_mtime_ns, shard.report_path.stat().st_mtime_ns
+  assert after == times
+
+
 # What follows needs Beam.
 
 
@@ -117,6 +143,20 @@ def test_a_full_disk_is_told(listing, tmp_path, beam, monkeypatch):
   assert len(sources.open_source(out, 'train')) == 3
 
 
+def test_what_a_killed_worker_left_is_removed(
+  listing, tmp_path, beam, monkeypatch
+):
+  out, write = tmp_path / 'out', shards.write
+
+  def write_twice(shard):
+    shard.path.with_name(f'{shard.path.name}.1a.partial').write_text('cut')
+    write(shard)
+
+  monkeypatch.setattr(shards, 'write', write_twice)
+  preparation.write(listing, out, 2, 16, 0, 'DirectRunner', _LOCAL)
+  assert not [*out.glob('*.partial')]
+
+
 def test_files_that_workers_leave_out_are_missed(tmp_path, beam, monkeypatch):
   monkeypatch.setattr(shards, 'write', lambda shard: None)
   path = tmp_path / records.shard_name('train', 0, 1)
@@ -142,6 +182,31 @@ def test_what_beam_refuses(listing, tmp_path, beam, runner, options, message):
   before = _contents(out)
   with pytest.raises(UserError, match=message):
     preparation.write(listing, out, 0, 16, 24, runner, options)
+  assert _contents(out) == before
+
+
+def test_dask_that_is_not_installed(listing, tmp_path, beam, monkeypatch):
+  monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+  with pytest.raises(UserError, match=r"pip install 'mtnet_jax\[dask\]'"):
+    preparation.write(listing, tmp_path / 'out', runner='DaskRunner')
+  assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+  'address', ['nonsense', 'tcp://127.0.0.1:1', 'tls://127.0.0.1:1']
+)
+@pytest.mark.filterwarnings('default')  # Dask's own
+def test_a_dask_scheduler_that_is_not_there(listing, tmp_path, beam, address):
+  pytest.importorskip('distributed')
+  out = tmp_path / 'out'
+  preparation.write(listing, out)
+  before = _contents(out)
+  options = [
+    f'--dask_client_address={address}',
+    '--dask_connection_timeout=1',
+  ]
+  with pytest.raises(UserError, match=f'address={address} is not the address'):
+    preparation.write(listing, out, 0, 16, 24, 'DaskRunner', options)
   assert _contents(out) == before
 
 

@@ -12,6 +12,7 @@ from mtnet_jax.data.records import Example
 from mtnet_jax.data.video import VideoReader
 from mtnet_jax.errors import UserError
 from tests.data import coded_video
+from tests.tiny_runs import tiny_config
 
 _LENGTHS = (12, 20, 31)  # frames of the three videos of a class
 _CLASSES = ('turn_left', 'wave')
@@ -398,3 +399,22 @@ def test_any_number_of_workers_gives_the_same_bytes(videos):
   assert len(found) == 5
   for batch, other in zip(expected, found, strict=True):
     _assert_same(batch, other)
+
+
+def test_a_run_ends_with_an_update(blinking_videos):
+  config = tiny_config(
+    blinking_videos,
+    train__num_steps=0,
+    train__num_epochs=2.0,
+    train__accumulate=3,
+  )
+  # 16 videos, four a step: eight steps are two epochs.
+  assert len(pipeline.build(config, 'train')) == 9
+  config.train.num_steps = 8
+  with pytest.raises(
+    UserError, match=r'\(=8\) must be a multiple of train\.accumulate \(=3\)'
+  ):
+    pipeline.build(config, 'train')
+  config.train.accumulate = 0
+  with pytest.raises(UserError, match=r'train\.accumulate \(=0\) must be at'):
+    pipeline.build(config, 'train')

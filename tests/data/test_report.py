@@ -169,6 +169,54 @@ def test_the_command(clips, tmp_path, root):
   assert 'cannot be read: text.mp4: Invalid data' in done.stdout
   assert 'a step of 2 clips in 0.1 s' in done.stdout
   assert (tmp_path / 'r.png').stat().st_size > 10_000
+  advice = done.stdout.partition('advice:\n')[2].splitlines()
+  assert [line[:2] for line in advice] == [f'{i}.' for i in range(1, 7)]
+  for line, part in zip(
+    advice,
+    (
+      f"{clips} has no videos of split 'val'; it has: train. Training cannot",
+      f"{clips} has no videos of split 'test'; it has: train. Nothing tells",
+      '1 of the 5 videos looked at cannot be read: text.mp4.',
+      '1 class cannot be learned for want of a training video: never.',
+      '2 classes have fewer than 20 videos for training: bright (2), dark (3)',
+      # Eight frames, six apart; one video has five frames, the others 12.
+      '4 of 4 videos are shorter than a clip: 8 frames with a stride of 6 '
+      'span 43, and the shortest has 5. Frames are repeated',
+    ),
+    strict=True,
+  ):
+    assert part in line
+
+
+def test_the_facts_of_folders_and_of_records(tmp_path, blinking_videos):
+  folder = tmp_path / 'videos'
+  for split, label in (('train', 'Bright'), ('train', 'bright'), ('val', 'Br')):
+    (folder / split / label).mkdir(parents=True)
+    target = blinking_videos / 'train' / 'bright' / f'{len(label)}.mp4'
+    (folder / split / label / 'a.mp4').symlink_to(target)
+  source = sources.open_source(folder, 'train')
+  data = base.get_config().data
+  found = report.gather_facts(
+    source, folder, probing.probe(source), {'x': 1}, data
+  )
+  assert found.sizes == {'train': 2, 'val': 1}
+  assert list(found.absent) == ['test']
+  assert found.frames == [12, 12] and found.looked_at == 2
+  assert (found.num_frames, found.frame_stride) == (16, 5)
+  assert [*map(set, found.look_alikes)] == [{'Bright', 'bright'}]
+  assert found.shared == [] and found.training_counts == {'x': 1}
+
+  (folder / 'val/Br/b.mp4').symlink_to(folder / 'train/bright/a.mp4')
+  found = report.gather_facts(source, folder, [], {}, data)
+  ((one, other, count),) = ((s.one, s.other, s.count) for s in found.shared)
+  assert (one, other, count) == ('train', 'val', 1)
+
+  out = tmp_path / 'records'
+  preparation.write(sources.list_videos(folder), out)
+  source = sources.open_source(out, 'val')
+  found = report.gather_facts(source, out, [], {}, data)
+  assert found.sizes == {'train': 2, 'val': 2}
+  assert "no videos of split 'test'" in found.absent['test']
 
 
 def test_a_wrong_directory(tmp_path):

@@ -127,15 +127,15 @@ def test_clips_of_one_video_have_ids_of_their_own(tmp_path):
 @pytest.mark.parametrize(
   ('text', 'message'),
   [
-    ('path,name\n1.mp4,a\n', 'no column label, split; it has: path, name'),
-    ('', 'no column path, label, split; it has: none'),
+    ('path,name\n1.mp4,a\n', 'no column label; it has: path, name'),
+    ('', 'no column path, label; it has: none'),
     ('path,label,split\n', 'a header only'),
     (
       'path,label,split\n1.mp4,a,train\n1.mp4,a,valid\n',
       "line 3: unknown split 'valid'; allowed: train, val, test",
     ),
     ('path,label,split\n1.mp4,,train\n', 'line 2: no label'),
-    ('path,label,split\n1.mp4\n', 'line 2: no label and no split'),
+    ('path,label,split\n1.mp4\n', 'line 2: no label'),
     (
       'path,label,split\n1.mp4,a,train\n1.mp4,b,test\n',
       "line 3: '1.mp4' is there already, in line 2",
@@ -225,7 +225,7 @@ def test_no_data(tmp_path):
   _touch(tmp_path, 'loose.mp4')
   with pytest.raises(UserError, match='holds no videos'):
     sources.open_source(tmp_path, 'train')
-  with pytest.raises(UserError, match='no column path, label, split'):
+  with pytest.raises(UserError, match='no column path, label'):
     sources.open_source(tmp_path / 'loose.mp4', 'train')
 
 

@@ -68,3 +68,23 @@ def test_mistakes_are_named_with_their_line(tmp_path, contents, message):
 def test_a_file_that_cannot_be_opened(tmp_path):
   with pytest.raises(UserError, match='cannot be read: Is a directory'):
     tables.read(tmp_path, ('path',))
+
+
+@pytest.mark.parametrize(
+  ('text', 'cell'),
+  [
+    ('a=b+c-d@e', 'a=b+c-d@e'),
+    ('=1+1', "'=1+1"),
+    ('+1', "'+1"),
+    ('-3B32.mp4', "'-3B32.mp4"),
+    ('@sum', "'@sum"),
+    ('\uff1d1', "'\uff1d1"),  # a wide one
+    ("'t is", "''t is"),
+    ('', ''),
+    ('\t=1', '\\t=1'),
+    ('a\r\nb\x1b\udcff', 'a\\r\\nb\\x1b\\udcff'),
+    ('Größe \u202f 日本', 'Größe \u202f 日本'),
+  ],
+)
+def test_cells_that_a_spreadsheet_does_not_compute(text, cell):
+  assert tables.cell(text) == cell

@@ -122,7 +122,7 @@ class SmallPredictor:
 
   source = 'a run'
 
-  def __init__(self, workdir):
+  def __init__(self, workdir, checkpoint='best', given=None):
     self.config = types.SimpleNamespace(
       data=types.SimpleNamespace(num_frames=4, frame_stride=2, dir=workdir),
       eval=types.SimpleNamespace(crop_size=16, input_size=16),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mtnet_jax import models
-from mtnet_jax.runs import checkpoints
+from mtnet_jax.runs.leaves import leaf_paths
 
 _TREES = pathlib.Path(__file__).parent / 'checkpoint_trees'
 
@@ -23,7 +23,7 @@ def test_checkpoints_made_before_fit(name, overrides):
   variables = jax.eval_shape(
     model.init, jax.random.key(0), np.zeros((1, 2, 32, 32, 3), np.float32)
   )
-  leaves = checkpoints.leaf_paths(variables)
+  leaves = leaf_paths(variables)
   # A line a leaf: its path and its shape, `params/head/kernel 1 1 1 64 96`.
   lines = [' '.join([p, *map(str, leaf.shape)]) for p, leaf in leaves.items()]
   expected = (_TREES / f'{name}.txt').read_text().splitlines()

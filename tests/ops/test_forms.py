@@ -197,7 +197,7 @@ def test_a_function_within_a_program_is_traced_with_its_program(one_cpu):
 def train_step(name, mesh):
   """A network's train step, traced for two clips."""
   model = models.build(name, 5)
-  tx = optim.sgd(quickstart.get_config().optim, lambda _: 0.1)
+  tx = optim.build(quickstart.get_config().optim, lambda _: 0.1)
   frames, size = (8, 48) if name == 'mtnet_xs' else (16, 112)
   shape = (frames, size, size, 3)
   state = jax.eval_shape(lambda: state_lib.create(model, tx, shape, 0))

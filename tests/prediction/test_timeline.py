@@ -154,6 +154,15 @@ def test_the_table(judged, tmp_path):
   ]
 
 
+def test_a_class_is_no_formula_in_the_table(tmp_path):
+  one = np.ones((1, 1), np.float32)
+  judged = Timeline('x', ('=hug',), 0 * one[0], one[0], one)
+  timeline.write(judged, tmp_path)
+  with (tmp_path / 'timeline.csv').open(encoding='utf-8') as file:
+    header, row = csv.reader(file)
+  assert header[3:] == [row[2]] == ["'=hug"]
+
+
 def test_the_picture_shows_which_class_leads_when(judged, tmp_path):
   timeline.write(judged, tmp_path)
   image = cv2.imread(str(tmp_path / 'timeline.png'))[..., ::-1].astype(int)

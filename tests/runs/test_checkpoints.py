@@ -362,3 +362,42 @@ def test_whatever_file_is_damaged_nothing_wrong_is_restored(tmp_path, damage):
     shutil.rmtree(workdir)
   # But for the hashes themselves, and two files of no consequence.
   assert put_aside >= len(names) - 3
+
+
+def test_parts_of_an_optimizer_without_arrays_may_come_and_go(tmp_path):
+  """Of another one that has as many arrays in other places, it is told."""
+  decay = optax.add_decayed_weights(0.1)
+  clipped = optax.chain(optax.clip_by_global_norm(1.0), decay)
+
+  def state(*chain):
+    return state_lib.create(_Model(3), optax.chain(*chain), (1, 1, 1, 3), 0)
+
+  before = state(decay, optax.trace(0.9))
+  trace = jax.tree.map(lambda leaf: leaf + 0.5, before.opt_state[1])
+  before = before.replace(opt_state=(before.opt_state[0], trace))
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(before.replace(step=jnp.int32(7)))
+    checkpoints.wait()
+    like = state(clipped, optax.trace(0.9), optax.set_to_zero())
+    after = checkpoints.restore(7, like)
+    assert jax.tree.structure(after) == jax.tree.structure(like)
+    jax.tree.map(np.testing.assert_array_equal, after.opt_state[1], trace)
+    assert after.step == 7
+    with pytest.raises(UserError, match='of another optimizer, accumulation'):
+      checkpoints.restore(7, state(optax.trace(0.9), decay))
+
+
+def test_a_moving_average_is_what_readers_get(tmp_path):
+  model, tx = _Model(3), optax.sgd(0.1)
+  state = state_lib.create(model, tx, (1, 1, 1, 3), 0, average=True)
+  average = jax.tree.map(lambda leaf: leaf + 1, state.variables)
+  state = state.replace(ema=average)
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(state)
+    checkpoints.wait()
+    read = checkpoints.restore_variables(0, state.variables)
+    jax.tree.map(np.testing.assert_array_equal, read, average)
+    after = checkpoints.restore(0, state)
+    jax.tree.map(np.testing.assert_array_equal, after, state)
+    with pytest.raises(UserError, match=r'trained/params/\S* \(.*is not in th'):
+      checkpoints.restore(0, state.replace(ema=None))

@@ -222,7 +222,7 @@ def test_runs_that_cannot_be_read(run):
     ):
       results.read_run(f'a={run}')
   summary.unlink()
-  with pytest.raises(UserError, match=r'Evaluate the run with python eval\.py'):
+  with pytest.raises(UserError, match=r'Evaluate the run with mtnet eval'):
     results.read_run(f'a={run}')
   config = json.loads((run / 'config.json').read_text())
   summary.write_text('{"top1": 0.5}')

@@ -38,9 +38,12 @@ def _fails(config, workdir, match):
     loop.train(config, workdir)
 
 
-@pytest.mark.parametrize('command', [train_command, eval_command])
+@pytest.mark.parametrize(
+  ('command', 'missing'),
+  [(train_command, 'nowhere'), (eval_command, 'run')],
+)
 def test_commands_end_with_code_2_and_one_sentence(
-  root, tmp_path, monkeypatch, command
+  root, tmp_path, command, missing
 ):
   done = command_line.run(
     command.COMMAND,
@@ -50,7 +53,7 @@ def test_commands_end_with_code_2_and_one_sentence(
   )
   assert done.code == 2, done.stderr
   assert 'Traceback' not in done.stderr
-  assert 'nowhere' in done.stderr.splitlines()[-1]
+  assert str(tmp_path / missing) in done.stderr.splitlines()[-1]
 
 
 def test_unknown_model_names_the_nearest(blinking_videos, tmp_path):
@@ -295,7 +298,7 @@ def test_too_little_memory_names_the_keys_that_help(
     def lower(self, *unused):
       return jnp.zeros(2**40).block_until_ready()
 
-  monkeypatch.setattr(setup, 'make_train_step', lambda *unused: Step())
+  monkeypatch.setattr(setup, 'make_train_step', lambda *_, **__: Step())
   _fails(
     tiny_config(blinking_videos),
     tmp_path,

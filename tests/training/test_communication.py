@@ -19,6 +19,7 @@ from mtnet_jax import models
 from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.runs import state as state_lib
 from mtnet_jax.training import optim
+from mtnet_jax.training.mixing import Mixing
 from mtnet_jax.training.step import make_train_step
 
 _DEVICES = 8
@@ -30,8 +31,16 @@ _STEPS = {
   # Two frames are left in the last stage: taps that meet none are not sent.
   'srtg': ('srtg_r3d_18', {}, (32, 32), 1),
   'fsdp': ('x3d_m', {'blocks': (1, 1, 1, 1)}, (4, 32), 4),
+  # With all that a step can do besides.
+  'options': ('x3d_m', {'blocks': (1, 1, 1, 1)}, (4, 32), 1),
 }
-_DATA_PARALLEL = ('mtnet', 'x3d', 'srtg')
+_DATA_PARALLEL = ('mtnet', 'x3d', 'srtg', 'options')
+_OPTIONS = {
+  'accumulate': 2,
+  'ema_decay': 0.9,
+  'label_smoothing': 0.1,
+  'mix': Mixing(0.5, 0.5, 0.8, 1.0),
+}
 
 
 def _compile(name: str, folder: pathlib.Path) -> None:
@@ -40,10 +49,15 @@ def _compile(name: str, folder: pathlib.Path) -> None:
   mesh = mesh_lib.make_mesh(fsdp=fsdp)
   model = models.build(network, 15, norm_batch_size=_BATCH // _DEVICES)
   model = model.copy(**fields)
-  tx = optim.sgd(quickstart.get_config().optim, lambda _: 0.1)
+  options = _OPTIONS if name == 'options' else {}
+  config = quickstart.get_config().optim
+  config.clip_norm = 1.0 if options else 0.0
+  tx = optim.build(config, lambda _: 0.1, options.get('accumulate', 1))
   shape = (t, size, size, 3)
   abstract = jax.eval_shape(
-    functools.partial(state_lib.create, model, tx, shape, 0)
+    functools.partial(
+      state_lib.create, model, tx, shape, 0, average=bool(options)
+    )
   )
   shardings = state_lib.shardings(abstract, mesh)
   split_over_all = mesh_lib.split_batch(mesh)
@@ -61,7 +75,9 @@ def _compile(name: str, folder: pathlib.Path) -> None:
   placed = jax.tree.map(
     lambda leaf, sharding: leaf.update(sharding=sharding), abstract, shardings
   )
-  step = make_train_step(model, lambda _: 0.1, tx, 0, mesh, shardings)
+  step = make_train_step(
+    model, lambda _: 0.1, tx, 0, mesh, shardings, **options
+  )
   # What is sent is settled before any machine code is made.
   options = {'xla_backend_optimization_level': 0}
   program = step.lower(placed, batch).compile(compiler_options=options)

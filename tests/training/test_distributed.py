@@ -150,3 +150,37 @@ def test_two_processes_that_compile_ahead_train_like_one(
   assert 'ompil' not in logs[1]
   differences = _differences(alone, ahead, step=3)
   assert max(differences.values()) < 1e-5, differences
+
+
+@pytest.mark.check
+@pytest.mark.timeout(900)
+def test_several_processes_train_like_one_with_all_options(
+  root, blinking_videos, tmp_path
+):
+  """They mix the same clips, and end at the same validation."""
+  changes = {
+    'optim__name': 'adamw',
+    'optim__clip_norm': 0.5,
+    'optim__ema_decay': 0.5,
+    'optim__label_smoothing': 0.1,
+    'optim__learning_rate': 1e-4,
+    'optim__reference_batch': 16,
+    'train__accumulate': 2,
+    'train__num_steps': 12,
+    'train__validation_split': 'val',
+    'train__eval_every': 2,
+    'train__patience': 2,
+    'data__mixup_share': 0.4,
+    'data__cutmix_share': 0.4,
+    'data__rand_augment': 1,
+  }
+  one, several = tmp_path / 'one', tmp_path / 'several'
+  train(root, blinking_videos, one, 1, **changes)
+  train(root, blinking_videos, several, 2, 2, **changes)
+  kept, others = (
+    {int(path.name) for path in (workdir / 'checkpoints').iterdir()}
+    for workdir in (one, several)
+  )
+  assert kept == others and max(kept) < 12
+  differences = _differences(one, several, step=max(kept))
+  assert max(differences.values()) < 1e-5, differences

@@ -119,7 +119,7 @@ def _by_hand(value, gradients, rate, decay, share):
 def test_what_is_trained_and_at_which_rate(trained, share):
   config = base.get_config()
   config.optim.update(weight_decay=0.02, backbone_rate=share, trained=trained)
-  tx = optim.sgd(config.optim, lambda step: 0.3)
+  tx = optim.build(config.optim, lambda step: 0.3)
   rng = np.random.default_rng(0)
 
   def draw():
@@ -163,24 +163,30 @@ def test_what_is_trained_and_at_which_rate(trained, share):
   [
     ({'backbone_rate': -0.1}, r'backbone_rate \(=-0\.1\) must be above 0'),
     ({'backbone_rate': 0.0}, r"\(=0\.0\).*optim\.trained='classifier'"),
+    ({'name': 'adam'}, r"optim\.name \(='adam'\) must be one of sgd, adamw"),
+    ({'clip_norm': -1.0}, r'optim\.clip_norm \(=-1\.0\) must be at least 0'),
+    ({'clip_norm': np.nan}, r'optim\.clip_norm \(=nan\)'),
+    ({'momentum': 1.0}, r'optim\.momentum \(=1\.0\) must lie in \[0, 1\)'),
+    ({'second_momentum': -0.1}, r'optim\.second_momentum \(=-0\.1\) must'),
+    ({'weight_decay': -1e-4}, r'optim\.weight_decay \(=-0\.0001\) must be'),
     (
       {'trained': 'head'},
       r"\(='head'\) must be one of all, classifier, class_",
     ),
   ],
 )
-def test_a_part_that_cannot_be_trained(changes, message):
+def test_an_optimizer_that_cannot_be(changes, message):
   config = base.get_config()
   config.optim.update(changes)
   with pytest.raises(UserError, match=message):
-    optim.sgd(config.optim, lambda step: 0.1)
+    optim.build(config.optim, lambda step: 0.1)
 
 
 def test_sgd_decays_kernels_alone_and_adds_momentum():
   config = base.get_config()
   config.optim.weight_decay = 0.5
   config.optim.momentum = 0.9
-  tx = optim.sgd(config.optim, lambda step: 0.1)
+  tx = optim.build(config.optim, lambda step: 0.1)
   params = {
     'conv': {'kernel': jnp.array(2.0), 'bias': jnp.array(2.0)},
     'cell': {'kernel_x': jnp.array(2.0)},
@@ -203,6 +209,98 @@ def test_sgd_decays_kernels_alone_and_adds_momentum():
     np.testing.assert_allclose(second[module][leaf], -0.19 * size, rtol=1e-6)
 
 
+def _adamw_by_hand(value, gradients, rate, decay, share):
+  """Kingma and Ba with Loshchilov and Hutter's decay, in float64."""
+  m = v = 0.0
+  for t, gradient in enumerate(gradients, 1):
+    m = 0.8 * m + 0.2 * gradient
+    v = 0.9 * v + 0.1 * gradient**2
+    step = (m / (1 - 0.8**t)) / (np.sqrt(v / (1 - 0.9**t)) + 1e-8)
+    value = value - share * rate * (step + decay * value)
+  return value
+
+
+@pytest.mark.parametrize(
+  ('trained', 'share'), [('all', 1.0), ('all', 0.1), ('classifier', 1.0)]
+)
+def test_adamw_decays_kernels_apart_from_the_gradient(trained, share):
+  config = base.get_config()
+  config.optim.update(
+    name='adamw',
+    momentum=0.8,
+    second_momentum=0.9,
+    weight_decay=0.5,
+    backbone_rate=share,
+    trained=trained,
+  )
+  tx = optim.build(config.optim, lambda step: 0.1)
+  start = {
+    'block': {'kernel': np.float32([2.0, -3.0]), 'bias': np.float32([1.0])},
+    'classifier': {'kernel': np.float32([1.5]), 'bias': np.float32([-1.0])},
+  }
+  gradients = [
+    jax.tree.map(lambda leaf, k=k: np.float32(leaf * k - 0.3), start)
+    for k in (0.2, -1.0, 0.7)
+  ]
+  params = jax.tree.map(jnp.asarray, start)
+  state = tx.init(params)
+  for gradient in gradients:
+    updates, state = tx.update(gradient, state, params)
+    params = optax.apply_updates(params, updates)
+  for module, leaves in start.items():
+    for leaf, value in leaves.items():
+      if trained == 'classifier' and module == 'block':
+        np.testing.assert_array_equal(params[module][leaf], value)
+        continue
+      expected = _adamw_by_hand(
+        np.float64(value),
+        [gradient[module][leaf] for gradient in gradients],
+        rate=0.1,
+        decay=0.5 if leaf == 'kernel' else 0.0,
+        share=1.0 if module == 'classifier' else share,
+      )
+      np.testing.assert_allclose(params[module][leaf], expected, rtol=2e-5)
+  # Two moments of each number that is trained, and none of the others.
+  moments = [leaf.size for leaf in jax.tree.leaves(state) if leaf.ndim]
+  assert sum(moments) == 2 * (5 if trained == 'all' else 2)
+
+
+def test_the_gradient_is_clipped_before_the_decay_is_added():
+  config = base.get_config()
+  config.optim.update(weight_decay=0.5, momentum=0.0, clip_norm=2.0)
+  tx = optim.build(config.optim, lambda step: 0.1)
+  params = {'a': {'kernel': jnp.float32(2.0)}, 'b': {'bias': jnp.float32(2.0)}}
+  # A norm of 5 becomes 2; one of 1 stays.
+  gradients = {'a': {'kernel': jnp.float32(3)}, 'b': {'bias': jnp.float32(4)}}
+  updates, state = tx.update(gradients, tx.init(params), params)
+  np.testing.assert_allclose(updates['a']['kernel'], -0.1 * (1.2 + 1), 1e-6)
+  np.testing.assert_allclose(updates['b']['bias'], -0.1 * 1.6, 1e-6)
+  small = {'a': {'kernel': jnp.float32(0.6)}, 'b': {'bias': jnp.float32(0.8)}}
+  updates, _ = tx.update(small, state, params)
+  np.testing.assert_allclose(updates['a']['kernel'], -0.1 * (0.6 + 1), 1e-6)
+  np.testing.assert_allclose(updates['b']['bias'], -0.1 * 0.8, 1e-6)
+
+
+def test_accumulated_gradients_are_clipped_as_one():
+  """The mean of three; its norm, not that of each, is what is clipped."""
+  config = base.get_config()
+  config.optim.update(weight_decay=0.0, momentum=0.0, clip_norm=2.0)
+  # The rates of steps 0 and 3 alone count.
+  tx = optim.build(config.optim, lambda step: 0.1 + step, accumulate=3)
+  params = {'a': {'kernel': jnp.float32([0.0, 0.0])}}
+  state, found = tx.init(params), []
+  for gradient in [(9, 0), (0, 12), (0, 0), (3, 0), (-3, 0), (0, 3)]:
+    gradients = {'a': {'kernel': jnp.float32(gradient)}}
+    updates, state = tx.update(gradients, state, params)
+    found.append(updates['a']['kernel'])
+  zero = [0, 0]
+  expected = [
+    *(zero, zero, [-0.1 * 1.2, -0.1 * 1.6]),  # of (3, 4), of norm 5
+    *(zero, zero, [0, -3.1]),  # of (0, 1)
+  ]
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_unknown_schedule_and_endless_warm_up():
   config = base.get_config()
   config.optim.schedule = 'cosin'
@@ -212,3 +310,15 @@ def test_unknown_schedule_and_endless_warm_up():
   config.optim.warmup_steps = 10
   with pytest.raises(UserError, match=r'\(=10\) must be less.*\(=10\)'):
     _schedule(config, num_steps=10)
+
+
+def test_an_update_learns_at_its_steps_mean_rate():
+  """Windows of two in a cycle of 8, 4, 2, 2, 1 go over its end."""
+  factors = optim.mean_factors([8, 4, 2, 2, 1], 2)
+  assert factors == [6, 3, 2, 1.5, 4.5]
+  assert optim.mean_factors([8, 4], 1) == [8, 4]
+  config = srtg.get_config()
+  schedule = _schedule(config, factors=factors)
+  # Of updates, by their first steps.
+  found = [float(schedule(step)) for step in (0, 2, 4, 6, 8, 10)]
+  np.testing.assert_allclose(found, [0.6, 0.2, 0.45, 0.3, 0.15, 0.6], 1e-6)

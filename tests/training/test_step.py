@@ -80,7 +80,7 @@ def _copy(tree):
 def _sgd(**changes):
   config = base.get_config().optim
   config.update(changes)
-  return optim.sgd(config, lambda step: 0.1)
+  return optim.build(config, lambda step: 0.1)
 
 
 def test_a_step_follows_the_gradient():
@@ -191,6 +191,23 @@ def test_precise_statistics_are_those_of_all_clips(size):
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
   for name in ('step', 'params', 'opt_state'):
     assert getattr(after, name) is getattr(before, name)
+
+
+def test_precise_statistics_of_a_moving_average_are_its_own():
+  model = _Tiny()
+  before = state_lib.start_average(_start(model, optax.sgd(0.1)))
+  average = before.ema | {'params': dict(before.ema['params'])}
+  average['params']['kernel_0'] = 1.5 * average['params']['kernel_0']
+  before = before.replace(ema=average)
+  clips = _batch()['clips']
+  after = make_precise_norm(model)(before, [clips])
+  expected = _moments(average['params'], clips, len(clips))
+  for i, (mean, var) in enumerate(expected):
+    found = after.ema['batch_stats'][f'norm_{i}']
+    np.testing.assert_allclose(found['mean'], mean, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found['var'], var, rtol=1e-4)
+  assert after.batch_stats is before.batch_stats
+  assert after.evaluated['params'] is average['params']
 
 
 def test_frozen_statistics_are_left_alone():

@@ -14,7 +14,8 @@ from mtnet_jax.errors import UserError
 from mtnet_jax.runs import metric_writer
 from mtnet_jax.runs import model as model_lib
 from mtnet_jax.runs import state as state_lib
-from mtnet_jax.runs.checkpoints import Checkpoints, leaf_paths
+from mtnet_jax.runs.checkpoints import Checkpoints
+from mtnet_jax.runs.leaves import leaf_paths
 from mtnet_jax.training import loop, transfer
 from tests.prediction_runs import STEP, write_run
 from tests.tiny_runs import tiny_config

@@ -22,7 +22,7 @@ def loaded(monkeypatch):
 
   def make_precise_norm(*unused):
     return lambda state, clips: types.SimpleNamespace(
-      variables={}, clips=list(clips)
+      evaluated={}, clips=list(clips)
     )
 
   def score_videos(step, variables, batches, **unused):
@@ -44,7 +44,7 @@ def _validate(videos, last, **changes):
     mesh_lib.make_mesh(devices=jax.devices()[:1]),
     None,
   )
-  state = types.SimpleNamespace(variables={})
+  state = types.SimpleNamespace(evaluated={})
   return validate(state, iter, last)
 
 

@@ -1,0 +1,259 @@
+"""Which recipe suits a set of videos?
+
+A recipe for hundred thousands of videos fails on a hundred: its warm-up is
+longer than the run, its batch larger than the set, BN's statistics are of a
+handful of clips. What depends on the videos follows from them here, each with
+its reason in words.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import ml_collections
+
+from mtnet_jax.errors import UserError
+from mtnet_jax.training.pace import Pace
+
+_FEWEST = 8  # clips for training
+_LARGEST_BATCH = 32
+# A batch is at most this share of the clips: an epoch has eight steps.
+_BATCH_SHARE = 1 / 8
+# Where fewer clips share BN's statistics, these are noise.
+_FEWEST_FOR_NORM = 8
+# Of epochs; and of steps, at least and at most.
+_LENGTHS = {True: (100, 300, 6_000), False: (150, 600, 20_000)}
+_WARM_UP_SHARE = 0.05
+_VALIDATIONS = 10
+# Most actions take no longer. Longer videos hold one somewhere.
+_CLIP_SECONDS = 3.0
+_FRAME_RATE = 25.0  # where it is not known
+# Up to so many clips for training: the share of them that is augmented.
+_AUGMENTED = ((500, 0.8), (5_000, 0.4), (math.inf, 0.0))
+_FEW_FOR_SCRATCH = 10_000
+_FEWEST_STEPS = 50  # that --minutes may leave
+_MOST_VIEWS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+  """What is known of the videos, and of what will learn them.
+
+  Attributes:
+    clips: their number, of training.
+    validation: their number, of validation.
+    classes: the names.
+    frames: of a video, the median.
+    rate: frames a second, the median; NaN where it is not known.
+    short_side: pixels of the shorter side of most videos.
+    pretrained: whether the network starts from weights.
+    devices: that train.
+  """
+
+  clips: int
+  validation: int
+  classes: Sequence[str]
+  frames: float
+  rate: float
+  short_side: int
+  pretrained: bool
+  devices: int = 1
+
+
+def fit(config: ml_collections.ConfigDict, facts: Facts) -> list[str]:
+  """Sets what depends on the videos.
+
+  Args:
+    config: of `configs/finetune.py`, with the network and its clips; changed
+      in place.
+    facts: what the videos are.
+
+  Returns:
+    What was set and why, a sentence each.
+
+  Raises:
+    UserError: there are too few clips, or fewer than two classes.
+  """
+  if len(facts.classes) < 2:
+    raise UserError(
+      f'The videos are all of one class, {", ".join(facts.classes)!r}: there '
+      'is nothing to tell apart. Give a folder for each of two classes or more.'
+    )
+  if facts.clips < _FEWEST:
+    raise UserError(
+      f'There are {facts.clips} videos for training, and at least {_FEWEST} '
+      'are needed. Add more.'
+    )
+  with config.unlocked():
+    return [
+      *_clips(config, facts),
+      *_batch(config, facts),
+      *_length(config, facts),
+      *_augmentation(config, facts),
+    ]
+
+
+def shorten(
+  config: ml_collections.ConfigDict, num_steps: int
+) -> ml_collections.ConfigDict:
+  """Returns the configuration with fewer steps, the rest in proportion."""
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    _set_steps(config, num_steps)
+  return config
+
+
+def _clips(config, facts) -> list[str]:
+  data, views = config.data, config.eval
+  known = math.isfinite(facts.rate)
+  rate = facts.rate if known else _FRAME_RATE
+  span = min(facts.frames, _CLIP_SECONDS * rate)
+  data.frame_stride = max(1, int(span // data.num_frames))
+  seconds = data.num_frames * data.frame_stride / rate
+  length = facts.frames / rate
+  why = (
+    f'a clip covers {seconds:.1f} s, and videos of {length:.1f} s hold an '
+    'action somewhere'
+    if span < facts.frames
+    else f'a clip covers {seconds:.1f} of the {length:.1f} s of a video'
+  )
+  lines = [
+    f'One of {data.frame_stride} frames is taken, {data.num_frames} a clip: '
+    f'{why} (medians{"" if known else "; frame rate unknown, 25 a second"}).'
+  ]
+  if not facts.pretrained:
+    # No larger than the videos; networks halve it five times.
+    size = min(data.crop_size, int(0.9 * facts.short_side) // 8 * 8)
+    size = max(size, 32)
+    for section in (data, views):
+      section.crop_size = section.input_size = size
+    data.short_side = round(size * 9 / 8)
+  # Twice around a video; the thesis's ten for long ones.
+  views.num_clips = min(_MOST_VIEWS, max(2, round(2 * length / seconds)))
+  lines.append(
+    f'A video is judged by {views.num_clips} × {views.num_crops} views.'
+  )
+  return lines
+
+
+def _batch(config, facts) -> list[str]:
+  share = max(2, int(facts.clips * _BATCH_SHARE))
+  size = min(_LARGEST_BATCH, 2 ** int(math.log2(share)))
+  size = max(size // facts.devices, 1) * facts.devices
+  config.train.batch_size = size
+  a_device = size // facts.devices
+  lines = [f'{size} clips a step, at most an eighth of all {facts.clips}.']
+  if facts.pretrained and a_device < _FEWEST_FOR_NORM:
+    config.train.freeze_norm = True
+    lines.append(
+      f'BN keeps the statistics of the weights: {a_device} clips say too '
+      'little about means and variances.'
+    )
+  return lines
+
+
+def _length(config, facts) -> list[str]:
+  epochs, fewest, most = _LENGTHS[facts.pretrained]
+  steps = math.ceil(epochs * facts.clips / config.train.batch_size)
+  steps = min(max(steps, fewest), most)
+  _set_steps(config, steps)
+  passes = steps * config.train.batch_size / facts.clips
+  start = 'the weights' if facts.pretrained else 'nothing'
+  lines = [f'{steps:,} steps, {passes:.0f} epochs, starting from {start}.']
+  if not facts.validation:
+    config.train.validation_split = ''
+    lines.append('There are no videos for validation: the last step is kept.')
+  return lines
+
+
+def _set_steps(config, steps) -> None:
+  config.train.num_steps = steps
+  config.optim.warmup_steps = int(steps * _WARM_UP_SHARE)
+  every = max(1, steps // _VALIDATIONS)
+  config.train.eval_every = config.train.checkpoint_every = every
+  config.train.log_every = max(1, min(20, every // 2))
+
+
+def _augmentation(config, facts) -> list[str]:
+  share = next(s for most, s in _AUGMENTED if facts.clips <= most)
+  config.data.augment_share = share
+  lines = [f'{share:.0%} of the clips are augmented.']
+  sides = [
+    name
+    for name in facts.classes
+    if re.search(r'(?<![a-z])(left|right)(?![a-z])', name.lower())
+  ]
+  config.data.flip = not sides
+  if sides:
+    lines.append(
+      f'Clips are not mirrored: {sides[0]!r} would become another class.'
+    )
+  return lines
+
+
+def judged_clips(
+  config: ml_collections.ConfigDict, counts: Mapping[str, int]
+) -> int:
+  """Returns how many clips are judged, from the first validation to the end.
+
+  Args:
+    config: the run's configuration.
+    counts: videos by split.
+  """
+  validations = config.train.num_steps // config.train.eval_every + 1
+  views = config.eval.num_clips * config.eval.num_crops
+  # Tested once in order and once shuffled.
+  return validations * counts['val'] + 2 * views * counts['test']
+
+
+def limit(
+  config: ml_collections.ConfigDict,
+  pace: Pace,
+  judged: int,
+  minutes: float | None,
+) -> tuple[ml_collections.ConfigDict, list[str]]:
+  """Shortens a training to the time there is, and says how long it takes.
+
+  Args:
+    config: the run's configuration.
+    pace: of this machine.
+    judged: from `judged_clips`.
+    minutes: that there are; None: any.
+
+  Raises:
+    UserError: that is too short for anything.
+  """
+  steps, lines = config.train.num_steps, []
+  if minutes and pace.of(steps, judged) > 60 * minutes:
+    # Another number of steps is another program, which is compiled again.
+    fixed = pace.of(0, judged) + pace.compile
+    steps = min(steps, int((60 * minutes - fixed) / pace.step))
+    if steps < _FEWEST_STEPS:
+      needed = (fixed + _FEWEST_STEPS * pace.step) / 60
+      raise UserError(
+        f'--minutes={minutes:g} is too short: {_FEWEST_STEPS} steps, '
+        f'compilation and evaluation take {needed:.1f} minutes here. Give as '
+        'many, or take fewer views: --config.eval.num_clips=1 '
+        '--config.eval.num_crops=1.'
+      )
+    config = shorten(config, steps)
+    lines.append(f'{steps:,} steps are what {minutes:g} minutes have time for.')
+  seconds = pace.of(steps, judged)
+  lines.append(
+    f'A step takes {pace.step:.2f} s here: trained and scored it is in about '
+    f'{max(1, round(seconds / 60))} minutes.'
+  )
+  return config, lines
+
+
+def expectations(facts: Facts) -> str:
+  """Says what to expect, or ''."""
+  if facts.pretrained or facts.clips >= _FEW_FOR_SCRATCH:
+    return ''
+  return (
+    f'The network begins from nothing. From {facts.clips} clips of real '
+    'footage it will learn little more than what stands out in their pictures: '
+    'expect an accuracy not far above that of guessing. Begin from weights, '
+    '--from=RUN: docs/weights.md says where they are and how they become a run.'
+  )
