@@ -51,7 +51,7 @@ def test_it_is_kept_without_outputs_and_is_plain_python(notebook):
       assert cell['outputs'] == [] and cell['execution_count'] is None
   for source in _code(notebook):
     ast.parse(source)
-  assert sum('train.COMMAND' in source for source in _code(notebook)) == 1
+  assert sum('finetune.COMMAND' in source for source in _code(notebook)) == 1
 
 
 @pytest.mark.check

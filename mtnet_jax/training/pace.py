@@ -1,6 +1,5 @@
 """How long will a training take on this machine?"""
 
-import dataclasses
 import os
 import time
 
@@ -13,35 +12,12 @@ from mtnet_jax.devices import mesh as mesh_lib
 from mtnet_jax.locations import Path
 from mtnet_jax.training import programs
 from mtnet_jax.training import setup as setup_lib
+from mtnet_jax.training.recipe import Pace
 from mtnet_jax.training.step_metrics import COUNTERS
 
 _STEPS = 3  # that are measured, after one that is not
 # Of a training step on the same clips, what judging them takes.
 _FORWARD_SHARE = 0.4
-
-
-@dataclasses.dataclass(frozen=True)
-class Pace:
-  """What a training takes, in seconds.
-
-  Attributes:
-    compile: until the first step.
-    step: a step, and the loading of its clips.
-    clip: a clip that is judged, and its loading.
-  """
-
-  compile: float
-  step: float
-  clip: float
-
-  def of(self, steps: int, judged: int) -> float:
-    """Returns the seconds of a run.
-
-    Args:
-      steps: of training.
-      judged: clips, those of validations and of the evaluation.
-    """
-    return self.compile + steps * self.step + judged * self.clip
 
 
 def measure(config: ml_collections.ConfigDict, workdir: Path) -> Pace:
@@ -80,15 +56,29 @@ def measure(config: ml_collections.ConfigDict, workdir: Path) -> Pace:
     state, metrics = step(state, mesh_lib.to_devices(arrays, setup.mesh))
     jax.block_until_ready(metrics)
   took = (time.monotonic() - start) / _STEPS
+  return combine(config, compiled, took, loading, mesh_lib.platform())
+
+
+def combine(
+  config: ml_collections.ConfigDict,
+  compiled: float,
+  took: float,
+  loading: float,
+  platform: str,
+) -> Pace:
+  """Returns a training's pace from what was measured of it.
+
+  Args:
+    config: the run's configuration.
+    compiled: seconds until the first step could begin.
+    took: seconds of a step.
+    loading: seconds in which this process loads a step's clips.
+    platform: of the devices; 'cpu': they are what loads, too.
+  """
   loading /= max(1, min(config.data.num_workers, os.cpu_count() or 1))
   # Loaders work beside a device, and share a CPU with the steps.
-  beside = mesh_lib.platform() != 'cpu'
-  each = max(took, loading) if beside else took + loading
-  clips = config.train.batch_size
-  judging = (_FORWARD_SHARE * took + loading) / clips
-  return Pace(compiled, each, judging * _pixels(config))
-
-
-def _pixels(config) -> float:
-  """How many times the pixels of a training clip a view has."""
-  return (config.eval.input_size / config.data.input_size) ** 2
+  each = took + loading if platform == 'cpu' else max(took, loading)
+  judging = (_FORWARD_SHARE * took + loading) / config.train.batch_size
+  # A view may have more pixels than a training clip.
+  pixels = (config.eval.input_size / config.data.input_size) ** 2
+  return Pace(compiled, each, judging * pixels)

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 import ml_collections
 
 from mtnet_jax.errors import UserError
-from mtnet_jax.training.pace import Pace
 
 _FEWEST = 8  # clips for training
 _LARGEST_BATCH = 32
@@ -59,6 +58,30 @@ class Facts:
   short_side: int
   pretrained: bool
   devices: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Pace:
+  """What a training takes, in seconds.
+
+  Attributes:
+    compile: until the first step.
+    step: a step, and the loading of its clips.
+    clip: a clip that is judged, and its loading.
+  """
+
+  compile: float
+  step: float
+  clip: float
+
+  def of(self, steps: int, judged: int) -> float:
+    """Returns the seconds of a run.
+
+    Args:
+      steps: of training.
+      judged: clips, those of validations and of the evaluation.
+    """
+    return self.compile + steps * self.step + judged * self.clip
 
 
 def fit(config: ml_collections.ConfigDict, facts: Facts) -> list[str]:

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from mtnet_jax.commands import finetune
-from mtnet_jax.training import pace, recipe
+from mtnet_jax.training import recipe
 from tests import command_line
 from tests.prediction_runs import write_run
 from tests.tiny_runs import tiny_flags
@@ -163,7 +163,7 @@ def test_a_damaged_plan(videos, tmp_path, text):
 
 def test_minutes_shorten_the_training():
   config = recipe.shorten(finetune_config(), 500)
-  slow = pace.Pace(compile=30, step=0.5, clip=0.1)
+  slow = recipe.Pace(compile=30, step=0.5, clip=0.1)
   # 30 + 500 · 0.5 + 100 · 0.1 = 290 seconds fit into five minutes.
   kept, lines = recipe.limit(config, slow, 100, 5)
   assert kept.train.num_steps == 500 and 'about 5 minutes' in lines[-1]
