@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -103,3 +104,14 @@ def test_metadata_stand_in_one_place(root):
   assert mtnet_jax.__version__ == project['version']
   citation = (root / 'CITATION.cff').read_text()
   assert f'version: {project["version"]}\n' in citation
+
+
+def test_lower_bounds_are_the_versions_that_are_tested(root):
+  project = tomllib.loads((root / 'pyproject.toml').read_text())['project']
+  bounds = {}
+  for required in project['dependencies']:
+    name, bound = re.match(r'([\w-]+)>=([\d.]+)', required).groups()
+    bounds[name] = bound
+  lines = (root / 'tests/constraints-oldest.txt').read_text().splitlines()
+  pins = dict(line.split('==') for line in lines if '==' in line)
+  assert {name: pins.get(name) for name in bounds} == bounds
