@@ -77,7 +77,7 @@ def test_files_elsewhere_are_told_in_names_that_are_there(
   done = command_line.run(COMMAND, '--config=configs/srtg.py')
   assert (
     "no configuration at 'configs/srtg.py'. Give --config=FILE.py, or one of "
-    'these: ablations, class_regularization, finetune, mtnet_l, '
+    'these: ablations, class_regularization, csn, finetune, mtnet_l, '
   ) in done.stderr
   done = command_line.run(COMMAND, '--config=base', '--config.zzzz=1')
   path = done.stderr.split('; ')[1].removesuffix(' lists them all.\n')
@@ -128,7 +128,7 @@ def test_a_command_has_its_own_codes():
       ['--config=mtnet_x'],
       "There is no configuration 'mtnet_x'. Did you mean 'mtnet_s'?",
     ),
-    (['--config=zzz'], 'srtg, transfer, ut_interaction.'),
+    (['--config=zzz'], 'srtg, transfer, tsm, ut_interaction.'),
     (
       ['--config=srtg:r3d_50', '--config.optm.momentum=1'],
       "no key 'optm'. Did you mean 'optim'?",
