@@ -38,6 +38,7 @@ from mtnet_jax.explain.network_layers import (
 from mtnet_jax.explain.recording import record
 from mtnet_jax.explain.saliency_tubes import saliency_tube
 from mtnet_jax.models.mtnet import MTNet
+from mtnet_jax.models.resnet3d import ResNet3D
 from mtnet_jax.ops import precision
 from mtnet_jax.typing import Array, Float
 
@@ -177,8 +178,8 @@ def default_threshold(model: nn.Module) -> float:
   """Returns θ as Table 7.1 has it for the model's family, else 0.6."""
   if isinstance(model, MTNet):
     return _MTNET if model.local_ratio < 1 else _THRESHOLD
-  plain = model.convolution == 'r3d' and model.width == 1
-  return _R3D_50 if plain and model.depth == 50 else _THRESHOLD
+  own = isinstance(model, ResNet3D) and (model.convolution, model.width)
+  return _R3D_50 if own == ('r3d', 1) and model.depth == 50 else _THRESHOLD
 
 
 def check_threshold(threshold: float) -> None:

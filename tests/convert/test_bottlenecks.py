@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from configs import base
 from mtnet_jax import models
 from mtnet_jax.convert import (
   bottlenecks,
@@ -13,6 +14,8 @@ from mtnet_jax.convert import (
   families,
   layouts,
   published,
+  torch_files,
+  torch_weights,
 )
 from mtnet_jax.errors import UserError
 from mtnet_jax.models import slowfast, video_resnet
@@ -223,3 +226,27 @@ def test_another_number_of_frames():
     jax.eval_shape(
       model.init, jax.random.key(0), np.zeros((1, 16, 32, 32, 3), np.float32)
     )
+
+
+@pytest.mark.parametrize(
+  ('file', 'model', 'message'),
+  [
+    (
+      'slow_r50',
+      'slow_r101',
+      'looks like slow_r50 of .*, which is not --model=',
+    ),
+    ('slow_r50', 'x3d_m', r'looks like slow_r50 .* Give --model=slow_r50\.'),
+    ('tanet_r50_16', 'tanet_r50_8', r'Give --model=tanet_r50_16\.'),
+    ('slow_r50', 'slow_r50_8x8_pytorchvideo', 'weights of pytorchvideo, and'),
+  ],
+)
+def test_weights_of_another_network(
+  file, model, message, monkeypatch, tmp_path
+):
+  state = torch_files.State(_tensors(file, 'mmaction2'), '')
+  monkeypatch.setattr(torch_files, 'read', lambda path: state)
+  config, out = base.get_config(), tmp_path / 'out'
+  with pytest.raises(UserError, match=message):
+    torch_weights.convert('mine.pth', model, config, out)
+  assert not out.exists()

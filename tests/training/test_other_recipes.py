@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mtnet_jax.commands import eval as eval_command
-from mtnet_jax.commands import train
+from mtnet_jax.commands import explain, export, train
 from tests import command_line, tiny_runs
 
 pytestmark = [
@@ -52,3 +52,21 @@ def test_steps(recipe, frames, blinking_videos, tmp_path):
   assert done.code == 0, done.stderr
   summary = json.loads((tmp_path / 'evaluation/summary.json').read_text())
   assert summary['videos'] == 8
+  if recipe.startswith(('slowfast', 'tsm:r50')):
+    _explain_and_export(tmp_path, next(blinking_videos.rglob('*.mp4')))
+
+
+def _explain_and_export(workdir, video):
+  out = workdir / 'explanation'
+  done = command_line.run(
+    explain.COMMAND, f'--workdir={workdir}', f'--video={video}', f'--out={out}'
+  )
+  assert done.code == 0, done.stderr
+  tubes = json.loads((out / 'explanation.json').read_text())['tubes']
+  pyramids = any(t['method'] == 'class_feature_pyramids' for t in tubes)
+  chained = 'slowfast' not in (workdir / 'config.json').read_text()
+  assert pyramids == chained
+  done = command_line.run(
+    export.COMMAND, f'--workdir={workdir}', f'--out={workdir / "exported"}'
+  )
+  assert done.code == 0, done.stderr
