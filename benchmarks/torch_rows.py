@@ -34,7 +34,9 @@ def network(
     model = torch_tsm.TSM(CLASSES, frames)
   else:
     model = torch_peers.of_pytorchvideo(name, CLASSES, frames, size)
-  model = model.to(memory_format=order)
+  flat = {torch.channels_last_3d: torch.channels_last}  # of 2-D kernels
+  own = flat.get(order, order) if name == 'tsm_r50' else order
+  model = model.to(memory_format=own)
   clips = torch.randn(n, 3, frames, size, size).to(memory_format=order)
   if kind == 'inference':
     return torch_peers.inference(model, clips)
