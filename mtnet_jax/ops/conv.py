@@ -28,6 +28,8 @@ _SMALL_WINDOW = 32
 # Up to so many positions likewise: of maps that small, the copy is small beside
 # the product.
 _SMALL_MAP = 64
+# Of a product: so few are soon done, beside a matrix of more both ways.
+_FEW_ROWS = 256
 
 
 def conv3d(
@@ -153,13 +155,10 @@ def _convolve_frames(x, kernel, strides):
   n, t, h, w, c = x.shape
   kt, st = kernel.shape[0], strides[0]
   frames = (t + 2 * (kt // 2) - kt) // st + 1
-  if c <= _FEW_CHANNELS or kernel.shape[1:3] == (1, 1):
-    pad = [(0, 0), (kt // 2, kt // 2), (0, 0), (0, 0), (0, 0)]
-    x = jnp.pad(x, pad)
-    taps = [x[:, i : i + st * (frames - 1) + 1 : st] for i in range(kt)]
-    taps = jnp.concatenate(taps, -1).reshape(n * frames, h, w, kt * c)
-    y = _convolve_2d(taps, jnp.concatenate(list(kernel), 2), strides[1:])
-    return y.reshape(n, frames, *y.shape[1:])
+  if kernel.shape[1:3] == (1, 1):
+    return _convolve_taps(x, kernel, strides)
+  if c <= _FEW_CHANNELS:
+    return _convolve_few_channels(x, kernel, strides)
   y = 0
   for i in range(kt):
     # Frame f of the result meets frame `st·f + i - kt//2`, if there is one.
@@ -177,6 +176,58 @@ def _convolve_frames(x, kernel, strides):
   return y
 
 
+def _convolve_taps(x, kernel, strides):
+  """The frames below a kernel side by side in the channels of a 2-D one."""
+  n, _, h, w, _ = x.shape
+  taps = _taps(x, kernel.shape[0], strides[0])
+  frames = taps[0].shape[1]
+  taps = jnp.concatenate(taps, -1).reshape(n * frames, h, w, -1)
+  kt, kh, kw, c, features = kernel.shape
+  kernel = kernel.transpose(1, 2, 0, 3, 4).reshape(kh, kw, kt * c, features)
+  y = _convolve_2d(taps, kernel, strides[1:])
+  return y.reshape(n, frames, *y.shape[1:])
+
+
+def _taps(x, kt, st):
+  """The frames that each element of a kernel in time meets, zeros beyond."""
+  frames = (x.shape[1] + 2 * (kt // 2) - kt) // st + 1
+  x = jnp.pad(x, [(0, 0), (kt // 2, kt // 2), *[(0, 0)] * (x.ndim - 2)])
+  return [x[:, i : i + st * (frames - 1) + 1 : st] for i in range(kt)]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve_few_channels(x, kernel, strides):
+  return _convolve_taps(x, kernel, strides)
+
+
+def _convolve_few_channels_fwd(x, kernel, strides):
+  return _convolve_taps(x, kernel, strides), (x, kernel)
+
+
+def _convolve_few_channels_bwd(strides, residuals, dy):
+  """The kernel's gradient from the windows of each frame, copied once.
+
+  Of the frames side by side there would be as many copies as the kernel has
+  elements in time.
+  """
+  x, kernel = residuals
+  (dx,) = jax.vjp(lambda x: _convolve_taps(x, kernel, strides), x)[1](dy)
+  kt, *around, features = kernel.shape
+  n, t = x.shape[:2]
+  windows = _windows(
+    x.reshape(n * t, *x.shape[2:]), kernel.shape[1:3], strides[1:]
+  )
+  taps = _taps(windows.reshape(n, t, -1, windows.shape[-1]), kt, strides[0])
+  d_rows = dy.reshape(-1, features)
+  dkernel = [tap.reshape(len(d_rows), -1).T @ d_rows for tap in taps]
+  return dx, jnp.stack(dkernel).reshape(kt, *around, features)
+
+
+_convolve_few_channels.defvjp(
+  _convolve_few_channels_fwd, _convolve_few_channels_bwd
+)
+
+
 def _convolve_2d(x, kernel, strides):
   """The 2-D convolution of `n h w c` by `j k c f`."""
   if kernel.shape[:2] == (1, 1):
@@ -189,12 +240,18 @@ def _convolve_2d(x, kernel, strides):
 
 
 def _multiply_windows(x, kernel, strides):
-  """The window below each position of the result, times the kernel.
+  """The window below each position of the result, times the kernel."""
+  windows = _windows(x, kernel.shape[:2], strides)
+  return _matmul(windows, kernel.reshape(-1, kernel.shape[-1]))
+
+
+def _windows(x, size, strides):
+  """The window below each position of a result, rows first, channels last.
 
   As many columns as the stride has are one run of channels: so windows are
   copied in longer and fewer pieces.
   """
-  (kh, kw, c, features), (sh, sw) = kernel.shape, strides
+  (kh, kw), (sh, sw), c = size, strides, x.shape[-1]
   sizes = zip(x.shape[1:3], (kh, kw), strides, strict=True)
   rows, cols = ((n + 2 * (k // 2) - k) // s + 1 for n, k, s in sizes)
   runs = -(-kw // sw)
@@ -208,7 +265,7 @@ def _multiply_windows(x, kernel, strides):
     x[:, i : i + sh * (rows - 1) + 1 : sh, j : j + cols, : (kw - j * sw) * c]
     for i, j in np.ndindex(kh, runs)
   ]
-  return _matmul(jnp.concatenate(windows, -1), kernel.reshape(-1, features))
+  return jnp.concatenate(windows, -1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -274,10 +331,33 @@ def _half(kernel):
   return [(k // 2, k // 2) for k in kernel.shape[:2]]
 
 
+@jax.custom_vjp
 def _matmul(x, kernel):
   """`x @ kernel` over the last axis, as one two-dimensional product."""
   y = x.reshape(-1, x.shape[-1]) @ kernel
   return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def _matmul_fwd(x, kernel):
+  return _matmul(x, kernel), (x, kernel)
+
+
+def _matmul_bwd(residuals, dy):
+  x, kernel = residuals
+  rows, d_rows = (a.reshape(-1, a.shape[-1]) for a in (x, dy))
+  if len(rows) <= _FEW_ROWS < min(kernel.shape):
+    # Of few rows, XLA's product with a matrix that lies transposed in memory
+    # takes three to five times what the product with a copy of it takes; a
+    # convolution makes that copy.
+    dx = _lax_convolve(
+      d_rows[:, None, None], kernel.T[None, None], [(0, 0)] * 2
+    )
+  else:
+    dx = d_rows @ kernel.T
+  return dx.reshape(x.shape), rows.T @ d_rows
+
+
+_matmul.defvjp(_matmul_fwd, _matmul_bwd)
 
 
 _convolve = Operation(

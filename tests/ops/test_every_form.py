@@ -100,7 +100,7 @@ CONVOLUTIONS = [n for n in OPERATIONS if n.startswith(('separated', 'dense'))]
 # The operations that have each form; others would take the next best again.
 OF_FORM = {
   'xla': [name for name in OPERATIONS if name not in CONVOLUTIONS],
-  'cpu': [*CONVOLUTIONS, 'up_sample', 'gather_frames'],
+  'cpu': [*CONVOLUTIONS, 'up_sample', 'gather_frames', 'max_pool'],
   'onnx': ['separated_strided', 'dense', 'max_pool'],
   'cpu_kernel': list(KERNELS),
   'gpu': ['gru', 'other_cells'],
