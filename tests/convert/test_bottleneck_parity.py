@@ -231,3 +231,35 @@ def _of_others(row):
 def test_networks_written_from_facts(row):
   clip = (16, 64) if row.startswith(('slowfast', 'i3d')) else (8, 64)
   compare(_of_others(row), row, clip)
+
+
+_OF_PYTORCHVIDEO = (
+  *('c2d_r50_8x8', 'slow_r50_4x16', 'slow_r50_8x8', 'i3d_r50_8x8'),
+  *('slowfast_r50_4x16', 'slowfast_r50_8x8'),
+  *('slowfast_r101_8x8', 'slowfast_r101_16x8', 'ir_csn_101'),
+)
+_OF_OTHERS = (
+  *('tsm_r50_8_dense_tsm', 'tsm_r101_8_ssv2_tsm', 'tsm_r50_8_mmaction2'),
+  *('tanet_r50_8_dense_mmaction2', 'slow_r50_8x8_mmaction2'),
+  *('i3d_r50_32x2_mmaction2', 'slowfast_r50_4x16_mmaction2'),
+  *('slowfast_r50_8x8_mmaction2', 'slowfast_r101_8x8_mmaction2'),
+  'ir_csn_50_ig65m_mmaction2',
+)
+
+
+@pytest.mark.check
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+  'row', [*(f'{name}_pytorchvideo' for name in _OF_PYTORCHVIDEO), *_OF_OTHERS]
+)
+def test_whole_clips(request, row):
+  """In float64: float32 rounds, and opens or shuts a gate here or there."""
+  settings = next(r.settings for r in published.rows() if r.name == row)
+  clip = settings['data.num_frames'], settings['data.input_size']
+  feed = lambda clips: clips  # noqa: E731
+  if row.endswith('pytorchvideo'):
+    builders = request.getfixturevalue('pytorchvideo')
+    network, feed = _of_pytorchvideo(builders, row, *clip)
+  else:
+    network = _of_others(row)
+  compare(network, row, clip, feed, dtype=np.float64)
