@@ -205,22 +205,29 @@ def _convolve_few_channels_fwd(x, kernel, strides):
 
 
 def _convolve_few_channels_bwd(strides, residuals, dy):
-  """The kernel's gradient from the windows of each frame, copied once.
+  """The kernel's gradient as one product with the windows of each frame.
 
-  Of the frames side by side there would be as many copies as the kernel has
+  Of frames side by side there would be as many copies of them as the kernel has
   elements in time.
   """
   x, kernel = residuals
   (dx,) = jax.vjp(lambda x: _convolve_taps(x, kernel, strides), x)[1](dy)
-  kt, *around, features = kernel.shape
+  kt, kh, kw, c, features = kernel.shape
   n, t = x.shape[:2]
-  windows = _windows(
-    x.reshape(n * t, *x.shape[2:]), kernel.shape[1:3], strides[1:]
-  )
-  taps = _taps(windows.reshape(n, t, -1, windows.shape[-1]), kt, strides[0])
-  d_rows = dy.reshape(-1, features)
-  dkernel = [tap.reshape(len(d_rows), -1).T @ d_rows for tap in taps]
-  return dx, jnp.stack(dkernel).reshape(kt, *around, features)
+  windows = _windows(x.reshape(n * t, *x.shape[2:]), (kh, kw), strides[1:])
+  d_taps = [_as_input_frames(dy, i - kt // 2, strides[0], t) for i in range(kt)]
+  rows = jnp.concatenate(d_taps, -1).reshape(-1, kt * features)
+  dkernel = windows.reshape(len(rows), -1).T @ rows
+  dkernel = dkernel.reshape(kh, kw, c, kt, features)
+  return dx, dkernel.transpose(3, 0, 1, 2, 4)
+
+
+def _as_input_frames(y, shift, stride, t):
+  """Puts frame f of y at `stride·f + shift` of t frames, zeros elsewhere."""
+  length = stride * (y.shape[1] - 1) + 1
+  pads = [(0, 0, 0)] * y.ndim
+  pads[1] = (shift, t - length - shift, stride - 1)
+  return jax.lax.pad(y, jnp.zeros((), y.dtype), pads)
 
 
 _convolve_few_channels.defvjp(
