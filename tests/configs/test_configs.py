@@ -265,7 +265,7 @@ def test_config_builds_and_traces(name):
     jnp.dtype('float32')
   }
   optim.learning_rate(
-    config.optim, batch_size=64, steps_per_epoch=100.0, num_steps=40_000
+    config.optim, batch_size=64, steps_per_epoch=100.0, num_steps=200_000
   )
 
 
