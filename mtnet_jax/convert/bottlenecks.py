@@ -81,8 +81,10 @@ def _slowfast(shapes, depth, lateral, last):
 
 
 def _pytorchvideo(shapes):
-  middle = shapes['blocks.1.res_blocks.0.branch2.conv_b.weight']
-  stem = shapes.get('blocks.0.conv.weight', (0, 0, 0))
+  middle = shapes.get('blocks.1.res_blocks.0.branch2.conv_b.weight', ())
+  if len(middle) != 5:
+    return None
+  stem = shapes['blocks.0.conv.weight']
   pools = 'blocks.6.proj.weight' in shapes
   depth = _depth(shapes, f'blocks.{4 if pools else 3}.res_blocks.')
   if middle[1] == 1:
@@ -139,7 +141,8 @@ def _vmz_ip(shapes):
 _SIGNS: tuple[tuple[str, int, Callable[[Shapes], Found | None]], ...] = (
   ('blocks.0.multipathway_blocks.0.conv.weight', 5, _pytorchvideo_slowfast),
   ('backbone.slow_path.conv1.conv.weight', 5, _mmaction2_slowfast),
-  ('blocks.1.res_blocks.0.branch2.conv_b.weight', 5, _pytorchvideo),
+  # X3D's stem has two convolutions, of other names.
+  ('blocks.0.conv.weight', 5, _pytorchvideo),
   ('backbone.layer1.0.tam.G.0.weight', 2, _mmaction2_tanet),
   ('backbone.layer1.0.conv1.conv.net.weight', 4, _mmaction2_tsm),
   ('backbone.layer1.0.conv2.0.conv.weight', 5, _mmaction2_csn),

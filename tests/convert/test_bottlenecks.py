@@ -21,6 +21,7 @@ from mtnet_jax.errors import UserError
 from mtnet_jax.models import slowfast, video_resnet
 from mtnet_jax.runs import model as model_lib
 from mtnet_jax.runs.leaves import leaf_paths
+from tests.convert import tensor_names
 
 _PAIRS = [
   (network, family)
@@ -131,6 +132,15 @@ def test_names(network, family, path, name):
 def test_files_are_recognized(network, family):
   origin = families.recognize(_tensors(network, family), '')
   assert (origin.family, origin.models) == (family, (network,))
+
+
+def test_x3d_is_none_of_them():
+  names = tensor_names.of('x3d_s', 'pytorchvideo')
+  kernels = {
+    n: np.zeros((8, 1, 3, 3, 3)) for n in names if n.endswith('weight')
+  }
+  assert bottlenecks.recognize(kernels) is None
+  assert 'x3d_s' in families.recognize(kernels, '').models
 
 
 def _tensors(network, family):
