@@ -41,7 +41,12 @@ def _define(x, size, strides):
   )
 
 
-def _by_slices(x, size, strides):
+def _greater(a, b):
+  """As `jnp.maximum`, whose gradient goes to both of two that are equal."""
+  return jnp.where((a >= b) | (a != a), a, b)  # NaN is greater than anything
+
+
+def _by_slices(x, size, strides, greater=_greater):
   """The greatest of slices, one axis at a time."""
   for axis, (k, stride) in enumerate(zip(size, strides, strict=True), start=1):
     pads = [(0, 0)] * x.ndim
@@ -51,8 +56,7 @@ def _by_slices(x, size, strides):
     slices = (
       jax.lax.slice_in_dim(x, i, last + i + 1, stride, axis) for i in range(k)
     )
-    # Not `jnp.maximum`, whose gradient goes to both of two that are equal.
-    x = functools.reduce(lambda a, b: jnp.where(a >= b, a, b), slices)
+    x = functools.reduce(greater, slices)
   return x
 
 
@@ -79,4 +83,9 @@ def _side_by_side(x, size, strides, groups):
 
 
 # A CPU's own gradient of windows takes ten times as long as that of slices.
-_pool = Operation(_define, cpu=_by_slices, onnx=_by_slices, tpu=_side_by_side)
+_pool = Operation(
+  _define,
+  cpu=_by_slices,
+  onnx=functools.partial(_by_slices, greater=jnp.maximum),
+  tpu=_side_by_side,
+)

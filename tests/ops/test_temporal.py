@@ -1,5 +1,6 @@
 """What 2-D networks do between frames, against plain loops."""
 
+import jax
 import numpy as np
 
 from mtnet_jax.ops.adaptive_kernel import adaptive_convolution
@@ -48,3 +49,13 @@ def test_pairs_of_frames_and_windows_of_rows():
   ]
   found = max_pool(x, (1, 3, 3), (1, 2, 2))
   np.testing.assert_array_equal(found, np.moveaxis(wanted, (0, 1), (2, 3)))
+
+
+def test_what_is_not_a_number_is_not_lost():
+  x = random_clips(1, 2, 6, 6, 1)
+  x[0, 0, 2, 3] = np.nan
+  found = np.isnan(jax.jit(lambda x: max_pool(x, (1, 3, 3), (1, 2, 2)))(x))
+  # Row 2 is in the second window alone, column 3 in the second and the third.
+  wanted = np.zeros((2, 3, 3), bool)
+  wanted[0, 1, 1:] = True
+  np.testing.assert_array_equal(found[0, ..., 0], wanted)
