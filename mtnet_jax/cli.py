@@ -19,7 +19,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from mtnet_jax import files, locations, recipes
-from mtnet_jax.errors import USER_ERROR, UserError, printable
+from mtnet_jax.errors import RESUME, USER_ERROR, UserError, printable
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent
 # The checkpoints of a run that have a name.
@@ -138,7 +138,8 @@ def _execute(
   try:
     return command.main(values, arguments) or 0
   except UserError as error:
-    _fail(str(error))
+    resumes = command.resumes and error.code == RESUME
+    _fail(f'{error}{" The same command goes on." * resumes}', error.code)
   except Exception as error:
     if getattr(error, 'errno', None) in files.NO_ROOM:
       _fail_for_room(error)
@@ -385,7 +386,7 @@ def _flag_sentence(error: Exception) -> str:
   return f'The configuration has no key {key}; {defaults} lists them all.'
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, code: int = USER_ERROR) -> NoReturn:
   with contextlib.suppress(OSError):  # stderr may lie on the full disk itself
     print(f'error: {printable(message)}', file=sys.stderr)
-  sys.exit(USER_ERROR)
+  sys.exit(code)

@@ -13,14 +13,22 @@ class UserError(ValueError):
   """Something that the user gave is wrong, and the message says how to mend it.
 
   A message states what is wrong, what was given, what is allowed and what to
-  do. Commands print it as one sentence and end with code 2.
+  do. Commands print it as one sentence and end with code 2, or `code`.
 
   Attributes:
     known_to_all: whether all processes of the run raise it, so that none has to
       find out which of them has failed.
+    code: the exit code of a command that ends with it.
   """
 
   known_to_all = False
+  code = USER_ERROR
+
+
+class Interruption(UserError):
+  """Something from outside ended the work, which the same command resumes."""
+
+  code = RESUME
 
 
 def first_causes(causes: Iterable[tuple[str, str]]) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import weakref
@@ -13,6 +14,7 @@ import cv2
 from absl import flags
 
 from mtnet_jax.data.batches import Batch
+from mtnet_jax.errors import Interruption
 
 # Smaller arrays are sent, larger ones lie in shared memory.
 _MIN_SHARED_BYTES = 2**24
@@ -42,6 +44,7 @@ def iterate(
 
   Raises:
     UserError: what `batches` raise, in whatever process.
+    Interruption: a process was killed.
   """
   if num_workers == 0:
     for step in range(start_step, len(batches)):
@@ -78,17 +81,21 @@ def iterate(
 def killed_worker() -> str:
   """Returns in a sentence which loader process was killed; '' where none was.
 
-  Whoever waits for its batches does not notice it.
+  Whoever waits for its batches may not notice it for long.
   """
   for process in tuple(itertools.chain(*_workers)):
     if process.exitcode is not None and process.exitcode < 0:
-      name = signal.Signals(-process.exitcode).name
-      return (
-        f'a loader process ({process.pid}) was killed by {name}. If the system '
-        'did it for lack of memory, fewer --config.data.num_workers or a '
-        'smaller --config.data.prefetch need less.'
-      )
+      return _killed_by(-process.exitcode, f'({process.pid}) ')
   return ''
+
+
+def _killed_by(number: int, which: str = '') -> str:
+  name = signal.Signals(number).name
+  return (
+    f'a loader process {which}was killed by {name}. If the system did it for '
+    'lack of memory, fewer --config.data.num_workers or a smaller '
+    '--config.data.prefetch need less.'
+  )
 
 
 @contextlib.contextmanager
@@ -109,6 +116,14 @@ def _watching(num_workers: int) -> Iterator[Callable[[], None]]:
   _workers.append(workers)
   try:
     yield note
+  except RuntimeError as error:
+    # Grain looks too, and may be the first to see it; one that is killed before
+    # it has loaded anything was never noted.
+    told = re.search(r'exit code -(\d+)', str(error))
+    killed = killed_worker() or (told and _killed_by(int(told[1])))
+    if killed:
+      raise Interruption(killed[0].upper() + killed[1:]) from None
+    raise
   finally:
     # Before the loader ends them, slow ones by SIGKILL: a loader that goes on
     # beside it must not take those for its own.

@@ -21,7 +21,7 @@ from typing import Protocol, Self, TypeVar
 import jax
 from absl import logging
 
-from mtnet_jax.errors import RESUME, USER_ERROR, UserError, printable
+from mtnet_jax.errors import RESUME, UserError, printable
 
 T = TypeVar('T')
 
@@ -252,7 +252,7 @@ class Watchdog:
     # At once: leaving in good order would wait for those that wait for this.
     self._give_up(
       f'{self._name} has stopped: {sentence}',
-      USER_ERROR if mistake else _DEFECT,
+      error.code if mistake else _DEFECT,
     )
 
 

@@ -10,8 +10,10 @@ import time
 
 import grain
 import numpy as np
+import pytest
 
 from mtnet_jax.data import loading
+from mtnet_jax.errors import Interruption
 
 _PROBE = """
   import os, sys, time
@@ -75,6 +77,25 @@ def test_batches_come_without_what_is_experimental(monkeypatch):
   monkeypatch.delattr(grain.experimental, 'DatasetOptions')
   batches = loading.iterate(_Batches(), num_workers=1)
   assert [int(batch['step']) for batch in batches] == [0, 1]
+
+
+class _Deadly(_Batches):
+  """Kills the process that loads `at`, as a system does that has no memory."""
+
+  def __init__(self, at):
+    self._at = at
+
+  def __getitem__(self, step):
+    if step == self._at:
+      os.kill(os.getpid(), signal.SIGKILL)
+    return super().__getitem__(step)
+
+
+@pytest.mark.parametrize('at', [0, 1])
+def test_waiting_for_a_killed_worker_ends_with_a_sentence(at):
+  batches = loading.iterate(_Deadly(at), num_workers=1)
+  with pytest.raises(Interruption, match='killed by SIGKILL'):
+    list(batches)
 
 
 def test_importing_the_pipeline_loads_neither_jax_nor_grain(root):

@@ -88,7 +88,7 @@ def test_a_signal_saves_and_says_so(root, blinking_videos, tmp_path, number):
 def test_a_loader_process_that_is_killed_is_told_at_once(
   root, blinking_videos, tmp_path
 ):
-  """As the system does where memory ends; the loop itself would wait."""
+  """As the system does where memory ends; the watchdog or grain sees it."""
   arguments = tiny_flags(
     blinking_videos,
     light=True,
@@ -109,7 +109,7 @@ def test_a_loader_process_that_is_killed_is_told_at_once(
   os.kill(int(children[-1]), signal.SIGKILL)
   _, log = process.communicate(timeout=120)  # not train.stall_timeout
   assert process.returncode == os.EX_TEMPFAIL, log
-  assert f'a loader process ({children[-1]}) was killed by SIGKILL' in log
+  assert f'loader process ({children[-1]}) was killed by SIGKILL' in log
 
 
 @pytest.mark.slow
