@@ -1,4 +1,4 @@
-"""The 3-D convolution layer, dense or channel-separated."""
+"""The 3-D convolution layer: dense, grouped or channel-separated."""
 
 import math
 
@@ -9,19 +9,21 @@ from flax import linen as nn
 from mtnet_jax.errors import UserError
 from mtnet_jax.layers.parameters import parameter
 from mtnet_jax.ops.conv import Triple, conv3d
+from mtnet_jax.ops.grouped_conv import grouped_conv3d
 from mtnet_jax.ops.separated_conv import channel_separated_conv3d
 from mtnet_jax.typing import Array, Float
 
 
 class Conv3D(nn.Module):
-  """Dense or channel-separated 3-D convolution with padding `k // 2`.
+  """Dense, grouped or channel-separated 3-D convolution, padding `k // 2`.
 
   Attributes:
     features: output channels.
     kernel_size: size of the kernel in frames, rows, columns.
     strides: distance between windows in frames, rows, columns.
-    groups: 1, dense, or the number of input channels, channel-separated; then
-      `features` is that number too.
+    groups: of channels, each of which sees itself alone: 1, dense; a divisor
+      of the input channels and of `features`; or, equal to both, the number of
+      them, channel-separated.
     repeat_edges: whether a clip's first and last frame go on beyond its ends,
       rather than zeros; around rows and columns there are zeros either way.
     dtype: float type of the computation and the output; None: the widest of
@@ -40,14 +42,13 @@ class Conv3D(nn.Module):
     """Returns x convolved.
 
     Raises:
-      UserError: `groups` is neither 1 nor both channel counts.
+      UserError: `groups` does not divide both channel counts.
     """
     c = x.shape[-1]
-    separated = self.groups > 1
-    if self.groups != 1 and not self.groups == c == self.features:
+    if self.groups < 1 or c % self.groups or self.features % self.groups:
       raise UserError(
-        f'`groups` (={self.groups}) of a Conv3D must be 1 (dense) or equal '
-        f'both the input channels (={c}) and `features` (={self.features}).'
+        f'`groups` (={self.groups}) of a Conv3D must divide both the input '
+        f'channels (={c}) and `features` (={self.features}); 1 is a dense one.'
       )
     # He initialization for the ReLU that follows, over what a unit feeds.
     fan_out = math.prod(self.kernel_size) * self.features // self.groups
@@ -63,6 +64,10 @@ class Conv3D(nn.Module):
       assert self.strides[0] == 1, self.strides
       first, last = (jnp.repeat(a, edge, 1) for a in (x[:, :1], x[:, -1:]))
       x = jnp.concatenate([first, x, last], axis=1)
-    convolve = channel_separated_conv3d if separated else conv3d
+    convolve = grouped_conv3d
+    if self.groups == 1:
+      convolve = conv3d
+    elif self.groups == c == self.features:
+      convolve = channel_separated_conv3d
     y = convolve(x, kernel, self.strides)
     return y[:, edge : y.shape[1] - edge]  # what zeros have touched goes

@@ -50,9 +50,9 @@ def test_kernels_start_with_the_variance_of_he(groups, fan_out):
 
 
 @pytest.mark.parametrize(
-  ('groups', 'features', 'channels'), [(2, 4, 4), (4, 8, 4), (4, 4, 8)]
+  ('groups', 'features', 'channels'), [(0, 4, 4), (4, 6, 4), (4, 4, 6)]
 )
-def test_other_groups_are_refused(groups, features, channels):
+def test_groups_that_do_not_divide_are_refused(groups, features, channels):
   layer = conv.Conv3D(features, (1, 1, 1), groups=groups)
   with pytest.raises(
     UserError,
@@ -60,6 +60,23 @@ def test_other_groups_are_refused(groups, features, channels):
     rf'.*`features` \(={features}\)',
   ):
     layer.init(jax.random.key(0), jnp.zeros((1, 1, 2, 2, channels)))
+
+
+def test_a_group_of_channels_sees_itself_alone():
+  """Against tap by tap products of each group's own channels."""
+  x = plain.random_clips(2, 4, 5, 3, 6)
+  module = conv.Conv3D(4, (3, 3, 3), (1, 2, 2), groups=2)
+  variables = plain.random_variables(module, x)
+  kernel = variables['params']['kernel']
+  chex.assert_shape(kernel, (3, 3, 3, 3, 4))
+  expected = [
+    plain.conv(
+      x[..., 3 * g :][..., :3], kernel[..., 2 * g :][..., :2], (1, 2, 2)
+    )
+    for g in (0, 1)
+  ]
+  got = jax.jit(module.apply)(variables, x)
+  np.testing.assert_allclose(got, np.concatenate(expected, -1), atol=1e-5)
 
 
 @pytest.mark.parametrize('groups', [1, 4])
