@@ -28,6 +28,7 @@ _X3D_CLIPS = {
   'x3d_s': (13, 160),
   'x3d_m': (16, 224),
   'x3d_l': (16, 312),
+  'x3d_xl': (16, 312),
 }
 _MTNET_CLIPS = {
   'mtnet_s': (13, 182),
@@ -36,10 +37,12 @@ _MTNET_CLIPS = {
 }
 
 
-def _frames(name: str) -> int:
-  if name == 'tanet_r50_16':
-    return 16
-  return 32 if 'csn' in name or name == 'i3d_r50_32x2' else 8
+def _clip(name: str) -> tuple[int, int]:
+  if name.startswith(('hara', 'resnext')):
+    return 16, 112
+  if name in ('tanet_r50_16', 'ptv_r2plus1d_r50'):
+    return 16, 224
+  return 32 if 'csn' in name or name == 'i3d_r50_32x2' else 8, 224
 
 
 # Frames, and height and width in pixels, of each network's usual clip.
@@ -49,7 +52,9 @@ DEFAULT_CLIPS: Mapping[str, tuple[int, int]] = types.MappingProxyType(
     **_MTNET_CLIPS,
     **_X3D_CLIPS,
     **dict.fromkeys(resnet3d.VARIANTS, (16, 224)),
-    **{name: (_frames(name), 224) for name in video_resnet.VARIANTS},
+    **dict.fromkeys(('mc3_18', 'hara_r3d_18', 'hara_r3d_34'), (16, 112)),
+    'r2plus1d_34_ig65m': (32, 112),
+    **{name: _clip(name) for name in video_resnet.VARIANTS},
     **dict.fromkeys(slowfast.VARIANTS, (32, 224)),
     'slowfast_r101_16x8': (64, 224),
   }

@@ -61,6 +61,13 @@ VARIANTS = _row(
   x3d_s=_row(blocks=_MEDIUM_DEPTH, **_X3D),
   x3d_m=_row(blocks=_MEDIUM_DEPTH, **_X3D),
   x3d_l=_row(blocks=_LARGE_DEPTH, **_X3D),
+  x3d_xl=_row(
+    blocks=_LARGE_DEPTH,
+    stem_features=32,
+    stages=((72, 32), (162, 72), (306, 136), (630, 280)),
+    head_features=(630, 2048),
+    **_X3D,
+  ),
 )
 
 

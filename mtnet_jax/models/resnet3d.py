@@ -3,6 +3,10 @@
 The backbones of the thesis: r3d, r2plus1d and wide_r3d (Table 6.1a), and the
 places in a residual block at which SRTG can stand (Fig. 4.5). All convolutions
 of a block have the same width (expansion 1), as Table 6.1a prints.
+
+Of other authors: mc3_18 (D. Tran et al., *A Closer Look at Spatiotemporal
+Convolutions*, 2018), the R(2+1)D-34 whose weights of IG65M are published (D.
+Ghadiyaram et al., 2019), and the shallow ones of K. Hara et al., 2018.
 """
 
 import dataclasses
@@ -26,6 +30,7 @@ from mtnet_jax.models.network import (
 from mtnet_jax.models.units import ConvUnit
 from mtnet_jax.ops import forms, lanes, precision
 from mtnet_jax.ops.activation import add_and_rectify, relu
+from mtnet_jax.ops.conv import Triple
 from mtnet_jax.ops.max_pool import max_pool
 from mtnet_jax.ops.recurrence import find_cell
 from mtnet_jax.typing import Array, Float
@@ -56,6 +61,20 @@ def _variants() -> Mapping[str, Mapping[str, Any]]:
   for name, row in list(rows.items()):
     rows[f'srtg_{name}'] = {**row, 'placement': 'final'}
   rows['mt_r3d_50'] = {'depth': 50, 'convolution': 'mt_r3d'}
+  rows['mc3_18'] = {'depth': 18, 'convolution': 'mc3', 'stem_pool': False}
+  for depth in (18, 34):
+    rows[f'hara_r3d_{depth}'] = {
+      'depth': depth,
+      'convolution': 'r3d',
+      'stem_frames': 7,
+    }
+  rows['r2plus1d_34_ig65m'] = {
+    'depth': 34,
+    'convolution': 'r2plus1d',
+    'mid_by_input': True,
+    'stem_pool': False,
+    'norm_epsilon': 1e-3,
+  }
   return types.MappingProxyType(
     {name: types.MappingProxyType(row) for name, row in rows.items()}
   )
@@ -76,8 +95,11 @@ class ResNet3D(Network):
   Attributes:
     depth: 18 or 34 (Simple blocks), 50, 101 or 152 (Bottlenecks).
     convolution: kind of the kernels that see time and space: `'r3d'` 3×3×3,
-      `'r2plus1d'` 1×3×3 then 3×1×1, `'mt_r3d'` a dense 3×3×3 MTConv.
+      `'r2plus1d'` 1×3×3 then 3×1×1, `'mt_r3d'` a dense 3×3×3 MTConv, `'mc3'`
+      3×3×3 in the first stage and 1×3×3 in the others, which keep all frames.
     width: factor on the Bottlenecks' inner width.
+    mid_by_input: whether the width between the halves of a (2+1)D convolution
+      follows from the channels that it gets, rather than from the block's.
     placement: place where SRTG stands in every block, one of
       `SIMPLE_PLACEMENTS` or `BOTTLENECK_PLACEMENTS`; None for nowhere.
     cell: recurrent cell of SRTG.
@@ -90,6 +112,7 @@ class ResNet3D(Network):
   depth: int
   convolution: str
   width: int = 1
+  mid_by_input: bool = False
   _: dataclasses.KW_ONLY
   placement: str | None = None
   cell: str = 'lstm'
@@ -100,7 +123,8 @@ class ResNet3D(Network):
 
   def __post_init__(self):
     assert self.depth in _DEPTHS, self.depth
-    assert self.convolution in ('r3d', 'r2plus1d', 'mt_r3d'), self.convolution
+    kinds = ('r3d', 'r2plus1d', 'mt_r3d', 'mc3')
+    assert self.convolution in kinds, self.convolution
     find_cell(self.cell)
     self._check_stem_and_stages()
     bottleneck = self.depth >= 50
@@ -178,8 +202,16 @@ class ResNet3D(Network):
       blocks = []
       for j in range(1, counts[i - 1] + 1):
         strides = (2, 2, 2) if i > 1 and j == 1 else (1, 1, 1)
+        kernel_size = (3, 3, 3)
+        if self.convolution == 'mc3' and i > 1:
+          strides, kernel_size = (1, *strides[1:]), (1, 3, 3)
         block = self.make_block(
-          units, in_features, features, strides, name=f'stage_{i}_block_{j}'
+          units,
+          in_features,
+          features,
+          strides,
+          kernel_size,
+          name=f'stage_{i}_block_{j}',
         )
         blocks.append(block)
         in_features = features
@@ -204,7 +236,8 @@ class ResNet3D(Network):
     units: 'Units',
     in_features: int,
     features: int,
-    strides: tuple[int, int, int],
+    strides: Triple,
+    kernel_size: Triple = (3, 3, 3),
     **kw,
   ) -> 'ResidualBlock':
     """Returns a block of this network; `kw` may name it."""
@@ -212,24 +245,25 @@ class ResNet3D(Network):
       units.plain, features, (1, 1, 1), strides=strides, activation=None
     )
     return ResidualBlock(
-      self._convolutions(units, in_features, features, strides),
+      self._convolutions(units, in_features, features, strides, kernel_size),
       shortcut,
       self.placement,
       functools.partial(SqueezeAndRecursion, self.cell, gate=self.gate),
       **kw,
     )
 
-  def _convolutions(self, units, in_features, features, strides):
+  def _convolutions(self, units, in_features, features, strides, kernel_size):
     """The block's units in order, each with the placement that follows it."""
-    main = functools.partial(units.main, kernel_size=(3, 3, 3))
+    main = second = functools.partial(units.main, kernel_size=kernel_size)
     if self.convolution == 'r2plus1d':
-      main = functools.partial(
-        main, mid_features=factorized_features(in_features, features)
+      main, second = (
+        functools.partial(main, mid_features=factorized_features(c, features))
+        for c in (in_features, features if self.mid_by_input else in_features)
       )
     if self.depth < 50:
       return (
         (functools.partial(main, features, strides=strides), 'mid'),
-        (functools.partial(main, features, activation=None), None),
+        (functools.partial(second, features, activation=None), None),
       )
     pointwise = functools.partial(units.plain, kernel_size=(1, 1, 1))
     inner = features * self.width

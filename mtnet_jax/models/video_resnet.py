@@ -1,4 +1,4 @@
-"""Bottleneck ResNets for video: C2D, Slow-only, I3D, TSM, TANet and CSN.
+"""Bottleneck ResNets for video: C2D, Slow-only, I3D, TSM, CSN, 3-D ResNeXts.
 
 One backbone, whose rows say what differs: how many frames each block's first
 convolution sees, what stands for its second one, where time is halved, and what
@@ -9,7 +9,9 @@ Sources: C. Feichtenhofer et al., *SlowFast Networks*, 2019, Table 1
 (Slow-only); X. Wang et al., *Non-local Neural Networks*, 2018, Table 1 (C2D,
 and I3D as a ResNet); J. Lin et al., *TSM*, 2019; Z. Liu et al., *TAM*, 2021
 (TANet); D. Tran et al., *Video Classification with Channel-Separated
-Convolutional Networks*, 2019 (CSN).
+Convolutional Networks*, 2019 (CSN); K. Hara et al., *Can Spatiotemporal 3D CNNs
+Retrace the History of 2D CNNs and ImageNet?*, 2018 (3-D ResNets and ResNeXts of
+cubic kernels). PyTorchVideo's R(2+1)D-50 is the library's own.
 """
 
 import dataclasses
@@ -46,13 +48,13 @@ class Part(NamedTuple):
     name: of its module.
     kernel_size: in frames, rows, columns. A block's stride is taken where the
       kernel sees several of them.
-    separated: whether each channel has a kernel of its own.
+    groups: of channels that see only themselves; 0: each channel is one.
     rectified: whether ReLU follows BN.
   """
 
   name: str
   kernel_size: Triple
-  separated: bool = False
+  groups: int = 1
   rectified: bool = True
 
 
@@ -61,11 +63,15 @@ _MIDDLES = types.MappingProxyType(
   {
     'spatial': (Part('conv_2', (1, 3, 3)),),
     # CSN: "interaction-reduced" and "interaction-preserved".
-    'ir': (Part('conv_2', (3, 3, 3), separated=True),),
+    'ir': (Part('conv_2', (3, 3, 3), groups=0),),
     'ip': (
       Part('mix', (1, 1, 1), rectified=False),
-      Part('conv_2', (3, 3, 3), separated=True),
+      Part('conv_2', (3, 3, 3), groups=0),
     ),
+    'cubic': (Part('conv_2', (3, 3, 3)),),
+    'grouped': (Part('conv_2', (3, 3, 3), groups=32),),
+    # Time first, unlike the thesis's (2+1)D.
+    'factorized': (Part('temporal', (3, 1, 1)), Part('conv_2', (1, 3, 3))),
   }
 )
 
@@ -76,11 +82,14 @@ class Pathway:
 
   Attributes:
     blocks: of each stage.
-    width: channels of the stem and of the first stage's convolutions; each
-      stage has twice as many, and its blocks give four times those.
+    width: channels of the stem; the first stage's blocks give four times as
+      many, and each stage twice what the one before gives.
+    inner_factor: channels of the first stage's convolutions but the last, as a
+      multiple of `width`; of the others', likewise.
     stem_kernel: size of the stem's kernel in frames, rows, columns.
     stem_strides: its strides.
-    pool_strides: those of the stem's max-pool over 3 × 3 positions.
+    stem_pool: frames, rows and columns of its max-pool's windows, and their
+      strides; None: there is none.
     pool_pairs: whether the second stage begins with the greatest of each two
       frames.
     frames: frames that the first convolutions of a stage's blocks see: as many
@@ -88,6 +97,7 @@ class Pathway:
     middle: what stands between a block's first and last convolution, one of
       `_MIDDLES`.
     temporal_strides: strides over frames of each stage's first block.
+    spatial_strides: those over rows and columns.
     shift_every: of a stage's blocks every such one, from the first, shifts its
       branch's input in time; 0: none does.
     adaptive_frames: frames of the clips that temporal adaptive modules, after
@@ -96,13 +106,15 @@ class Pathway:
 
   blocks: tuple[int, ...]
   width: int = 64
+  inner_factor: int = 1
   stem_kernel: Triple = (1, 7, 7)
   stem_strides: Triple = (1, 2, 2)
-  pool_strides: Triple = (1, 2, 2)
+  stem_pool: tuple[Triple, Triple] | None = ((1, 3, 3), (1, 2, 2))
   pool_pairs: bool = False
   frames: tuple[tuple[int, ...], ...] = ((1,), (1,), (1,), (1,))
   middle: str = 'spatial'
   temporal_strides: tuple[int, ...] = (1, 1, 1, 1)
+  spatial_strides: tuple[int, ...] = (1, 2, 2, 2)
   shift_every: int = 0
   adaptive_frames: int = 0
 
@@ -135,7 +147,8 @@ def apply_stem(
     pathway.width, pathway.stem_kernel, strides=pathway.stem_strides, name=name
   )
   with forms.side_by_side(lanes.fitting_groups(pathway.width, x.shape[3], 2)):
-    return max_pool(stem(x), (1, 3, 3), pathway.pool_strides)
+    x = stem(x)
+    return max_pool(x, *pathway.stem_pool) if pathway.stem_pool else x
 
 
 def make_stages(
@@ -163,15 +176,19 @@ def make_stages(
 def _make_block(pathway, parts, i, j, name):
   """Block j of stage i, both counted from 0; a stage's first one strides."""
   unit = functools.partial(ConvUnit, **parts)
-  inner = pathway.width * 2**i
+  inner = pathway.inner_factor * pathway.width * 2**i
   frames = pathway.frames[i]
-  space = 2 if i and not j else 1
-  strides = (1 if j else pathway.temporal_strides[i], space, space)
+  space = pathway.spatial_strides[i]
+  strides = (1, 1, 1) if j else (pathway.temporal_strides[i], space, space)
   middle = [
     (part.name, _make_part(part, inner, strides, parts))
     for part in _MIDDLES[pathway.middle]
   ]
-  last = {'features': 4 * inner, 'kernel_size': (1, 1, 1), 'activation': None}
+  last = {
+    'features': pathway.widths[i],
+    'kernel_size': (1, 1, 1),
+    'activation': None,
+  }
   return Bottleneck(
     first=functools.partial(unit, inner, (frames[j % len(frames)], 1, 1)),
     rest=(*middle, ('conv_3', functools.partial(unit, **last))),
@@ -190,9 +207,7 @@ def _make_block(pathway, parts, i, j, name):
 def _make_part(part, features, strides, parts):
   sees = zip(part.kernel_size, strides, strict=True)
   more = {} if part.rectified else {'activation': None}
-  conv = parts['conv']
-  if part.separated:
-    conv = functools.partial(conv, groups=features)
+  conv = functools.partial(parts['conv'], groups=part.groups or features)
   return functools.partial(
     ConvUnit,
     features,
@@ -208,7 +223,8 @@ class Bottleneck(nn.Module):
   """Convolutions to a narrow width and back, their input added; ReLU.
 
   Submodules: `conv_1`, `conv_2`, `conv_3`, with `mix` before the second one in
-  ip-CSN; `adaptive` after the first; `shortcut` where the shape changes.
+  ip-CSN and `temporal` in R(2+1)D; `adaptive` after the first; `shortcut` where
+  the shape changes.
 
   Attributes:
     first: factory of the first convolution with BN and ReLU.
@@ -312,6 +328,7 @@ class VideoResNet(Network):
 # I3D as a ResNet: blocks that see three frames alternate with others.
 _ALTERNATING = ((3,), (3, 1), (3, 1), (1, 3))
 _LATE = ((1,), (1,), (3,), (3,))
+_HALVING = (1, 2, 2, 2)
 
 
 def _variants() -> Mapping[str, Pathway]:
@@ -325,13 +342,20 @@ def _variants() -> Mapping[str, Pathway]:
     'slow_r101': Pathway(r101, frames=_LATE),
     'i3d_r50': i3d,
     'i3d_r50_32x2': dataclasses.replace(
-      i3d, stem_strides=(2, 2, 2), pool_strides=(2, 2, 2)
+      i3d, stem_strides=(2, 2, 2), stem_pool=((1, 3, 3), (2, 2, 2))
     ),
     'tsm_r50': Pathway(r50, shift_every=1),
     # With so many blocks, the authors shift in half of them.
     'tsm_r101': Pathway(r101, shift_every=2),
     'tanet_r50_8': Pathway(r50, adaptive_frames=8),
     'tanet_r50_16': Pathway(r50, adaptive_frames=16),
+    'ptv_r2plus1d_r50': Pathway(
+      r50,
+      stem_pool=None,
+      middle='factorized',
+      temporal_strides=(1, 1, 2, 2),
+      spatial_strides=(2, 2, 2, 2),
+    ),
   }
   for kind in ('ir', 'ip'):
     for depth, blocks in DEPTHS.items():
@@ -339,8 +363,20 @@ def _variants() -> Mapping[str, Pathway]:
         blocks,
         stem_kernel=(3, 7, 7),
         middle=kind,
-        temporal_strides=(1, 2, 2, 2),
+        temporal_strides=_HALVING,
       )
+  for depth, blocks in DEPTHS.items():
+    hara = Pathway(
+      blocks,
+      stem_kernel=(7, 7, 7),
+      stem_pool=((3, 3, 3), (2, 2, 2)),
+      middle='cubic',
+      temporal_strides=_HALVING,
+    )
+    rows[f'hara_r3d_{depth}'] = hara
+    rows[f'resnext3d_{depth}'] = dataclasses.replace(
+      hara, inner_factor=2, middle='grouped'
+    )
   return types.MappingProxyType(rows)
 
 

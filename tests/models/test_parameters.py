@@ -9,7 +9,6 @@ wide_r3d without SRTG are the thesis's Tables 5.1 and 6.3 in millions (63.7,
 
 import functools
 import math
-import re
 
 import jax
 import numpy as np
@@ -17,6 +16,8 @@ import pytest
 
 from mtnet_jax import models
 from mtnet_jax.analysis import cost
+from tests.models import counts
+from tests.models.counts import MTNETS, STAGES, mtnet
 
 PARAMETERS = {
   'r3d_18': 33_371_472,
@@ -42,6 +43,10 @@ PARAMETERS = {
   'srtg_r2plus1d_152': 146_587_319,
   'srtg_wide_r3d_50': 161_087_696,
   'mt_r3d_50': 36_863_168,
+  'mc3_18': 11_695_440,
+  'hara_r3d_18': 33_409_104,
+  'hara_r3d_34': 63_718_736,
+  'r2plus1d_34_ig65m': 63_697_175,
   'mtnet_xs': 204_829,
   'mtnet_s': 8_577_585,
   'mtnet_m': 8_577_585,
@@ -50,6 +55,7 @@ PARAMETERS = {
   'x3d_s': 3_794_274,
   'x3d_m': 3_794_274,
   'x3d_l': 6_153_384,
+  'x3d_xl': 11_095_840,
   'c2d_r50': 24_327_632,
   'slow_r50': 32_454_096,
   'slow_r101': 60_359_120,
@@ -65,6 +71,13 @@ PARAMETERS = {
   'ip_csn_50': 14_396_176,
   'ip_csn_101': 24_601_616,
   'ip_csn_152': 33_016_592,
+  'ptv_r2plus1d_r50': 28_107_600,
+  'hara_r3d_50': 47_018_576,
+  'hara_r3d_101': 86_064_720,
+  'hara_r3d_152': 118_223_440,
+  'resnext3d_50': 26_685_264,
+  'resnext3d_101': 48_340_816,
+  'resnext3d_152': 66_178_896,
   'slowfast_r50_4x16': 34_480_216,
   'slowfast_r50_8x8': 34_566_488,
   'slowfast_r101_8x8': 62_826_968,
@@ -95,156 +108,20 @@ GMACS = {
   'ip_csn_50': 47.65,
   'ip_csn_101': 63.56,
   'ip_csn_152': 83.29,
+  'ptv_r2plus1d_r50': 57.53,
+  'mc3_18': 43.34,
+  'r2plus1d_34_ig65m': 152.36,
+  'hara_r3d_18': 8.31,
+  'hara_r3d_34': 12.70,
+  'hara_r3d_50': 10.07,
+  'hara_r3d_101': 13.89,
+  'hara_r3d_152': 18.61,
+  'resnext3d_101': 9.57,
   'slowfast_r50_4x16': 27.64,
   'slowfast_r50_8x8': 50.31,
   'slowfast_r101_8x8': 96.40,
   'slowfast_r101_16x8': 163.09,
 }
-
-
-STAGES = (64, 128, 256, 512)
-DEPTHS = {
-  '18': (2, 2, 2, 2),
-  '34': (3, 4, 6, 3),
-  '50': (3, 4, 6, 3),
-  '101': (3, 4, 23, 3),
-  '152': (3, 8, 36, 3),
-}
-# Blocks, stem, inner and outer widths, head.
-WIDE = ((54, 24), (108, 48), (216, 96), (432, 192))
-MTNETS = {
-  'mtnet_xs': (
-    (1, 1, 1, 1),
-    16,
-    ((32, 16), (48, 24), (96, 48), (128, 64)),
-    (96, 128),
-  ),
-  'mtnet_s': ((3, 5, 11, 7), 24, WIDE, (432, 2048)),
-  'mtnet_m': ((3, 5, 11, 7), 24, WIDE, (432, 2048)),
-  'mtnet_l': ((5, 10, 25, 15), 24, WIDE, (432, 2048)),
-}
-
-
-def mtconv(kernels, c_out, ratio=0.875):
-  """Both branches' kernels, the point-wise one, three BNs."""
-  local = int(ratio * c_out)
-  prolonged = c_out - local
-  return kernels + local * prolonged + 2 * (local + 2 * prolonged)
-
-
-def recurrence(h, cell='gru'):
-  """A layer as wide as its input: every gate has two kernels and a bias."""
-  gates = {'rnn': 1, 'gru': 3, 'lstm': 4, 'peephole_lstm': 4}[cell]
-  peepholes = 3 * h if cell == 'peephole_lstm' else 0
-  return gates * (2 * h**2 + h) + peepholes
-
-
-def mtnet(blocks, c, stages, head, ratio=0.875, cell='gru', frames=(5, 3)):
-  stem_frames, block_frames = frames
-  total = (9 * 3 + stem_frames + 2) * c
-  for count, (inner, outer) in zip(blocks, stages, strict=True):
-    # The first block has a projection, and its BN where the width changes.
-    total += c * outer + (2 * outer if c != outer else 0)
-    for _ in range(count):
-      total += mtconv(c * inner, inner, ratio)
-      total += mtconv(9 * block_frames * inner, inner, ratio)
-      total += mtconv(inner * outer, outer, ratio)
-      total += 2 * recurrence(outer, cell)
-      c = outer
-  return total + (c + 2) * head[0] + head[0] * head[1] + (head[1] + 1) * 400
-
-
-def point_wise(c_in, c_out):
-  return c_in * c_out + 2 * c_out
-
-
-def factorized(c_in, mid, c_out, spatial=9):
-  return spatial * c_in * mid + 2 * mid + 3 * mid * c_out + 2 * c_out
-
-
-def cubic(convolution, c_in, c_out, mid):
-  if convolution == 'r2plus1d':
-    return factorized(c_in, mid, c_out)
-  kernels = 27 * c_in * c_out
-  return mtconv(kernels, c_out) if convolution == 'mt' else kernels + 2 * c_out
-
-
-def resnet3d(name):
-  *prefixes, convolution, depth = name.replace('mt_r3d', 'mt').split('_')
-  stem = 3 * 49 * 3 * 64 + 2 * 64
-  if convolution == 'r2plus1d':
-    stem = factorized(3, 45, 64, spatial=49)
-  total, c = stem + (512 + 1) * 400, 64
-  for count, outer in zip(DEPTHS[depth], STAGES, strict=True):
-    if c != outer:
-      total += point_wise(c, outer)
-    for _ in range(count):
-      # One width for a block, by the channels that enter and leave it.
-      mid = 27 * c * outer // (9 * c + 3 * outer)
-      if int(depth) < 50:
-        total += cubic(convolution, c, outer, mid)
-        total += cubic(convolution, outer, outer, mid)
-      else:
-        inner = 2 * outer if 'wide' in prefixes else outer
-        total += point_wise(c, inner) + cubic(convolution, inner, inner, mid)
-        total += point_wise(inner, outer)
-      if 'srtg' in prefixes:
-        total += 2 * recurrence(outer, 'lstm')
-      c = outer
-  return total
-
-
-LATE = ((1,), (1,), (3,), (3,))
-OF_I3D = ((3,), (3, 1), (3, 1), (1, 3))
-
-
-def bottlenecks(depth, frames, width=64, middle=9, stem=1, laterals=(0,) * 4,
-                adaptive=0):  # fmt: skip
-  """Stem and stages, each kernel with its BN; no classifier.
-
-  middle: weights of a channel's second kernel, a pair where a dense mix of
-  channels comes first; laterals: channels that join what each stage reads.
-  """
-  total, c = 49 * stem * 3 * width + 2 * width, width
-  for i, count in enumerate(DEPTHS[depth]):
-    inner, c = width * 2**i, c + laterals[i]
-    total += point_wise(c, 4 * inner)
-    for j in range(count):
-      seen = frames[i][j % len(frames[i])]
-      total += seen * c * inner + 2 * inner
-      if middle == 9:
-        total += 9 * inner**2 + 2 * inner
-      else:
-        total += middle[0] * point_wise(inner, inner) + 27 * inner + 2 * inner
-      if adaptive:
-        t, narrow = adaptive, inner // 4
-        total += 2 * t**2 + 4 * t + 6 * t
-        total += 3 * inner * narrow + 2 * narrow + narrow * inner
-      total += point_wise(inner, 4 * inner)
-      c = 4 * inner
-  return total
-
-
-def other_authors(name):
-  kind, depth = name.split('_')[0], re.search(r'(50|101|152)', name)[0]
-  head = 2049 * 400
-  if kind == 'slowfast':
-    few = ((1,), (1,), (3,) * 6 + (1,) * 17, (3,))
-    slow = few if '16x8' in name else LATE
-    fast = ((3,), (3,), few[2] if '16x8' in name else (3,), (3,))
-    k = 7 if name == 'slowfast_r50_8x8' else 5
-    wide = (8, 32, 64, 128)
-    joined = tuple(2 * c for c in wide)
-    total = sum(k * c * 2 * c + 4 * c for c in wide)
-    total += bottlenecks(depth, slow, laterals=joined)
-    return total + bottlenecks(depth, fast, 8, stem=5) + (2304 + 1) * 400
-  if kind in ('ir', 'ip'):
-    middle = (int(kind == 'ip'),)
-    return bottlenecks(depth, ((1,),) * 4, middle=middle, stem=3) + head
-  frames = {'slow': LATE, 'i3d': OF_I3D}.get(kind, ((1,),) * 4)
-  adaptive = int(name.split('_')[-1]) if kind == 'tanet' else 0
-  stem = 5 if kind == 'i3d' else 1
-  return bottlenecks(depth, frames, stem=stem, adaptive=adaptive) + head
 
 
 def test_every_model_has_a_row():
@@ -254,13 +131,7 @@ def test_every_model_has_a_row():
 
 @pytest.mark.parametrize('name', [n for n in PARAMETERS if 'x3d' not in n])
 def test_table_by_hand(name):
-  if name in MTNETS:
-    count = mtnet(*MTNETS[name])
-  elif re.search('r3d|r2plus1d', name):
-    count = resnet3d(name)
-  else:
-    count = other_authors(name)
-  assert count == PARAMETERS[name]
+  assert counts.by_hand(name) == PARAMETERS[name]
 
 
 def _rows(names):

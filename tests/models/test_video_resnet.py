@@ -40,13 +40,17 @@ def shapes(name, clip, **fields):
     ('tsm_r101', (32, 32, 32, 32, 32)),
     ('ir_csn_50', (32, 32, 16, 8, 4)),
     ('ip_csn_50', (32, 32, 16, 8, 4)),
+    ('ptv_r2plus1d_r50', (32, 32, 32, 16, 8)),
+    ('hara_r3d_50', (16, 16, 8, 4, 2)),
+    ('resnext3d_50', (16, 16, 8, 4, 2)),
   ],
 )
 def test_stages(name, frames):
   found = shapes(name, (32, 64, 64))
   keys = ['stem', *(f'stage_{i}' for i in range(1, 5))]
   assert tuple(found[key][1] for key in keys) == frames
-  assert [found[key][2] for key in keys] == [16, 16, 8, 4, 2]
+  stem = 32 if name == 'ptv_r2plus1d_r50' else 16  # without a pool
+  assert [found[key][2] for key in keys] == [stem, 16, 8, 4, 2]
   assert [found[key][4] for key in keys] == [64, 256, 512, 1024, 2048]
   assert found['last'] == found['stage_4'] and found['features'] == (2, 2048)
 
