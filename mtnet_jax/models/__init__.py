@@ -54,6 +54,7 @@ DEFAULT_CLIPS: Mapping[str, tuple[int, int]] = types.MappingProxyType(
     **dict.fromkeys(resnet3d.VARIANTS, (16, 224)),
     **dict.fromkeys(('mc3_18', 'hara_r3d_18', 'hara_r3d_34'), (16, 112)),
     'r2plus1d_34_ig65m': (32, 112),
+    'r2plus1d_34_mmaction2': (8, 224),
     **{name: _clip(name) for name in video_resnet.VARIANTS},
     **dict.fromkeys(slowfast.VARIANTS, (32, 224)),
     'slowfast_r101_16x8': (64, 224),

@@ -6,7 +6,8 @@ of a block have the same width (expansion 1), as Table 6.1a prints.
 
 Of other authors: mc3_18 (D. Tran et al., *A Closer Look at Spatiotemporal
 Convolutions*, 2018), the R(2+1)D-34 whose weights of IG65M are published (D.
-Ghadiyaram et al., 2019), and the shallow ones of K. Hara et al., 2018.
+Ghadiyaram et al., 2019), MMAction2's, and the shallow ones of K. Hara et al.,
+2018.
 """
 
 import dataclasses
@@ -27,9 +28,14 @@ from mtnet_jax.models.network import (
   check_clips,
   check_range,
 )
-from mtnet_jax.models.units import ConvUnit
+from mtnet_jax.models.units import (
+  ConvUnit,
+  FactorizedUnit,
+  PaddedShortcut,
+  factorized_features,
+)
 from mtnet_jax.ops import forms, lanes, precision
-from mtnet_jax.ops.activation import add_and_rectify, relu
+from mtnet_jax.ops.activation import add_and_rectify
 from mtnet_jax.ops.conv import Triple
 from mtnet_jax.ops.max_pool import max_pool
 from mtnet_jax.ops.recurrence import find_cell
@@ -68,12 +74,12 @@ def _variants() -> Mapping[str, Mapping[str, Any]]:
       'convolution': 'r3d',
       'stem_frames': 7,
     }
-  rows['r2plus1d_34_ig65m'] = {
-    'depth': 34,
-    'convolution': 'r2plus1d',
-    'mid_by_input': True,
-    'stem_pool': False,
-    'norm_epsilon': 1e-3,
+  others = {'depth': 34, 'convolution': 'r2plus1d', 'norm_epsilon': 1e-3}
+  rows['r2plus1d_34_ig65m'] = {**others, 'factors': 'own', 'stem_pool': False}
+  rows['r2plus1d_34_mmaction2'] = {
+    **others,
+    'factors': 'all',
+    'pools_frames': False,
   }
   return types.MappingProxyType(
     {name: types.MappingProxyType(row) for name, row in rows.items()}
@@ -98,8 +104,11 @@ class ResNet3D(Network):
       `'r2plus1d'` 1×3×3 then 3×1×1, `'mt_r3d'` a dense 3×3×3 MTConv, `'mc3'`
       3×3×3 in the first stage and 1×3×3 in the others, which keep all frames.
     width: factor on the Bottlenecks' inner width.
-    mid_by_input: whether the width between the halves of a (2+1)D convolution
-      follows from the channels that it gets, rather than from the block's.
+    factors: which channels tell the width between the halves of a (2+1)D
+      convolution: `'block'`, those that enter and leave the block; `'own'`, the
+      convolution's; `'all'`, these, of the stem and of (2+1)D projections too.
+    pools_frames: whether the stem's max-pool sees three frames and takes every
+      other one.
     placement: place where SRTG stands in every block, one of
       `SIMPLE_PLACEMENTS` or `BOTTLENECK_PLACEMENTS`; None for nowhere.
     cell: recurrent cell of SRTG.
@@ -107,12 +116,15 @@ class ResNet3D(Network):
     stage_features: channels of each stage; the stem has the first's.
     stem_frames: temporal extent of the stem's kernel.
     stem_pool: whether a max-pool of stride 2 follows the stem.
+    project_shortcuts: whether a convolution fits residual connections to what
+      they are added to; else they skip positions, and zeros are new channels.
   """
 
   depth: int
   convolution: str
   width: int = 1
-  mid_by_input: bool = False
+  factors: str = 'block'
+  pools_frames: bool = True
   _: dataclasses.KW_ONLY
   placement: str | None = None
   cell: str = 'lstm'
@@ -120,6 +132,7 @@ class ResNet3D(Network):
   stage_features: tuple[int, ...] = (64, 128, 256, 512)
   stem_frames: int = 3
   stem_pool: bool = True
+  project_shortcuts: bool = True
 
   def __post_init__(self):
     assert self.depth in _DEPTHS, self.depth
@@ -182,7 +195,8 @@ class ResNet3D(Network):
       x = stem(clips)
       # Of as many groups as columns of its result: of fewer it copies more.
       if self.stem_pool:
-        x = max_pool(x, (3, 3, 3), (2, 2, 2))
+        frames = (3, 2) if self.pools_frames else (1, 1)
+        x = max_pool(x, (frames[0], 3, 3), (frames[1], 2, 2))
     columns = 4 if self.stem_pool else 2
     groups = lanes.fitting_groups(features, width, columns)
     x, endpoints = self.run_stages(
@@ -225,7 +239,9 @@ class ResNet3D(Network):
     plain = stem = main = functools.partial(ConvUnit, **parts)
     if self.convolution == 'r2plus1d':
       main = functools.partial(FactorizedUnit, **parts)
-      stem = functools.partial(main, mid_features=45)
+      own = factorized_features(3, self.stage_features[0], 7 * 7)
+      mid_features = own if self.factors == 'all' else 45
+      stem = functools.partial(main, mid_features=mid_features)
     elif self.convolution == 'mt_r3d':
       main = self.make_mtconv(train, parts)
     return Units(plain, stem, main)
@@ -241,15 +257,23 @@ class ResNet3D(Network):
     **kw,
   ) -> 'ResidualBlock':
     """Returns a block of this network; `kw` may name it."""
-    shortcut = functools.partial(
-      units.plain, features, (1, 1, 1), strides=strides, activation=None
-    )
     return ResidualBlock(
       self._convolutions(units, in_features, features, strides, kernel_size),
-      shortcut,
+      self._shortcut(units, in_features, features, strides),
       self.placement,
       functools.partial(SqueezeAndRecursion, self.cell, gate=self.gate),
       **kw,
+    )
+
+  def _shortcut(self, units, in_features, features, strides):
+    if not self.project_shortcuts:
+      return functools.partial(PaddedShortcut, features, strides)
+    unit = units.plain
+    if self.factors == 'all':
+      mid_features = factorized_features(in_features, features, 1)
+      unit = functools.partial(units.main, mid_features=mid_features)
+    return functools.partial(
+      unit, features, (1, 1, 1), strides=strides, activation=None
     )
 
   def _convolutions(self, units, in_features, features, strides, kernel_size):
@@ -258,7 +282,10 @@ class ResNet3D(Network):
     if self.convolution == 'r2plus1d':
       main, second = (
         functools.partial(main, mid_features=factorized_features(c, features))
-        for c in (in_features, features if self.mid_by_input else in_features)
+        for c in (
+          in_features,
+          in_features if self.factors == 'block' else features,
+        )
       )
     if self.depth < 50:
       return (
@@ -305,14 +332,6 @@ class Units(NamedTuple):
   main: Callable[..., nn.Module]
 
 
-def factorized_features(in_features: int, features: int) -> int:
-  """Width between the two halves of a (2+1)D convolution.
-
-  `⌊27·c_in·c_out / (9·c_in + 3·c_out)⌋`: as many weights as a 3×3×3 kernel.
-  """
-  return 27 * in_features * features // (9 * in_features + 3 * features)
-
-
 class ResidualBlock(nn.Module):
   """Convolutions, their input added to their output, ReLU; perhaps with SRTG.
 
@@ -355,38 +374,3 @@ class ResidualBlock(nn.Module):
       x = self.shortcut(name='shortcut')(x)
     y = fuse('final', add_and_rectify(y, fuse('res', x)))
     return y, shares[0] if shares else None
-
-
-class FactorizedUnit(nn.Module):
-  """(2+1)D: a convolution in space, BN, ReLU, one in time, BN, activation.
-
-  Submodules `spatial`, `spatial_norm`, `temporal`, `norm`.
-
-  Attributes:
-    features: output channels.
-    kernel_size: size of the kernel in frames, height, width.
-    mid_features: channels between the two convolutions.
-    conv: factory of convolutions.
-    norm: factory of normalisations.
-    strides: distance between windows in frames, height, width.
-    activation: function after the last BN; None: the identity.
-  """
-
-  features: int
-  kernel_size: tuple[int, int, int]
-  mid_features: int
-  conv: Callable[..., nn.Module]
-  norm: Callable[..., nn.Module]
-  strides: tuple[int, int, int] = (1, 1, 1)
-  activation: Callable[[Array], Array] | None = relu
-
-  @nn.compact
-  def __call__(self, x: Float[Array, 'n t h w c']) -> Float[Array, 'n *d c2']:
-    """Returns activations of sizes `⌈size / stride⌉`."""
-    (kt, kh, kw), (st, sh, sw) = self.kernel_size, self.strides
-    spatial = self.conv(
-      self.mid_features, (1, kh, kw), (1, sh, sw), name='spatial'
-    )
-    temporal = self.conv(self.features, (kt, 1, 1), (st, 1, 1), name='temporal')
-    x = self.norm(name='spatial_norm')(spatial(x), relu)
-    return self.norm(name='norm')(temporal(x), self.activation)

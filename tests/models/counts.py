@@ -81,22 +81,26 @@ def mc3_18():
 
 
 def resnet3d(name):
-  by_input = name.endswith('_ig65m')
-  name = name.removesuffix('_ig65m').replace('mt_r3d', 'mt')
+  own = name.endswith(('_ig65m', '_mmaction2'))
+  every = name.endswith('_mmaction2')
+  name = re.sub('_(ig65m|mmaction2)', '', name).replace('mt_r3d', 'mt')
   *prefixes, convolution, depth = name.split('_')
   stem = (7 if 'hara' in prefixes else 3) * 49 * 3 * 64 + 2 * 64
   if convolution == 'r2plus1d':
-    stem = factorized(3, 45, 64, spatial=49)
+    stem = factorized(3, 83 if every else 45, 64, spatial=49)
   total, c = stem + (512 + 1) * 400, 64
   for count, outer in zip(DEPTHS[depth], STAGES, strict=True):
-    if c != outer:
+    if c != outer and every:
+      mid = 3 * c * outer // (c + 3 * outer)
+      total += c * mid + 2 * mid + point_wise(mid, outer)
+    elif c != outer:
       total += point_wise(c, outer)
     for _ in range(count):
       # One width for a block, by the channels that enter and leave it.
       mid = 27 * c * outer // (9 * c + 3 * outer)
       if int(depth) < 50:
         total += cubic(convolution, c, outer, mid)
-        if by_input:  # torchvision's rule, of what the second one gets
+        if own:
           mid = 27 * outer**2 // (12 * outer)
         total += cubic(convolution, outer, outer, mid)
       else:

@@ -47,6 +47,7 @@ PARAMETERS = {
   'hara_r3d_18': 33_409_104,
   'hara_r3d_34': 63_718_736,
   'r2plus1d_34_ig65m': 63_697_175,
+  'r2plus1d_34_mmaction2': 63_759_281,
   'mtnet_xs': 204_829,
   'mtnet_s': 8_577_585,
   'mtnet_m': 8_577_585,
@@ -241,3 +242,10 @@ def test_pooling_has_no_parameters():
 @pytest.mark.parametrize('name', _rows(GMACS))
 def test_gmacs(name):
   assert round(total_costs(name).macs / 1e9, 2) == GMACS[name]
+
+
+def test_macs_of_mmaction2s_r2plus1d():
+  """Published with BN and the rest, of eight frames of 256²: 53.18 G."""
+  model = models.build('r2plus1d_34_mmaction2', 400)
+  macs = cost.count(model, (8, 256, 256, 3)).total.macs
+  assert 0.99 < macs / 53.1756e9 < 1

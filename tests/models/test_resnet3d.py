@@ -9,7 +9,7 @@ import pytest
 
 from mtnet_jax import models
 from mtnet_jax.errors import UserError
-from mtnet_jax.models import resnet3d
+from mtnet_jax.models import resnet3d, units
 from tests.arrays import (
   conv,
   norm,
@@ -234,7 +234,7 @@ def test_gradients_reach_every_parameter_of_an_srtg_block():
   [(64, 64, 144), (64, 128, 230), (128, 128, 288), (256, 512, 921)],
 )
 def test_factorized_features(in_features, features, expected):
-  assert resnet3d.factorized_features(in_features, features) == expected
+  assert units.factorized_features(in_features, features) == expected
 
 
 def trace(name, frames, size, **overrides):
@@ -360,3 +360,40 @@ def test_batch_norm_is_bound_to_the_mode():
   assert (
     model.make_units(train=False).plain(4, (1, 1, 1)).norm().use_running_average
   )
+
+
+def test_shortcuts_without_weights_skip_positions_and_add_zeros():
+  """Where the branch is nothing, a block is its shortcut."""
+  x = np.abs(random_clips(1, 3, 5, 4, 2))
+  shortcut = units.PaddedShortcut(5, (2, 2, 2))
+  y = shortcut.apply({}, x)
+  assert y.shape == (1, 2, 3, 2, 5)
+  for t, h, w in np.ndindex(2, 3, 2):
+    np.testing.assert_array_equal(y[0, t, h, w, :2], x[0, 2 * t, 2 * h, 2 * w])
+  np.testing.assert_array_equal(y[..., 2:], 0)
+  model = models.build('hara_r3d_18', 5, project_shortcuts=False)
+  clips = jax.ShapeDtypeStruct((1, 4, 32, 32, 3), jnp.float32)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), clips)['params']
+  assert not any('shortcut' in block for block in shapes.values())
+
+
+@pytest.mark.parametrize(
+  ('name', 'frames'),
+  [
+    ('mc3_18', [16, 16, 16, 16, 16]),
+    ('hara_r3d_18', [8, 8, 4, 2, 1]),
+    ('r2plus1d_34_ig65m', [16, 16, 8, 4, 2]),
+    ('r2plus1d_34_mmaction2', [16, 16, 8, 4, 2]),
+  ],
+)
+def test_frames_of_other_authors_stages(name, frames):
+  """Of 16; MMAction2's pool sees one frame."""
+  model = models.build(name, 5)
+  clips = jax.ShapeDtypeStruct((1, 16, 64, 64, 3), jnp.float32)
+  variables = jax.eval_shape(model.init, jax.random.key(0), clips)
+  _, endpoints = jax.eval_shape(model.apply, variables, clips)
+  keys = ['stem', *(f'stage_{i}' for i in range(1, 5))]
+  assert [endpoints[key].shape[1] for key in keys] == frames
+  pooled = name in ('hara_r3d_18', 'r2plus1d_34_mmaction2')
+  sizes = [16, 16, 8, 4, 2] if pooled else [32, 32, 16, 8, 4]
+  assert [endpoints[key].shape[2] for key in keys] == sizes
