@@ -88,10 +88,12 @@ def get_config() -> ml_collections.ConfigDict:
     slow_frames=config_dict.placeholder(str),
     lateral_frames=config_dict.placeholder(int),
     lateral_norm=config_dict.placeholder(bool),
-    # What networks of other authors have: no max-pool after the stem (3-D
-    # ResNets), BN on all projected residual connections (X3D), and other
-    # numbers to normalise pixels by, a channel each, of [0, 1] brightness
+    # What networks of other authors have: no max-pool after the stem, residual
+    # connections without weights (3-D ResNets), BN on all projected ones (X3D),
+    # and other numbers to normalise pixels by, a channel each, of [0, 1]
+    # brightness
     stem_pool=config_dict.placeholder(bool),
+    project_shortcuts=config_dict.placeholder(bool),
     norm_all_shortcuts=config_dict.placeholder(bool),
     input_mean=config_dict.placeholder(tuple),
     input_std=config_dict.placeholder(tuple),

@@ -81,7 +81,11 @@ def _slowfast(shapes, depth, lateral, last):
 
 
 def _pytorchvideo(shapes):
-  middle = shapes.get('blocks.1.res_blocks.0.branch2.conv_b.weight', ())
+  branch = 'blocks.1.res_blocks.0.branch2.conv_b'
+  if len(shapes.get(f'{branch}.conv_t.weight', ())) == 5:
+    depth = _depth(shapes, 'blocks.3.res_blocks.')
+    return Found('pytorchvideo', f'ptv_r2plus1d_r{depth}')
+  middle = shapes.get(f'{branch}.weight', ())
   if len(middle) != 5:
     return None
   stem = shapes['blocks.0.conv.weight']
@@ -101,6 +105,14 @@ def _mmaction2(shapes):
   depth = _depth(shapes, 'backbone.layer3.')
   name = f'i3d_r{depth}_32x2' if stem[2] == 5 else f'slow_r{depth}'
   return Found('mmaction2', name)
+
+
+def _mmaction2_r2plus1d(shapes):
+  depth = _depth(shapes, 'backbone.layer3.')
+  basic = 'backbone.layer1.0.conv3.conv.weight' not in shapes
+  if basic and depth == '50':  # as many blocks as of 34 layers
+    depth = '34'
+  return Found('mmaction2', f'r2plus1d_{depth}_mmaction2')
 
 
 def _mmaction2_csn(shapes):
@@ -147,6 +159,7 @@ _SIGNS: tuple[tuple[str, int, Callable[[Shapes], Found | None]], ...] = (
   ('backbone.layer1.0.conv1.conv.net.weight', 4, _mmaction2_tsm),
   ('backbone.layer1.0.conv2.0.conv.weight', 5, _mmaction2_csn),
   ('backbone.layer1.0.conv2.conv.weight', 5, _mmaction2),
+  ('backbone.layer1.0.conv2.conv.conv_s.weight', 5, _mmaction2_r2plus1d),
   ('base_model.layer1.0.conv1.net.weight', 4, _tsm),
   ('layer1.0.conv2.0.weight', 5, _vmz_ir),
   ('layer1.0.conv2.0.0.weight', 5, _vmz_ip),
@@ -179,15 +192,19 @@ def layout(family: str, model: str) -> Layout | None:
 
 # Of which networks a family has names.
 _NETWORKS = {
-  'pytorchvideo': 'c2d_|slow|i3d_r50$|ir_csn',
+  'pytorchvideo': 'c2d_|slow|i3d_r50$|ir_csn|ptv_',
   'mmaction2': 'slow|i3d_r50_32x2|tsm_|tanet_|i[rp]_csn',
   'tsm': 'tsm_',
   'vmz': 'i[rp]_csn',
 }
 
 
-def _units(names: Mapping[str, tuple[str, str]]) -> dict[str, str]:
-  """Modules of units, of what a convolution and its BN are called."""
+def units(names: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+  """Returns the modules of units of a convolution and its BN.
+
+  Args:
+    names: what they are called, by unit.
+  """
   return {
     f'{unit}/{part}': name
     for unit, pair in names.items()
@@ -195,7 +212,7 @@ def _units(names: Mapping[str, tuple[str, str]]) -> dict[str, str]:
   }
 
 
-_IN_PYTORCHVIDEO = _units(
+_IN_PYTORCHVIDEO = units(
   {
     'conv_1': ('branch2.conv_a', 'branch2.norm_a'),
     'conv_2': ('branch2.conv_b', 'branch2.norm_b'),
@@ -208,11 +225,19 @@ _IN_PYTORCHVIDEO = _units(
 def _pytorchvideo_layout(pathway):
   # There is a pooling layer among the stages, in I3D and C2D.
   pool = int(pathway.pool_pairs)
-  stem = _units({'stem': ('blocks.0.conv', 'blocks.0.norm')})
+  stem = units({'stem': ('blocks.0.conv', 'blocks.0.norm')})
+  factors = {}
+  if pathway.middle == 'factorized':
+    factors = units(
+      {
+        'temporal': ('branch2.conv_b.conv_t', 'branch2.conv_b.norm'),
+        'conv_2': ('branch2.conv_b.conv_xy', 'branch2.norm_b'),
+      }
+    )
   return Layout(
     modules={**stem, 'classifier': f'blocks.{5 + pool}.proj'},
     block=lambda i, j: f'blocks.{i + pool * (i > 1)}.res_blocks.{j - 1}',
-    inside=_IN_PYTORCHVIDEO,
+    inside={**_IN_PYTORCHVIDEO, **factors},
   )
 
 
@@ -222,14 +247,14 @@ def _multipathway(i, pathway):
 
 _PYTORCHVIDEO_SLOWFAST = Layout(
   modules={
-    **_units(
+    **units(
       {
         f'{name}stem': (f'{start}.conv', f'{start}.norm')
         for name, pathway in (('', 0), ('fast_', 1))
         for start in [_multipathway(0, pathway)]
       }
     ),
-    **_units(
+    **units(
       {
         f'lateral_{i}': (f'{start}.conv_fast_to_slow', f'{start}.norm')
         for i in range(4)
@@ -246,9 +271,7 @@ _PYTORCHVIDEO_SLOWFAST = Layout(
 
 def _mm_units(names: Mapping[str, str]) -> dict[str, str]:
   """As MMAction2 has them: a module with `conv` and `bn`."""
-  return _units(
-    {k: (f'{name}.conv', f'{name}.bn') for k, name in names.items()}
-  )
+  return units({k: (f'{name}.conv', f'{name}.bn') for k, name in names.items()})
 
 
 def _mmaction2_layout(pathway):
@@ -320,12 +343,12 @@ _MMACTION2_SLOWFAST = Layout(
 
 def _tsm_layout(pathway):
   start = 'base_model'
-  inside = _units({f'conv_{k}': (f'conv{k}', f'bn{k}') for k in (1, 2, 3)})
-  inside |= _units({'shortcut': ('downsample.0', 'downsample.1')})
+  inside = units({f'conv_{k}': (f'conv{k}', f'bn{k}') for k in (1, 2, 3)})
+  inside |= units({'shortcut': ('downsample.0', 'downsample.1')})
   shifted = {'conv_1/conv': 'conv1.net'}
   return Layout(
     modules={
-      **_units({'stem': (f'{start}.conv1', f'{start}.bn1')}),
+      **units({'stem': (f'{start}.conv1', f'{start}.bn1')}),
       'classifier': 'new_fc',
     },
     block=lambda i, j: f'{start}.layer{i}.{j - 1}',
@@ -346,7 +369,7 @@ def _vmz_layout(pathway):
   names |= middles[pathway.middle]
   names |= {'shortcut': ('downsample.0', 'downsample.1')}
   return Layout(
-    modules={**_units({'stem': ('stem.0', 'stem.1')}), 'classifier': 'fc'},
+    modules={**units({'stem': ('stem.0', 'stem.1')}), 'classifier': 'fc'},
     block=lambda i, j: f'layer{i}.{j - 1}',
-    inside=_units(names),
+    inside=units(names),
   )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mtnet_jax import models
-from mtnet_jax.convert import bottlenecks, layouts, published
+from mtnet_jax.convert import bottlenecks, hara, layouts, published
 from mtnet_jax.errors import UserError
 from mtnet_jax.models import mtnet, resnet3d, slowfast
 from mtnet_jax.training.optim import CLASSIFIER
@@ -43,6 +43,7 @@ FAMILIES = types.MappingProxyType(
     'mmaction2': 'MMAction2',
     'tsm': "TSM's author",
     'vmz': 'VMZ',
+    'hara': 'K. Hara',
   }
 )
 _X3D_STEMS = types.MappingProxyType(
@@ -86,7 +87,7 @@ _SRTG = types.MappingProxyType(
 
 def check_model(name: str) -> None:
   """Raises a UserError unless there can be weights of this network."""
-  known = [n for n in models.NAMES if not re.match('mtnet_|mt_r3d', n)]
+  known = [n for n in models.NAMES if not re.match('mtnet_|mt_r3d|x3d_xl', n)]
   if name not in known:
     raise UserError(
       f'There are no PyTorch weights of --model={name} that could be taken '
@@ -112,7 +113,7 @@ def recognize(
     UserError: `family` has other names, or is needed; or tensors that tell the
       width of a network are missing.
   """
-  found = bottlenecks.recognize(tensors)
+  found = bottlenecks.recognize(tensors) or hara.recognize(tensors)
   if found is not None:
     _check_family(family, (found.family,))
     names = (found.model,) if found.model in models.NAMES else ()
@@ -152,6 +153,9 @@ def _resnet_name(tensors: Mapping[str, np.ndarray], blocks: int) -> str:
   first, last = 'layer1.0.conv1.0.weight', 'layer1.0.conv3.0.weight'
   bottleneck = last in tensors
   kind = 'r2plus1d' if 'layer1.0.conv2.0.3.weight' in tensors else 'r3d'
+  second = np.shape(tensors.get('layer2.0.conv1.0.weight', ()))
+  if kind == 'r3d' and len(second) == 5 and second[2] == 1:
+    kind = 'mc3'
   if bottleneck:
     for name in (first, last):
       if name not in tensors or not tensors[name].ndim:
@@ -164,6 +168,10 @@ def _resnet_name(tensors: Mapping[str, np.ndarray], blocks: int) -> str:
   if any('.sar.' in name for name in tensors):
     kind = f'srtg_{kind}'
   depth = _DEPTHS.get((bottleneck, blocks))
+  # Between the halves of its second stage's second convolution.
+  mid = np.shape(tensors.get('layer2.0.conv2.0.0.weight', ()))[:1]
+  if (kind, depth, mid) == ('r2plus1d', 34, (288,)):
+    return 'r2plus1d_34_ig65m'
   return f'{kind}_{depth}' if depth else f'{kind} of {blocks} blocks'
 
 
@@ -171,6 +179,8 @@ def _resnet_families(
   tensors: Mapping[str, np.ndarray], name: str
 ) -> tuple[str, ...]:
   """Those whose names these are."""
+  if name.endswith('_ig65m'):
+    return ('vmz',)
   if 'layer1.0.conv2.0.weight' in tensors:
     return ('torchvision',)
   return ('torchvision', 'srtg') if name.startswith('r2plus1d') else ('srtg',)
@@ -199,9 +209,15 @@ def layout(family: str, model: str) -> layouts.Layout | None:
     }
     if model in mtnet.VARIANTS:
       return x3d[family]
+  if family == 'hara':
+    return hara.layout(model)
   if model not in resnet3d.VARIANTS:
     return bottlenecks.layout(family, model)
-  if family not in ('torchvision', 'srtg'):
+  if model == 'r2plus1d_34_mmaction2':
+    return layouts.MMACTION2_R2PLUS1D if family == 'mmaction2' else None
+  own = {'r2plus1d_34_ig65m': ('vmz',), 'mc3_18': ('torchvision',)}
+  both = () if model.startswith('hara_') else ('torchvision', 'srtg')
+  if family not in own.get(model, both):
     return None
   row = resnet3d.VARIANTS[model]
   return layouts.resnet(
@@ -247,8 +263,10 @@ def settings(
       'params/stage_1_block_1/shortcut_norm/scale'
     )
     keys['model.norm_all_shortcuts'] = sources[0] in tensors
-  elif network in resnet3d.VARIANTS:
+  elif family in ('torchvision', 'srtg'):
     keys['model.stem_pool'] = False
+  elif family == 'hara' and network in resnet3d.VARIANTS:
+    keys['model.project_shortcuts'] = hara.PROJECTION in tensors
   if network.startswith('srtg_'):
     keys['model.gate'] = False
   if network in slowfast.VARIANTS:

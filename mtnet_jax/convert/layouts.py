@@ -4,8 +4,9 @@ A layout says by which name PyTorch knows a module of ours; from a module's
 leaves follow the tensors. Nothing is matched by shape.
 
 Sources: the modules of PyTorchVideo 0.1.5 (`create_x3d`), PySlowFast (`X3D`),
-torchvision 0.28 (`VideoResNet`) and the thesis's author's repository
-Squeeze-and-Recursion-Temporal-Gates (`VideoResNet`).
+torchvision 0.28 (`VideoResNet`), the thesis's author's repository
+Squeeze-and-Recursion-Temporal-Gates (`VideoResNet`), and MMAction2 1.2
+(`ResNet2Plus1d`).
 """
 
 import re
@@ -225,3 +226,26 @@ def resnet(*, bottleneck: bool, factorized: bool, contained: bool) -> Layout:
     block=lambda i, j: f'layer{i}.{j - 1}',
     inside=inside,
   )
+
+
+def _mmaction2_factors(unit: str, name: str) -> dict[str, str]:
+  return {
+    f'{unit}/spatial': f'{name}.conv.conv_s',
+    f'{unit}/spatial_norm': f'{name}.conv.bn_s',
+    f'{unit}/temporal': f'{name}.conv.conv_t',
+    f'{unit}/norm': f'{name}.bn',
+  }
+
+
+MMACTION2_R2PLUS1D = Layout(
+  modules={
+    **_mmaction2_factors('stem', 'backbone.conv1'),
+    'classifier': 'cls_head.fc_cls',
+  },
+  block=lambda i, j: f'backbone.layer{i}.{j - 1}',
+  inside={
+    **_mmaction2_factors('conv_1', 'conv1'),
+    **_mmaction2_factors('conv_2', 'conv2'),
+    **_mmaction2_factors('shortcut', 'downsample'),
+  },
+)

@@ -5,7 +5,8 @@ it lies, its licence, its data, how clips are taken of a video, how large, by
 what mean and deviation pixels are normalised, and the top-1 that was published
 with so many views (clips × crops). PyTorchVideo spreads a clip's frames evenly
 from the first to the last of T times the stride that its names say, so that
-they lie further apart: `stride` is what is nearest to that.
+they lie further apart: `stride` is what is nearest to that. Behind a `#` is the
+name of a file in a shared folder.
 """
 
 import csv
@@ -139,7 +140,7 @@ def find(
   possible = _possible(model, family)
   file = pathlib.Path(source).name
   for is_like in (
-    lambda row: row.address.endswith(f'/{file}'),
+    lambda row: row.address.endswith((f'/{file}', f'#{file}')),
     lambda row: row.classes == classes,
   ):
     possible = [row for row in possible if is_like(row)] or possible

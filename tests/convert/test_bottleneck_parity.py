@@ -1,4 +1,4 @@
-"""Converted bottleneck ResNets say what PyTorch's modules do.
+"""Converted networks of other authors say what PyTorch's modules do.
 
 PyTorchVideo's are its own; those of other projects, which no longer install,
 are modules written from their facts. On random weights and BN statistics,
@@ -8,26 +8,22 @@ through whole networks.
 import sys
 import types
 
-import jax
 import numpy as np
 import pytest
 
-from configs import base
-from mtnet_jax.convert import conversion, families, published
-from mtnet_jax.runs import model as model_lib
-from mtnet_jax.runs.leaves import leaf_paths
+from mtnet_jax.convert import published
 
 torch = pytest.importorskip('torch')
 from torch import nn  # noqa: E402
 
 from benchmarks import torch_tsm  # noqa: E402
-from tests.convert import torch_bottlenecks, torch_networks  # noqa: E402
+from tests.convert import torch_bottlenecks, torch_resnets  # noqa: E402
+from tests.convert.parity import CLASSES, compare  # noqa: E402
 
 pytestmark = [
   pytest.mark.usefixtures('quick_compilation'),
   pytest.mark.filterwarnings('ignore::DeprecationWarning'),  # torch's own
 ]
-_CLASSES = 7
 _LATE = ((1,), (1,), (3,), (3,))
 _ALTERNATING = ((3,), (3, 1), (3, 1), (1, 3))
 
@@ -41,61 +37,14 @@ def pytorchvideo(monkeypatch):
     package.ops, ops.RoIAlign = ops, None
     monkeypatch.setitem(sys.modules, 'torchvision', package)
     monkeypatch.setitem(sys.modules, 'torchvision.ops', ops)
-  from pytorchvideo.models import csn, resnet, slowfast
+  from pytorchvideo.models import csn, r2plus1d, resnet, slowfast
 
   return types.SimpleNamespace(
     resnet=resnet.create_resnet,
     csn=csn.create_csn,
+    r2plus1d=r2plus1d.create_r2plus1d,
     slowfast=slowfast.create_slowfast,
   )
-
-
-def compare(network, row, clip, feed=lambda clips: clips, dtype=np.float32):
-  """Holds a module to the network that its state dict is converted to.
-
-  Args:
-    network: the module.
-    row: name of published weights of its kind.
-    clip: frames, and pixels of a side.
-    feed: makes of clips `(n, 3, t, h, w)` what the module takes.
-    dtype: of the computation.
-  """
-  torch_networks.randomize(network)
-  state = network.state_dict()
-  tensors = {name: value.numpy() for name, value in state.items()}
-  family = next(r.family for r in published.rows() if r.name == row)
-  name = published.network_of(row)
-  origin = families.recognize(tensors, '')
-  assert (origin.family, origin.models) == (family, (name,))
-  config = base.get_config()
-  config.update_from_flattened_dict(families.settings(family, row, tensors))
-  config.data.num_frames, config.data.input_size = frames, size = clip
-  model = model_lib.build_model(config, _CLASSES)
-  shapes = model_lib.variable_shapes(model, (frames, size, size, 3))
-  converted = conversion.convert(
-    tensors,
-    {path: leaf.shape for path, leaf in leaf_paths(shapes).items()},
-    families.layout(family, name),
-  )
-  conversion.check(converted, 'a file', allow_mismatch=False)
-  variables = conversion.complete(converted, model, config)
-  clips = np.random.default_rng(1).normal(size=(2, frames, size, size, 3))
-  clips[1] *= 0.5  # large ones of one kind would look alike to a network
-  clips = clips.astype(dtype)
-
-  def apply(variables, clips):
-    return model.clone(dtype=dtype).apply(variables, clips, train=False)[0]
-
-  with jax.enable_x64(dtype == np.float64):
-    variables = jax.tree.map(lambda a: np.asarray(a, dtype), variables)
-    got = np.asarray(jax.jit(apply)(variables, clips))
-  clips = torch.from_numpy(clips)
-  with torch.no_grad():
-    wanted = network.to(clips.dtype)(feed(clips.permute(0, 4, 1, 2, 3)))
-  wanted = wanted.numpy()
-  assert np.abs(wanted[0] - wanted[1]).max() > 0.01 * np.abs(wanted).max()
-  bound = 1e-5 if dtype == np.float32 else 1e-9
-  assert np.abs(got - wanted).max() <= bound * np.abs(wanted).max()
 
 
 def _slow_and_fast(ratio):
@@ -110,7 +59,7 @@ def _slow_and_fast(ratio):
 def _of_pytorchvideo(builders, row, frames, size):
   """A network as PyTorchVideo's hub builds it, and how it is fed."""
   side = size // 32
-  common = {'model_num_class': _CLASSES}
+  common = {'model_num_class': CLASSES}
   if row.startswith('slowfast'):
     lateral = 5 if '4x16' in row or 'r101' in row else 7
     ratio = 8 if '4x16' in row else 4
@@ -140,6 +89,13 @@ def _of_pytorchvideo(builders, row, frames, size):
       **common,
     )
     return network, lambda clips: clips
+  if row.startswith('ptv_r2plus1d'):
+    network = builders.r2plus1d(
+      head_pool_kernel_size=(frames // 4, side, side),
+      head_activation=None,
+      **common,
+    )
+    return network, lambda clips: clips
   one, three = (1, 1, 1), (3, 1, 1)
   kernels = {
     'c2d': (one,) * 4,
@@ -166,6 +122,7 @@ def _of_pytorchvideo(builders, row, frames, size):
     'i3d_r50_8x8_pytorchvideo',
     'slowfast_r50_8x8_pytorchvideo',
     'ir_csn_101_pytorchvideo',
+    'ptv_r2plus1d_r50_16x4_pytorchvideo',
     *(
       pytest.param(f'{name}_pytorchvideo', marks=pytest.mark.check)
       for name in ('c2d_r50_8x8', 'slowfast_r50_4x16', 'slowfast_r101_16x8')
@@ -179,31 +136,33 @@ def test_networks_of_pytorchvideo(pytorchvideo, row):
 
 
 def _of_others(row):
+  if row.startswith(('hara', 'resnext', 'mc3', 'r2plus1d')):
+    return torch_resnets.build(row, CLASSES)
   of = torch_bottlenecks
   if 'csn' in row:
     kind = row[:2]
     if row.endswith('vmz'):
-      return of.CSN(_CLASSES, kind)
+      return of.CSN(CLASSES, kind)
     csn = {'stem': (3, 7, 7), 'middle': kind, 'halves': True, 'eps': 1e-3}
-    return of.Recognizer3D(_CLASSES, **csn)
+    return of.Recognizer3D(CLASSES, **csn)
   if row.startswith('slowfast'):
     ratio, lateral = (8, 5) if '4x16' in row else (4, 7)
-    return of.SlowFast(_CLASSES, ratio, lateral, 101 if 'r101' in row else 50)
+    return of.SlowFast(CLASSES, ratio, lateral, 101 if 'r101' in row else 50)
   if row.startswith('tanet'):
-    return of.Recognizer2D(_CLASSES, 8, adaptive=True)
+    return of.Recognizer2D(CLASSES, 8, adaptive=True)
   if row.startswith('tsm'):
     network = torch_tsm.TSM if row.endswith('tsm') else of.Recognizer2D
-    return network(_CLASSES, 8, 101 if 'r101' in row else 50)
+    return network(CLASSES, 8, 101 if 'r101' in row else 50)
   if row.startswith('i3d'):
     return of.Recognizer3D(
-      _CLASSES,
+      CLASSES,
       stem=(5, 7, 7),
       stride=(2, 2, 2),
       pool=(2, 2, 2),
       pairs=True,
       frames=_ALTERNATING,
     )
-  return of.Recognizer3D(_CLASSES, frames=_LATE)
+  return of.Recognizer3D(CLASSES, frames=_LATE)
 
 
 @pytest.mark.slow
@@ -215,6 +174,12 @@ def _of_others(row):
     'slowfast_r50_8x8_mmaction2',
     'i3d_r50_32x2_mmaction2',
     'ir_csn_50_ig65m_mmaction2',
+    'hara_r3d_18_kinetics400_hara',
+    'hara_r3d_50_kms_hara',
+    'resnext3d_101_kinetics400_hara',
+    'mc3_18_torchvision',
+    'r2plus1d_34_ig65m_8_vmz',
+    'r2plus1d_34_8x8_mmaction2',
     *(
       pytest.param(row, marks=pytest.mark.check)
       for row in (
@@ -237,13 +202,17 @@ _OF_PYTORCHVIDEO = (
   *('c2d_r50_8x8', 'slow_r50_4x16', 'slow_r50_8x8', 'i3d_r50_8x8'),
   *('slowfast_r50_4x16', 'slowfast_r50_8x8'),
   *('slowfast_r101_8x8', 'slowfast_r101_16x8', 'ir_csn_101'),
+  'ptv_r2plus1d_r50_16x4',
 )
 _OF_OTHERS = (
   *('tsm_r50_8_dense_tsm', 'tsm_r101_8_ssv2_tsm', 'tsm_r50_8_mmaction2'),
   *('tanet_r50_8_dense_mmaction2', 'slow_r50_8x8_mmaction2'),
   *('i3d_r50_32x2_mmaction2', 'slowfast_r50_4x16_mmaction2'),
   *('slowfast_r50_8x8_mmaction2', 'slowfast_r101_8x8_mmaction2'),
-  'ir_csn_50_ig65m_mmaction2',
+  *('ir_csn_50_ig65m_mmaction2', 'hara_r3d_18_kinetics400_hara'),
+  *('hara_r3d_50_kms_hara', 'resnext3d_101_kinetics400_hara'),
+  *('mc3_18_torchvision', 'r2plus1d_34_ig65m_8_vmz'),
+  'r2plus1d_34_8x8_mmaction2',
 )
 
 

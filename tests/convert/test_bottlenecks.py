@@ -1,4 +1,4 @@
-"""Bottleneck ResNets of other authors: their names, and what they compute."""
+"""Networks of other authors: their names, and what names do not tell."""
 
 import re
 
@@ -23,11 +23,17 @@ from mtnet_jax.runs import model as model_lib
 from mtnet_jax.runs.leaves import leaf_paths
 from tests.convert import tensor_names
 
+_NETWORKS = (
+  *video_resnet.VARIANTS,
+  *slowfast.VARIANTS,
+  *('mc3_18', 'hara_r3d_18', 'hara_r3d_34'),
+  *('r2plus1d_34_ig65m', 'r2plus1d_34_mmaction2'),
+)
 _PAIRS = [
   (network, family)
-  for network in (*video_resnet.VARIANTS, *slowfast.VARIANTS)
+  for network in _NETWORKS
   for family in families.FAMILIES
-  if bottlenecks.layout(family, network) is not None
+  if families.layout(family, network) is not None
 ]
 _OPTIONS = {
   'mmaction2': {'lateral_norm': False, 'slow_frames': 'nearest'},
@@ -47,14 +53,14 @@ def _options(network, family):
 
 
 def test_each_family_has_what_its_authors_publish():
-  assert len({row.name for row in published.rows()}) == 68
+  assert len({row.name for row in published.rows()}) == 101
   for row in published.rows():
     assert families.layout(row.family, row.network) is not None, row.name
 
 
 @pytest.mark.parametrize(('network', 'family'), _PAIRS)
 def test_each_array_has_a_tensor_of_its_own(network, family):
-  layout = bottlenecks.layout(family, network)
+  layout = families.layout(family, network)
   paths = _shapes(network, **_options(network, family))
   sources = [layout.sources(path) for path in paths]
   assert all(len(names) == 1 for names in sources)
@@ -121,10 +127,43 @@ def test_each_array_has_a_tensor_of_its_own(network, family):
       'stage_1_block_1/mix/norm/bias',
       'backbone.layer1.0.conv2.0.bn.bias',
     ),
+    # Time comes first, and its kernel is called that of space elsewhere.
+    (
+      'ptv_r2plus1d_r50',
+      'pytorchvideo',
+      'stage_3_block_1/temporal/conv/kernel',
+      'blocks.3.res_blocks.0.branch2.conv_b.conv_t.weight',
+    ),
+    (
+      'ptv_r2plus1d_r50',
+      'pytorchvideo',
+      'stage_3_block_1/conv_2/norm/scale',
+      'blocks.3.res_blocks.0.branch2.norm_b.weight',
+    ),
+    (
+      'r2plus1d_34_ig65m',
+      'vmz',
+      'stage_2_block_1/conv_2/temporal/kernel',
+      'layer2.0.conv2.0.3.weight',
+    ),
+    (
+      'r2plus1d_34_mmaction2',
+      'mmaction2',
+      'stage_2_block_1/shortcut/spatial_norm/mean',
+      'backbone.layer2.0.downsample.conv.bn_s.running_mean',
+    ),
+    (
+      'resnext3d_101',
+      'hara',
+      'stage_3_block_23/conv_2/conv/kernel',
+      'layer3.22.conv2.weight',
+    ),
+    ('hara_r3d_18', 'hara', 'stem/conv/kernel', 'conv1.weight'),
+    ('mc3_18', 'torchvision', 'stem/norm/mean', 'stem.1.running_mean'),
   ],
 )
 def test_names(network, family, path, name):
-  layout = bottlenecks.layout(family, network)
+  layout = families.layout(family, network)
   assert layout.sources(f'params/{path}') == (name,)
 
 
@@ -145,7 +184,7 @@ def test_x3d_is_none_of_them():
 
 def _tensors(network, family):
   """Zeros of the shapes that a file has, of 2-D networks without frames."""
-  layout = bottlenecks.layout(family, network)
+  layout = families.layout(family, network)
   flat = network.startswith(('tsm', 'tanet'))
   tensors = {}
   for path, shape in _shapes(network, **_options(network, family)).items():
@@ -186,10 +225,11 @@ def test_rows_tell_the_clips():
   assert abs(uniform['model.input_mean'][0] * 255 - 123.675) < 1e-3
 
 
-def test_epsilon_of_csn():
+def test_epsilon_of_csn_and_r2plus1d_34():
   for row in published.rows():
     epsilon = row.settings.get('model.norm_epsilon', 1e-5)
     large = 'csn' in row.network and row.family != 'pytorchvideo'
+    large |= row.network.startswith('r2plus1d_34_')
     assert epsilon == (1e-3 if large else 1e-5), row.name
 
 
@@ -197,6 +237,38 @@ def test_a_network_without_weights_takes_its_sibling_s_clips():
   row = published.find('ip_csn_50', 'vmz', 'mine.pth')
   assert row.settings['model.name'] == 'ip_csn_50'
   assert row.settings['data.num_frames'] == 32
+
+
+def test_pixels_of_hara():
+  """By the classes of the head: those of 2017 are 0 to 255, less a mean."""
+  new = published.find('hara_r3d_50', 'hara', 'mine.pth', 1139).settings
+  assert new['model.input_std'] == (0.2768, 0.2713, 0.2737)
+  old = published.find('hara_r3d_50', 'hara', 'mine.pth', 400).settings
+  np.testing.assert_allclose(np.multiply(old['model.input_std'], 255), 1, 1e-6)
+  mean = np.multiply(old['model.input_mean'], 255)
+  np.testing.assert_allclose(mean, (114.7748, 107.7354, 99.4750), 1e-5)
+  # Or by the file's own name.
+  long = published.find(
+    'resnext3d_101', 'hara', 'a/resnext-101-64f-kinetics-ucf101_split1.pth', 101
+  )
+  assert long.settings['data.num_frames'] == 64
+  with pytest.raises(UserError, match='does not tell on which clips'):
+    published.find('hara_r3d_50', 'hara', 'mine.pth', 7)
+
+
+def test_residual_connections_of_hara_s_first_networks():
+  for network, key in (('hara_r3d_18', True), ('hara_r3d_50', None)):
+    tensors = _tensors(network, 'hara')
+    keys = families.settings('hara', f'{network}_k_hara', tensors)
+    assert keys.get('model.project_shortcuts') is key
+  without = {k: v for k, v in tensors.items() if 'downsample' not in k}
+  assert families.recognize(without, '').models == ('hara_r3d_50',)
+  tensors = _tensors('hara_r3d_34', 'hara')
+  without = {k: v for k, v in tensors.items() if 'downsample' not in k}
+  model = 'hara_r3d_34_kinetics400_hara'
+  keys = families.settings('hara', model, without)
+  assert keys['model.project_shortcuts'] is False
+  assert families.recognize(without, '').models == ('hara_r3d_34',)
 
 
 def test_where_the_file_does_not_tell_its_clips():

@@ -84,12 +84,16 @@ def test_each_is_taken_once(name, family):
 def test_every_network_is_in_a_family_or_refused():
   known = {name for name, _ in _PAIRS}
   known |= {*video_resnet.VARIANTS, *slowfast.VARIANTS}
+  known |= {'hara_r3d_18', 'hara_r3d_34', 'mc3_18'}
+  known |= {'r2plus1d_34_ig65m', 'r2plus1d_34_mmaction2'}
   for name in models.NAMES:
     if name in known:
       families.check_model(name)
     else:
-      assert re.match('mtnet_|mt_r3d', name)
-      with pytest.raises(UserError, match='no PyTorch weights of --model=mt'):
+      assert re.match('mtnet_|mt_r3d|x3d_xl', name)
+      with pytest.raises(
+        UserError, match=f'no PyTorch weights of --model={name} '
+      ):
         families.check_model(name)
 
 

@@ -5,6 +5,7 @@ import pytest
 from configs import base
 from mtnet_jax import models
 from mtnet_jax.errors import UserError
+from mtnet_jax.models import resnet3d
 
 
 def test_unknown_model_names_the_nearest():
@@ -50,6 +51,7 @@ COMMON = {
 }
 MTCONV = {'local_ratio', 'pooling', 'shared_selection'}
 RESNET = COMMON | {'stage_features', 'stem_frames', 'stem_pool'}
+RESNET |= {'project_shortcuts'}
 MTNET = COMMON | MTCONV
 MTNET |= {'temporal_kernels', 'repeat_edges', 'norm_all_shortcuts'}
 MTNET |= {'recurrence', 'cell', 'gate'}
@@ -64,7 +66,7 @@ def test_overrides(name):
     expected = RESNET | {'placement', 'cell', 'gate'}
   elif name.startswith('slowfast'):
     expected = SLOWFAST
-  elif not name.startswith(('r3d', 'r2plus1d', 'wide', 'mt_')):
+  elif name not in resnet3d.VARIANTS:
     expected = COMMON
   else:
     expected = RESNET | MTCONV if name == 'mt_r3d_50' else RESNET
