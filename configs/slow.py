@@ -1,4 +1,4 @@
-"""Networks of one pathway on Kinetics-400: Slow-only, C2D and I3D as a ResNet.
+"""Networks of one pathway on Kinetics-400: Slow-only, C2D, I3D, R(2+1)D-50.
 
   mtnet train --config=slow:r50_8x8 --config.data.dir=DIR \
     --workdir=runs/slow_r50_8x8
@@ -11,6 +11,7 @@ The argument is one of
   c2d_r50_8x8     frame by frame           71.46 of PyTorchVideo
   i3d_r50_8x8     I3D, its strides there   73.27 of PyTorchVideo
   i3d_r50_32x2    I3D, MMAction2's         73.47, on ImageNet's weights
+  r2plus1d_r50_16x4  PyTorchVideo's R(2+1)D 76.01 of PyTorchVideo
 
 with the accuracy on 10 x 3 views of 256^2. Source: C. Feichtenhofer et al.,
 *SlowFast Networks for Video Recognition*, 2019, Table 5a, whose schedule all of
@@ -29,6 +30,7 @@ _ROWS = {
   'c2d_r50_8x8': ('c2d_r50', 8, 8),
   'i3d_r50_8x8': ('i3d_r50', 8, 8),
   'i3d_r50_32x2': ('i3d_r50_32x2', 32, 2),
+  'r2plus1d_r50_16x4': ('ptv_r2plus1d_r50', 16, 4),
 }
 
 

@@ -14,10 +14,12 @@ from mtnet_jax.training import optim
 
 _FILES = [
   'csn',
+  'hara',
   'mtnet_l',
   'mtnet_m',
   'mtnet_s',
   'quickstart',
+  'r2plus1d',
   'slow',
   'slowfast',
   'srtg',
@@ -189,7 +191,7 @@ def test_what_class_regularization_takes_from_its_recipe():
 @pytest.mark.parametrize(
   ('argument', 'message'),
   [
-    ('', r"There is no.* in ''.*CONFIG one of csn, mtnet_l.*, srtg, "),
+    ('', r"There is no.* in ''.*CONFIG one of csn, hara, mtnet_l.*, srtg, "),
     ('/finetune', "There is no.* in '/finetune'"),
     ('mtnet_m/fintune', "There is no.* in 'mtnet_m/fintune'"),
     ('mtnet_x', r'no configs/mtnet_x\.py'),
@@ -285,6 +287,11 @@ def test_srtg_takes_any_backbone_as_argument():
     ('tsm', 'r50_16', 'tsm_r50', (16, 4)),
     ('tsm', 'tanet_r50_8', 'tanet_r50_8', (8, 8)),
     ('csn', 'ip_101', 'ip_csn_101', (32, 2)),
+    ('slow', 'r2plus1d_r50_16x4', 'ptv_r2plus1d_r50', (16, 4)),
+    ('hara', 'r3d_18', 'hara_r3d_18', (16, 1)),
+    ('hara', 'resnext3d_101', 'resnext3d_101', (16, 1)),
+    ('r2plus1d', 'mc3_18', 'mc3_18', (16, 2)),
+    ('r2plus1d', '34_ig65m', 'r2plus1d_34_ig65m', (32, 2)),
   ],
 )
 def test_rows_of_other_authors_recipes(name, argument, network, clip):

@@ -22,6 +22,9 @@ pytestmark = [
     ('tsm:r50_8', 4),
     ('tsm:tanet_r50_8', 8),
     ('csn:ir_50', 4),
+    ('hara:r3d_18', 4),
+    ('hara:resnext3d_50', 4),
+    ('r2plus1d:mc3_18', 4),
   ],
 )
 def test_steps(recipe, frames, blinking_videos, tmp_path):
