@@ -60,6 +60,7 @@ STANDARD = (
     (network, 'train', 8, False)
     for network in ('slow_r50', 'slowfast_r50_8x8', 'tsm_r50', 'tanet_r50_8')
   ),
+  ('resnext3d_101', 'train', 8, False),
   ('ir_csn_101', 'train', 8, True),
   ('mtnet_m', 'infer', _CLIPS, False),
   ('mtnet_m', 'train', _CLIPS, False),

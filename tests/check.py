@@ -49,6 +49,9 @@ _NETWORKS = (
   'tsm_r50',
   'tanet_r50_8',
   'ir_csn_50',
+  'ptv_r2plus1d_r50',
+  'hara_r3d_50',
+  'resnext3d_50',
 )
 
 

@@ -141,6 +141,28 @@ def test_c2d_sees_no_order_within_its_pairs():
   )
 
 
+@pytest.mark.parametrize(
+  'name',
+  [
+    *('slow_r50', 'slowfast_r50_8x8', 'tsm_r50', 'tanet_r50_8', 'ip_csn_50'),
+    *('ptv_r2plus1d_r50', 'resnext3d_50'),
+  ],
+)
+def test_half_precision(name):
+  """Activations have 8 bits, weights and logits stay float32."""
+  wide = shallow(name)
+  narrow = wide.clone(dtype='bfloat16')
+  clips = random_clips(2, 8, 32, 32, 3)
+  variables = jax.jit(narrow.init)(jax.random.key(0), clips)
+  assert all(leaf.dtype == 'float32' for leaf in jax.tree.leaves(variables))
+  logits, endpoints = jax.jit(narrow.apply)(variables, clips)
+  assert logits.dtype == endpoints['features'].dtype == jnp.float32
+  for key in ('stem', 'stage_1', 'stage_2', 'stage_3', 'stage_4', 'last'):
+    assert endpoints[key].dtype == jnp.bfloat16, key
+  expected, _ = jax.jit(wide.apply)(variables, clips)
+  assert 0 < np.abs(logits - expected).max() < 0.05 * np.abs(expected).max()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['slow_r50', 'slowfast_r50_8x8', 'ip_csn_50'])
 def test_rematerialization_changes_nothing(name):
