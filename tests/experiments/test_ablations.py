@@ -177,7 +177,8 @@ def test_the_maps_of_table_6_4_are_the_recipe_of_class_regularization():
     (
       '5.8',
       r'Table 5\.8 compares poolings.*:5\.8/RUN with RUN one of avg, max, '
-      r'.*5\.8/RUN/CONFIG.* than mtnet_m, CONFIG one of csn, .*mtnet_l.*, srtg, ',
+      r'.*5\.8/RUN/CONFIG.* than mtnet_m, CONFIG one of csn, .*mtnet_l.*, '
+      'srtg, ',
     ),
     ('4.1//srtg:r3d_50', 'RUN one of r3d_none, r3d_start, r3d_top,'),
     ('4.1/r3d_top', r"Table 4\.1 has no run 'r3d_top'\. .*r3d_none, r3d_start"),
