@@ -12,10 +12,12 @@ from flax import linen as nn
 
 from mtnet_jax.errors import UserError
 from mtnet_jax.layers.conv import Conv3D
+from mtnet_jax.layers.frame_choice import choose_frames
 from mtnet_jax.layers.norm import BatchNorm
 from mtnet_jax.ops.activation import relu
 from mtnet_jax.ops.channels import join, split
 from mtnet_jax.ops.frame_selection import gather_frames, select_frame_indices
+from mtnet_jax.ops.kept_times import interpolate_times
 from mtnet_jax.ops.pooling import pool, pool_with_residual, split_pooling
 from mtnet_jax.ops.up_sample import up_sample
 from mtnet_jax.typing import Array, Float
@@ -23,10 +25,13 @@ from mtnet_jax.typing import Array, Float
 Branches = tuple[Float[Array, '...'], Float[Array, '...']]
 
 
-def branch_features(features: int, local_ratio: float) -> tuple[int, int]:
+def branch_features(
+  features: int, local_ratio: float, groups: int = 1
+) -> tuple[int, int]:
   """Returns how many channels the local and the prolonged branch make (5.1).
 
-  `⌊local_ratio · features⌋` and the rest.
+  `⌊local_ratio · features⌋`, less what is more than a multiple of `groups`, and
+  the rest.
 
   Raises:
     UserError: `local_ratio` outside (0, 1], or no channel left for the local
@@ -39,7 +44,7 @@ def branch_features(features: int, local_ratio: float) -> tuple[int, int]:
       'therefore cannot be empty. The default is 7/8.'
     )
   # The floor of the exact product: 0.29 · 100 is 28.999… in floating point.
-  local = int(local_ratio * features + 1e-9)
+  local = int(local_ratio * features + 1e-9) // groups * groups
   if local == 0:
     raise UserError(
       f'`local_ratio` (={local_ratio}) leaves none of {features} channels for '
@@ -70,6 +75,16 @@ class MTConv(nn.Module):
     shared_selection: whether both inputs of the prolonged branch keep the same
       frames, those chosen on the layer's input; else each keeps its own, as
       5.4 prints. It matters to poolings that select frames.
+    selection_input: what chooses those frames, one of `SELECTION_INPUTS`.
+    stillness: of each frame of the clip, `ops.still_scores` of its pixels, for
+      `'motion'`; `(n, t)`.
+    keep_times: whether the frames kept are put back at their own times, rather
+      than evenly.
+    branch_inputs: `'all'`: both branches of a dense layer read all channels; or
+      `'split'`: the first share of them is the local branch's, the rest the
+      prolonged one's, as in a channel-separated layer.
+    groups: of the channels of each branch of a channel-separated layer; 0: each
+      channel is one.
     joined: whether both branches are returned as one array, or apart, for a
       channel-separated layer of the same widths.
     train: whether `'stochastic'` pooling draws, from an rng `pooling`.
@@ -86,6 +101,11 @@ class MTConv(nn.Module):
   activation: Callable[[Array], Array] | None = relu
   pooling: str = 'softpool+cos'
   shared_selection: bool = True
+  selection_input: str = 'branch'
+  stillness: Float[Array, 'n t'] | None = None
+  keep_times: bool = False
+  branch_inputs: str = 'all'
+  groups: int = 0
   joined: bool = True
   train: bool = False
   conv: Callable[..., nn.Module] = Conv3D
@@ -109,26 +129,50 @@ class MTConv(nn.Module):
       UserError: see `branch_features`, `split_pooling`; or a channel-separated
         form whose input does not have `features` channels.
     """
-    local, prolonged = branch_features(self.features, self.local_ratio)
+    local, prolonged = self._share(self.features)
     if self.channel_separated:
       self._check_channels(x)
     strides = self.strides
     local_unit = self._unit('local', local, self.kernel_size, strides)
     if not prolonged:
       return local_unit(x)
-    if self.channel_separated:
-      x, x_prolonged = x if isinstance(x, tuple) else split(x, local)
-      _, pooled = self._pool(x_prolonged, strides[0])
-    else:
-      x, pooled = self._pool(x, strides[0])
+    whole = self._read(x)
+    x, pooled = self._pool(whole[-1], strides[0])
+    if len(whole) > 1:
+      x = whole[0]
     y_local = local_unit(x)
-    y_local, pooled, pooled_local = self._select(y_local, pooled)
+    kept, y_local, pooled, pooled_local = self._select(y_local, pooled, whole)
     y = self._unit('prolonged', prolonged, self.kernel_size, (1, *strides[1:]))(
       pooled
     )
     y += self._unit('pointwise', prolonged)(pooled_local)  # 5.3
-    y = up_sample(y, y_local.shape[1:4])
+    t, *space = y_local.shape[1:4]
+    if self.keep_times and kept is not None:
+      y = up_sample(y, (y.shape[1], *space))
+      y = interpolate_times(y, kept, t)
+    else:
+      y = up_sample(y, (t, *space))
     return join(y_local, y) if self.joined else (y_local, y)
+
+  def _share(self, features):
+    """The channels of each branch, of so many."""
+    groups = max(1, self.groups) if self.channel_separated else 1
+    return branch_features(features, self.local_ratio, groups)
+
+  def _read(self, x):
+    """What both branches read together, or one after the other."""
+    if isinstance(x, tuple):
+      return x
+    if not (self.channel_separated or self.branch_inputs == 'split'):
+      return (x,)
+    local, prolonged = self._share(x.shape[-1])
+    if not prolonged:
+      raise UserError(
+        f'`local_ratio` (={self.local_ratio}) leaves none of the '
+        f'{x.shape[-1]} channels that a layer reads for the prolonged branch. '
+        "Set a smaller one, or branch_inputs='all'."
+      )
+    return split(x, local)
 
   def _check_channels(self, x):
     branches = x if isinstance(x, tuple) else (x,)
@@ -146,7 +190,7 @@ class MTConv(nn.Module):
       features,
       kernel_size,
       strides,
-      groups=features if separated else 1,
+      groups=(self.groups or features) if separated else 1,
       name=name,
     )
     norm = self.norm(name=f'{name}_norm')
@@ -167,17 +211,27 @@ class MTConv(nn.Module):
       strided, kind, key=self.make_rng('pooling') if draws else None
     )
 
-  def _select(self, y_local, pooled):
-    """The local branch, and half the frames of both inputs, down-sampled."""
+  def _select(self, y_local, pooled, whole):
+    """Frames kept, the local branch; both inputs down-sampled, of half of them.
+
+    None and all frames' windows where the pooling selects none.
+    """
     if not split_pooling(self.pooling)[1]:
-      return y_local, pooled, self._pool(y_local)[1]
-    indices = select_frame_indices(pooled)
+      return None, y_local, pooled, self._pool(y_local)[1]
+    draws = self.train and self.selection_input == 'random'
+    indices = choose_frames(
+      self.selection_input,
+      pooled,
+      [x[:, :: self.strides[0]] for x in whole],
+      self.stillness,
+      self.make_rng('pooling') if draws else None,
+    )
     self.sow('intermediates', 'kept_frames', indices)
     pooled = gather_frames(pooled, indices)
     if self.shared_selection:
       # Pooling is per frame: only the frames that stay need it.
       y_local, pooled_local = self._pool(y_local, frames=indices)
-      return y_local, pooled, pooled_local
+      return indices, y_local, pooled, pooled_local
     y_local, pooled_local = self._pool(y_local)
-    indices = select_frame_indices(pooled_local)
-    return y_local, pooled, gather_frames(pooled_local, indices)
+    own = select_frame_indices(pooled_local)
+    return indices, y_local, pooled, gather_frames(pooled_local, own)

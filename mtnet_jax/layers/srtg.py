@@ -70,6 +70,37 @@ def _squared_distances(a, b):
   return jnp.sum(jnp.square(a[:, :, None] - b[:, None]), axis=-1)
 
 
+# What a clip's pooled activations are compared with: the hidden states; their
+# product with the pooled activations, which is what 4.3.1 calls a*; or the
+# hidden states, both brought to mean 0 over time and to the same size.
+GATE_EMBEDDINGS = ('hidden', 'fused', 'normalized')
+
+
+def embed(
+  pooled: Float[Array, 'n t c'], hidden: Float[Array, 'n t c'], kind: str
+) -> tuple[Float[Array, 'n t c'], Float[Array, 'n t c']]:
+  """Returns the two embeddings of a clip's frames that the gate compares.
+
+  Args:
+    pooled: activations, averaged over space.
+    hidden: the recurrent network's states.
+    kind: one of `GATE_EMBEDDINGS`.
+  """
+  if kind == 'fused':
+    return pooled, pooled * hidden
+  if kind == 'normalized':
+    return _normalize(pooled), _normalize(hidden)
+  assert kind == 'hidden', kind
+  return pooled, hidden
+
+
+def _normalize(x):
+  """Less its mean over time, over its deviation over time and channels."""
+  x = x - jnp.mean(x, axis=1, keepdims=True)
+  deviation = jnp.sqrt(jnp.mean(jnp.square(x), axis=(1, 2), keepdims=True))
+  return x / jnp.where(deviation > 0, deviation, 1)
+
+
 class SqueezeAndRecursion(nn.Module):
   """Scales each frame's channels by recurrent states, where the gate is open.
 
@@ -82,11 +113,16 @@ class SqueezeAndRecursion(nn.Module):
       `'rnn'` (both Table 5.7).
     num_layers: stacked recurrent layers.
     gate: whether the gate is active.
+    embedding: what the gate compares, one of `GATE_EMBEDDINGS`.
+    decides: boolean scalar: whether the gate's decision counts; if not, it is
+      only measured, and every clip is fused.
   """
 
   cell: str = 'lstm'
   num_layers: int = 2
   gate: bool = True
+  embedding: str = 'hidden'
+  decides: Bool[Array, ''] | bool = True
 
   @nn.compact
   def __call__(
@@ -105,9 +141,10 @@ class SqueezeAndRecursion(nn.Module):
     gain, share = hidden, None
     if self.gate and t > 1:
       is_open = cycle_consistent(
-        jax.lax.stop_gradient(pooled), jax.lax.stop_gradient(hidden)
+        *jax.lax.stop_gradient(embed(pooled, hidden, self.embedding))
       )
-      gain = jnp.where(is_open[:, None, None], hidden, 1)
+      fused = is_open | jnp.logical_not(self.decides)
+      gain = jnp.where(fused[:, None, None], hidden, 1)
       share = jnp.mean(is_open, dtype=jnp.float32)
     gain = gain[:, :, None, None, :]
     return scale_and_activate(x, gain, None, None, x.dtype), share

@@ -20,7 +20,11 @@ from mtnet_jax.models import (
   slowfast,
   video_resnet,
 )
-from mtnet_jax.models.network import MTCONV_OPTIONS, option_names
+from mtnet_jax.models.network import (
+  MTCONV_OPTIONS,
+  RECURSION_OPTIONS,
+  option_names,
+)
 
 NAMES = (
   *mtnet.VARIANTS,
@@ -120,7 +124,7 @@ def _check_parts(name, overrides):
   """Refuses options of parts that a network of `VideoResNet` does not get."""
   for keys, part, there, how in (
     (
-      {'cell', 'gate'},
+      RECURSION_OPTIONS,
       'SRTG',
       overrides.get('placement'),
       f'placement to one of {residual.BOTTLENECK_PLACEMENTS}',
@@ -162,5 +166,5 @@ def override_names(name: str) -> tuple[str, ...]:
   if network is resnet3d.ResNet3D:
     unread = resnet3d.unread_options(row)
   elif network is slowfast.SlowFast:
-    unread = MTCONV_OPTIONS
+    unread = MTCONV_OPTIONS | RECURSION_OPTIONS
   return tuple(n for n in option_names(network) if n not in unread)

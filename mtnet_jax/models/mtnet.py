@@ -6,7 +6,6 @@ One module is both; the table below says which parts each network has.
 """
 
 import dataclasses
-import functools
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,8 +13,7 @@ from typing import Any
 from flax import linen as nn
 
 from mtnet_jax.layers.classifier import Classifier
-from mtnet_jax.layers.srtg import SqueezeAndRecursion
-from mtnet_jax.models.network import Network, check_clips
+from mtnet_jax.models.network import Network, check_clips, check_range
 from mtnet_jax.ops import forms, lanes
 from mtnet_jax.ops.activation import (
   add_and_rectify,
@@ -25,8 +23,7 @@ from mtnet_jax.ops.activation import (
 )
 from mtnet_jax.ops.fork import fork
 from mtnet_jax.ops.mean import mean
-from mtnet_jax.ops.recurrence import find_cell
-from mtnet_jax.typing import Array, Float
+from mtnet_jax.typing import Array, Bool, Float
 
 _WIDTHS = ((54, 24), (108, 48), (216, 96), (432, 192))
 # Blocks of each stage.
@@ -56,6 +53,13 @@ VARIANTS = _row(
   ),
   mtnet_s=_row(blocks=_MEDIUM_DEPTH),
   mtnet_m=_row(blocks=_MEDIUM_DEPTH),
+  # The reading that has MTNet-M's published parameters: see docs/design.md.
+  mtnet_m_published=_row(
+    blocks=_MEDIUM_DEPTH,
+    branch_inputs='split',
+    separated_groups=2,
+    recurrent_layers=1,
+  ),
   mtnet_l=_row(blocks=_LARGE_DEPTH),
   x3d_xs=_row(blocks=_MEDIUM_DEPTH, **_X3D),
   x3d_s=_row(blocks=_MEDIUM_DEPTH, **_X3D),
@@ -98,8 +102,9 @@ class MTNet(Network):
       whatever they show, and the frame selection keeps them. MTNet-XS, whose
       clips are short, repeats; the others have zeros, as X3D has.
     recurrence: whether Squeeze and Recursion ends every block's branch.
-    cell: recurrent cell of Squeeze and Recursion.
-    gate: whether its cycle-consistency gate is active.
+    separated_groups: of the channels that each branch of a block's middle
+      convolution reads; 0: each channel is one, the convolution is
+      channel-separated.
     norm_all_shortcuts: whether BN follows every projected residual connection,
       not only those that change the width.
   """
@@ -117,16 +122,22 @@ class MTNet(Network):
   recurrence: bool = True
   cell: str = 'gru'
   gate: bool = False
+  separated_groups: int = 0
   norm_all_shortcuts: bool = False
 
   def __post_init__(self):
-    find_cell(self.cell)
+    groups = self.separated_groups
+    check_range('separated_groups', groups, groups >= 0, 'at least 0')
     self.check_stages([min(widths) for widths in self.stages])
     super().__post_init__()
 
   @nn.compact
   def __call__(
-    self, clips: Float[Array, '...'], *, train: bool = False
+    self,
+    clips: Float[Array, '...'],
+    *,
+    train: bool = False,
+    gates_decide: Bool[Array, ''] | bool = True,
   ) -> tuple[Float[Array, 'n k'], dict[str, Any]]:
     """Returns logits and endpoints; `models.build` says which.
 
@@ -137,6 +148,7 @@ class MTNet(Network):
       train: whether there are batch statistics, dropout and stochastic
         pooling's draws; needs `mutable=['batch_stats']` and rngs `dropout` and
         `pooling`.
+      gates_decide: whether the decisions of SRTG's gates count.
 
     Raises:
       UserError: clips of another shape.
@@ -144,7 +156,7 @@ class MTNet(Network):
     check_clips(clips)
     parts = self.make_parts(train, repeat_edges=self.repeat_edges)
     conv, norm = parts['conv'], parts['norm']
-    parts['mtconv'] = self.make_mtconv(train, parts)
+    parts['mtconv'] = self.make_mtconv(train, parts, clips)
     classifier = Classifier(
       self.head_features[1], self.num_classes, name='classifier'
     )
@@ -153,7 +165,7 @@ class MTNet(Network):
       x = self._stem(clips, conv, norm)
     x, endpoints = self.run_stages(
       x,
-      self._make_stages(parts),
+      self._make_stages(parts, self.make_recursion(gates_decide)),
       classifier,
       train,
       groups,
@@ -195,27 +207,27 @@ class MTNet(Network):
     dropout = nn.Dropout(self.dropout, deterministic=not train, name='dropout')
     return dropout(relu(linear(x)))
 
-  def _make_stages(self, parts):
+  def _make_stages(self, parts, recursion):
     """The blocks of each stage."""
     return [
       [
-        self._make_block(inner, outer, j, parts, f'stage_{i}_block_{j}')
+        self._make_block(
+          inner, outer, j, parts, recursion, f'stage_{i}_block_{j}'
+        )
         for j in range(1, self.blocks[i - 1] + 1)
       ]
       for i, (inner, outer) in enumerate(self.stages, start=1)
     ]
 
-  def _make_block(self, inner, outer, j, parts, name):
+  def _make_block(self, inner, outer, j, parts, recursion, name):
     """The j-th block of a stage; the first halves height and width."""
-    recursion = functools.partial(
-      SqueezeAndRecursion, self.cell, gate=self.gate
-    )
     return MTBlock(
       inner,
       outer,
       stride=2 if j == 1 else 1,
       kernel_frames=3 if self.temporal_kernels else 1,
       recursion=recursion if self.recurrence else None,
+      groups=self.separated_groups,
       squeeze_excitation=self.squeeze_excitation and j % 2 == 1,
       separated_activation=self.separated_activation,
       norm_all_shortcuts=self.norm_all_shortcuts,
@@ -239,6 +251,7 @@ class MTBlock(nn.Module):
     mtconv: factory of Multi-Temporal convolutions.
     kernel_frames: temporal extent of the channel-separated convolution.
     recursion: factory of Squeeze and Recursion; None: there is none.
+    groups: of the middle convolution, see `MTNet.separated_groups`.
     squeeze_excitation: whether squeeze-and-excitation follows the
       channel-separated convolution.
     separated_activation: function after the channel-separated convolution, and
@@ -255,6 +268,7 @@ class MTBlock(nn.Module):
   mtconv: Callable[..., nn.Module]
   kernel_frames: int
   recursion: Callable[..., nn.Module] | None
+  groups: int
   squeeze_excitation: bool
   separated_activation: Callable[[Array], Array]
   norm_all_shortcuts: bool
@@ -267,14 +281,16 @@ class MTBlock(nn.Module):
     strides = (1, self.stride, self.stride)
     excite = self.squeeze_excitation
     x, y = fork(x)
-    # One array for whoever looks into the network; a TPU's program spares it.
-    joined = not forms.traces_for_tpu()
+    # One array for whoever looks into the network; a TPU's program spares it,
+    # where groups do not cut it elsewhere.
+    joined = not forms.traces_for_tpu() or self.groups > 0
     y = self.mtconv(self.inner, (1, 1, 1), joined=joined, name='expand')(y)
     y = self.mtconv(
       self.inner,
       (self.kernel_frames, 3, 3),
       strides,
       channel_separated=True,
+      groups=self.groups,
       activation=None if excite else self.separated_activation,
       name='separated',
     )(y)

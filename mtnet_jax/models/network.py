@@ -22,15 +22,33 @@ from mtnet_jax.layers.class_regularization import (
 )
 from mtnet_jax.layers.classifier import Classifier
 from mtnet_jax.layers.conv import Conv3D
+from mtnet_jax.layers.frame_choice import check_selection_input
 from mtnet_jax.layers.mtconv import MTConv, branch_features
 from mtnet_jax.layers.norm import BatchNorm
+from mtnet_jax.layers.srtg import GATE_EMBEDDINGS, SqueezeAndRecursion
 from mtnet_jax.models import repetition
 from mtnet_jax.ops import forms
+from mtnet_jax.ops.frame_selection import still_scores
 from mtnet_jax.ops.pooling import split_pooling
-from mtnet_jax.typing import Array, Float
+from mtnet_jax.ops.recurrence import find_cell
+from mtnet_jax.typing import Array, Bool, Float
 
-# Those of MTConv, which a network without any does not read.
-MTCONV_OPTIONS = frozenset({'local_ratio', 'pooling', 'shared_selection'})
+# Those of MTConv and of Squeeze and Recursion, which a network without any does
+# not read.
+MTCONV_OPTIONS = frozenset(
+  {
+    'local_ratio',
+    'pooling',
+    'shared_selection',
+    'selection_input',
+    'keep_times',
+    'branch_inputs',
+  }
+)
+RECURSION_OPTIONS = frozenset(
+  {'cell', 'gate', 'gate_embedding', 'recurrent_layers'}
+)
+BRANCH_INPUTS = ('all', 'split')
 
 
 class Network(nn.Module):
@@ -57,6 +75,16 @@ class Network(nn.Module):
     pooling: pooling of MTConv's prolonged branch, one of `pooling.POOLINGS`.
     shared_selection: whether the two inputs of that branch keep the same
       frames.
+    selection_input: what chooses those frames, one of
+      `frame_choice.SELECTION_INPUTS`.
+    keep_times: whether the frames that are kept are put back at their own
+      times, rather than evenly.
+    branch_inputs: `'all'`: both branches of an MTConv read all channels; or
+      `'split'`: each reads its own share of them.
+    cell: recurrent cell of Squeeze and Recursion.
+    gate: whether its cycle-consistency gate is active.
+    gate_embedding: what the gate compares, one of `srtg.GATE_EMBEDDINGS`.
+    recurrent_layers: layers of Squeeze and Recursion, at least 1.
   """
 
   num_classes: int
@@ -74,6 +102,13 @@ class Network(nn.Module):
   local_ratio: float = 7 / 8
   pooling: str = 'softpool+cos'
   shared_selection: bool = True
+  selection_input: str = 'branch'
+  keep_times: bool = False
+  branch_inputs: str = 'all'
+  cell: str = 'lstm'
+  gate: bool = True
+  gate_embedding: str = 'hidden'
+  recurrent_layers: int = 2
 
   def __post_init__(self):
     check_range(
@@ -93,9 +128,42 @@ class Network(nn.Module):
       color = getattr(self, name)
       allowed = 'three numbers above 0, in units of [0, 1] brightness'
       check_range(name, color, _is_color(color), allowed)
-    split_pooling(self.pooling)
+    self._check_selection()
+    self._check_recursion()
     self.dtype = _float_dtype(self.dtype)
     super().__post_init__()
+
+  @nn.nowrap
+  def _check_selection(self):
+    _, selects = split_pooling(self.pooling)
+    check_selection_input(self.selection_input)
+    check_range(
+      'selection_input',
+      self.selection_input,
+      selects or self.selection_input == 'branch',
+      f'left out: pooling={self.pooling!r} selects no frames',
+    )
+    check_range(
+      'keep_times',
+      self.keep_times,
+      not self.keep_times or (selects and self.shared_selection),
+      'False, unless `pooling` selects frames (it ends with +cos) and '
+      'shared_selection=True, so that there is one time for each of them',
+    )
+    known = self.branch_inputs in BRANCH_INPUTS
+    check_range(
+      'branch_inputs', self.branch_inputs, known, f'one of {BRANCH_INPUTS}'
+    )
+
+  @nn.nowrap
+  def _check_recursion(self):
+    find_cell(self.cell)
+    known = self.gate_embedding in GATE_EMBEDDINGS
+    check_range(
+      'gate_embedding', self.gate_embedding, known, f'one of {GATE_EMBEDDINGS}'
+    )
+    layers = self.recurrent_layers
+    check_range('recurrent_layers', layers, layers >= 1, 'at least 1')
 
   @nn.nowrap
   def check_stages(self, widths: Sequence[int]) -> None:
@@ -132,16 +200,50 @@ class Network(nn.Module):
 
   @nn.nowrap
   def make_mtconv(
-    self, train: bool, parts: dict[str, Callable[..., nn.Module]]
+    self,
+    train: bool,
+    parts: dict[str, Callable[..., nn.Module]],
+    clips: Float[Array, 'n t h w 3'] | None = None,
   ) -> Callable[..., nn.Module]:
-    """Returns what makes Multi-Temporal convolutions of `make_parts`."""
+    """Returns what makes Multi-Temporal convolutions of `make_parts`.
+
+    Args:
+      train: whether they draw, and use the batch's statistics.
+      parts: what `make_parts` returned.
+      clips: the network's input; needed where its motion selects frames.
+    """
+    stillness = None
+    if self.selection_input == 'motion':
+      stillness = still_scores(jax.lax.stop_gradient(clips))
     return functools.partial(
       MTConv,
       local_ratio=self.local_ratio,
       pooling=self.pooling,
       shared_selection=self.shared_selection,
+      selection_input=self.selection_input,
+      stillness=stillness,
+      keep_times=self.keep_times,
+      branch_inputs=self.branch_inputs,
       train=train,
       **parts,
+    )
+
+  @nn.nowrap
+  def make_recursion(
+    self, gates_decide: Bool[Array, ''] | bool
+  ) -> Callable[..., nn.Module]:
+    """Returns what makes Squeeze and Recursion.
+
+    Args:
+      gates_decide: whether its gates' decisions count.
+    """
+    return functools.partial(
+      SqueezeAndRecursion,
+      self.cell,
+      self.recurrent_layers,
+      gate=self.gate,
+      embedding=self.gate_embedding,
+      decides=gates_decide,
     )
 
   def run_stages(

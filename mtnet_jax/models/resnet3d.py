@@ -19,9 +19,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mtnet_jax.layers.classifier import Classifier
-from mtnet_jax.layers.srtg import SqueezeAndRecursion
 from mtnet_jax.models.network import (
   MTCONV_OPTIONS,
+  RECURSION_OPTIONS,
   Network,
   check_clips,
   check_range,
@@ -36,8 +36,7 @@ from mtnet_jax.models.units import (
 from mtnet_jax.ops import forms, lanes, precision
 from mtnet_jax.ops.conv import Triple
 from mtnet_jax.ops.max_pool import max_pool
-from mtnet_jax.ops.recurrence import find_cell
-from mtnet_jax.typing import Array, Float
+from mtnet_jax.typing import Array, Bool, Float
 
 # Blocks a stage by depth; from 50 layers on they are Bottlenecks.
 _DEPTHS = types.MappingProxyType(
@@ -107,8 +106,6 @@ class ResNet3D(Network):
       other one.
     placement: place where SRTG stands in every block, one of
       `residual.SIMPLE_PLACEMENTS` or `BOTTLENECK_PLACEMENTS`; None for nowhere.
-    cell: recurrent cell of SRTG.
-    gate: whether SRTG's gate is active.
     stage_features: channels of each stage; the stem has the first's.
     stem_frames: temporal extent of the stem's kernel.
     stem_pool: whether a max-pool of stride 2 follows the stem.
@@ -123,8 +120,6 @@ class ResNet3D(Network):
   pools_frames: bool = True
   _: dataclasses.KW_ONLY
   placement: str | None = None
-  cell: str = 'lstm'
-  gate: bool = True
   stage_features: tuple[int, ...] = (64, 128, 256, 512)
   stem_frames: int = 3
   stem_pool: bool = True
@@ -134,7 +129,6 @@ class ResNet3D(Network):
     assert self.depth in _DEPTHS, self.depth
     kinds = ('r3d', 'r2plus1d', 'mt_r3d', 'mc3')
     assert self.convolution in kinds, self.convolution
-    find_cell(self.cell)
     self._check_stem_and_stages()
     check_placement(self.placement, self.depth >= 50)
     super().__post_init__()
@@ -154,7 +148,11 @@ class ResNet3D(Network):
 
   @nn.compact
   def __call__(
-    self, clips: Float[Array, '...'], *, train: bool = False
+    self,
+    clips: Float[Array, '...'],
+    *,
+    train: bool = False,
+    gates_decide: Bool[Array, ''] | bool = True,
   ) -> tuple[Float[Array, 'n k'], dict[str, Any]]:
     """Returns logits and endpoints; `models.build` says which.
 
@@ -166,12 +164,13 @@ class ResNet3D(Network):
       train: whether there are batch statistics, dropout and stochastic
         pooling's draws; needs `mutable=['batch_stats']` and rngs `dropout` and
         `pooling`.
+      gates_decide: whether the decisions of SRTG's gates count.
 
     Raises:
       UserError: clips of another shape.
     """
     check_clips(clips)
-    units = self.make_units(train)
+    units = self.make_units(train, clips, gates_decide)
     classifier = Classifier(
       self.stage_features[-1], self.num_classes, name='classifier'
     )
@@ -222,7 +221,12 @@ class ResNet3D(Network):
     return stages
 
   @nn.nowrap
-  def make_units(self, train: bool) -> 'Units':
+  def make_units(
+    self,
+    train: bool,
+    clips: Float[Array, 'n t h w 3'] | None = None,
+    gates_decide: Bool[Array, ''] | bool = True,
+  ) -> 'Units':
     """Returns the factories, with dtype and mode bound."""
     parts = self.make_parts(train)
     plain = stem = main = functools.partial(ConvUnit, **parts)
@@ -232,8 +236,8 @@ class ResNet3D(Network):
       mid_features = own if self.factors == 'all' else 45
       stem = functools.partial(main, mid_features=mid_features)
     elif self.convolution == 'mt_r3d':
-      main = self.make_mtconv(train, parts)
-    return Units(plain, stem, main)
+      main = self.make_mtconv(train, parts, clips)
+    return Units(plain, stem, main, self.make_recursion(gates_decide))
 
   @nn.nowrap
   def make_block(
@@ -250,7 +254,7 @@ class ResNet3D(Network):
       self._convolutions(units, in_features, features, strides, kernel_size),
       self._shortcut(units, in_features, features, strides),
       self.placement,
-      functools.partial(SqueezeAndRecursion, self.cell, gate=self.gate),
+      units.recursion,
       **kw,
     )
 
@@ -302,7 +306,7 @@ def unread_options(row: Mapping[str, Any]) -> frozenset[str]:
   """
   unread = set()
   if 'placement' not in row:
-    unread |= {'placement', 'cell', 'gate'}
+    unread |= {'placement', *RECURSION_OPTIONS}
   if row['convolution'] != 'mt_r3d':
     unread |= MTCONV_OPTIONS
   return frozenset(unread)
@@ -318,8 +322,10 @@ class Units(NamedTuple):
     stem: factory of the stem's unit.
     main: factory of units that see time and space; it takes `mid_features` too
       where they are (2+1)D.
+    recursion: factory of SRTG.
   """
 
   plain: Callable[..., nn.Module]
   stem: Callable[..., nn.Module]
   main: Callable[..., nn.Module]
+  recursion: Callable[..., nn.Module]

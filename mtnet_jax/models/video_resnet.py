@@ -26,7 +26,6 @@ from flax import linen as nn
 from mtnet_jax.errors import UserError
 from mtnet_jax.layers.classifier import Classifier
 from mtnet_jax.layers.mtconv import MTConv
-from mtnet_jax.layers.srtg import SqueezeAndRecursion
 from mtnet_jax.layers.temporal_adaptive import TemporalAdaptive
 from mtnet_jax.models.network import Network, check_clips, check_range
 from mtnet_jax.models.residual import ResidualBlock, check_placement
@@ -34,8 +33,7 @@ from mtnet_jax.models.units import ConvUnit
 from mtnet_jax.ops import forms, lanes, precision
 from mtnet_jax.ops.conv import Triple
 from mtnet_jax.ops.max_pool import max_pool
-from mtnet_jax.ops.recurrence import find_cell
-from mtnet_jax.typing import Array, Float
+from mtnet_jax.typing import Array, Bool, Float
 
 # Blocks a stage by depth.
 DEPTHS = types.MappingProxyType(
@@ -245,8 +243,6 @@ class VideoResNet(Network):
       `MIDDLES`, instead of the pathway's own.
     placement: place where SRTG stands in every block, one of
       `residual.BOTTLENECK_PLACEMENTS`; None for nowhere.
-    cell: recurrent cell of SRTG.
-    gate: whether SRTG's gate is active.
   """
 
   pathway: Pathway
@@ -254,21 +250,22 @@ class VideoResNet(Network):
   dropout: float = 0.5
   middle: str | None = None
   placement: str | None = None
-  cell: str = 'lstm'
-  gate: bool = True
 
   def __post_init__(self):
     if self.middle is not None:
       known = self.middle in MIDDLES
       check_range('middle', self.middle, known, f'one of {tuple(MIDDLES)}')
-    find_cell(self.cell)
     check_placement(self.placement, bottleneck=True)
     self.check_stages(self.pathway.widths)
     super().__post_init__()
 
   @nn.compact
   def __call__(
-    self, clips: Float[Array, '...'], *, train: bool = False
+    self,
+    clips: Float[Array, '...'],
+    *,
+    train: bool = False,
+    gates_decide: Bool[Array, ''] | bool = True,
   ) -> tuple[Float[Array, 'n k'], dict[str, Any]]:
     """Returns logits and endpoints; `models.build` says which.
 
@@ -279,6 +276,7 @@ class VideoResNet(Network):
       clips: normalised pixels, `(n, t, h, w, 3)`.
       train: whether there are batch statistics and dropout; needs
         `mutable=['batch_stats']` and an rng `dropout`.
+      gates_decide: whether the decisions of SRTG's gates count.
 
     Raises:
       UserError: clips of another shape, or of frames that the weights do not
@@ -303,9 +301,9 @@ class VideoResNet(Network):
     stages = make_stages(
       pathway,
       parts,
-      mtconv=self.make_mtconv(train, parts),
+      mtconv=self.make_mtconv(train, parts, clips),
       placement=self.placement,
-      srtg=functools.partial(SqueezeAndRecursion, self.cell, gate=self.gate),
+      srtg=self.make_recursion(gates_decide),
     )
     x, endpoints = self.run_stages(
       x, stages, classifier, train, 0, period=pathway.period

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtnet_jax.ops import lanes, native
+from mtnet_jax.ops import lanes, native, precision
 from mtnet_jax.ops.forms import Form, Operation, keep
 from mtnet_jax.ops.mean import mean
 from mtnet_jax.typing import Array, Float, Int
@@ -21,24 +21,54 @@ _MIN_NORM = 1e-6
 def triplet_scores(x: Float[Array, 'n t h w c']) -> Float[Array, 'n t']:
   """Returns each frame's similarity to its neighbors (5.6).
 
-  The score of frame t is `cos(t-1, t) + cos(t, t+1)` over spatial means. The
-  first and the last frame have one neighbor, whose cosine counts twice.
-
   Args:
     x: activations, any float dtype, any range.
 
   Returns:
     float32 scores in [-2, 2], computed in float32; 0 for a single frame.
   """
-  n, t, *_ = x.shape
+  return embedding_scores(mean(x, 2))
+
+
+def embedding_scores(v: Float[Array, 'n t c']) -> Float[Array, 'n t']:
+  """Returns the same of embeddings of the frames (5.6).
+
+  The score of frame t is `cos(t-1, t) + cos(t, t+1)`. The first and the last
+  frame have one neighbor, whose cosine counts twice.
+  """
+  n, t, _ = v.shape
   if t == 1:
     return jnp.zeros((n, 1), jnp.float32)
-  v = mean(x, 2)  # n t c
+  v = precision.widen(v)
   norm = jnp.sqrt(jnp.sum(v * v, axis=-1, keepdims=True))
   v = v / jnp.maximum(norm, _MIN_NORM)
-  cos = jnp.sum(v[:, :-1] * v[:, 1:], axis=-1)  # n t-1
-  before = jnp.concatenate([cos[:, :1], cos], axis=1)
-  after = jnp.concatenate([cos, cos[:, -1:]], axis=1)
+  return _both_sides(jnp.sum(v[:, :-1] * v[:, 1:], axis=-1))
+
+
+def still_scores(clips: Float[Array, 'n t h w c']) -> Float[Array, 'n t']:
+  """Returns how little the pixels of each frame differ from its neighbors'.
+
+  Minus the sum of the mean absolute differences to the frame before and to the
+  one after; the first and the last frame have one neighbor, which counts twice.
+
+  Args:
+    clips: pixels, any float dtype, any range.
+
+  Returns:
+    float32 scores, at most 0; 0 for a single frame.
+  """
+  n, t, *_ = clips.shape
+  if t == 1:
+    return jnp.zeros((n, 1), jnp.float32)
+  x = precision.widen(clips)
+  change = jnp.mean(jnp.abs(x[:, 1:] - x[:, :-1]), axis=(2, 3, 4))
+  return -_both_sides(change)
+
+
+def _both_sides(between):
+  """Sums of what is between a frame and its two neighbors, `(n, t)`."""
+  before = jnp.concatenate([between[:, :1], between], axis=1)
+  after = jnp.concatenate([between, between[:, -1:]], axis=1)
   return before + after
 
 
@@ -55,12 +85,25 @@ def select_frame_indices(x: Float[Array, 'n t h w c']) -> Int[Array, 'n k']:
   return keep(_select(jax.lax.stop_gradient(x)))
 
 
-def _define(x):
+def lowest_frames(scores: Float[Array, 'n t']) -> Int[Array, 'n k']:
+  """Returns the frames of each clip with the lowest scores.
+
+  Args:
+    scores: of each clip's frames.
+
+  Returns:
+    int32 indices of `k = max(1, t // 2)` frames, ascending. Of frames with
+    equal scores the earlier ones are kept.
+  """
   # A stable sort leaves the earlier of equal frames first. Unlike `top_k` it
   # needs no scores of other devices.
-  lowest_first = jnp.argsort(triplet_scores(x), axis=1, stable=True)
-  chosen = lowest_first[:, : _count(x)].astype(jnp.int32)
+  lowest_first = jnp.argsort(scores, axis=1, stable=True)
+  chosen = lowest_first[:, : _count(scores)].astype(jnp.int32)
   return jnp.sort(chosen, axis=1)
+
+
+def _define(x):
+  return lowest_frames(triplet_scores(x))
 
 
 def _kernel(x):
