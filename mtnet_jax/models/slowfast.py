@@ -26,7 +26,7 @@ from mtnet_jax.models.video_resnet import (
   apply_stem,
   make_stages,
 )
-from mtnet_jax.ops import precision
+from mtnet_jax.ops import forms, lanes, precision
 from mtnet_jax.typing import Array, Float, Int
 
 SLOW_FRAMES = ('linspace', 'nearest')
@@ -127,6 +127,8 @@ class SlowFast(Network):
     slow = apply_stem(self.slow, unit, clips[:, indices], 'stem')
     fast = apply_stem(self.fast, unit, clips, 'fast_stem')
     slow = self._join(slow, fast, unit, 0)
+    # The fast pathway is so thin that its columns lie side by side on a TPU.
+    groups = lanes.fitting_groups(self.fast.widths[0], clips.shape[3], 4)
     endpoints, early = {'stem': slow}, {}
     stages = zip(
       make_stages(self.slow, parts),
@@ -135,7 +137,8 @@ class SlowFast(Network):
     )
     for i, (slow_blocks, fast_blocks) in enumerate(stages, start=1):
       slow = self._run(slow_blocks, self.slow.frames[i - 1], slow, train)
-      fast = self._run(fast_blocks, self.fast.frames[i - 1], fast, train)
+      with forms.side_by_side(groups):
+        fast = self._run(fast_blocks, self.fast.frames[i - 1], fast, train)
       if self.class_regularization:
         regularization = ClassRegularization(
           self.affection_rates[i - 1], name=f'class_regularization_{i}'
