@@ -13,14 +13,26 @@ from collections.abc import Mapping
 from flax import linen as nn
 
 from mtnet_jax.errors import UserError
-from mtnet_jax.models import mtnet, resnet3d, slowfast, video_resnet
+from mtnet_jax.models import (
+  inception,
+  mfnet,
+  mtnet,
+  resnet3d,
+  slowfast,
+  video_resnet,
+)
 from mtnet_jax.models.network import MTCONV_OPTIONS, option_names
 
+# Networks of one form each.
+_SINGLE = types.MappingProxyType(
+  {'i3d_inception': inception.Inception, 'mfnet': mfnet.MFNet}
+)
 NAMES = (
   *mtnet.VARIANTS,
   *resnet3d.VARIANTS,
   *video_resnet.VARIANTS,
   *slowfast.VARIANTS,
+  *_SINGLE,
 )
 
 _X3D_CLIPS = {
@@ -58,6 +70,8 @@ DEFAULT_CLIPS: Mapping[str, tuple[int, int]] = types.MappingProxyType(
     **{name: _clip(name) for name in video_resnet.VARIANTS},
     **dict.fromkeys(slowfast.VARIANTS, (32, 224)),
     'slowfast_r101_16x8': (64, 224),
+    'i3d_inception': (64, 224),
+    'mfnet': (16, 224),
   }
 )
 
@@ -116,6 +130,8 @@ def _find(name):
     return resnet3d.ResNet3D, resnet3d.VARIANTS[name]
   if name in slowfast.VARIANTS:
     return slowfast.SlowFast, slowfast.VARIANTS[name]
+  if name in _SINGLE:
+    return _SINGLE[name], {}
   return video_resnet.VideoResNet, {'pathway': video_resnet.VARIANTS[name]}
 
 

@@ -26,6 +26,8 @@ def test_unknown_model_names_the_nearest():
     ('r3d_50', {'pooling': 'avg'}),
     ('mt_r3d_50', {'temporal_kernels': False}),
     ('mtnet_m', {'blocks': (1, 1, 1, 1)}),
+    ('mfnet', {'blocks': (1, 1, 1, 1)}),
+    ('i3d_inception', {'pooling': 'avg'}),
   ],
 )
 def test_override_that_the_model_lacks(name, override):
