@@ -14,6 +14,8 @@ from flax import linen as nn
 
 from mtnet_jax.errors import UserError
 from mtnet_jax.models import (
+  inception,
+  mfnet,
   mtnet,
   residual,
   resnet3d,
@@ -22,11 +24,16 @@ from mtnet_jax.models import (
 )
 from mtnet_jax.models.network import MTCONV_OPTIONS, option_names
 
+# Networks of one form each.
+_SINGLE = types.MappingProxyType(
+  {'i3d_inception': inception.Inception, 'mfnet': mfnet.MFNet}
+)
 NAMES = (
   *mtnet.VARIANTS,
   *resnet3d.VARIANTS,
   *video_resnet.VARIANTS,
   *slowfast.VARIANTS,
+  *_SINGLE,
 )
 
 _X3D_CLIPS = {
@@ -64,6 +71,8 @@ DEFAULT_CLIPS: Mapping[str, tuple[int, int]] = types.MappingProxyType(
     **{name: _clip(name) for name in video_resnet.VARIANTS},
     **dict.fromkeys(slowfast.VARIANTS, (32, 224)),
     'slowfast_r101_16x8': (64, 224),
+    'i3d_inception': (64, 224),
+    'mfnet': (16, 224),
   }
 )
 
@@ -148,6 +157,8 @@ def _find(name):
     return resnet3d.ResNet3D, resnet3d.VARIANTS[name]
   if name in slowfast.VARIANTS:
     return slowfast.SlowFast, slowfast.VARIANTS[name]
+  if name in _SINGLE:
+    return _SINGLE[name], {}
   return video_resnet.VideoResNet, {'pathway': video_resnet.VARIANTS[name]}
 
 
@@ -161,6 +172,6 @@ def override_names(name: str) -> tuple[str, ...]:
   unread = frozenset()
   if network is resnet3d.ResNet3D:
     unread = resnet3d.unread_options(row)
-  elif network is slowfast.SlowFast:
+  elif network not in (mtnet.MTNet, video_resnet.VideoResNet):
     unread = MTCONV_OPTIONS
   return tuple(n for n in option_names(network) if n not in unread)

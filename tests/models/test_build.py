@@ -26,6 +26,8 @@ def test_unknown_model_names_the_nearest():
     ('r3d_50', {'pooling': 'avg'}),
     ('mt_r3d_50', {'temporal_kernels': False}),
     ('mtnet_m', {'blocks': (1, 1, 1, 1)}),
+    ('mfnet', {'blocks': (1, 1, 1, 1)}),
+    ('i3d_inception', {'pooling': 'avg'}),
   ],
 )
 def test_override_that_the_model_lacks(name, override):
@@ -66,6 +68,8 @@ def test_overrides(name):
     expected = RESNET | {'placement', 'cell', 'gate'}
   elif name.startswith('slowfast'):
     expected = SLOWFAST
+  elif name in ('i3d_inception', 'mfnet'):
+    expected = COMMON
   elif name not in resnet3d.VARIANTS:
     expected = COMMON | MTCONV | {'middle', 'placement', 'cell', 'gate'}
   else:

@@ -83,6 +83,8 @@ PARAMETERS = {
   'slowfast_r50_8x8': 34_566_488,
   'slowfast_r101_8x8': 62_826_968,
   'slowfast_r101_16x8': 53_774_808,
+  'i3d_inception': 12_697_264,
+  'mfnet': 7_996_368,
 }
 
 # GMACs of a clip of `DEFAULT_CLIPS`. X3D's are published (XS: as 0.6).
@@ -122,6 +124,8 @@ GMACS = {
   'slowfast_r50_8x8': 50.31,
   'slowfast_r101_8x8': 96.40,
   'slowfast_r101_16x8': 163.09,
+  'i3d_inception': 111.15,
+  'mfnet': 11.05,
 }
 
 
@@ -242,6 +246,12 @@ def test_pooling_has_no_parameters():
 @pytest.mark.parametrize('name', _rows(GMACS))
 def test_gmacs(name):
   assert round(total_costs(name).macs / 1e9, 2) == GMACS[name]
+
+
+def test_macs_of_a_quarter_of_i3d_s_frames():
+  """The thesis counts two a multiply-add of 16 frames: 55.6 G."""
+  macs = cost.count(models.build('i3d_inception', 400), (16, 224, 224, 3))
+  assert round(2 * macs.total.macs / 1e9, 1) == 55.6
 
 
 def test_macs_of_mmaction2s_r2plus1d():
