@@ -43,8 +43,6 @@ _TABLE = flags.DEFINE_bool(
 _CLASSES = 400
 _REPEATS = 5
 _SMALL = (4, 32)
-# What I3D's row means by "1 + mixed5c".
-LAST_INCEPTION = 'TODO'
 
 
 class Case(NamedTuple):
@@ -54,7 +52,7 @@ class Case(NamedTuple):
     label: the row's name.
     model: the network.
     clip: frames, height, width.
-    layers: steps back, or the path of the layer that they lead to.
+    layers: steps back.
     threshold: θ.
     printed: milliseconds of a back step as the thesis prints them, or ''.
   """
@@ -62,7 +60,7 @@ class Case(NamedTuple):
   label: str
   model: nn.Module
   clip: tuple[int, int, int]
-  layers: int | str
+  layers: int
   threshold: float
   printed: str = ''
 
@@ -110,8 +108,8 @@ def table_7_1() -> list[Case]:
 
 
 def _layers(printed):
-  """Steps back: a number, or through the classifier and the last block."""
-  return int(printed) if printed.isdigit() else LAST_INCEPTION
+  """Steps back: those printed, or one through "1 + mixed5c" below the class."""
+  return int(printed) if printed.isdigit() else 1
 
 
 def _row(case: Case) -> str:

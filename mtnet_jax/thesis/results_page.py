@@ -27,7 +27,7 @@ REASONS: Mapping[str, str] = {
   'bias': "PyTorch's LSTM has two biases a gate, ours one (equations 4.1 to "
   '4.5): 0.03 M more in 34 layers, 0.07 M in 101. With 34 layers 0.09 M '
   'remain.',
-  'cut': 'Cut off, not rounded: 6.15, 11.09, 34.48, 34.86 and 63.70.',
+  'cut': 'Cut off, not rounded: 6.15, 11.10, 34.48, 34.86 and 63.70.',
   'cr-resnet': "Class Regularisation's maps from 512 channels to 64, 128, 256 "
   'and 512 are 0.49 M parameters and, for 400 classes, 0.20 GMACs a batch. '
   'The printed additions are larger.',
@@ -73,7 +73,7 @@ REASONS: Mapping[str, str] = {
   'csn-size': 'Printed as in the paper; what its authors released has 0.4 to '
   '0.7 % more.',
   'csn-cost': '63.6 is what ip-CSN-101 needs for 32×224². ir-CSN-101 needs '
-  '56.47 there, 73.76 for 256².',
+  '56.47 there, 73.75 for 256².',
   'csn-clip': 'The printed cost is that of 32×256². At 8×224², which Table 5.1 '
   'says, ip-CSN-101 has 15.9 and ip-CSN-152 has 20.8.',
   'r2plus1d-34': 'Printed as ResNet101 at 16×224²; the size, and the cost at '
