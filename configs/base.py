@@ -66,6 +66,8 @@ def get_config() -> ml_collections.ConfigDict:
     class_regularization=config_dict.placeholder(bool),  # after every stage
     # Its strength for each stage, from 1 (without effect) to 0
     affection_rates=config_dict.placeholder(tuple),
+    # How it scores a class: 'sum', as the thesis, or the stage's 'own' way
+    regularization_score=config_dict.placeholder(str),
     dropout=config_dict.placeholder(float),
     local_ratio=config_dict.placeholder(float),  # MTConv's delta, in (0, 1]
     # MTConv's prolonged branch: 'avg', 'max', 'stochastic', 'softpool',
@@ -73,6 +75,12 @@ def get_config() -> ml_collections.ConfigDict:
     pooling=config_dict.placeholder(str),
     # False: each input of that branch keeps frames of its own
     shared_selection=config_dict.placeholder(bool),
+    # What chooses the frames kept: 'branch', 'input', 'motion', 'random' or
+    # 'every_second'; and whether they are put back at their own times
+    selection_input=config_dict.placeholder(str),
+    keep_times=config_dict.placeholder(bool),
+    # 'split': each branch of an MTConv reads its own share of the channels
+    branch_inputs=config_dict.placeholder(str),
     # False: MTNet's kernels see one frame at a time, as a control
     temporal_kernels=config_dict.placeholder(bool),
     # True: beyond a clip's ends MTNet repeats its frames, rather than zeros
@@ -82,6 +90,11 @@ def get_config() -> ml_collections.ConfigDict:
     middle=config_dict.placeholder(str),  # bottleneck ResNets: its kernels
     placement=config_dict.placeholder(str),  # SRTG: where in the block
     gate=config_dict.placeholder(bool),  # SRTG: the cycle-consistency gate
+    # What the gate compares: 'hidden', 'fused' or 'normalized'
+    gate_embedding=config_dict.placeholder(str),
+    recurrent_layers=config_dict.placeholder(int),  # of Squeeze and Recursion
+    # MTNet: groups of each branch's 3x3x3; 0: a group for each channel
+    separated_groups=config_dict.placeholder(int),
     stage_features=config_dict.placeholder(tuple),  # 3-D ResNets: widths
     norm_epsilon=config_dict.placeholder(float),  # what BN adds to variances
     # SlowFast: which frames its slow pathway sees, 'linspace' or 'nearest'; how
@@ -135,6 +148,10 @@ def get_config() -> ml_collections.ConfigDict:
     # Workdir whose weights a new run starts from, those of its best checkpoint;
     # or WORKDIR/checkpoints/STEP
     init_from='',
+    gate_after=0,  # steps before which SRTG's gates only measure
+    # Of the loss, weight of Class Regularisation's early predictions; the
+    # thesis leaves it out on purpose
+    regularization_loss=0.0,
     norm_batch_size=0,  # clips that share BN statistics; 0: one device's
     freeze_norm=False,  # BN keeps the statistics that it has of `init_from`
     precise_norm_steps=0,  # batches that BN's statistics are of in validation

@@ -11,7 +11,7 @@ Feature-wise, every kept kernel finds its own: a tree whose nodes are channels.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,8 +20,10 @@ import numpy as np
 from flax import linen as nn
 
 from mtnet_jax.errors import UserError
+from mtnet_jax.explain.back_step import MODES, Edge, step_back
 from mtnet_jax.explain.class_rows import class_row
 from mtnet_jax.explain.network_layers import (
+  Convolution,
   Importance,
   Step,
   count_steps,
@@ -29,47 +31,24 @@ from mtnet_jax.explain.network_layers import (
   inflate,
   inflate_branches,
   layer_chain,
-  multiply,
   normalize,
-  score_inputs,
   select_channels,
-  sort_importance,
 )
 from mtnet_jax.explain.recording import record
 from mtnet_jax.explain.saliency_tubes import saliency_tube
+from mtnet_jax.models.inception import Inception
 from mtnet_jax.models.mtnet import MTNet
 from mtnet_jax.models.resnet3d import ResNet3D
+from mtnet_jax.models.video_resnet import DEPTHS, VideoResNet
 from mtnet_jax.ops import precision
 from mtnet_jax.typing import Array, Float
 
-MODES = ('layer', 'feature')
-WHOLE_SET = -1  # The source of what a layer's kernels found together.
 # σ of [0, 1] lies in [0.5, 0.731]: other thresholds keep all or nothing.
 _LOWEST, _HIGHEST = 0.5, 0.731
 _THRESHOLD = 0.6
 _R3D_50 = 0.55
+_I3D = 0.65
 _MTNET = 0.67
-
-
-@dataclasses.dataclass(frozen=True)
-class Edge:
-  """From a channel to one below it.
-
-  Attributes:
-    level: the source's level, 0 for the last activations.
-    source: the source's channel, or `WHOLE_SET`.
-    target: channel of level `level + span`.
-    importance: the importance of the target to the source, in [0, 1].
-    via: `'kernel'`, or `'residual'` where it is a residual connection's.
-    span: levels that it goes down: 1, or the layers of a residual block.
-  """
-
-  level: int
-  source: int
-  target: int
-  importance: float
-  via: str = 'kernel'
-  span: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,8 +157,20 @@ def default_threshold(model: nn.Module) -> float:
   """Returns θ as Table 7.1 has it for the model's family, else 0.6."""
   if isinstance(model, MTNet):
     return _MTNET if model.local_ratio < 1 else _THRESHOLD
-  own = isinstance(model, ResNet3D) and (model.convolution, model.width)
-  return _R3D_50 if own == ('r3d', 1) and model.depth == 50 else _THRESHOLD
+  if isinstance(model, Inception):
+    return _I3D
+  return _R3D_50 if _is_r3d_50(model) else _THRESHOLD
+
+
+def _is_r3d_50(model):
+  """Whether it is the thesis's r3d-50, or that of Hara et al."""
+  if isinstance(model, ResNet3D):
+    kind = (model.convolution, model.width, model.depth)
+    return kind == ('r3d', 1, 50)
+  if isinstance(model, VideoResNet):
+    middle = model.middle or model.pathway.middle
+    return (middle, model.pathway.blocks) == ('cubic', DEPTHS[50])
+  return False
 
 
 def check_threshold(threshold: float) -> None:
@@ -207,13 +198,17 @@ def observe(
   chain = layer_chain(params)[::-1]  # from the last layer down
   depth = count_steps(chain, layers) if chain else 0
   paths = [layer.path for layer in chain[:depth]]
-  logits, endpoints, recorded = record(model, variables, clip, whole=paths)
   shortcuts = [
-    layer.shortcut
+    path
     for k, layer in enumerate(chain[:depth])
-    if layer.shortcut and k + layer.block <= depth
+    if k + layer.block <= depth
+    for path in layer.shortcut
   ]
-  kernels = {path: find_kernels(params, path) for path in (*paths, *shortcuts)}
+  convolutions = [p for layer in chain[:depth] for p in layer.convolutions]
+  kernels = {p: find_kernels(params, p) for p in (*convolutions, *shortcuts)}
+  logits, endpoints, recorded = record(
+    model, variables, clip, whole=sorted({*paths, *kernels})
+  )
   # Only means leave the device; activations stay until a tube is drawn.
   logits, features, kernels, means = jax.device_get(
     (logits[0], endpoints['features'][0], *_pool(kernels, recorded))
@@ -246,16 +241,29 @@ def _check_finite(*values):
 
 def _steps(chain, kernels, means):
   steps = []
-  for k, layer in enumerate(chain):
-    inputs = means[layer.path]['input']
-    shortcut = None
-    if layer.shortcut in kernels:
-      block_inputs = means[chain[k + layer.block - 1].path]['input']
-      shortcut = inflate(kernels[layer.shortcut]['local'], len(block_inputs))
-    outputs = means[layer.path]['output']
-    branches = inflate_branches(kernels[layer.path], len(inputs))
-    steps.append(Step(layer, branches, inputs, outputs, shortcut))
+  for layer in chain:
+    inputs, outputs = (means[layer.path][key] for key in ('input', 'output'))
+    own = {}
+    if not layer.branches:
+      own = inflate_branches(kernels[layer.path], len(inputs))
+    shortcut, *branches = (
+      _convolutions(paths, kernels, means)
+      for paths in (layer.shortcut, *layer.branches)
+    )
+    steps.append(Step(layer, own, inputs, outputs, shortcut, tuple(branches)))
   return tuple(steps)
+
+
+def _convolutions(paths, kernels, means):
+  """Those of a branch or a shortcut that were observed."""
+  return tuple(
+    Convolution(
+      inflate(kernels[path]['local'], len(means[path]['input'])),
+      means[path]['input'],
+    )
+    for path in paths
+    if path in kernels
+  )
 
 
 def build(
@@ -286,69 +294,6 @@ def build(
   return Pyramid(
     int(label), float(threshold), mode, tuple(levels), tuple(edges)
   )
-
-
-def step_back(
-  start: Importance, steps: Sequence[Step], mode: str, threshold: float
-) -> tuple[list[Importance], list[Edge]]:
-  """Steps back through the layers and the residual connections around them.
-
-  A residual connection hands what is kept at a block's output to the block's
-  input (7.5.4): unchanged where it is the identity, through its kernels where
-  it is a projection. There both branches meet, and a channel that both keep has
-  the larger importance. A channel that several features keep likewise.
-
-  Args:
-    start: the kept channels of level 0.
-    steps: the steps from the last layer down.
-    mode: one of `MODES`.
-    threshold: θ.
-
-  Returns:
-    The kept channels of each level, `len(steps) + 1`, and all edges.
-  """
-  levels = [dict(start)] + [{} for _ in steps]
-  edges = []
-  for k, step in enumerate(steps):
-    levels[k] = sort_importance(levels[k])
-    found = []
-    for source, chosen in _groups(levels[k], mode):
-      scores = score_inputs(step, chosen, threshold)
-      found += _edges(k, source, scores, threshold)
-    if step.layer.block and k + step.layer.block <= len(steps):
-      found += _residual_edges(k, levels[k], steps, mode, threshold)
-    for edge in found:
-      below = levels[k + edge.span]
-      old = below.get(edge.target, 0.0)
-      below[edge.target] = max(old, edge.importance)
-    edges += found
-  return [*levels[:-1], sort_importance(levels[-1])], edges
-
-
-def _groups(kept, mode):
-  """The kernels that step back together, and the source of their edges."""
-  if mode == 'feature':
-    return [(j, np.array([j])) for j in kept]
-  return [(WHOLE_SET, np.array(sorted(kept)))] if kept else []
-
-
-def _edges(level, source, scores, threshold, via='kernel', span=1):
-  return [
-    Edge(level, source, target, importance, via, span)
-    for target, importance in select_channels(scores, threshold).items()
-  ]
-
-
-def _residual_edges(level, kept, steps, mode, threshold):
-  span, shortcut = steps[level].layer.block, steps[level].shortcut
-  if shortcut is None:
-    return [Edge(level, j, j, a, 'residual', span) for j, a in kept.items()]
-  inputs = steps[level + span - 1].inputs
-  edges = []
-  for source, chosen in _groups(kept, mode):
-    scores = normalize(multiply(shortcut, inputs, chosen))
-    edges += _edges(level, source, scores, threshold, 'residual', span)
-  return edges
 
 
 def level_tubes(

@@ -16,7 +16,8 @@ import numpy as np
 
 from mtnet_jax.errors import printable
 from mtnet_jax.explain import overlay
-from mtnet_jax.explain.class_feature_pyramids import WHOLE_SET, Level, Pyramid
+from mtnet_jax.explain.back_step import WHOLE_SET
+from mtnet_jax.explain.class_feature_pyramids import Level, Pyramid
 
 MOST_NODES = 16  # of a level: more are named by their number only
 

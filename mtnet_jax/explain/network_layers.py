@@ -1,9 +1,10 @@
 """The layers of a network as a chain, and the step back through one of them.
 
 A layer is one convolution with the BN, the activation and the gates after it,
-which all keep the channels' identity, or one MTConv; the two convolutions of a
-(2+1)D unit are two layers. Names are those of the parameters, so that the chain
-of any checkpoint follows from its parameters alone.
+which all keep the channels' identity, one MTConv, or one block of branches side
+by side, as I3D has them; a (2+1)D unit's two convolutions are two layers. BN
+and activation before a convolution end the layer before. Names are those of the
+parameters: the chain of a checkpoint follows from its parameters alone.
 
 The step back is the thesis's 7.5.2.
 """
@@ -23,9 +24,14 @@ _STEMS = ('stem', 'stem_spatial', 'stem_temporal')
 _BLOCK = re.compile(r'stage_(\d+)_block_(\d+)')
 _IN_BLOCK = (
   *('expand', 'separated', 'project'),
-  *('conv_1', 'mix', 'conv_2', 'conv_3'),
+  *('conv_1', 'mix', 'temporal', 'conv_2', 'conv_3'),
 )
 _MTCONV = ('local', 'prolonged', 'pointwise')
+_BRANCHES = (
+  ('branch_1',),
+  *((f'branch_{i}_reduce', f'branch_{i}') for i in (2, 3)),
+  ('branch_4',),
+)
 
 Importance = Mapping[int, float]
 
@@ -37,13 +43,21 @@ class Layer:
   Attributes:
     path: the path of its module, `stage_4_block_7/project` for instance.
     block: layers of the residual block whose last it is; 0: it is none's last.
-    shortcut: path of the projection of that block's residual connection; None:
-      the connection is the identity.
+    shortcut: paths of the convolutions of that block's residual connection, one
+      after the other; (): the connection is the identity.
+    branches: paths of the convolutions of each branch, from the layer's input
+      on, in the order of the channels that they give; (): it has none.
   """
 
   path: str
   block: int = 0
-  shortcut: str | None = None
+  shortcut: tuple[str, ...] = ()
+  branches: tuple[tuple[str, ...], ...] = ()
+
+  @property
+  def convolutions(self) -> tuple[str, ...]:
+    """Paths of the layer's own convolutions, or of its MTConv."""
+    return tuple(p for paths in self.branches for p in paths) or (self.path,)
 
 
 def layer_chain(params: Mapping[str, Any]) -> tuple[Layer, ...]:
@@ -72,13 +86,39 @@ def layer_chain(params: Mapping[str, Any]) -> tuple[Layer, ...]:
 
 
 def _block_layers(name, params):
+  if 'branch_1' in params:
+    branches = tuple(
+      tuple(f'{name}/{part}' for part in parts) for parts in _BRANCHES
+    )
+    return [Layer(name, branches=branches)]
+  if 'cubic' in params:  # one after the other, without a residual connection
+    return [Layer(f'{name}/reduce'), Layer(f'{name}/cubic')]
+  if 'multiplex_1' in params:
+    return _pre_activated_layers(name, params)
   parts = [part for part in _IN_BLOCK if part in params]
   layers = [
     layer for part in parts for layer in _split(f'{name}/{part}', params[part])
   ]
-  shortcut = f'{name}/shortcut' if 'shortcut' in params else None
+  shortcut = ()
+  if 'shortcut' in params:
+    projection = _split(f'{name}/shortcut', params['shortcut'])
+    shortcut = tuple(layer.path for layer in projection)
   last = Layer(layers[-1].path, len(layers), shortcut)
   return [*layers[:-1], last]
+
+
+def _pre_activated_layers(name, params):
+  """A residual connection around two layers, and one around all four.
+
+  Paths are those of the convolutions, which see what BN and ReLU have left.
+  """
+  shortcut = (f'{name}/shortcut/conv',) if 'shortcut' in params else ()
+  return [
+    Layer(f'{name}/multiplex_1/conv'),
+    Layer(f'{name}/multiplex_2/conv', 2),
+    Layer(f'{name}/conv_1/conv'),
+    Layer(f'{name}/conv_2/conv', 4, shortcut),
+  ]
 
 
 def _split(path, params):
@@ -154,14 +194,19 @@ def inflate(
 
   Args:
     means: the means of the kernels over space and time; r is 1 where the
-      convolution is channel-separated, else all inputs.
+      convolution is channel-separated, the inputs of a group where it is
+      grouped, else all inputs.
     num_inputs: channels of the layer's input.
     first: the input channel that the first of channel-separated kernels reads.
   """
   if len(means) == num_inputs:
     return Kernels(means, np.ones(means.shape, bool))
-  assert len(means) == 1, means.shape
-  count = means.shape[1]
+  count, groups = means.shape[1], num_inputs // len(means)
+  if len(means) > 1 or count > num_inputs:
+    assert not (num_inputs % len(means) or count % groups), means.shape
+    block = np.ones((len(means), count // groups), bool)
+    reads = np.kron(np.eye(groups, dtype=bool), block)
+    return Kernels(np.where(reads, np.tile(means, (groups, 1)), 0), reads)
   reads = np.eye(num_inputs, count, -first, dtype=bool)
   assert reads.any(axis=0).all(), (num_inputs, first, count)
   return Kernels(np.where(reads, means, 0), reads)
@@ -186,22 +231,37 @@ def inflate_branches(
   return branches
 
 
+class Convolution(NamedTuple):
+  """A convolution without a layer of its own, pooled over space and time.
+
+  Attributes:
+    kernels: its kernels.
+    inputs: means of what it reads, `(c,)`.
+  """
+
+  kernels: Kernels
+  inputs: Real[np.ndarray, ' c']
+
+
 class Step(NamedTuple):
   """What a step back through one layer needs, all pooled over space and time.
 
   Attributes:
     layer: the layer.
-    kernels: by branch, see `find_kernels`.
+    kernels: by branch, see `find_kernels`; {} where there are `branches`.
     inputs: means of what it reads, `(c,)`.
     outputs: means of what it makes, before any gate or residual sum, `(f,)`.
-    shortcut: the shortcut of the residual block that ends with it, or None.
+    shortcut: the convolutions of the residual connection of the block that ends
+      with it, see `Layer`.
+    branches: the convolutions of each of its branches, see `Layer`.
   """
 
   layer: Layer
   kernels: Mapping[str, Kernels]
   inputs: Real[np.ndarray, ' c']
   outputs: Real[np.ndarray, ' f']
-  shortcut: Kernels | None = None
+  shortcut: tuple[Convolution, ...] = ()
+  branches: tuple[tuple[Convolution, ...], ...] = ()
 
 
 def score_inputs(
@@ -215,7 +275,9 @@ def score_inputs(
   through its own kernels, and through the point-wise term, the channels of the
   local branch that this keeps, and their kernels. A route that keeps nothing
   adds nothing. Pooled inputs stand for what the prolonged branch reads, which
-  is the same at half the size.
+  is the same at half the size. Branches side by side are groups likewise, each
+  with one route: where it has two convolutions, through those channels between
+  them that the second one keeps.
 
   Args:
     step: the layer.
@@ -225,6 +287,8 @@ def score_inputs(
   Returns:
     In [0, 1]; NaN where no chosen kernel reads the input.
   """
+  if step.branches:
+    return _average(list(_branch_routes(step, chosen, threshold)))
   num_local = step.kernels['local'].weights.shape[1]
   local, prolonged = chosen[chosen < num_local], chosen[chosen >= num_local]
   routes = []  # weight, scores
@@ -234,10 +298,46 @@ def score_inputs(
   if prolonged.size:
     for scores in _prolonged_routes(step, prolonged - num_local, threshold):
       routes.append((prolonged.size / 2, normalize(scores)))
+  return _average(routes)
+
+
+def _average(routes):
+  """The average of routes' scores by their weights, normalised."""
   weights = np.array([weight for weight, _ in routes])
   scores = np.stack([scores for _, scores in routes])
   mean = weights @ np.nan_to_num(scores) / weights.sum()
   return normalize(np.where(np.isnan(scores).all(axis=0), np.nan, mean))
+
+
+def _branch_routes(step, chosen, threshold):
+  """Of each branch with chosen channels, their number and the scores."""
+  first = 0
+  for convolutions in step.branches:
+    count = convolutions[-1].kernels.weights.shape[1]
+    own = chosen[(first <= chosen) & (chosen < first + count)] - first
+    first += count
+    if own.size:
+      yield own.size, score_convolutions(convolutions, own, threshold)
+
+
+def score_convolutions(
+  convolutions: Sequence[Convolution],
+  chosen: Int[np.ndarray, ' k'],
+  threshold: float,
+) -> Float[np.ndarray, ' c']:
+  """Returns the importance of inputs to the mean of some kernels, in [0, 1].
+
+  Of convolutions one after the other `chosen` are the last's outputs; between
+  them channels are kept by θ. NaN: nothing is, or no kernel reads the input.
+  """
+  *before, last = convolutions
+  scores = normalize(multiply(*last, chosen))
+  for convolution in reversed(before):
+    via = np.array(sorted(select_channels(scores, threshold)), int)
+    if not via.size:
+      return np.full(len(convolutions[0].inputs), np.nan)
+    scores = normalize(multiply(*convolution, via))
+  return scores
 
 
 def _prolonged_routes(step, chosen, threshold):

@@ -5,6 +5,7 @@ channels, tell which class a clip looks most like so far, and the channels that
 speak for that class are kept while the others are turned down.
 """
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -38,19 +39,51 @@ def _product(
   return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
 
+# How a clip is scored for a class, see `class_scores`.
+SCORES = ('sum', 'own')
+
+
+def class_scores(
+  pooled: Float[Array, 'n c'], maps: Float[Array, 'k c'], score: str = 'sum'
+) -> Float[Array, 'n k']:
+  """Returns how much each clip looks like each class.
+
+  Args:
+    pooled: mean activations of each clip.
+    maps: from `class_maps`.
+    score: `'sum'`, over channels of the map times the activation, as Algorithm
+      1 has it: a class whose map is large wins for most clips. Or `'own'`: both
+      are first brought to mean 0 and deviation 1 over channels, and the sum is
+      divided by √c: a classification of the stage's own.
+  """
+  if score == 'own':
+    pooled, maps = _standardize(pooled), _standardize(maps)
+    return _product(pooled, maps.T) / math.sqrt(maps.shape[1])
+  assert score == 'sum', score
+  return _product(pooled, maps.T)
+
+
+def _standardize(x):
+  x = x - jnp.mean(x, axis=1, keepdims=True)
+  square = jnp.mean(jnp.square(x), axis=1, keepdims=True)
+  # Of a constant row, no root is taken: its gradient would not be finite.
+  constant = square == 0
+  return jnp.where(constant, 0, x / jnp.sqrt(jnp.where(constant, 1, square)))
+
+
 def regularize(
   a: Float[Array, 'n t h w c'],
   class_weights: Float[Array, 'k d'],
   projection: Float[Array, 'd c'],
   affection_rate: float,
-) -> tuple[Float[Array, 'n t h w c'], Int[Array, ' n']]:
+  score: str = 'sum',
+) -> tuple[Float[Array, 'n t h w c'], Int[Array, ' n'], Float[Array, 'n k']]:
   """Scales each clip's channels by what they say of its most likely class.
 
-  Algorithm 1. A class's score is the sum over channels of its map times the
-  clip's mean activation; the highest wins, the lowest index among equals. Its
-  map, brought to [λ, 1] by its least and greatest value, scales the channels. A
-  map that is constant scales by one. (As printed, a "+" after the λ is missing:
-  the text has λ = 1 without effect, and more of it towards 0.)
+  Algorithm 1. The class with the highest score wins, the lowest index among
+  equals. Its map, brought to [λ, 1] by its least and greatest value, scales the
+  channels. A map that is constant scales by one. (As printed, a "+" after the λ
+  is missing: the text has λ = 1 without effect, and more of it towards 0.)
 
   Args:
     a: activations, any float dtype.
@@ -59,13 +92,16 @@ def regularize(
     projection: matrix from the classifier's channels to those of `a`; it gets a
       gradient through the scale, not through the choice of the class.
     affection_rate: λ in [0, 1].
+    score: one of `SCORES`, see `class_scores`.
 
   Returns:
-    `a` scaled, in its dtype, and the int32 classes; float32 in between.
+    `a` scaled, in its dtype; the int32 classes; all classes' scores, float32 as
+    all in between.
   """
   maps = class_maps(jax.lax.stop_gradient(class_weights), projection)
   pooled = jnp.mean(precision.widen(a), axis=(1, 2, 3))  # n c
-  chosen = jnp.argmax(_product(pooled, maps.T), axis=1).astype(jnp.int32)
+  scores = class_scores(pooled, maps, score)
+  chosen = jnp.argmax(scores, axis=1).astype(jnp.int32)
   own = maps[chosen]  # n c
   least = own.min(axis=1, keepdims=True)
   span = own.max(axis=1, keepdims=True) - least
@@ -73,7 +109,7 @@ def regularize(
   # Divided by 1 instead of 0: a NaN would spoil the gradient even unused.
   share = (own - least) / jnp.where(constant, 1, span)
   scale = jnp.where(constant, 1, affection_rate + (1 - affection_rate) * share)
-  return (a * scale[:, None, None, None, :]).astype(a.dtype), chosen
+  return (a * scale[:, None, None, None, :]).astype(a.dtype), chosen, scores
 
 
 def check_affection_rates(rates: Sequence[float], num_stages: int) -> None:
@@ -95,19 +131,21 @@ class ClassRegularization(nn.Module):
 
   Attributes:
     affection_rate: λ in [0, 1].
+    score: one of `SCORES`.
   """
 
   affection_rate: float
+  score: str = 'sum'
 
   @nn.compact
   def __call__(
     self, a: Float[Array, 'n t h w c'], class_weights: Float[Array, 'k d']
-  ) -> tuple[Float[Array, 'n t h w c'], Int[Array, ' n']]:
-    """Returns `a` scaled, in its dtype, and the int32 class of each clip."""
+  ) -> tuple[Float[Array, 'n t h w c'], Int[Array, ' n'], Float[Array, 'n k']]:
+    """Returns what `regularize` returns."""
     kernel = parameter(
       self,
       'kernel',
       nn.initializers.he_normal(),
       (class_weights.shape[1], a.shape[-1]),
     )
-    return regularize(a, class_weights, kernel, self.affection_rate)
+    return regularize(a, class_weights, kernel, self.affection_rate, self.score)

@@ -1,5 +1,6 @@
 """The 3-D convolution layer: dense, grouped or channel-separated."""
 
+import functools
 import math
 
 import jax
@@ -10,6 +11,7 @@ from mtnet_jax.errors import UserError
 from mtnet_jax.layers.parameters import parameter
 from mtnet_jax.ops.conv import Triple, conv3d
 from mtnet_jax.ops.grouped_conv import grouped_conv3d
+from mtnet_jax.ops.same_padding import convolve_same
 from mtnet_jax.ops.separated_conv import channel_separated_conv3d
 from mtnet_jax.typing import Array, Float
 
@@ -26,6 +28,8 @@ class Conv3D(nn.Module):
       them, channel-separated.
     repeat_edges: whether a clip's first and last frame go on beyond its ends,
       rather than zeros; around rows and columns there are zeros either way.
+    same_padding: whether padding is TensorFlow's SAME rather than `k // 2`
+      zeros on both sides; see `ops.same_padding`.
     dtype: float type of the computation and the output; None: the widest of
       the input's and the parameters', which are float32.
   """
@@ -35,6 +39,7 @@ class Conv3D(nn.Module):
   strides: Triple = (1, 1, 1)
   groups: int = 1
   repeat_edges: bool = False
+  same_padding: bool = False
   dtype: jax.typing.DTypeLike | None = None
 
   @nn.compact
@@ -69,5 +74,8 @@ class Conv3D(nn.Module):
       convolve = conv3d
     elif self.groups == c == self.features:
       convolve = channel_separated_conv3d
+    if self.same_padding:
+      assert not edge
+      convolve = functools.partial(convolve_same, convolve)
     y = convolve(x, kernel, self.strides)
     return y[:, edge : y.shape[1] - edge]  # what zeros have touched goes

@@ -72,6 +72,6 @@ def choose_frames(
     scores = jnp.broadcast_to(jax.random.uniform(key, (clips, t)), (n, t))
   else:
     assert selection_input == 'every_second', selection_input
-    odd = jnp.arange(t) % 2
+    odd = jnp.arange(t) % 2.0
     scores = jnp.broadcast_to(odd, (n, t))
   return lowest_frames(scores)

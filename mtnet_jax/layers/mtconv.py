@@ -165,13 +165,7 @@ class MTConv(nn.Module):
       return x
     if not (self.channel_separated or self.branch_inputs == 'split'):
       return (x,)
-    local, prolonged = self._share(x.shape[-1])
-    if not prolonged:
-      raise UserError(
-        f'`local_ratio` (={self.local_ratio}) leaves none of the '
-        f'{x.shape[-1]} channels that a layer reads for the prolonged branch. '
-        "Set a smaller one, or branch_inputs='all'."
-      )
+    local, _ = self._share(x.shape[-1])
     return split(x, local)
 
   def _check_channels(self, x):

@@ -14,6 +14,8 @@ from flax import linen as nn
 
 from mtnet_jax.errors import UserError
 from mtnet_jax.models import (
+  inception,
+  mfnet,
   mtnet,
   residual,
   resnet3d,
@@ -26,11 +28,16 @@ from mtnet_jax.models.network import (
   option_names,
 )
 
+# Networks of one form each.
+_SINGLE = types.MappingProxyType(
+  {'i3d_inception': inception.Inception, 'mfnet': mfnet.MFNet}
+)
 NAMES = (
   *mtnet.VARIANTS,
   *resnet3d.VARIANTS,
   *video_resnet.VARIANTS,
   *slowfast.VARIANTS,
+  *_SINGLE,
 )
 
 _X3D_CLIPS = {
@@ -43,6 +50,7 @@ _X3D_CLIPS = {
 _MTNET_CLIPS = {
   'mtnet_s': (13, 182),
   'mtnet_m': (16, 256),
+  'mtnet_m_published': (16, 256),
   'mtnet_l': (16, 256),
 }
 
@@ -68,6 +76,8 @@ DEFAULT_CLIPS: Mapping[str, tuple[int, int]] = types.MappingProxyType(
     **{name: _clip(name) for name in video_resnet.VARIANTS},
     **dict.fromkeys(slowfast.VARIANTS, (32, 224)),
     'slowfast_r101_16x8': (64, 224),
+    'i3d_inception': (64, 224),
+    'mfnet': (16, 224),
   }
 )
 
@@ -79,7 +89,8 @@ def build(name: str, num_classes: int, **overrides) -> nn.Module:
   float32 `(n, num_classes)`, and a dict with the activations `stem`, `stage_1`
   … `stage_4`, each as the next stage sees it, and `last`; `features`, the
   float32 mean of `last`; `early_predictions`, the int32 class that Class
-  Regularisation picks for each clip by stage; and `gate_open`, the share of
+  Regularisation picks for each clip by stage, and `early_scores`, its scores of
+  all classes `(n, k)`; and `gate_open`, the share of
   open gates by block, without the blocks that have no gate or a single frame.
 
   Args:
@@ -152,6 +163,8 @@ def _find(name):
     return resnet3d.ResNet3D, resnet3d.VARIANTS[name]
   if name in slowfast.VARIANTS:
     return slowfast.SlowFast, slowfast.VARIANTS[name]
+  if name in _SINGLE:
+    return _SINGLE[name], {}
   return video_resnet.VideoResNet, {'pathway': video_resnet.VARIANTS[name]}
 
 
@@ -165,6 +178,6 @@ def override_names(name: str) -> tuple[str, ...]:
   unread = frozenset()
   if network is resnet3d.ResNet3D:
     unread = resnet3d.unread_options(row)
-  elif network is slowfast.SlowFast:
+  elif network not in (mtnet.MTNet, video_resnet.VideoResNet):
     unread = MTCONV_OPTIONS | RECURSION_OPTIONS
   return tuple(n for n in option_names(network) if n not in unread)

@@ -17,6 +17,7 @@ from flax import linen as nn
 from mtnet_jax import preprocessing
 from mtnet_jax.errors import UserError
 from mtnet_jax.layers.class_regularization import (
+  SCORES,
   ClassRegularization,
   check_affection_rates,
 )
@@ -59,6 +60,8 @@ class Network(nn.Module):
     class_regularization: whether Class Regularisation follows every stage (the
       thesis, chapter 6).
     affection_rates: Class Regularisation's λ for each stage, in [0, 1].
+    regularization_score: how Class Regularisation scores a class, one of
+      `class_regularization.SCORES`.
     dropout: rate of the dropout before the classifier, in [0, 1).
     dtype: float type of the computation; parameters, statistics and logits are
       float32.
@@ -91,6 +94,7 @@ class Network(nn.Module):
   _: dataclasses.KW_ONLY
   class_regularization: bool = False
   affection_rates: tuple[float, ...] = (0.9, 0.8, 0.7, 0.6)
+  regularization_score: str = 'sum'
   dropout: float = 0.0
   dtype: jax.typing.DTypeLike = jnp.float32
   norm_batch_size: int = 0
@@ -128,6 +132,8 @@ class Network(nn.Module):
       color = getattr(self, name)
       allowed = 'three numbers above 0, in units of [0, 1] brightness'
       check_range(name, color, _is_color(color), allowed)
+    score = self.regularization_score
+    check_range('regularization_score', score, score in SCORES, f'of {SCORES}')
     self._check_selection()
     self._check_recursion()
     self.dtype = _float_dtype(self.dtype)
@@ -269,10 +275,11 @@ class Network(nn.Module):
 
     Returns:
       The last stage's activations, and the endpoints that are known by then:
-      `stem`, each `stage_{i}`, `early_predictions` and `gate_open`.
+      `stem`, each `stage_{i}`, `early_predictions`, `early_scores` and
+      `gate_open`.
     """
     shared = train and not self.is_initializing()
-    endpoints, early, gate_open = {'stem': x}, {}, {}
+    endpoints, early, scores, gate_open = {'stem': x}, {}, {}, {}
     for i, blocks in enumerate(stages, start=1):
       with forms.side_by_side(groups if i == 1 else 0):
         x, shares = repetition.run(
@@ -280,12 +287,21 @@ class Network(nn.Module):
         )
       gate_open |= shares
       if self.class_regularization:
-        regularization = ClassRegularization(
-          self.affection_rates[i - 1], name=f'class_regularization_{i}'
-        )
-        x, early[f'stage_{i}'] = regularization(x, classifier.kernel.T)
+        name = f'stage_{i}'
+        regularization = self.make_regularization(i)
+        x, early[name], scores[name] = regularization(x, classifier.kernel.T)
       endpoints[f'stage_{i}'] = x
-    return x, endpoints | {'early_predictions': early, 'gate_open': gate_open}
+    endpoints |= {'early_predictions': early, 'early_scores': scores}
+    return x, endpoints | {'gate_open': gate_open}
+
+  @nn.nowrap
+  def make_regularization(self, stage: int) -> ClassRegularization:
+    """Returns the Class Regularisation of a stage, counted from 1."""
+    return ClassRegularization(
+      self.affection_rates[stage - 1],
+      self.regularization_score,
+      name=f'class_regularization_{stage}',
+    )
 
 
 def option_names(network: type[Network]) -> tuple[str, ...]:

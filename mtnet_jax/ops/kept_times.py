@@ -23,7 +23,9 @@ def interpolate_times(
   Returns:
     The result in x's dtype.
   """
-  weights = _weights(precision.widen(indices), jnp.arange(frames))
+  weights = _weights(
+    indices.astype(jnp.float32), jnp.arange(frames)[None, None]
+  )
   y = jnp.einsum('nkt,nk...->nt...', weights, precision.widen(x))
   return y.astype(x.dtype)
 
@@ -33,7 +35,7 @@ def _weights(given, times):
   steps = (given[:, 1:] - given[:, :-1])[..., None]  # n k-1 1
   since = (times - given[:, :-1, None]) / steps  # of each given frame but one
   rising = jnp.clip(since, 0, 1)
-  ones = jnp.ones((len(given), 1, len(times)))
+  ones = jnp.ones((len(given), 1, times.shape[-1]))
   # A given frame counts from the one before it to the one after it.
   return jnp.minimum(
     jnp.concatenate([ones, rising], 1), jnp.concatenate([1 - rising, ones], 1)

@@ -145,13 +145,46 @@ def step_options(
     **{field.name: data[field.name] for field in dataclasses.fields(Mixing)}
   )
   mixing.check(mix, model.norm_batch_size)
+  _check_parts(config, model)
   return {
     'trained': optim_config.trained,
     'accumulate': config.train.accumulate,
     'ema_decay': optim_config.ema_decay,
     'label_smoothing': optim_config.label_smoothing,
     'mix': mix if mix.share else None,
+    'gate_after': config.train.gate_after,
+    'regularization_loss': config.train.regularization_loss,
   }
+
+
+def _check_parts(config, model):
+  """Refuses options of a step that the network has no part for."""
+  after, weight = config.train.gate_after, config.train.regularization_loss
+  if after < 0 or weight < 0:
+    raise UserError(
+      f'train.gate_after (={after}) and train.regularization_loss (={weight}) '
+      'must be at least 0.'
+    )
+  if after and not _has_gates(model):
+    raise UserError(
+      f'train.gate_after (={after}) is about the gates of SRTG, which '
+      f'{config.model.name} has not as it is configured: take a network with '
+      'model.placement or model.recurrence and set model.gate=True, or leave '
+      'it out.'
+    )
+  if weight and not model.class_regularization:
+    raise UserError(
+      f'train.regularization_loss (={weight}) is about the early predictions '
+      'of Class Regularisation: set model.class_regularization=True, or leave '
+      'it out.'
+    )
+
+
+def _has_gates(model):
+  place = getattr(model, 'placement', None) or getattr(
+    model, 'recurrence', False
+  )
+  return bool(place) and model.gate
 
 
 def make_mesh(

@@ -37,6 +37,8 @@ def make_train_step(
   ema_decay: float = 0.0,
   label_smoothing: float = 0.0,
   mix: Mixing | None = None,
+  gate_after: int = 0,
+  regularization_loss: float = 0.0,
 ) -> TrainStep:
   """A jitted, pure `(state, batch) -> (state, metrics)` that donates the state.
 
@@ -56,6 +58,9 @@ def make_train_step(
     ema_decay: the share that `state.ema` keeps of itself at each update.
     label_smoothing: see `losses.make_targets`.
     mix: how clips are mixed; None: not at all.
+    gate_after: steps before which the decisions of SRTG's gates do not count.
+    regularization_loss: weight of the mean loss of Class Regularisation's
+      scores, a part of `loss`.
 
   Returns:
     The function. `batch` holds `clips` uint8 `(n, t, h, w, c)` and `labels`
@@ -73,7 +78,15 @@ def make_train_step(
 
   def train_step(state, batch):
     loss_fn = _make_loss_fn(
-      model, state, batch, seed, trained, label_smoothing, mix
+      model,
+      state,
+      batch,
+      seed,
+      trained,
+      label_smoothing,
+      mix,
+      gate_after,
+      regularization_loss,
     )
     params = _place(state.params, whole and whole.params)
     scale, finite, (loss, aux), grads = _differentiate(
@@ -118,6 +131,8 @@ def _make_loss_fn(
   trained: str,
   label_smoothing: float,
   mix: Mixing | None,
+  gate_after: int,
+  regularization_loss: float,
 ) -> Callable[[optax.Params], tuple[Array, dict[str, Any]]]:
   """The mean loss of a batch as a function of the parameters, and what else."""
   key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -131,6 +146,15 @@ def _make_loss_fn(
     clips, share = mixing.apply(drawn, clips, group)
     others = mixing.others(labels, group)
     larger = jnp.where(share < 0.5, others, labels)
+  more = {'gates_decide': state.step >= gate_after} if gate_after else {}
+
+  def mean_loss(logits):
+    if share is None:
+      return losses.cross_entropy(logits, labels).mean()
+    targets = losses.make_targets(
+      labels, others, share, logits.shape[-1], label_smoothing
+    )
+    return losses.soft_cross_entropy(logits, targets).mean()
 
   def loss_fn(params):
     params = optim.freeze(params, trained)
@@ -140,15 +164,13 @@ def _make_loss_fn(
       train=True,
       mutable=['batch_stats'],
       rngs=rngs,
+      **more,
     )
-    if share is None:
-      loss = losses.cross_entropy(logits, labels)
-    else:
-      targets = losses.make_targets(
-        labels, others, share, logits.shape[-1], label_smoothing
-      )
-      loss = losses.soft_cross_entropy(logits, targets)
-    return loss.mean(), {
+    loss = mean_loss(logits)
+    if regularization_loss:
+      early = [*map(mean_loss, endpoints['early_scores'].values())]
+      loss += regularization_loss * sum(early) / len(early)
+    return loss, {
       'logits': logits,
       'endpoints': endpoints,
       'labels': larger if mix else labels,

@@ -10,17 +10,25 @@ import pytest
 from mtnet_jax import models
 from mtnet_jax.errors import UserError
 from mtnet_jax.explain import class_feature_pyramids as pyramids
-from mtnet_jax.explain.class_feature_pyramids import Edge
-from mtnet_jax.explain.network_layers import Layer, Step, inflate
+from mtnet_jax.explain.back_step import WHOLE_SET, Edge, step_back
+from mtnet_jax.explain.network_layers import (
+  Convolution,
+  Layer,
+  Step,
+  inflate,
+)
 from tests.arrays import random_clips, random_variables
 
 
-def dense_step(weights, inputs, block=0, shortcut=None):
+def dense(weights, inputs):
+  weights = np.array(weights, float)
+  return Convolution(inflate(weights, len(weights)), np.array(inputs))
+
+
+def dense_step(weights, inputs, block=0, shortcut=()):
   """A layer of dense kernels, weights by input and output."""
   weights = np.array(weights, float)
-  if shortcut is not None:
-    shortcut = inflate(np.array(shortcut, float), len(shortcut))
-  path = None if shortcut is None else 'shortcut'
+  path = ('shortcut',) * len(shortcut)
   kernels = {'local': inflate(weights, len(weights))}
   layer, outputs = Layer('layer', block, path), np.zeros(weights.shape[1])
   return Step(layer, kernels, np.array(inputs), outputs, shortcut)
@@ -32,7 +40,7 @@ TANGLED = [[0, 0.5], [1, 0], [0, 1]]
 
 def test_layers_together():
   steps = [dense_step(TANGLED, [1, 1, 1]), dense_step(np.eye(3), [4, 2, 0])]
-  kept, edges = pyramids.step_back({0: 1.0, 1: 0.8}, steps, 'layer', 0.6)
+  kept, edges = step_back({0: 1.0, 1: 0.8}, steps, 'layer', 0.6)
   # Mean kernels 0.25, 0.5, 0.5, so that 1 and 2 stay; those of the second step
   # are 0, 0.5, 0.5, times the means 0, 1, 0.
   assert kept == [{0: 1, 1: 0.8}, {1: 1, 2: 1}, {1: 1}]
@@ -41,7 +49,7 @@ def test_layers_together():
 
 def test_features_apart():
   steps = [dense_step(TANGLED, [1, 1, 1]), dense_step(np.eye(3), [4, 2, 0])]
-  kept, edges = pyramids.step_back({0: 1.0, 1: 0.8}, steps, 'feature', 0.6)
+  kept, edges = step_back({0: 1.0, 1: 0.8}, steps, 'feature', 0.6)
   # The third kernel of the second step gives nothing but zeros: all equal.
   assert kept == [{0: 1, 1: 0.8}, {1: 1, 2: 1, 0: 0.5}, {0: 1, 1: 1}]
   assert edges == [
@@ -56,7 +64,7 @@ def test_features_apart():
 def test_a_channel_of_several_features_is_one_node_with_the_larger_value():
   # Kernel 0 has channel 0 at 1 and 1 at 0.5; kernel 1 has channel 1 at 1.
   steps = [dense_step([[2, 0], [1, 3], [0, 0]], [1, 1, 1])]
-  kept, edges = pyramids.step_back({0: 1.0, 1: 1.0}, steps, 'feature', 0.6)
+  kept, edges = step_back({0: 1.0, 1: 1.0}, steps, 'feature', 0.6)
   assert kept[1] == {0: 1, 1: 1}
   assert edges == [Edge(0, 0, 0, 1), Edge(0, 0, 1, 0.5), Edge(0, 1, 1, 1)]
 
@@ -67,7 +75,7 @@ def test_an_identity_hands_channels_to_the_input_of_its_block():
     dense_step(np.eye(3)[::-1], [1, 1, 1], block=2),
     dense_step(np.eye(3), [1, 1, 1]),
   ]
-  kept, edges = pyramids.step_back({0: 1.0, 2: 0.9}, steps, 'feature', 0.6)
+  kept, edges = step_back({0: 1.0, 2: 0.9}, steps, 'feature', 0.6)
   assert kept == [{0: 1, 2: 0.9}, {0: 1, 2: 1}, {0: 1, 2: 1}]
   assert edges[2:4] == [
     Edge(0, 0, 0, 1, 'residual', 2),
@@ -75,13 +83,13 @@ def test_an_identity_hands_channels_to_the_input_of_its_block():
   ]
   # Where the convolutions find other channels both are there.
   steps[1] = dense_step(np.eye(3)[[1, 0, 2]], [1, 1, 1])
-  kept, _ = pyramids.step_back({0: 0.9}, steps[:2], 'layer', 0.6)
+  kept, _ = step_back({0: 0.9}, steps[:2], 'layer', 0.6)
   assert kept == [{0: 0.9}, {2: 1}, {2: 1, 0: 0.9}]
 
 
 def test_a_block_that_begins_below_the_last_level_hands_nothing_on():
   steps = [dense_step(np.eye(2), [1, 1], block=2)]
-  kept, edges = pyramids.step_back({0: 1.0}, steps, 'layer', 0.6)
+  kept, edges = step_back({0: 1.0}, steps, 'layer', 0.6)
   assert kept == [{0: 1}, {0: 1}]
   assert edges == [Edge(0, -1, 0, 1)]
 
@@ -92,20 +100,32 @@ def test_a_projection_steps_back_by_its_own_kernels(mode):
   # block's output: 3, 0.5, 0 for its kernel 1.
   shortcut = [[0, 1], [9, 0.5], [9, 0]]
   steps = [
-    dense_step(np.eye(2), [1, 1], 2, shortcut),
+    dense_step(np.eye(2), [1, 1], 2, (dense(shortcut, [3, 1, 2]),)),
     dense_step([[0, 0], [0, 0], [0, 1]], [3, 1, 2]),
   ]
-  kept, edges = pyramids.step_back({1: 1.0}, steps, mode, 0.6)
+  kept, edges = step_back({1: 1.0}, steps, mode, 0.6)
   assert kept == [{1: 1}, {1: 1}, {0: 1, 2: 1}]
   source = {'layer': -1, 'feature': 1}[mode]
   assert edges[1] == Edge(0, source, 0, 1, 'residual', 2)
   assert edges[2] == Edge(1, source, 2, 1)
 
 
+def test_channels_of_zeros_have_nothing_below():
+  """A residual connection without weights, from two channels to three."""
+  steps = [
+    dense_step(np.eye(3), [1, 1, 1], block=2),
+    dense_step([[1, 0, 0], [0, 0, 1]], [1, 2]),
+  ]
+  kept, edges = step_back({1: 1.0, 2: 0.9}, steps, 'feature', 0.6)
+  residual = [edge for edge in edges if edge.via == 'residual']
+  assert residual == [Edge(0, 1, 1, 1, 'residual', 2)]
+  assert kept[2] == {1: 1}
+
+
 def test_nothing_kept_stays_nothing():
   steps = [dense_step(np.eye(2), [1, 1], block=1)]
   for mode in pyramids.MODES:
-    assert pyramids.step_back({}, steps, mode, 0.6) == ([{}, {}], [])
+    assert step_back({}, steps, mode, 0.6) == ([{}, {}], [])
 
 
 CLIP = random_clips(1, 5, 24, 24, 3, seed=4)
@@ -257,7 +277,7 @@ def test_edges_explain_every_level(network, observation, mode):
   )
   reached = {(0, c): v for c, v in pyramid.levels[0].importance.items()}
   for edge in pyramid.edges:
-    if edge.source != pyramids.WHOLE_SET:
+    if edge.source != WHOLE_SET:
       assert edge.source in pyramid.levels[edge.level].importance
     node = edge.level + edge.span, edge.target
     reached[node] = max(reached.get(node, 0), edge.importance)
@@ -266,9 +286,7 @@ def test_edges_explain_every_level(network, observation, mode):
     for i, level in enumerate(pyramid.levels)
     for c, v in level.importance.items()
   }
-  assert {e.source == pyramids.WHOLE_SET for e in pyramid.edges} == {
-    mode == 'layer'
-  }
+  assert {e.source == WHOLE_SET for e in pyramid.edges} == {mode == 'layer'}
   # Every block of this network changes its width: projections all the way.
   spans = {e.span for e in pyramid.edges if e.via == 'residual'}
   assert spans == {3}
@@ -358,6 +376,11 @@ def test_tubes_of_half_precision_are_float32(network, observation):
     ('wide_r3d_50', {}, 0.6),
     ('r2plus1d_50', {}, 0.6),
     ('mt_r3d_50', {}, 0.6),
+    ('hara_r3d_50', {}, 0.55),
+    ('hara_r3d_101', {}, 0.6),
+    ('slow_r50', {}, 0.6),
+    ('i3d_inception', {}, 0.65),
+    ('mfnet', {}, 0.6),
   ],
 )
 def test_default_thresholds(name, fields, threshold):

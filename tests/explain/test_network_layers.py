@@ -50,14 +50,15 @@ def shapes_and_order(model):
 def test_the_chain_has_every_convolution_once_in_the_order_they_run(name):
   params, order = shapes_and_order(models.build(name, 5))
   chain = network_layers.layer_chain(params)
-  shortcuts = [layer.shortcut for layer in chain if layer.shortcut]
+  convolutions = [p for layer in chain for p in layer.convolutions]
+  convolutions = [path.removesuffix('/conv') for path in convolutions]
+  shortcuts = [path for layer in chain for path in layer.shortcut]
+  shortcuts = [path.removesuffix('/conv') for path in shortcuts]
   # What a temporal adaptive module computes scales channels, as gates do.
   order = [path for path in order if '/adaptive/' not in path]
   plain = [path.removesuffix('/conv') for path in order]
-  assert [layer.path for layer in chain] == [
-    path for path in plain if not path.endswith('/shortcut')
-  ]
-  assert shortcuts == [path for path in plain if path.endswith('/shortcut')]
+  assert convolutions == [path for path in plain if '/shortcut' not in path]
+  assert shortcuts == [path for path in plain if '/shortcut' in path]
 
   found = [
     kernel.shape
@@ -104,10 +105,40 @@ def test_blocks_and_their_shortcuts():
   assert network_layers.layer_chain(params) == (
     Layer('stem'),
     Layer('stage_1_block_2/conv_1'),
-    Layer('stage_1_block_2/conv_2', 2, 'stage_1_block_2/shortcut'),
+    Layer('stage_1_block_2/conv_2', 2, ('stage_1_block_2/shortcut',)),
     Layer('stage_1_block_10/conv_1/spatial'),
     Layer('stage_1_block_10/conv_1/temporal'),
     Layer('stage_1_block_10/conv_2', 3),
+  )
+
+
+def test_pre_activated_blocks_and_blocks_of_branches():
+  unit = {'conv': {'kernel': 0}, 'norm': {}}
+  names = ('branch_1', 'branch_2_reduce', 'branch_2', 'branch_3_reduce')
+  params = {
+    'stage_1_block_1': dict.fromkeys(('reduce', 'cubic'), unit),
+    'stage_2_block_1': dict.fromkeys((*names, 'branch_3', 'branch_4'), unit),
+    'stage_3_block_1': dict.fromkeys(
+      ('multiplex_1', 'multiplex_2', 'conv_1', 'conv_2', 'shortcut'), unit
+    ),
+  }
+  mixed, fibers = 'stage_2_block_1', 'stage_3_block_1'
+  assert network_layers.layer_chain(params) == (
+    Layer('stage_1_block_1/reduce'),
+    Layer('stage_1_block_1/cubic'),
+    Layer(
+      mixed,
+      branches=(
+        (f'{mixed}/branch_1',),
+        (f'{mixed}/branch_2_reduce', f'{mixed}/branch_2'),
+        (f'{mixed}/branch_3_reduce', f'{mixed}/branch_3'),
+        (f'{mixed}/branch_4',),
+      ),
+    ),
+    Layer(f'{fibers}/multiplex_1/conv'),
+    Layer(f'{fibers}/multiplex_2/conv', 2),
+    Layer(f'{fibers}/conv_1/conv'),
+    Layer(f'{fibers}/conv_2/conv', 4, (f'{fibers}/shortcut/conv',)),
   )
 
 
@@ -142,6 +173,69 @@ def test_inflation_places_each_kernel_at_the_channel_it_reads():
   np.testing.assert_array_equal(kernels.reads, [[0, 0], [1, 0], [0, 1], [0, 0]])
   dense = network_layers.inflate(np.array([[7.0, 1.0], [2.0, 3.0]]), 2)
   assert dense.reads.all()
+
+
+def test_inflation_of_grouped_kernels():
+  # Two groups of two inputs and one output each.
+  kernels = network_layers.inflate(np.array([[7.0, 1], [0, 2]]), 4)
+  np.testing.assert_array_equal(
+    kernels.weights, [[7, 0], [0, 0], [0, 1], [0, 2]]
+  )
+  np.testing.assert_array_equal(kernels.reads, [[1, 0], [1, 0], [0, 1], [0, 1]])
+  # Groups of one input and two outputs.
+  kernels = network_layers.inflate(np.array([[7.0, 1, 0, 2]]), 2)
+  np.testing.assert_array_equal(kernels.weights, [[7, 1, 0, 0], [0, 0, 0, 2]])
+  np.testing.assert_array_equal(kernels.reads, [[1, 1, 0, 0], [0, 0, 1, 1]])
+
+
+def branches_step():
+  """Three inputs; two channels, two after two others, and one of a pool."""
+
+  def convolution(weights, inputs):
+    kernels = network_layers.inflate(np.array(weights, float), len(inputs))
+    return network_layers.Convolution(kernels, np.array(inputs, float))
+
+  inputs = [1, 2, 4]
+  branches = (
+    (convolution([[2, 1], [1, 3], [0, 0]], inputs),),
+    (
+      convolution([[1, 0], [0, 1], [1, 0.5]], inputs),
+      convolution([[1, 5], [2, 5]], [3, 1]),
+    ),
+    (convolution([[3], [2], [1]], [2, 3, 4]),),
+  )
+  return Step(Layer('layer'), {}, np.array(inputs), np.zeros(5), (), branches)
+
+
+@pytest.mark.parametrize(
+  ('chosen', 'expected'),
+  [
+    ([0], [1, 1, 0]),  # 2, 2, 0
+    ([0, 1], [1.5 / 4, 1, 0]),  # the mean kernel's 1.5, 4, 0
+    # Back to 3 and 2, of which the first is kept: 1, 0, 4.
+    ([2], [0.25, 0, 1]),
+    ([3], [0.25, 0, 1]),  # 15 and 5, likewise
+    ([4], [1, 1, 0]),  # 6, 6, 4
+    # Two of the first branch and one of the second: a third of 1, 2 and 1.
+    ([0, 1, 2], [0, 1, 0]),
+  ],
+)
+def test_branches_side_by_side(chosen, expected):
+  scores = network_layers.score_inputs(branches_step(), np.array(chosen), 0.6)
+  np.testing.assert_allclose(scores, expected)
+
+
+def test_a_branch_that_keeps_nothing_between_adds_nothing():
+  step = branches_step()
+  first, last = step.branches[1]
+  equal = last._replace(inputs=np.array([2.0, 1.0]))  # 2, 2: none stands out
+  assert np.isnan(
+    network_layers.score_convolutions((first, equal), np.array([0]), 0.6)
+  ).all()
+  branches = (step.branches[0], (first, equal), step.branches[2])
+  step = step._replace(branches=branches)
+  scores = network_layers.score_inputs(step, np.array([0, 2]), 0.6)
+  np.testing.assert_allclose(scores, [1, 1, 0])
 
 
 @pytest.mark.parametrize(

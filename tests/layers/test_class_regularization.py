@@ -55,7 +55,7 @@ def _arrays(clips=5, classes=4, seed=0):
 @pytest.mark.parametrize('seed', [0, 1])
 def test_equals_algorithm_1(rate, seed):
   arrays = _arrays(seed=seed)
-  got, chosen = jax.jit(regularize)(*arrays, rate)
+  got, chosen, _ = jax.jit(regularize)(*arrays, rate)
   expected, classes = plain(*arrays, rate)
   assert chosen.dtype == jnp.int32 and chosen.tolist() == classes
   assert len(set(classes)) > 1  # clips choose for themselves
@@ -77,7 +77,7 @@ def test_a_constant_map_changes_nothing_and_has_finite_gradients(level):
   a, weights, _ = _arrays()
   projection = jnp.zeros((7, 6)).at[0].set(level)
   weights = jnp.asarray(weights).at[:, 0].set(1.0)
-  got, chosen = regularize(a, weights, projection, 0.3)
+  got, chosen, _ = regularize(a, weights, projection, 0.3)
   np.testing.assert_array_equal(got, a)
   assert not chosen.any()  # all are equal: the lowest index
 
@@ -92,7 +92,7 @@ def test_a_constant_map_changes_nothing_and_has_finite_gradients(level):
 def test_half_precision_chooses_and_scales_in_single():
   a, weights, projection = _arrays()
   a = jnp.asarray(a, jnp.bfloat16)
-  got, chosen = regularize(a, weights, projection, 0.2)
+  got, chosen, _ = regularize(a, weights, projection, 0.2)
   expected, classes = plain(a, weights, projection, 0.2)
   assert got.dtype == jnp.bfloat16 and chosen.tolist() == classes
   np.testing.assert_allclose(
@@ -126,7 +126,7 @@ def test_class_weights_get_no_gradient():
   a, weights, projection = _arrays()
 
   def total(weights, projection):
-    out, _ = regularize(a, weights, projection, 0.1)
+    out, *_ = regularize(a, weights, projection, 0.1)
     return jnp.sum(jnp.square(out))
 
   gradients = jax.grad(total, (0, 1))(jnp.asarray(weights), projection)
@@ -165,3 +165,29 @@ def test_products_are_in_full_float32():
   program = str(jax.make_jaxpr(regularize)(*_arrays(), 0.5))
   assert program.count('dot_general') == 2
   assert program.count('Precision.HIGHEST') == 4  # of both operands
+
+
+def test_scores():
+  a, weights, projection = _arrays()
+  pooled = np.float64(a).mean(axis=(1, 2, 3))
+  maps = np.maximum(np.float64(weights) @ projection, 0)
+  *_, scores = regularize(a, weights, projection, 0.5)
+  np.testing.assert_allclose(scores, pooled @ maps.T, rtol=1e-5, atol=1e-6)
+  _, chosen, scores = regularize(a, weights, projection, 0.5, 'own')
+  expected = np.zeros((5, 4))
+  for n, k in np.ndindex(5, 4):
+    # Pearson's correlation over the six channels, times √6.
+    expected[n, k] = np.corrcoef(pooled[n], maps[k])[0, 1] * 6**0.5
+  np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5)
+  assert chosen.tolist() == expected.argmax(axis=1).tolist()
+
+
+def test_own_scores_of_constant_rows_have_finite_gradients():
+  a, weights, _ = _arrays()
+
+  def loss(projection):
+    *_, scores = regularize(a, weights, projection, 0.5, 'own')
+    return jnp.sum(scores**2)
+
+  gradient = jax.grad(loss)(jnp.zeros((7, 6)))
+  assert np.isfinite(gradient).all()

@@ -285,3 +285,62 @@ def test_channel_separated_needs_equal_channels():
   module = mtconv.MTConv(6, (3, 3, 3), channel_separated=True, norm=NORM)
   with pytest.raises(UserError, match=r'`features` \(=6\).*channels \(=5\)'):
     module.init(jax.random.key(0), random_clips(1, 2, 2, 2, 5))
+
+
+def test_split_inputs():
+  """Each branch reads its share of 6 channels, 4 and 2, of a dense layer."""
+  x = random_clips(2, 6, 4, 4, 6)
+  module = mtconv.MTConv(
+    8, (3, 3, 3), local_ratio=0.7, branch_inputs='split', norm=NORM
+  )
+  variables = random_variables(module, x)
+  shapes = jax.tree.map(np.shape, variables['params'])
+  assert shapes['local']['kernel'] == (3, 3, 3, 4, 5)
+  assert shapes['prolonged']['kernel'] == (3, 3, 3, 2, 3)
+  # Their kernels among all channels, zeros elsewhere: a layer that reads all.
+  whole = jax.tree.map(np.array, variables)
+  for name, at in (('local', slice(0, 4)), ('prolonged', slice(4, 6))):
+    own = variables['params'][name]['kernel']
+    kernel = np.zeros((3, 3, 3, 6, own.shape[-1]), np.float32)
+    kernel[..., at, :] = own
+    whole['params'][name]['kernel'] = kernel
+  # Frames that the whole input chooses are others than its last channels'.
+  same = {'selection_input': 'every_second'}
+  got = module.clone(**same).apply(variables, x)
+  plain = module.clone(branch_inputs='all', **same).apply(whole, x)
+  np.testing.assert_allclose(got, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_groups_of_a_separated_layer():
+  """Two branches of 10 channels in 2 groups each: 6 and 4, not 7 and 3."""
+  x = random_clips(1, 4, 4, 4, 10)
+  module = mtconv.MTConv(
+    10, (3, 3, 3), local_ratio=0.7, channel_separated=True, groups=2, norm=NORM
+  )
+  shapes = jax.tree.map(np.shape, random_variables(module, x)['params'])
+  assert shapes['local']['kernel'] == (3, 3, 3, 3, 6)
+  assert shapes['prolonged']['kernel'] == (3, 3, 3, 2, 4)
+
+
+def test_frames_at_their_own_times():
+  x = random_clips(2, 8, 4, 4, 5)
+  module = mtconv.MTConv(
+    6, (1, 1, 1), local_ratio=0.5, keep_times=True, norm=NORM
+  )
+  variables = random_variables(module, x)
+  got, found = module.apply(variables, x, mutable=['intermediates'])
+  (kept,) = found['intermediates']['kept_frames']
+  # With `keep_times` a kept frame stays what the branch made of it.
+  even, _ = module.clone(keep_times=False).apply(
+    variables, x, mutable=['intermediates']
+  )
+  np.testing.assert_allclose(got[..., :3], even[..., :3], atol=1e-6)
+  for n, frames in enumerate(np.asarray(kept)):
+    prolonged = np.asarray(got)[n, ..., 3:]
+    for t in range(8):
+      series = [
+        np.interp(t, frames, prolonged[frames, h, w, c])
+        for h, w, c in np.ndindex(4, 4, 3)
+      ]
+      np.testing.assert_allclose(prolonged[t].ravel(), series, atol=1e-5)
+  assert np.abs(np.asarray(got - even)[..., 3:]).max() > 0.1

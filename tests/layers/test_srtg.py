@@ -189,3 +189,53 @@ def test_half_precision_activations_keep_their_dtype():
   module = srtg.SqueezeAndRecursion('gru', num_layers=1)
   (out, share), _ = fuse(module, jnp.asarray(x, jnp.bfloat16), variables)
   assert out.dtype == jnp.bfloat16 and share.dtype == jnp.float32
+
+
+def test_what_the_gate_compares():
+  rng = np.random.default_rng(0)
+  pooled, hidden = rng.normal(size=(2, 2, 5, 3)).astype(np.float32)
+  one, other = srtg.embed(pooled, hidden, 'hidden')
+  assert one is pooled and other is hidden
+  one, other = srtg.embed(pooled, hidden, 'fused')
+  assert one is pooled
+  np.testing.assert_allclose(other, pooled * hidden)
+  for given, got in zip(
+    (pooled, hidden), srtg.embed(pooled, hidden, 'normalized'), strict=True
+  ):
+    for clip, normalized in zip(np.float64(given), got, strict=True):
+      centered = clip - clip.mean(axis=0)
+      size = np.sqrt((centered**2).sum() / clip.size)
+      np.testing.assert_allclose(normalized, centered / size, rtol=1e-4)
+  still = np.ones((1, 4, 3), np.float32)
+  assert not np.any(srtg.embed(still, still, 'normalized'))
+
+
+def test_embeddings_open_other_gates():
+  """States far from x but in its order: near once both are normalised."""
+  frames = np.array([[-9.0, 0.0, 9.0]], np.float32)
+  x = frames[:, :, None, None, None] * np.ones((1, 1, 2, 2, 1), np.float32)
+  _, variables = gated_example()
+  module = srtg.SqueezeAndRecursion('gru', num_layers=1)
+  # tanh of -9, 0 and 9 are -1, 0 and 1: frames 1 and 2 of x find the last one.
+  (_, share), _ = fuse(module, x, variables)
+  assert share == 0
+  (_, share), _ = fuse(module.clone(embedding='normalized'), x, variables)
+  assert share == 1
+  (_, share), _ = fuse(module.clone(embedding='fused'), x, variables)
+  assert share == 0  # -9 and 9 times their states are both 9
+
+
+def test_a_gate_that_only_measures():
+  x, variables = gated_example()
+  module = srtg.SqueezeAndRecursion('gru', num_layers=1)
+  plain, _ = module.clone(gate=False).apply(variables, x)
+  for decides in (False, jnp.asarray(False)):
+    out, share = module.clone(decides=decides).apply(variables, x)
+    np.testing.assert_array_equal(out, plain)
+    assert share == 0.5
+  (out, _), (gated, _) = (
+    module.clone(decides=decides).apply(variables, x)
+    for decides in (jnp.asarray(True), True)
+  )
+  np.testing.assert_array_equal(out, gated)
+  assert np.any(out != plain)

@@ -54,6 +54,29 @@ def mtnet(blocks, c, stages, head, ratio=0.875, cell='gru', frames=(5, 3)):
   return total + (c + 2) * head[0] + head[0] * head[1] + (head[1] + 1) * 400
 
 
+def mtnet_published():
+  """Each branch reads its own share; 3³ in two groups; one recurrent layer."""
+
+  def share(c):
+    return int(0.875 * c), c - int(0.875 * c)
+
+  def split(c_in, c_out):
+    (a, b), (d, e) = share(c_in), share(c_out)
+    return mtconv(a * d + b * e, c_out)
+
+  total, c = (9 * 3 + 5 + 2) * 24, 24
+  for count, (inner, outer) in zip((3, 5, 11, 7), WIDE, strict=True):
+    total += c * outer + (2 * outer if c != outer else 0)
+    local = int(0.875 * inner) // 2 * 2  # two groups of equal size
+    prolonged = inner - local
+    for _ in range(count):
+      total += split(c, inner) + split(inner, outer) + recurrence(outer)
+      total += 27 * (local**2 + prolonged**2) // 2
+      total += local * prolonged + 2 * (local + 2 * prolonged)
+      c = outer
+  return total + (c + 2) * 432 + 432 * 2048 + 2049 * 400
+
+
 def point_wise(c_in, c_out):
   return c_in * c_out + 2 * c_out
 
@@ -180,12 +203,55 @@ def other_authors(name):
   return bottlenecks(depth, frames, stem=stem, adaptive=adaptive) + head
 
 
+# Of each block: 1³; 1³ and 3³; 1³ and 3³; 1³ of a pool.
+MIXED = (
+  (192, (64, 96, 128, 16, 32, 32)),
+  (256, (128, 128, 192, 32, 96, 64)),
+  (480, (192, 96, 208, 16, 48, 64)),
+  (512, (160, 112, 224, 24, 64, 64)),
+  (512, (128, 128, 256, 24, 64, 64)),
+  (512, (112, 144, 288, 32, 64, 64)),
+  (528, (256, 160, 320, 32, 128, 128)),
+  (832, (256, 160, 320, 32, 128, 128)),
+  (832, (384, 192, 384, 48, 128, 128)),
+)
+
+
+def inception():
+  """BN has scales here, which the authors' has not."""
+
+  def cube(c_in, c_out):
+    return 27 * c_in * c_out + 2 * c_out
+
+  total = 343 * 3 * 64 + 2 * 64 + point_wise(64, 64) + cube(64, 192)
+  for c, (b0, b1a, b1b, b2a, b2b, b3) in MIXED:
+    total += sum(point_wise(c, f) for f in (b0, b1a, b2a, b3))
+    total += cube(b1a, b1b) + cube(b2a, b2b)
+  return total + 1025 * 400
+
+
+def mfnet():
+  """BN comes first: twice as many of its weights as inputs."""
+  total, c = 75 * 3 * 16 + 2 * 16, 16
+  for count, w in zip((3, 4, 6, 3), (96, 192, 384, 768), strict=True):
+    for j in range(count):
+      total += c * (w // 4) + 2 * c + (w // 4) * c + 2 * (w // 4)
+      total += 27 * (c // 16) * w + 2 * c + 2 * w
+      total += 9 * (w // 16) * w if j else w * w + 2 * c + c * w
+      c = w
+  return total + 2 * c + (c + 1) * 400
+
+
 def by_hand(name):
   """The parameters of any network but X3D."""
   if name in MTNETS:
     return mtnet(*MTNETS[name])
+  if name == 'mtnet_m_published':
+    return mtnet_published()
   if name == 'mc3_18':
     return mc3_18()
+  if name in ('i3d_inception', 'mfnet'):
+    return inception() if 'i3d' in name else mfnet()
   deep_hara = re.match(r'hara_r3d_(50|101|152)', name)
   if re.search('r3d|r2plus1d', name) and not deep_hara and 'ptv' not in name:
     return resnet3d(name)

@@ -26,6 +26,8 @@ def test_unknown_model_names_the_nearest():
     ('r3d_50', {'pooling': 'avg'}),
     ('mt_r3d_50', {'temporal_kernels': False}),
     ('mtnet_m', {'blocks': (1, 1, 1, 1)}),
+    ('mfnet', {'blocks': (1, 1, 1, 1)}),
+    ('i3d_inception', {'pooling': 'avg'}),
   ],
 )
 def test_override_that_the_model_lacks(name, override):
@@ -40,6 +42,7 @@ def test_override_that_the_model_lacks(name, override):
 COMMON = {
   'class_regularization',
   'affection_rates',
+  'regularization_score',
   'dropout',
   'dtype',
   'norm_batch_size',
@@ -50,11 +53,13 @@ COMMON = {
   'rematerialize',
 }
 MTCONV = {'local_ratio', 'pooling', 'shared_selection'}
+MTCONV |= {'selection_input', 'keep_times', 'branch_inputs'}
+RECURSION = {'cell', 'gate', 'gate_embedding', 'recurrent_layers'}
 RESNET = COMMON | {'stage_features', 'stem_frames', 'stem_pool'}
 RESNET |= {'project_shortcuts'}
 MTNET = COMMON | MTCONV
 MTNET |= {'temporal_kernels', 'repeat_edges', 'norm_all_shortcuts'}
-MTNET |= {'recurrence', 'cell', 'gate'}
+MTNET |= {'recurrence', 'separated_groups', *RECURSION}
 SLOWFAST = COMMON | {'slow_frames', 'lateral_frames', 'lateral_norm'}
 
 
@@ -63,11 +68,13 @@ def test_overrides(name):
   if name.startswith(('mtnet', 'x3d')):
     expected = MTNET
   elif name.startswith('srtg'):
-    expected = RESNET | {'placement', 'cell', 'gate'}
+    expected = RESNET | {'placement', *RECURSION}
   elif name.startswith('slowfast'):
     expected = SLOWFAST
+  elif name in ('i3d_inception', 'mfnet'):
+    expected = COMMON
   elif name not in resnet3d.VARIANTS:
-    expected = COMMON | MTCONV | {'middle', 'placement', 'cell', 'gate'}
+    expected = COMMON | MTCONV | RECURSION | {'middle', 'placement'}
   else:
     expected = RESNET | MTCONV if name == 'mt_r3d_50' else RESNET
   names = models.override_names(name)
@@ -122,3 +129,25 @@ def test_class_count():
     UserError, match=r'`num_classes` \(=0\) must be at least 1'
   ):
     models.build('r3d_18', 0)
+
+
+@pytest.mark.parametrize(
+  'override, message',
+  [
+    ({'selection_input': 'pixels'}, "'pixels'.*Choose one of 'branch'"),
+    (
+      {'selection_input': 'input', 'pooling': 'softpool'},
+      "`selection_input` .* left out: pooling='softpool' selects no frames",
+    ),
+    ({'keep_times': True, 'pooling': 'avg'}, '`keep_times` .* ends with .cos'),
+    ({'keep_times': True, 'shared_selection': False}, 'shared_selection=True'),
+    ({'branch_inputs': 'some'}, r"one of \('all', 'split'\)"),
+    ({'gate_embedding': 'h'}, "one of .*'fused'"),
+    ({'recurrent_layers': 0}, '`recurrent_layers` .* at least 1'),
+    ({'separated_groups': -1}, '`separated_groups` .* at least 0'),
+    ({'regularization_score': 'max'}, "of .*'sum', 'own'"),
+  ],
+)
+def test_options_that_mtnet_cannot_take(override, message):
+  with pytest.raises(UserError, match=message):
+    models.build('mtnet_xs', 5, **override)

@@ -51,6 +51,7 @@ PARAMETERS = {
   'mtnet_xs': 204_829,
   'mtnet_s': 8_577_585,
   'mtnet_m': 8_577_585,
+  'mtnet_m_published': 25_656_497,
   'mtnet_l': 16_564_003,
   'x3d_xs': 3_794_274,
   'x3d_s': 3_794_274,
@@ -83,6 +84,8 @@ PARAMETERS = {
   'slowfast_r50_8x8': 34_566_488,
   'slowfast_r101_8x8': 62_826_968,
   'slowfast_r101_16x8': 53_774_808,
+  'i3d_inception': 12_697_264,
+  'mfnet': 7_996_368,
 }
 
 # GMACs of a clip of `DEFAULT_CLIPS`. X3D's are published (XS: as 0.6).
@@ -122,6 +125,8 @@ GMACS = {
   'slowfast_r50_8x8': 50.31,
   'slowfast_r101_8x8': 96.40,
   'slowfast_r101_16x8': 163.09,
+  'i3d_inception': 111.15,
+  'mfnet': 11.05,
 }
 
 
@@ -244,8 +249,40 @@ def test_gmacs(name):
   assert round(total_costs(name).macs / 1e9, 2) == GMACS[name]
 
 
+def test_macs_of_a_quarter_of_i3d_s_frames():
+  """The thesis counts two a multiply-add of 16 frames: 55.6 G."""
+  macs = cost.count(models.build('i3d_inception', 400), (16, 224, 224, 3))
+  assert round(2 * macs.total.macs / 1e9, 1) == 55.6
+
+
 def test_macs_of_mmaction2s_r2plus1d():
   """Published with BN and the rest, of eight frames of 256²: 53.18 G."""
   model = models.build('r2plus1d_34_mmaction2', 400)
   macs = cost.count(model, (8, 256, 256, 3)).total.macs
   assert 0.99 < macs / 53.1756e9 < 1
+
+
+# Of the thesis's Tables 5.6 and 5.7, in millions.
+@pytest.mark.parametrize(
+  ('fields', 'printed'),
+  [
+    *(
+      ({'local_ratio': ratio}, count)
+      for ratio, count in (
+        (1.0, 29.7),
+        (0.875, 25.8),
+        (0.75, 21.8),
+        (0.625, 19.3),
+        (0.5, 18.6),
+        (0.375, 19.2),
+        (0.25, 21.0),
+      )
+    ),
+    ({'cell': 'rnn'}, 24.3),
+    ({'cell': 'lstm'}, 26.5),
+  ],
+)
+def test_the_reading_of_published_sizes(fields, printed):
+  model = models.build('mtnet_m_published', 400, **fields)
+  found = cost.parameter_count(model, (2, 16, 16, 3)) / 1e6
+  assert found == pytest.approx(printed, rel=0.051)

@@ -71,7 +71,9 @@ def test_stages_are_regularized_by_the_classifier(networks):
 
   before, first = jax.jit(plain.apply)(_without_maps(variables), x)
   after, endpoints = jax.jit(regularized.apply)(variables, x)
-  expected, chosen = regularize(first['stage_1'], kernel.T, maps[0], RATES[0])
+  expected, chosen, _ = regularize(
+    first['stage_1'], kernel.T, maps[0], RATES[0]
+  )
   np.testing.assert_allclose(endpoints['stage_1'], expected, atol=1e-5)
   early = endpoints['early_predictions']
   assert sorted(early) == ['stage_1', 'stage_2']

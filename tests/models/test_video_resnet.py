@@ -12,6 +12,7 @@ from mtnet_jax.analysis import cost
 from mtnet_jax.errors import UserError
 from mtnet_jax.explain.class_rows import class_row
 from mtnet_jax.explain.saliency_tubes import saliency_tube
+from mtnet_jax.ops import forms
 from tests.arrays import random_clips
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -251,3 +252,29 @@ def test_rematerialization_changes_nothing(name):
   largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(one))
   for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * largest)
+
+
+def test_on_a_tpu_the_fast_pathway_lies_side_by_side():
+  """As without, and its 16 columns of 32 channels are 4 groups of 128."""
+  model = shallow('slowfast_r50_8x8').clone(dropout=0.0)
+  clips = random_clips(2, 8, 64, 64, 3)
+  variables = jax.jit(model.init)(jax.random.key(0), clips)
+
+  def apply(form):
+    def run(variables):
+      with forms.use(form):
+        return model.apply(
+          variables, clips, train=True, mutable=['batch_stats']
+        )
+
+    return jax.jit(run).trace(variables)
+
+  def result(traced):
+    (logits, endpoints), _ = traced.lower().compile()(variables)
+    return logits, endpoints['stage_1'], endpoints['last']
+
+  beside, plain = apply('tpu'), apply('definition')
+  assert '2,8,16,4,128]' in str(beside.jaxpr)
+  assert '2,8,16,4,128]' not in str(plain.jaxpr)
+  for got, expected in zip(result(beside), result(plain), strict=True):
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3)

@@ -248,13 +248,17 @@ OPERATIONS = {
   ],
   'max_pool': [
     Case(
-      functools.partial(max_pool.max_pool, size=size, strides=strides),
+      functools.partial(
+        max_pool.max_pool, size=size, strides=strides, same=same
+      ),
       (random_clips(2, 6, 7, 4, 3),),
     )
-    for size, strides in (
-      ((3, 3, 3), (2, 2, 2)),
-      ((1, 3, 3), (1, 2, 2)),
-      ((2, 1, 1), (2, 1, 1)),
+    for size, strides, same in (
+      ((3, 3, 3), (2, 2, 2), False),
+      ((1, 3, 3), (1, 2, 2), False),
+      ((2, 1, 1), (2, 1, 1), False),
+      ((3, 3, 3), (2, 2, 2), True),
+      ((3, 3, 3), (1, 1, 1), True),
     )
   ],
   'temporal_shift': plain(

@@ -313,3 +313,52 @@ def test_all_of_it_together_goes_on_from_any_step():
   jax.tree.map(np.testing.assert_array_equal, again, kept[2])
   _, others = other(jax.tree.map(jnp.asarray, kept[1]), _batch(2))
   assert metrics['loss'] != others['loss']  # mixed otherwise
+
+
+class _Parts(nn.Module):
+  """As `_Mean`, with gates that zero the logits, and scores of two stages."""
+
+  dtype: jax.typing.DTypeLike = jnp.float32
+  norm_batch_size: int = 0
+  freeze_norm: bool = False
+  input_mean: tuple[float, ...] = (0.0,) * 3
+  input_std: tuple[float, ...] = (1.0,) * 3
+
+  @nn.compact
+  def __call__(self, clips, *, train=False, gates_decide=True):
+    logits, endpoints = _Mean(name='mean')(clips, train=train)
+    scores = {'stage_1': 2 * logits, 'stage_2': -logits}
+    logits = jnp.where(gates_decide, 0 * logits, logits)
+    return logits, endpoints | {'early_scores': scores}
+
+
+def _losses(steps, **options):
+  tx = optim.build(_optim(), lambda _: 0.0)
+  model = _Parts()
+  state = jax.jit(lambda: state_lib.create(model, tx, _SHAPE, 0))()
+  step = make_train_step(model, lambda _: 0.0, tx, seed=0, **options)
+  head = jax.tree.map(np.float64, state.params['mean']['classifier'])
+  found = []
+  for seed in range(steps):
+    state, metrics = step(state, _batch(seed))
+    found.append(float(metrics['loss']))
+  return found, head['kernel'], head['bias']
+
+
+def test_gates_that_decide_later():
+  found, kernel, bias = _losses(4, gate_after=2)
+  for seed, loss in enumerate(found):
+    plain, *_ = _gradient(kernel, bias, _batch(seed))
+    expected = plain if seed < 2 else np.log(3)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_a_loss_of_early_predictions():
+  found, kernel, bias = _losses(2, regularization_loss=0.5)
+  for seed, loss in enumerate(found):
+    early = [
+      _gradient(factor * kernel, factor * bias, _batch(seed))[0]
+      for factor in (2, -1)
+    ]
+    expected = np.log(3) + 0.5 * sum(early) / 2
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
