@@ -22,14 +22,16 @@ from flax import linen as nn
 from mtnet_jax.errors import UserError
 from mtnet_jax.explain.back_step import MODES, Edge, step_back
 from mtnet_jax.explain.class_rows import class_row
+from mtnet_jax.explain.layer_kernels import (
+  find_kernels,
+  inflate,
+  inflate_branches,
+)
 from mtnet_jax.explain.network_layers import (
   Convolution,
   Importance,
   Step,
   count_steps,
-  find_kernels,
-  inflate,
-  inflate_branches,
   layer_chain,
   normalize,
   select_channels,

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mtnet_jax.errors import UserError
-from mtnet_jax.typing import Array, Bool, Float, Int, Real
+from mtnet_jax.explain.layer_kernels import Kernels
+from mtnet_jax.typing import Float, Int, Real
 
 _STEMS = ('stem', 'stem_spatial', 'stem_temporal')
 _BLOCK = re.compile(r'stage_(\d+)_block_(\d+)')
@@ -26,7 +27,6 @@ _IN_BLOCK = (
   *('expand', 'separated', 'project'),
   *('conv_1', 'mix', 'temporal', 'conv_2', 'conv_3'),
 )
-_MTCONV = ('local', 'prolonged', 'pointwise')
 _BRANCHES = (
   ('branch_1',),
   *((f'branch_{i}_reduce', f'branch_{i}') for i in (2, 3)),
@@ -156,81 +156,6 @@ def count_steps(chain: Sequence[Layer], layers: int | str) -> int:
   return min(layers, len(chain) - 1)
 
 
-def find_kernels(params: Mapping[str, Any], path: str) -> dict[str, Array]:
-  """Returns the kernels `(kt, kh, kw, c, f)` of a layer by their branch.
-
-  A plain convolution has `local` alone, as an MTConv without a prolonged branch
-  has; the others are `prolonged` and `pointwise`.
-
-  Args:
-    params: the network's parameters.
-    path: the path of the layer, or of a shortcut.
-  """
-  for name in path.split('/'):
-    params = params[name]
-  params = params.get('conv', params)
-  if 'kernel' in params:
-    return {'local': params['kernel']}
-  return {name: params[name]['kernel'] for name in _MTCONV if name in params}
-
-
-@dataclasses.dataclass(frozen=True)
-class Kernels:
-  """The kernels of one convolution, pooled over space and time (7.5).
-
-  Attributes:
-    weights: means of the kernels; zeros where they do not read (7.5.4).
-    reads: the input channels that each kernel has.
-  """
-
-  weights: Real[np.ndarray, 'c f']
-  reads: Bool[np.ndarray, 'c f']
-
-
-def inflate(
-  means: Real[np.ndarray, 'r f'], num_inputs: int, first: int = 0
-) -> Kernels:
-  """Returns kernels of the full width of their input.
-
-  Args:
-    means: the means of the kernels over space and time; r is 1 where the
-      convolution is channel-separated, the inputs of a group where it is
-      grouped, else all inputs.
-    num_inputs: channels of the layer's input.
-    first: the input channel that the first of channel-separated kernels reads.
-  """
-  if len(means) == num_inputs:
-    return Kernels(means, np.ones(means.shape, bool))
-  count, groups = means.shape[1], num_inputs // len(means)
-  if len(means) > 1 or count > num_inputs:
-    assert not (num_inputs % len(means) or count % groups), means.shape
-    block = np.ones((len(means), count // groups), bool)
-    reads = np.kron(np.eye(groups, dtype=bool), block)
-    return Kernels(np.where(reads, np.tile(means, (groups, 1)), 0), reads)
-  reads = np.eye(num_inputs, count, -first, dtype=bool)
-  assert reads.any(axis=0).all(), (num_inputs, first, count)
-  return Kernels(np.where(reads, means, 0), reads)
-
-
-def inflate_branches(
-  means: Mapping[str, Float[np.ndarray, 'r f']], num_inputs: int
-) -> dict[str, Kernels]:
-  """Returns the full-width kernels of a layer's branches.
-
-  Args:
-    means: the means of its kernels over space and time, by `find_kernels`'s
-      names.
-    num_inputs: channels of the layer's input.
-  """
-  num_local = means['local'].shape[-1]
-  branches = {'local': inflate(means['local'], num_inputs)}
-  if 'prolonged' in means:
-    # Channel-separated, it reads the channels that the local branch leaves.
-    branches['prolonged'] = inflate(means['prolonged'], num_inputs, num_local)
-    branches['pointwise'] = inflate(means['pointwise'], num_local)
-  return branches
-
-
 class Convolution(NamedTuple):
   """A convolution without a layer of its own, pooled over space and time.
 
@@ -248,7 +173,8 @@ class Step(NamedTuple):
 
   Attributes:
     layer: the layer.
-    kernels: by branch, see `find_kernels`; {} where there are `branches`.
+    kernels: by branch, see `layer_kernels.find_kernels`; {} where there are
+      `branches`.
     inputs: means of what it reads, `(c,)`.
     outputs: means of what it makes, before any gate or residual sum, `(f,)`.
     shortcut: the convolutions of the residual connection of the block that ends

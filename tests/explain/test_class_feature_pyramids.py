@@ -11,11 +11,11 @@ from mtnet_jax import models
 from mtnet_jax.errors import UserError
 from mtnet_jax.explain import class_feature_pyramids as pyramids
 from mtnet_jax.explain.back_step import WHOLE_SET, Edge, step_back
+from mtnet_jax.explain.layer_kernels import inflate
 from mtnet_jax.explain.network_layers import (
   Convolution,
   Layer,
   Step,
-  inflate,
 )
 from tests.arrays import random_clips, random_variables
 

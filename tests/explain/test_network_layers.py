@@ -8,7 +8,13 @@ from flax import linen as nn
 from mtnet_jax import models
 from mtnet_jax.errors import UserError
 from mtnet_jax.explain import network_layers
-from mtnet_jax.explain.network_layers import Kernels, Layer, Step
+from mtnet_jax.explain.layer_kernels import (
+  Kernels,
+  find_kernels,
+  inflate,
+  inflate_branches,
+)
+from mtnet_jax.explain.network_layers import Layer, Step
 from mtnet_jax.layers.conv import Conv3D
 from mtnet_jax.layers.mtconv import MTConv
 from mtnet_jax.runs.leaves import leaf_paths
@@ -63,7 +69,7 @@ def test_the_chain_has_every_convolution_once_in_the_order_they_run(name):
   found = [
     kernel.shape
     for path in plain
-    for kernel in network_layers.find_kernels(params, path).values()
+    for kernel in find_kernels(params, path).values()
   ]
   leaves = [
     leaf.shape
@@ -73,7 +79,9 @@ def test_the_chain_has_every_convolution_once_in_the_order_they_run(name):
   assert sorted(found) == sorted(leaves)
 
 
-@pytest.mark.parametrize('name', ['mtnet_xs', 'mt_r3d_50', 'r2plus1d_18'])
+@pytest.mark.parametrize(
+  'name', ['mtnet_xs', 'mtnet_m_published', 'mt_r3d_50', 'r2plus1d_18']
+)
 def test_layers_read_what_the_ones_before_them_make(name):
   params, _ = shapes_and_order(models.build(name, 5))
   chain = network_layers.layer_chain(params)
@@ -81,11 +89,9 @@ def test_layers_read_what_the_ones_before_them_make(name):
   for layer in chain:
     means = {
       branch: np.zeros(kernel.shape[3:])
-      for branch, kernel in network_layers.find_kernels(
-        params, layer.path
-      ).items()
+      for branch, kernel in find_kernels(params, layer.path).items()
     }
-    branches = network_layers.inflate_branches(means, widths[-1])
+    branches = inflate_branches(means, widths[-1])
     assert branches['local'].weights.shape[0] == widths[-1]
     made = [b for name, b in branches.items() if name != 'pointwise']
     widths.append(sum(b.weights.shape[1] for b in made))
@@ -165,25 +171,53 @@ def test_steps_that_there_are_not(layers, message):
 
 
 def test_inflation_places_each_kernel_at_the_channel_it_reads():
-  kernels = network_layers.inflate(np.array([[7.0, 0.0]]), 4, first=1)
+  kernels = inflate_branches(
+    {
+      'local': np.array([[5.0, 6.0]]),
+      'prolonged': np.array([[7.0, 0.0]]),
+      'pointwise': np.ones((2, 2)),
+    },
+    4,
+  )
+  local, prolonged = kernels['local'], kernels['prolonged']
+  np.testing.assert_array_equal(local.weights, [[5, 0], [0, 6], [0, 0], [0, 0]])
   np.testing.assert_array_equal(
-    kernels.weights, [[0, 0], [7, 0], [0, 0], [0, 0]]
+    prolonged.weights, [[0, 0], [0, 0], [7, 0], [0, 0]]
   )
   # A kernel that is zero still reads.
-  np.testing.assert_array_equal(kernels.reads, [[0, 0], [1, 0], [0, 1], [0, 0]])
-  dense = network_layers.inflate(np.array([[7.0, 1.0], [2.0, 3.0]]), 2)
+  np.testing.assert_array_equal(
+    prolonged.reads, [[0, 0], [0, 0], [1, 0], [0, 1]]
+  )
+  dense = inflate(np.array([[7.0, 1.0], [2.0, 3.0]]), 2)
   assert dense.reads.all()
+
+
+def test_inflation_of_branches_that_read_a_share():
+  # Of three channels the first two, and the third; two and one kernel.
+  kernels = inflate_branches(
+    {
+      'local': np.array([[1.0, 2], [3, 4]]),
+      'prolonged': np.array([[5.0]]),
+      'pointwise': np.ones((2, 1)),
+    },
+    3,
+  )
+  local, prolonged = kernels['local'], kernels['prolonged']
+  np.testing.assert_array_equal(local.weights, [[1, 2], [3, 4], [0, 0]])
+  np.testing.assert_array_equal(local.reads, [[1, 1], [1, 1], [0, 0]])
+  np.testing.assert_array_equal(prolonged.weights, [[0], [0], [5]])
+  np.testing.assert_array_equal(prolonged.reads, [[0], [0], [1]])
 
 
 def test_inflation_of_grouped_kernels():
   # Two groups of two inputs and one output each.
-  kernels = network_layers.inflate(np.array([[7.0, 1], [0, 2]]), 4)
+  kernels = inflate(np.array([[7.0, 1], [0, 2]]), 4)
   np.testing.assert_array_equal(
     kernels.weights, [[7, 0], [0, 0], [0, 1], [0, 2]]
   )
   np.testing.assert_array_equal(kernels.reads, [[1, 0], [1, 0], [0, 1], [0, 1]])
   # Groups of one input and two outputs.
-  kernels = network_layers.inflate(np.array([[7.0, 1, 0, 2]]), 2)
+  kernels = inflate(np.array([[7.0, 1, 0, 2]]), 2)
   np.testing.assert_array_equal(kernels.weights, [[7, 1, 0, 0], [0, 0, 0, 2]])
   np.testing.assert_array_equal(kernels.reads, [[1, 1, 0, 0], [0, 0, 1, 1]])
 
@@ -192,7 +226,7 @@ def branches_step():
   """Three inputs; two channels, two after two others, and one of a pool."""
 
   def convolution(weights, inputs):
-    kernels = network_layers.inflate(np.array(weights, float), len(inputs))
+    kernels = inflate(np.array(weights, float), len(inputs))
     return network_layers.Convolution(kernels, np.array(inputs, float))
 
   inputs = [1, 2, 4]
@@ -265,7 +299,7 @@ def test_select_channels():
 
 
 def make_step(inputs, outputs=(), **kernels):
-  kernels = network_layers.inflate_branches(
+  kernels = inflate_branches(
     {name: np.array(means, float) for name, means in kernels.items()},
     len(inputs),
   )
