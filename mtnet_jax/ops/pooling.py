@@ -55,7 +55,8 @@ def pool(
   weights (Fig. 5.3). That of a drawn element flows to it alone.
 
   Args:
-    x: activations, any float dtype, any finite range; computed in float32.
+    x: activations, any float dtype; computed in float32, where the sum of a
+      window's magnitudes must be finite.
     kind: `'avg'`, `'max'`, `'stochastic'` or `'softpool'`.
     window: size of a window in frames, rows, columns.
     key: random key of the draws in training; None in evaluation.
@@ -88,7 +89,7 @@ def pool_with_residual(
   """Returns x, for its other uses, and frames of it at half the size.
 
   Args:
-    x: activations, any float dtype, any finite range.
+    x: activations, any float dtype, of magnitudes as `pool` takes them.
     kind: `'avg'`, `'max'` or `'softpool'`.
     frames: indices in [0, t) of the frames of each clip that are pooled, in
       their order, none twice; None: all.

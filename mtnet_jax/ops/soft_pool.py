@@ -28,7 +28,9 @@ def soft_pool(
   the last one is smaller, over its real elements only.
 
   Args:
-    x: activations, any float dtype, any finite range; computed in float32.
+    x: activations, any float dtype; computed in float32, where the sum of a
+      window's magnitudes must be finite: up to a quarter of the greatest number
+      for a 2×2 window.
     gradient: `'weights'` sends the forward weights back, `∂ã/∂a_r := w_r`
       (Fig. 5.3); `'exact'` is the derivative, `w_r (1 + a_r - ã)`.
     window: size of a window in frames, rows, columns; `(2, 2, 2)` halves the
@@ -59,7 +61,7 @@ def soft_pool_with_residual(
   A kernel makes one pass over memory for x's gradient from both.
 
   Args:
-    x: activations, any float dtype, any finite range.
+    x: activations, any float dtype, of magnitudes as `soft_pool` takes them.
     frames: indices in [0, t) of the frames of each clip that are pooled, in
       their order, none twice; None: all.
   """
