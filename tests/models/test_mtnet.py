@@ -13,6 +13,7 @@ from mtnet_jax.layers import recurrent
 from mtnet_jax.layers.conv import Conv3D
 from mtnet_jax.layers.mtconv import MTConv
 from mtnet_jax.layers.norm import BatchNorm
+from mtnet_jax.layers.srtg import SqueezeAndRecursion
 from mtnet_jax.models import mtnet
 from mtnet_jax.ops import activation
 from tests.arrays import (
@@ -70,6 +71,7 @@ def block(inner, outer, stride, **fields):
     'mtconv': functools.partial(MTConv, local_ratio=1.0, norm=batch_norm),
     'kernel_frames': 3,
     'recursion': None,
+    'groups': 0,
     'squeeze_excitation': False,
     'separated_activation': activation.relu,
     'norm_all_shortcuts': False,
@@ -82,7 +84,7 @@ X3D_PARTS = {
   'squeeze_excitation': True,
   'separated_activation': activation.swish,
 }
-GRU = functools.partial(mtnet.SqueezeAndRecursion, 'gru', gate=False)
+GRU = functools.partial(SqueezeAndRecursion, 'gru', gate=False)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +183,8 @@ def test_endpoints_and_half_precision():
   )
   assert logits.shape == (2, 400) and logits.dtype == jnp.float32
   assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
-  assert endpoints.pop('gate_open') == endpoints.pop('early_predictions') == {}
+  for name in ('gate_open', 'early_predictions', 'early_scores'):
+    assert endpoints.pop(name) == {}
   features = endpoints.pop('features')
   assert features.shape == (2, 432) and features.dtype == jnp.float32
   assert {k: v.shape[1:] for k, v in endpoints.items()} == {
