@@ -8,13 +8,18 @@ without the forward pass and the tubes. Compilation is apart. Parameters and
 statistics are random, as are the clips, of `models.DEFAULT_CLIPS`;
 `--clip=small` takes 4 frames of 32². The kept features are those of all levels.
 
+`--table_7_1` measures the table's own rows instead: its networks at the clips
+that its GFLOPs are of, with its thresholds and its layers, beside what is
+printed. The thesis's times are of a GPU that it does not name.
+
 A. Stergiou, *Efficient Modelling Across Time of Human Actions and
 Interactions*, Utrecht University, 2021.
 """
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,56 +32,117 @@ from mtnet_jax.analysis import cost
 from mtnet_jax.explain import class_feature_pyramids as pyramids
 from mtnet_jax.explain import class_rows, recording, saliency_tubes
 from mtnet_jax.progress import Progress
+from mtnet_jax.thesis import published
 
 _CLIP = flags.DEFINE_enum(
   'clip', 'own', ['own', 'small'], "Each network's own clip, or a small one."
+)
+_TABLE = flags.DEFINE_bool(
+  'table_7_1', False, 'Measure the rows of the thesis, Table 7.1.'
 )
 _CLASSES = 400
 _REPEATS = 5
 _SMALL = (4, 32)
 
 
+class Case(NamedTuple):
+  """What is measured.
+
+  Attributes:
+    label: the row's name.
+    model: the network.
+    clip: frames, height, width.
+    layers: steps back.
+    threshold: θ.
+    printed: milliseconds of a back step as the thesis prints them, or ''.
+  """
+
+  label: str
+  model: nn.Module
+  clip: tuple[int, int, int]
+  layers: int
+  threshold: float
+  printed: str = ''
+
+
 def main(argv: list[str]) -> None:
   """Prints a line a network."""
-  names = argv[1:] or models.NAMES
+  cases = table_7_1() if _TABLE.value else own_clips(argv[1:] or models.NAMES)
   print(
     '| network | clip | GMACs | forward, ms | tube, ms | × forward '
-    '| pyramid, ms | × forward | back step, ms | layers | kept | θ |'
+    '| pyramid, ms | × forward | back step, ms | printed | layers | kept | θ |'
   )
-  print('|' + ' --- |' * 12, flush=True)
-  with Progress('explaining', len(names), 'networks') as progress:
-    for name in names:
-      print(_row(name), flush=True)
+  print('|' + ' --- |' * 13, flush=True)
+  with Progress('explaining', len(cases), 'networks') as progress:
+    for case in cases:
+      print(_row(case), flush=True)
       progress.advance()
 
 
-def _row(name: str) -> str:
-  frames, size = models.DEFAULT_CLIPS[name] if _CLIP.value == 'own' else _SMALL
-  shape = (frames, size, size, 3)
-  model = models.build(name, _CLASSES)
+def own_clips(names: Sequence[str]) -> list[Case]:
+  """Returns networks at their own clips, or at small ones."""
+  cases = []
+  for name in names:
+    own = _CLIP.value == 'own'
+    frames, size = models.DEFAULT_CLIPS[name] if own else _SMALL
+    model = models.build(name, _CLASSES)
+    threshold = pyramids.default_threshold(model)
+    cases.append(Case(name, model, (frames, size, size), 3, threshold))
+  return cases
+
+
+def table_7_1() -> list[Case]:
+  """Returns the rows of Table 7.1."""
+  rows = published.read_all()['table_7_1_back_step'].rows
+  return [
+    Case(
+      f'{row.printed["model"]}, `{row.network}`',
+      models.build(row.network, _CLASSES, **dict(row.overrides)),
+      row.clip,
+      _layers(row.printed['layers']),
+      float(row.printed['theta']),
+      row.printed['back_step_ms'],
+    )
+    for row in rows
+  ]
+
+
+def _layers(printed):
+  """Steps back: those printed, or one through "1 + mixed5c" below the class."""
+  return int(printed) if printed.isdigit() else 1
+
+
+def _row(case: Case) -> str:
+  shape, model = (*case.clip, 3), case.model
   variables = random_variables(model, shape)
   clip = jax.random.normal(jax.random.key(1), (1, *shape))
   forward = jax.jit(lambda v, x: model.apply(v, x, train=False)[0])
-  threshold = pyramids.default_threshold(model)
-  observation = pyramids.observe(model, variables, clip)
-  pyramid, _ = pyramids.class_feature_pyramid(model, variables, clip)
+  observation = pyramids.observe(model, variables, clip, case.layers)
+  options = {'layers': case.layers, 'threshold': case.threshold}
+  pyramid, _ = pyramids.class_feature_pyramid(model, variables, clip, **options)
 
   times = race(
     lambda: jax.block_until_ready(forward(variables, clip)),
     lambda: _tube(model, variables, clip),
-    lambda: pyramids.class_feature_pyramid(model, variables, clip),
+    lambda: pyramids.class_feature_pyramid(model, variables, clip, **options),
     lambda: pyramids.build(
-      observation, variables['params'], pyramid.label, 'layer', threshold
+      observation,
+      variables['params'],
+      pyramid.label,
+      'layer',
+      case.threshold,
     ),
   )
   passing, tube, whole, back = (1e3 * seconds for seconds in times)
   kept = sum(len(level.importance) for level in pyramid.levels)
   channels = sum(level.num_channels for level in pyramid.levels)
+  frames, size, _ = case.clip
   return (
-    f'| {name} | {frames}×{size}² | {cost.macs(model, shape) / 1e9:.2f} | '
+    f'| {case.label} | {frames}×{size}² | '
+    f'{cost.macs(model, shape) / 1e9:.2f} | '
     f'{passing:.1f} | {tube:.1f} | {tube / passing:.2f} | {whole:.1f} | '
-    f'{whole / passing:.2f} | {back:.1f} | {len(pyramid.levels) - 1} | '
-    f'{kept} of {channels} | {threshold} |'
+    f'{whole / passing:.2f} | {back:.1f} | {case.printed} | '
+    f'{len(pyramid.levels) - 1} | {kept} of {channels} | {case.threshold} |'
   )
 
 

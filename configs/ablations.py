@@ -6,6 +6,8 @@
 The argument is TABLE/RUN. TABLE alone lists its runs. TABLE/RUN/CONFIG takes
 the network and the recipe from another file of this folder: 5.8/avg/quickstart,
 5.6/0.5/mtnet_l, 4.1/r3d_mid/srtg:r3d_50. Every key can be set as always.
+Tables 4.1, 4.5, 5.2 and 6.4 take bottleneck ResNets of other authors too:
+4.1/mid/slow:r50_8x8, 5.2/mtconv/hara:r3d_50.
 `mtnet compare --table=5.8` trains and compares a whole table.
 
 The thesis trains Tables 5.2 and 6.4 on Kinetics-400
@@ -25,6 +27,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
+from mtnet_jax import models
 from mtnet_jax.configs import _recipes, class_regularization
 
 
@@ -68,7 +71,8 @@ def runs(table: str, model: str) -> Runs:
   Args:
     table: one of `TABLES`.
     model: the network that the runs vary, `'mtnet_m'` or `'r3d_34'` for
-      instance; Table 5.2 has its own three.
+      instance; Table 5.2 has its own three, unless the model is a bottleneck
+      ResNet of other authors, such as `'slow_r50'`.
 
   Raises:
     ValueError: an unknown table, or a network of another kind than its runs.
@@ -117,6 +121,11 @@ def _find(table: str) -> Table:
   return TABLES[table]
 
 
+def _takes_parts(model: str) -> bool:
+  """Whether SRTG and MTConv are options of this network."""
+  return {'placement', 'middle'} <= set(models.override_names(model))
+
+
 def _backbones(table: str, model: str) -> tuple[dict[str, str], int]:
   """The plain networks of the model's depth by backbone, and the depth.
 
@@ -125,8 +134,8 @@ def _backbones(table: str, model: str) -> tuple[dict[str, str], int]:
   match = re.fullmatch(r'(?:srtg_)?(wide_r3d|r3d|r2plus1d)_(\d+)', model)
   if not match:
     raise ValueError(
-      f'Table {table} needs a residual backbone, r3d_34 or r2plus1d_50 for '
-      f'instance: SRTG has no places in {model!r}.'
+      f'Table {table} needs a residual backbone, r3d_34, r2plus1d_50 or '
+      f'slow_r50 for instance: SRTG has no places in {model!r}.'
     )
   kind, depth = match.groups()
   kinds = ('wide_r3d',) if kind == 'wide_r3d' else ('r3d', 'r2plus1d')
@@ -134,7 +143,14 @@ def _backbones(table: str, model: str) -> tuple[dict[str, str], int]:
 
 
 def _placements(model: str) -> Runs:
-  """Both kinds of convolution at the model's depth, SRTG at every place."""
+  """Both kinds of convolution at the model's depth, SRTG at every place.
+
+  Of networks of other authors, their own convolution alone.
+  """
+  if _takes_parts(model):
+    places = ('start', 'top', 'mid', 'end', 'res', 'final')
+    runs = {place: {'placement': place, 'gate': True} for place in places}
+    return _of_one('none', {'none': {}, **runs}, model)
   backbones, depth = _backbones('4.1', model)
   places = ('start', 'mid', 'res', 'final')
   if depth >= 50:
@@ -151,6 +167,9 @@ def _placements(model: str) -> Runs:
 
 def _pairs(model: str) -> Runs:
   """Both kinds of convolution at the model's depth, without and with SRTG."""
+  if _takes_parts(model):
+    rows = {'without': {}, 'srtg': {'placement': 'final', 'gate': True}}
+    return _of_one('without', rows, model)
   choices = {}
   for backbone, name in _backbones('4.5', model)[0].items():
     without = f'{backbone}_without'
@@ -159,8 +178,19 @@ def _pairs(model: str) -> Runs:
   return choices
 
 
+def _of_one(against: str, rows: Mapping[str, Any], model: str) -> Runs:
+  """Runs that vary options of one network."""
+  return {
+    name: Run({'name': model, **row}, against) for name, row in rows.items()
+  }
+
+
 def _convolutions(model: str) -> Runs:
-  del model  # The table's backbone is a ResNet-50.
+  """The thesis's ResNet-50s, or the model with other kernels in its blocks."""
+  if _takes_parts(model):
+    kinds = ('cubic', 'spatial', 'factorized', 'mtconv')
+    rows = {kind: {'middle': kind} for kind in kinds}
+    return _of_one('cubic', rows, model)
   names = ('r3d_50', 'r2plus1d_50', 'mt_r3d_50')
   return {name: Run({'name': name}, 'r3d_50') for name in names}
 

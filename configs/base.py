@@ -79,6 +79,7 @@ def get_config() -> ml_collections.ConfigDict:
     repeat_edges=config_dict.placeholder(bool),
     recurrence=config_dict.placeholder(bool),  # MTNet: SR in every block
     cell=config_dict.placeholder(str),  # gru, lstm, peephole_lstm or rnn
+    middle=config_dict.placeholder(str),  # bottleneck ResNets: its kernels
     placement=config_dict.placeholder(str),  # SRTG: where in the block
     gate=config_dict.placeholder(bool),  # SRTG: the cycle-consistency gate
     stage_features=config_dict.placeholder(tuple),  # 3-D ResNets: widths

@@ -39,6 +39,7 @@ from mtnet_jax.explain.saliency_tubes import saliency_tube
 from mtnet_jax.models.inception import Inception
 from mtnet_jax.models.mtnet import MTNet
 from mtnet_jax.models.resnet3d import ResNet3D
+from mtnet_jax.models.video_resnet import DEPTHS, VideoResNet
 from mtnet_jax.ops import precision
 from mtnet_jax.typing import Array, Float
 
@@ -158,8 +159,18 @@ def default_threshold(model: nn.Module) -> float:
     return _MTNET if model.local_ratio < 1 else _THRESHOLD
   if isinstance(model, Inception):
     return _I3D
-  own = isinstance(model, ResNet3D) and (model.convolution, model.width)
-  return _R3D_50 if own == ('r3d', 1) and model.depth == 50 else _THRESHOLD
+  return _R3D_50 if _is_r3d_50(model) else _THRESHOLD
+
+
+def _is_r3d_50(model):
+  """Whether it is the thesis's r3d-50, or that of Hara et al."""
+  if isinstance(model, ResNet3D):
+    kind = (model.convolution, model.width, model.depth)
+    return kind == ('r3d', 1, 50)
+  if isinstance(model, VideoResNet):
+    middle = model.middle or model.pathway.middle
+    return (middle, model.pathway.blocks) == ('cubic', DEPTHS[50])
+  return False
 
 
 def check_threshold(threshold: float) -> None:

@@ -17,6 +17,7 @@ from mtnet_jax.models import (
   inception,
   mfnet,
   mtnet,
+  residual,
   resnet3d,
   slowfast,
   video_resnet,
@@ -119,7 +120,33 @@ def build(name: str, num_classes: int, **overrides) -> nn.Module:
       'class_regularization=True, or leave them out.'
     )
   network, row = _find(name)
+  if network is video_resnet.VideoResNet:
+    _check_parts(name, overrides)
   return network(num_classes, **{**row, **overrides})
+
+
+def _check_parts(name, overrides):
+  """Refuses options of parts that a network of `VideoResNet` does not get."""
+  for keys, part, there, how in (
+    (
+      {'cell', 'gate'},
+      'SRTG',
+      overrides.get('placement'),
+      f'placement to one of {residual.BOTTLENECK_PLACEMENTS}',
+    ),
+    (
+      MTCONV_OPTIONS,
+      'MTConv',
+      overrides.get('middle') == 'mtconv',
+      "middle='mtconv'",
+    ),
+  ):
+    for key in sorted(keys & overrides.keys()):
+      if not there:
+        raise UserError(
+          f'`{key}` (={overrides[key]}) is an option of {part}, which {name} '
+          f'has not: set {how}, or leave it out.'
+        )
 
 
 def _find(name):
@@ -145,6 +172,6 @@ def override_names(name: str) -> tuple[str, ...]:
   unread = frozenset()
   if network is resnet3d.ResNet3D:
     unread = resnet3d.unread_options(row)
-  elif network is not mtnet.MTNet:
+  elif network not in (mtnet.MTNet, video_resnet.VideoResNet):
     unread = MTCONV_OPTIONS
   return tuple(n for n in option_names(network) if n not in unread)

@@ -1,8 +1,7 @@
 """3-D residual networks, plain, with SRTG, and with MTConv.
 
-The backbones of the thesis: r3d, r2plus1d and wide_r3d (Table 6.1a), and the
-places in a residual block at which SRTG can stand (Fig. 4.5). All convolutions
-of a block have the same width (expansion 1), as Table 6.1a prints.
+The backbones of the thesis: r3d, r2plus1d and wide_r3d (Table 6.1a). All
+convolutions of a block have the same width (expansion 1), as Table 6.1a prints.
 
 Of other authors: mc3_18 (D. Tran et al., *A Closer Look at Spatiotemporal
 Convolutions*, 2018), the R(2+1)D-34 whose weights of IG65M are published (D.
@@ -13,13 +12,12 @@ Ghadiyaram et al., 2019), MMAction2's, and the shallow ones of K. Hara et al.,
 import dataclasses
 import functools
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mtnet_jax.errors import UserError
 from mtnet_jax.layers.classifier import Classifier
 from mtnet_jax.layers.srtg import SqueezeAndRecursion
 from mtnet_jax.models.network import (
@@ -28,6 +26,7 @@ from mtnet_jax.models.network import (
   check_clips,
   check_range,
 )
+from mtnet_jax.models.residual import ResidualBlock, check_placement
 from mtnet_jax.models.units import (
   ConvUnit,
   FactorizedUnit,
@@ -35,7 +34,6 @@ from mtnet_jax.models.units import (
   factorized_features,
 )
 from mtnet_jax.ops import forms, lanes, precision
-from mtnet_jax.ops.activation import add_and_rectify
 from mtnet_jax.ops.conv import Triple
 from mtnet_jax.ops.max_pool import max_pool
 from mtnet_jax.ops.recurrence import find_cell
@@ -51,8 +49,6 @@ _DEPTHS = types.MappingProxyType(
     152: (3, 8, 36, 3),
   }
 )
-SIMPLE_PLACEMENTS = ('start', 'mid', 'res', 'final')
-BOTTLENECK_PLACEMENTS = ('start', 'top', 'mid', 'end', 'res', 'final')
 
 
 def _variants() -> Mapping[str, Mapping[str, Any]]:
@@ -110,7 +106,7 @@ class ResNet3D(Network):
     pools_frames: whether the stem's max-pool sees three frames and takes every
       other one.
     placement: place where SRTG stands in every block, one of
-      `SIMPLE_PLACEMENTS` or `BOTTLENECK_PLACEMENTS`; None for nowhere.
+      `residual.SIMPLE_PLACEMENTS` or `BOTTLENECK_PLACEMENTS`; None for nowhere.
     cell: recurrent cell of SRTG.
     gate: whether SRTG's gate is active.
     stage_features: channels of each stage; the stem has the first's.
@@ -140,14 +136,7 @@ class ResNet3D(Network):
     assert self.convolution in kinds, self.convolution
     find_cell(self.cell)
     self._check_stem_and_stages()
-    bottleneck = self.depth >= 50
-    allowed = BOTTLENECK_PLACEMENTS if bottleneck else SIMPLE_PLACEMENTS
-    if self.placement is not None and self.placement not in allowed:
-      raise UserError(
-        f'`placement` (={self.placement!r}) of SRTG is not one of the '
-        f'{"Bottleneck" if bottleneck else "Simple"} blocks of depth '
-        f'{self.depth}. Choose one of {", ".join(map(repr, allowed))}.'
-      )
+    check_placement(self.placement, self.depth >= 50)
     super().__post_init__()
 
   @nn.nowrap
@@ -255,7 +244,7 @@ class ResNet3D(Network):
     strides: Triple,
     kernel_size: Triple = (3, 3, 3),
     **kw,
-  ) -> 'ResidualBlock':
+  ) -> ResidualBlock:
     """Returns a block of this network; `kw` may name it."""
     return ResidualBlock(
       self._convolutions(units, in_features, features, strides, kernel_size),
@@ -289,15 +278,19 @@ class ResNet3D(Network):
       )
     if self.depth < 50:
       return (
-        (functools.partial(main, features, strides=strides), 'mid'),
-        (functools.partial(second, features, activation=None), None),
+        ('conv_1', functools.partial(main, features, strides=strides), 'mid'),
+        ('conv_2', functools.partial(second, features, activation=None), None),
       )
     pointwise = functools.partial(units.plain, kernel_size=(1, 1, 1))
     inner = features * self.width
     return (
-      (functools.partial(pointwise, inner), 'top'),
-      (functools.partial(main, inner, strides=strides), 'mid'),
-      (functools.partial(pointwise, features, activation=None), 'end'),
+      ('conv_1', functools.partial(pointwise, inner), 'top'),
+      ('conv_2', functools.partial(main, inner, strides=strides), 'mid'),
+      (
+        'conv_3',
+        functools.partial(pointwise, features, activation=None),
+        'end',
+      ),
     )
 
 
@@ -330,47 +323,3 @@ class Units(NamedTuple):
   plain: Callable[..., nn.Module]
   stem: Callable[..., nn.Module]
   main: Callable[..., nn.Module]
-
-
-class ResidualBlock(nn.Module):
-  """Convolutions, their input added to their output, ReLU; perhaps with SRTG.
-
-  Submodules: `conv_1`, `conv_2` and, in a Bottleneck, `conv_3`; `shortcut`
-  where the shape changes; `srtg`.
-
-  Attributes:
-    convolutions: factories of convolution, BN and activation in order, each
-      with the placement that stands after it, if one does.
-    shortcut: factory of the residual connection's projection.
-    placement: place of SRTG in the block; None: there is no SRTG.
-    srtg: factory of the SRTG module.
-  """
-
-  convolutions: Sequence[tuple[Callable[..., nn.Module], str | None]]
-  shortcut: Callable[..., nn.Module]
-  placement: str | None
-  srtg: Callable[..., nn.Module]
-
-  @nn.compact
-  def __call__(
-    self, x: Float[Array, 'n t h w c']
-  ) -> tuple[Float[Array, 'n t2 h2 w2 c2'], Float[Array, ''] | None]:
-    """Returns the block's output, and the share of open gates or None."""
-    shares = []
-
-    def fuse(here, x):
-      """Applies SRTG if this is the place for it."""
-      if here != self.placement or here is None:
-        return x
-      x, share = self.srtg(name='srtg')(x)
-      shares.append(share)
-      return x
-
-    x = fuse('start', x)
-    y = x
-    for i, (convolution, after) in enumerate(self.convolutions, start=1):
-      y = fuse(after, convolution(name=f'conv_{i}')(y))
-    if x.shape != y.shape:
-      x = self.shortcut(name='shortcut')(x)
-    y = fuse('final', add_and_rectify(y, fuse('res', x)))
-    return y, shares[0] if shares else None

@@ -26,7 +26,7 @@ from mtnet_jax.models.video_resnet import (
   apply_stem,
   make_stages,
 )
-from mtnet_jax.ops import precision
+from mtnet_jax.ops import forms, lanes, precision
 from mtnet_jax.typing import Array, Float, Int
 
 SLOW_FRAMES = ('linspace', 'nearest')
@@ -126,7 +126,9 @@ class SlowFast(Network):
     indices = slow_frames(t, self.ratio, self.slow_frames)
     slow = apply_stem(self.slow, unit, clips[:, indices], 'stem')
     fast = apply_stem(self.fast, unit, clips, 'fast_stem')
-    slow = self._join(slow, fast, unit, 0)
+    # The fast pathway is so thin that its columns lie side by side on a TPU.
+    groups = lanes.fitting_groups(self.fast.widths[0], clips.shape[3], 4)
+    slow = self._join(slow, fast, unit, 0, groups)
     endpoints, early = {'stem': slow}, {}
     stages = zip(
       make_stages(self.slow, parts),
@@ -135,14 +137,15 @@ class SlowFast(Network):
     )
     for i, (slow_blocks, fast_blocks) in enumerate(stages, start=1):
       slow = self._run(slow_blocks, self.slow.frames[i - 1], slow, train)
-      fast = self._run(fast_blocks, self.fast.frames[i - 1], fast, train)
+      with forms.side_by_side(groups):
+        fast = self._run(fast_blocks, self.fast.frames[i - 1], fast, train)
       if self.class_regularization:
         regularization = ClassRegularization(
           self.affection_rates[i - 1], name=f'class_regularization_{i}'
         )
         slow, early[f'stage_{i}'] = regularization(slow, classifier.kernel.T)
       if i < len(self.slow.blocks):
-        slow = self._join(slow, fast, unit, i)
+        slow = self._join(slow, fast, unit, i, groups)
         endpoints[f'stage_{i}'] = slow
     last = jnp.concatenate([slow, self._thin_out(fast)], -1)
     features = jnp.mean(precision.widen(last), axis=(1, 2, 3))  # n c
@@ -151,7 +154,7 @@ class SlowFast(Network):
     dropout = nn.Dropout(self.dropout, deterministic=not train, name='dropout')
     return classifier(dropout(features)), endpoints
 
-  def _join(self, slow, fast, unit, i):
+  def _join(self, slow, fast, unit, i, groups):
     """The slow pathway's maps, and of the fast one's a convolution."""
     more = {}
     if not self.lateral_norm:
@@ -163,7 +166,8 @@ class SlowFast(Network):
       name=f'lateral_{i}',
       **more,
     )
-    return jnp.concatenate([slow, lateral(fast)], -1)
+    with forms.side_by_side(groups):
+      return jnp.concatenate([slow, lateral(fast)], -1)
 
   def _thin_out(self, fast):
     """Means over as many frames as there are for each of the slow pathway."""

@@ -17,7 +17,7 @@ cubic kernels). PyTorchVideo's R(2+1)D-50 is the library's own.
 import dataclasses
 import functools
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -25,14 +25,16 @@ from flax import linen as nn
 
 from mtnet_jax.errors import UserError
 from mtnet_jax.layers.classifier import Classifier
+from mtnet_jax.layers.mtconv import MTConv
+from mtnet_jax.layers.srtg import SqueezeAndRecursion
 from mtnet_jax.layers.temporal_adaptive import TemporalAdaptive
-from mtnet_jax.models.network import Network, check_clips
+from mtnet_jax.models.network import Network, check_clips, check_range
+from mtnet_jax.models.residual import ResidualBlock, check_placement
 from mtnet_jax.models.units import ConvUnit
 from mtnet_jax.ops import forms, lanes, precision
-from mtnet_jax.ops.activation import add_and_rectify
 from mtnet_jax.ops.conv import Triple
 from mtnet_jax.ops.max_pool import max_pool
-from mtnet_jax.ops.temporal_shift import temporal_shift
+from mtnet_jax.ops.recurrence import find_cell
 from mtnet_jax.typing import Array, Float
 
 # Blocks a stage by depth.
@@ -50,16 +52,18 @@ class Part(NamedTuple):
       kernel sees several of them.
     groups: of channels that see only themselves; 0: each channel is one.
     rectified: whether ReLU follows BN.
+    branches: 2 of a Multi-Temporal convolution, else 1.
   """
 
   name: str
   kernel_size: Triple
   groups: int = 1
   rectified: bool = True
+  branches: int = 1
 
 
 # What can stand between a block's first and last convolution.
-_MIDDLES = types.MappingProxyType(
+MIDDLES = types.MappingProxyType(
   {
     'spatial': (Part('conv_2', (1, 3, 3)),),
     # CSN: "interaction-reduced" and "interaction-preserved".
@@ -72,6 +76,7 @@ _MIDDLES = types.MappingProxyType(
     'grouped': (Part('conv_2', (3, 3, 3), groups=32),),
     # Time first, unlike the thesis's (2+1)D.
     'factorized': (Part('temporal', (3, 1, 1)), Part('conv_2', (1, 3, 3))),
+    'mtconv': (Part('conv_2', (3, 3, 3), branches=2),),
   }
 )
 
@@ -95,7 +100,7 @@ class Pathway:
     frames: frames that the first convolutions of a stage's blocks see: as many
       as blocks, or fewer, which then repeat.
     middle: what stands between a block's first and last convolution, one of
-      `_MIDDLES`.
+      `MIDDLES`.
     temporal_strides: strides over frames of each stage's first block.
     spatial_strides: those over rows and columns.
     shift_every: of a stage's blocks every such one, from the first, shifts its
@@ -155,7 +160,9 @@ def make_stages(
   pathway: Pathway,
   parts: Mapping[str, Callable[..., nn.Module]],
   prefix: str = '',
-) -> list[list['Bottleneck']]:
+  mtconv: Callable[..., nn.Module] = MTConv,
+  **srtg,
+) -> list[list[ResidualBlock]]:
   """Returns the blocks of each stage.
 
   Args:
@@ -163,100 +170,65 @@ def make_stages(
     parts: factories of convolutions and normalisations, from
       `Network.make_parts`.
     prefix: of the blocks' names.
+    mtconv: factory of Multi-Temporal convolutions.
+    **srtg: `placement` and `srtg` of the blocks.
   """
   return [
     [
-      _make_block(pathway, parts, i, j, f'{prefix}stage_{i + 1}_block_{j + 1}')
+      _make_block(pathway, parts, i, j, mtconv)(
+        name=f'{prefix}stage_{i + 1}_block_{j + 1}', **srtg
+      )
       for j in range(count)
     ]
     for i, count in enumerate(pathway.blocks)
   ]
 
 
-def _make_block(pathway, parts, i, j, name):
+def _make_block(pathway, parts, i, j, mtconv):
   """Block j of stage i, both counted from 0; a stage's first one strides."""
   unit = functools.partial(ConvUnit, **parts)
   inner = pathway.inner_factor * pathway.width * 2**i
   frames = pathway.frames[i]
   space = pathway.spatial_strides[i]
   strides = (1, 1, 1) if j else (pathway.temporal_strides[i], space, space)
+  first = functools.partial(unit, inner, (frames[j % len(frames)], 1, 1))
+  units = [('conv_1', first)]
+  if pathway.adaptive_frames:
+    units.append(('adaptive', functools.partial(TemporalAdaptive, **parts)))
   middle = [
-    (part.name, _make_part(part, inner, strides, parts))
-    for part in _MIDDLES[pathway.middle]
+    (part.name, _make_part(part, inner, strides, parts, mtconv))
+    for part in MIDDLES[pathway.middle]
   ]
   last = {
     'features': pathway.widths[i],
     'kernel_size': (1, 1, 1),
     'activation': None,
   }
-  return Bottleneck(
-    first=functools.partial(unit, inner, (frames[j % len(frames)], 1, 1)),
-    rest=(*middle, ('conv_3', functools.partial(unit, **last))),
-    shortcut=functools.partial(unit, **last, strides=strides),
+  return functools.partial(
+    ResidualBlock,
+    (
+      *((name, make, None) for name, make in units[:-1]),
+      (*units[-1], 'top'),
+      *((name, make, None) for name, make in middle[:-1]),
+      (*middle[-1], 'mid'),
+      ('conv_3', functools.partial(unit, **last), 'end'),
+    ),
+    functools.partial(unit, **last, strides=strides),
     pool_pairs=pathway.pool_pairs and (i, j) == (1, 0),
     shifted=bool(pathway.shift_every) and j % pathway.shift_every == 0,
-    adaptive=(
-      functools.partial(TemporalAdaptive, **parts)
-      if pathway.adaptive_frames
-      else None
-    ),
-    name=name,
   )
 
 
-def _make_part(part, features, strides, parts):
+def _make_part(part, features, strides, parts, mtconv):
   sees = zip(part.kernel_size, strides, strict=True)
+  strides = tuple(stride if size > 1 else 1 for size, stride in sees)
+  if part.branches > 1:
+    return functools.partial(mtconv, features, part.kernel_size, strides)
   more = {} if part.rectified else {'activation': None}
   conv = functools.partial(parts['conv'], groups=part.groups or features)
   return functools.partial(
-    ConvUnit,
-    features,
-    part.kernel_size,
-    conv,
-    parts['norm'],
-    tuple(stride if size > 1 else 1 for size, stride in sees),
-    **more,
+    ConvUnit, features, part.kernel_size, conv, parts['norm'], strides, **more
   )
-
-
-class Bottleneck(nn.Module):
-  """Convolutions to a narrow width and back, their input added; ReLU.
-
-  Submodules: `conv_1`, `conv_2`, `conv_3`, with `mix` before the second one in
-  ip-CSN and `temporal` in R(2+1)D; `adaptive` after the first; `shortcut` where
-  the shape changes.
-
-  Attributes:
-    first: factory of the first convolution with BN and ReLU.
-    rest: names and factories of the others.
-    shortcut: factory of the residual connection's projection.
-    pool_pairs: whether the greatest of each two frames is what goes in.
-    shifted: whether channels of the branch's input are shifted in time.
-    adaptive: factory of the temporal adaptive module; None: there is none.
-  """
-
-  first: Callable[..., nn.Module]
-  rest: Sequence[tuple[str, Callable[..., nn.Module]]]
-  shortcut: Callable[..., nn.Module]
-  pool_pairs: bool = False
-  shifted: bool = False
-  adaptive: Callable[..., nn.Module] | None = None
-
-  @nn.compact
-  def __call__(
-    self, x: Float[Array, 'n t h w c']
-  ) -> tuple[Float[Array, 'n t2 h2 w2 c2'], None]:
-    """Returns the block's output, and None: it has no gate."""
-    if self.pool_pairs:
-      x = max_pool(x, (2, 1, 1), (2, 1, 1))
-    y = self.first(name='conv_1')(temporal_shift(x) if self.shifted else x)
-    if self.adaptive is not None:
-      y = self.adaptive(name='adaptive')(y)
-    for name, convolution in self.rest:
-      y = convolution(name=name)(y)
-    if x.shape != y.shape:
-      x = self.shortcut(name='shortcut')(x)
-    return add_and_rectify(y, x), None
 
 
 class VideoResNet(Network):
@@ -269,13 +241,28 @@ class VideoResNet(Network):
 
   Attributes:
     pathway: its stem and stages.
+    middle: what stands between a block's first and last convolution, one of
+      `MIDDLES`, instead of the pathway's own.
+    placement: place where SRTG stands in every block, one of
+      `residual.BOTTLENECK_PLACEMENTS`; None for nowhere.
+    cell: recurrent cell of SRTG.
+    gate: whether SRTG's gate is active.
   """
 
   pathway: Pathway
   _: dataclasses.KW_ONLY
   dropout: float = 0.5
+  middle: str | None = None
+  placement: str | None = None
+  cell: str = 'lstm'
+  gate: bool = True
 
   def __post_init__(self):
+    if self.middle is not None:
+      known = self.middle in MIDDLES
+      check_range('middle', self.middle, known, f'one of {tuple(MIDDLES)}')
+    find_cell(self.cell)
+    check_placement(self.placement, bottleneck=True)
     self.check_stages(self.pathway.widths)
     super().__post_init__()
 
@@ -298,7 +285,10 @@ class VideoResNet(Network):
         take.
     """
     check_clips(clips)
-    known = self.pathway.adaptive_frames
+    pathway = self.pathway
+    if self.middle is not None:
+      pathway = dataclasses.replace(pathway, middle=self.middle)
+    known = pathway.adaptive_frames
     if known and clips.shape[1] != known:
       raise UserError(
         f'This network takes clips of {known} frames, which its layers know, '
@@ -307,17 +297,18 @@ class VideoResNet(Network):
       )
     parts = self.make_parts(train)
     classifier = Classifier(
-      self.pathway.widths[-1], self.num_classes, name='classifier'
+      pathway.widths[-1], self.num_classes, name='classifier'
     )
-    unit = functools.partial(ConvUnit, **parts)
-    x = apply_stem(self.pathway, unit, clips, 'stem')
+    x = apply_stem(pathway, functools.partial(ConvUnit, **parts), clips, 'stem')
+    stages = make_stages(
+      pathway,
+      parts,
+      mtconv=self.make_mtconv(train, parts),
+      placement=self.placement,
+      srtg=functools.partial(SqueezeAndRecursion, self.cell, gate=self.gate),
+    )
     x, endpoints = self.run_stages(
-      x,
-      make_stages(self.pathway, parts),
-      classifier,
-      train,
-      0,
-      period=self.pathway.period,
+      x, stages, classifier, train, 0, period=pathway.period
     )
     features = jnp.mean(precision.widen(x), axis=(1, 2, 3))  # n c
     endpoints |= {'last': x, 'features': features}

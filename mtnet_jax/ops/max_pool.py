@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mtnet_jax.ops import lanes
 from mtnet_jax.ops.conv import Triple
@@ -71,9 +72,10 @@ def _by_slices(x, size, strides, pads, greater=_greater):
 
 
 def _side_by_side(x, size, strides, pads, groups):
-  """Over frames and rows first, and then over the columns of pairs."""
+  """Over frames and rows first, and then over columns within their groups."""
   of_pairs = (size[2], strides[2], pads[2]) == (3, 2, (1, 1))
-  if not of_pairs or lanes.count(x.shape[3], groups) != 2:
+  columns = lanes.count(x.shape[3], groups)
+  if not of_pairs or columns % 2:
     return _define(x, size, strides, pads)
   y = jax.lax.reduce_window(
     lanes.fold(x, groups),
@@ -83,14 +85,26 @@ def _side_by_side(x, size, strides, pads, groups):
     (1, *strides[:2], 1, 1),
     ((0, 0), *pads[:2], (0, 0), (0, 0)),
   )
-  first, second = jnp.split(y, 2, -1)
-  before = jnp.pad(
-    second[:, :, :, :-1],
+  c = x.shape[-1]
+  first, second = (_every_other(y, c, columns, i) for i in range(2))
+  # The column before a group's first one is the last of the group before it.
+  outside = jnp.pad(
+    second[:, :, :, :-1, -c:],
     ((0, 0), (0, 0), (0, 0), (1, 0), (0, 0)),
     constant_values=-jnp.inf,
   )
+  before = jnp.concatenate([outside, second[..., :-c]], -1)
   y = jnp.where(first >= second, first, second)
-  return jnp.where(before >= y, before, y)
+  return lanes.unfold(jnp.where(before >= y, before, y), c)
+
+
+def _every_other(y, c, columns, first):
+  """Columns `first`, `first + 2`, … of those side by side."""
+  if columns == 2:
+    return jnp.split(y, 2, -1)[first]
+  place = np.zeros((columns, columns // 2))
+  place[first::2] = np.eye(columns // 2)
+  return lanes.move(y, np.kron(place, np.eye(c)))
 
 
 # A CPU's own gradient of windows takes ten times as long as that of slices.

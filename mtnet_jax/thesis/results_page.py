@@ -27,7 +27,7 @@ REASONS: Mapping[str, str] = {
   'bias': "PyTorch's LSTM has two biases a gate, ours one (equations 4.1 to "
   '4.5): 0.03 M more in 34 layers, 0.07 M in 101. With 34 layers 0.09 M '
   'remain.',
-  'cut': 'Cut off, not rounded: 34.86 and 6.15.',
+  'cut': 'Cut off, not rounded: 6.15, 11.10, 34.48, 34.86 and 63.70.',
   'cr-resnet': "Class Regularisation's maps from 512 channels to 64, 128, 256 "
   'and 512 are 0.49 M parameters and, for 400 classes, 0.20 GMACs a batch. '
   'The printed additions are larger.',
@@ -51,9 +51,44 @@ REASONS: Mapping[str, str] = {
   'while the table counts r3d-50 itself twice.',
   'other-net': "Another (2+1)D network than Table 4.2's of 34.8 M and 83.3 G, "
   'which is ours by its parameters.',
-  'x3d-l': "The clip of X3D's own evaluation, 16×356².",
-  'back-step': 'Table 7.1 does not name its clips, and its GFLOPs are not '
-  "those of the other tables; ours are at the network's own clip.",
+  'x3d-l': "The clip of X3D's own evaluation, 16×356². At 16×224², which "
+  'Table 5.1 says, X3D-XL has 17.87.',
+  'i3d-clip': "The printed cost is about that of the authors' 64 frames, not "
+  'of 16: ours is 111.2 there and 27.8 at 16. Inception-v1 has 12.70 M '
+  'parameters '
+  'with the scales of BN, which its first release leaves out (12.69 M).',
+  'i3d-streams': '71.6 and 90.0 are of two networks together, one of which '
+  "sees optical flow, from nothing: the README of the authors' release "
+  '(google-deepmind/kinetics-i3d) has them so. The network on RGB alone, whose '
+  'cost is printed, has 68.4 and 88.0 there, 71.1 and 89.3 from ImageNet.',
+  'tam': 'Size, cost and accuracy are of TANet-50 (Liu et al.) with 16 frames '
+  'of 256²; Tables 4.2, 6.2 and 6.3 cite bLVNet-TAM, another network.',
+  'sf-50': 'Cost and accuracy are of SlowFast 8×8 at 256², of 8 and 32 frames. '
+  'The printed 34.4 M are those of 4×16 (34.48); 8×8 has 34.57.',
+  'sf-101': 'Size and cost are of SlowFast 16×8, of 16 and 64 frames, with six '
+  'kernels in time in its third stage, at 256².',
+  'sf-101-accuracy': '77.9 is what PyTorchVideo lists for 8×8 (62.83 M '
+  'parameters, 125.9 GMACs at 256²); for 16×8, whose size and cost are '
+  'printed, it lists 78.7.',
+  'csn-size': 'Printed as in the paper; what its authors released has 0.4 to '
+  '0.7 % more.',
+  'csn-cost': '63.6 is what ip-CSN-101 needs for 32×224². ir-CSN-101 needs '
+  '56.47 there, 73.75 for 256².',
+  'csn-clip': 'The printed cost is that of 32×256². At 8×224², which Table 5.1 '
+  'says, ip-CSN-101 has 15.9 and ip-CSN-152 has 20.8.',
+  'r2plus1d-34': 'Printed as ResNet101 at 16×224²; the size, and the cost at '
+  '32×112², are those of the 34-layer R(2+1)D of Tran et al.',
+  'slow-only': 'The cost is that of 4 frames of 256² (4×16). Its size is not '
+  '26.6 M: kernels over three frames in the last two stages make it 32.45.',
+  'slowfast-ablation': "The cost is that of SlowFast 4×16 at 256² if a frame's "
+  'worth of fast frames becomes channels of the slow pathway (39.86), a row of '
+  "that paper's ablations; the network itself, of strided convolutions between "
+  'the pathways, has 36.10, and 75.6 and 92.1 percent.',
+  'hara': 'GFLOPs are 2 × multiply-adds at 16×224², and elementwise operations '
+  'within 3 %. The 3-D ResNets are those of Hara et al., whose bottlenecks are '
+  "four times as wide at their end; ResNeXt's are twice as wide.",
+  'back-step': 'Table 7.1 does not name its clips, and its GFLOPs of MTNets '
+  "are not those of the other tables; ours are at the network's own clip.",
 }
 
 _CHAPTERS = {

@@ -68,17 +68,36 @@ def test_overrides(name):
     expected = RESNET | {'placement', 'cell', 'gate'}
   elif name.startswith('slowfast'):
     expected = SLOWFAST
-  elif name not in resnet3d.VARIANTS:
+  elif name in ('i3d_inception', 'mfnet'):
     expected = COMMON
+  elif name not in resnet3d.VARIANTS:
+    expected = COMMON | MTCONV | {'middle', 'placement', 'cell', 'gate'}
   else:
     expected = RESNET | MTCONV if name == 'mt_r3d_50' else RESNET
   names = models.override_names(name)
   assert set(names) == expected and len(names) == len(expected)
 
 
+@pytest.mark.parametrize(
+  'override, message',
+  [
+    ({'middle': 'conv'}, r"`middle` \(=conv\) must be one of .*'mtconv'"),
+    ({'placement': 'centre'}, r"'centre'.*Bottleneck.*'start', 'top'"),
+    ({'gate': False}, '`gate` .* an option of SRTG, which slow_r50 has not'),
+    ({'cell': 'gru'}, 'set placement to one of'),
+    ({'pooling': 'avg', 'middle': 'cubic'}, "set middle='mtconv', or"),
+  ],
+)
+def test_parts_of_the_thesis_that_a_backbone_cannot_take(override, message):
+  with pytest.raises(UserError, match=message):
+    models.build('slow_r50', 400, **override)
+  with pytest.raises(UserError, match='slowfast_r50_8x8 has no override'):
+    models.build('slowfast_r50_8x8', 400, **override)
+
+
 def test_configurations_have_only_keys_that_some_network_has():
   keys = set(base.get_config().model) - {'name'}
-  assert keys <= MTNET | RESNET | SLOWFAST | {'placement'}
+  assert keys <= MTNET | RESNET | SLOWFAST | {'placement', 'middle'}
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from mtnet_jax import models
+from mtnet_jax.analysis import cost
 from mtnet_jax.errors import UserError
 from mtnet_jax.explain.class_rows import class_row
 from mtnet_jax.explain.saliency_tubes import saliency_tube
+from mtnet_jax.ops import forms
 from tests.arrays import random_clips
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -141,6 +143,68 @@ def test_c2d_sees_no_order_within_its_pairs():
   )
 
 
+@pytest.mark.parametrize('name', ['slow_r50', 'hara_r3d_50'])
+def test_parts_of_the_thesis(name):
+  """By the parameters that they add to a network of a block a stage."""
+  clip = (8, 32, 32, 3)
+  plain = shallow(name)
+
+  def added(**options):
+    return cost.parameter_count(plain.clone(**options), clip) - before
+
+  before = cost.parameter_count(plain, clip)
+  # Both kernels and the bias of two LSTMs as wide as what they stand behind.
+  outer, inner = (256, 512, 1024, 2048), (64, 128, 256, 512)
+  for placement, widths in (('final', outer), ('mid', inner), ('top', inner)):
+    lstm = sum(2 * 4 * (2 * c**2 + c) for c in widths)
+    assert added(placement=placement) == lstm, placement
+  # Of two branches, 7/8 and 1/8 of the kernels; a product between, two BNs.
+  own = {'slow_r50': 9, 'hara_r3d_50': 27}[name]
+  mtconv = sum(
+    (27 - own) * c**2 + (7 * c // 8) * (c // 8) + 2 * (c // 8) for c in inner
+  )
+  assert added(middle='mtconv') == mtconv
+  temporal = sum((9 + 3 - own) * c**2 + 2 * c for c in inner)
+  assert added(middle='factorized') == temporal
+
+
+@pytest.mark.parametrize(
+  'options', [{'placement': 'mid', 'gate': False}, {'middle': 'mtconv'}]
+)
+def test_steps_with_parts_of_the_thesis(options):
+  model = shallow('slow_r50').clone(**options)
+  clips = random_clips(2, 4, 32, 32, 3)
+  variables = jax.jit(model.init)(jax.random.key(0), clips)
+
+  @jax.jit
+  def gradient(params):
+    def loss(params):
+      (logits, _), _ = model.apply(
+        {**variables, 'params': params},
+        clips,
+        train=True,
+        mutable=['batch_stats'],
+        rngs={'dropout': jax.random.key(1)},
+      )
+      return jnp.sum(logits**2)
+
+    return jax.grad(loss)(params)
+
+  gradients = gradient(variables['params'])
+  for path, leaf in jax.tree.leaves_with_path(gradients):
+    assert np.isfinite(leaf).all() and np.abs(leaf).max() > 0, path
+
+
+def test_gates_of_a_network_of_other_authors():
+  model = shallow('slow_r50').clone(placement='mid')
+  clips = random_clips(2, 4, 32, 32, 3)
+  variables = jax.jit(model.init)(jax.random.key(0), clips)
+  _, endpoints = jax.jit(model.apply)(variables, clips)
+  gates = endpoints['gate_open']
+  assert list(gates) == [f'stage_{i}_block_1' for i in (1, 2, 3, 4)]
+  assert set(map(float, gates.values())) <= {0.0, 0.5, 1.0}
+
+
 @pytest.mark.parametrize(
   'name',
   [
@@ -188,3 +252,29 @@ def test_rematerialization_changes_nothing(name):
   largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(one))
   for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * largest)
+
+
+def test_on_a_tpu_the_fast_pathway_lies_side_by_side():
+  """As without, and its 16 columns of 32 channels are 4 groups of 128."""
+  model = shallow('slowfast_r50_8x8').clone(dropout=0.0)
+  clips = random_clips(2, 8, 64, 64, 3)
+  variables = jax.jit(model.init)(jax.random.key(0), clips)
+
+  def apply(form):
+    def run(variables):
+      with forms.use(form):
+        return model.apply(
+          variables, clips, train=True, mutable=['batch_stats']
+        )
+
+    return jax.jit(run).trace(variables)
+
+  def result(traced):
+    (logits, endpoints), _ = traced.lower().compile()(variables)
+    return logits, endpoints['stage_1'], endpoints['last']
+
+  beside, plain = apply('tpu'), apply('definition')
+  assert '2,8,16,4,128]' in str(beside.jaxpr)
+  assert '2,8,16,4,128]' not in str(plain.jaxpr)
+  for got, expected in zip(result(beside), result(plain), strict=True):
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3)

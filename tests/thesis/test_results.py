@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mtnet_jax.analysis import cost
+from mtnet_jax.convert import published as weights
 from mtnet_jax.errors import UserError
 from mtnet_jax.thesis import (
   accuracy_over_cost,
@@ -94,18 +95,20 @@ def test_what_has_no_reason_agrees(sized):
     if gflops and not _about_cost(row.why):
       assert count.macs / 1e9 == pytest.approx(gflops, rel=1e-2)
       checked += 1
-  assert checked == 15
+  assert checked == 43
 
 
 def _about_parameters(why):
   """Whether a reason is one for another number of parameters."""
   keys = ('bias', 'cut', 'cr-resnet', 'mtnet-size', 'ratio', 'mt-r3d')
-  return {*keys, 'other-net'} & set(why)
+  more = ('other-net', 'i3d-clip', 'sf-50', 'csn-size', 'slow-only')
+  return {*keys, *more} & set(why)
 
 
 def _about_cost(why):
   keys = ('twice', '112', 'r3d-34', '2plus1d', 'cr-resnet', 'mtnet-cost')
-  more = ('mtnet-s', 'ratio', 'mt-r3d', 'other-net', 'back-step')
+  more = ('mtnet-s', 'ratio', 'mt-r3d', 'other-net', 'back-step', 'i3d-clip')
+  more += ('csn-cost', 'slowfast-ablation', 'hara')
   return {*keys, *more} & set(why)
 
 
@@ -141,6 +144,66 @@ def test_reasons_that_are_sums(sized, counts):
   # What MTNet-S is said to have at Table 5.1's clip: there it is MTNet-M.
   medium = counts[Request('mtnet_m', (), (16, 256, 256))]
   assert round(medium.macs / 1e9, 1) == 5.8
+
+
+def test_what_the_rows_of_other_authors_are_of(sized, counts):
+  """The reasons' sums, from networks that the tables count or others."""
+
+  def macs(*request):
+    name, clip = request
+    found = counts.get(Request(name, (), clip))
+    found = found or results.count(Request(name, (), clip))
+    return round(found.macs / 1e9, 2)
+
+  own, i3d, wide = (32, 224, 224), (64, 224, 224), (32, 256, 256)
+  assert macs('ip_csn_101', own) == pytest.approx(63.6, rel=1e-3)
+  assert macs('ir_csn_101', own) == 56.47
+  assert macs('ir_csn_101', wide) == 73.75
+  assert round(macs('ip_csn_101', (8, 224, 224)), 1) == 15.9
+  assert round(macs('ip_csn_152', (8, 224, 224)), 1) == 20.8
+  assert round(macs('i3d_inception', i3d), 1) == 111.2
+  assert round(macs('i3d_inception', (16, 224, 224)), 1) == 27.8
+  assert macs('x3d_xl', (16, 224, 224)) == 17.87
+  assert round(macs('slowfast_r101_8x8', wide), 1) == 125.9
+  for row, count in sized:
+    if 'hara' in row.why:
+      above = row.number('gflops') / (2 * count.macs / 1e9) - 1
+      assert 0 < above < 0.03, row.network
+    if 'csn-size' in row.why:
+      above = count.parameters / 1e6 / row.number('params_m') - 1
+      assert 0.004 < above < 0.007, row.network
+
+
+def test_the_cost_of_slowfast_in_table_5_2(counts):
+  """Of frames that become channels between the pathways, by hand."""
+  frames, alpha = 4, 8
+  # What goes out of the stem's pool and of stages 1 to 3.
+  sides, fast = (64, 64, 32, 16), (8, 32, 64, 128)
+  convolutions = sum(
+    5 * c * 2 * c * frames * side**2
+    for c, side in zip(fast, sides, strict=True)
+  )
+
+  def read(channels):
+    """What the slow stages' first blocks make of so many channels more."""
+    total = 0
+    for stage, (more, side) in enumerate(zip(channels, sides, strict=True)):
+      inner, kernel = 64 * 2**stage, (1, 1, 3, 3)[stage]
+      out = side if stage == 0 else side // 2
+      total += kernel * more * inner * frames * side**2
+      total += more * 4 * inner * frames * out**2
+    return total
+
+  ours = counts[Request('slowfast_r50_4x16', (), (32, 256, 256))].macs
+  plain = ours - convolutions - read([2 * c for c in fast])
+  assert round((plain + read([alpha * c for c in fast])) / 1e9, 2) == 39.86
+  assert round(ours / 1e9, 2) == 36.10
+
+
+def test_published_accuracies_of_sf_101():
+  listed = {row.name: row.top1 for row in weights.rows()}
+  assert listed['slowfast_r101_8x8_pytorchvideo'] == '77.90'
+  assert listed['slowfast_r101_16x8_pytorchvideo'] == '78.70'
 
 
 def test_cells_differ_by_twice_what_is_printed(sized, counts):
