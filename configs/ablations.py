@@ -27,7 +27,6 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from mtnet_jax import models
 from mtnet_jax.configs import _recipes, class_regularization
 
 
@@ -121,9 +120,16 @@ def _find(table: str) -> Table:
   return TABLES[table]
 
 
+# Bottleneck ResNets of one pathway, of other authors: SRTG and MTConv are
+# options of theirs.
+_TAKE_PARTS = re.compile(
+  'c2d_|slow_|i3d_r50|tsm_|tanet_|i[rp]_csn_|resnext3d_|ptv_r2plus1d_'
+  '|hara_r3d_(50|101|152)$'
+)
+
+
 def _takes_parts(model: str) -> bool:
-  """Whether SRTG and MTConv are options of this network."""
-  return {'placement', 'middle'} <= set(models.override_names(model))
+  return bool(_TAKE_PARTS.match(model))
 
 
 def _backbones(table: str, model: str) -> tuple[dict[str, str], int]:

@@ -52,6 +52,8 @@ _NETWORKS = (
   'ptv_r2plus1d_r50',
   'hara_r3d_50',
   'resnext3d_50',
+  'i3d_inception',
+  'mfnet',
 )
 
 

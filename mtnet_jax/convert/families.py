@@ -13,7 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mtnet_jax import models
-from mtnet_jax.convert import bottlenecks, hara, layouts, published
+from mtnet_jax.convert import (
+  bottlenecks,
+  hara,
+  i3d_mfnet,
+  layouts,
+  published,
+)
 from mtnet_jax.errors import UserError
 from mtnet_jax.models import mtnet, resnet3d, slowfast
 from mtnet_jax.training.optim import CLASSIFIER
@@ -44,6 +50,8 @@ FAMILIES = types.MappingProxyType(
     'tsm': "TSM's author",
     'vmz': 'VMZ',
     'hara': 'K. Hara',
+    'pytorch_i3d': 'pytorch-i3d',
+    'mfnet': "MF-Net's authors",
   }
 )
 _X3D_STEMS = types.MappingProxyType(
@@ -110,11 +118,13 @@ def recognize(
     The origin; None for anything that we do not know.
 
   Raises:
-    UserError: `family` has other names, or is needed; or tensors that tell the
-      width of a network are missing.
+    UserError: `family` has other names, or is needed; tensors that tell the
+      width of a network are missing; or it is a network of optical flow.
   """
-  found = bottlenecks.recognize(tensors) or hara.recognize(tensors)
-  if found is not None:
+  for module in (bottlenecks, hara, i3d_mfnet):
+    found = module.recognize(tensors)
+    if found is None:
+      continue
     _check_family(family, (found.family,))
     names = (found.model,) if found.model in models.NAMES else ()
     return _origin(found.family, names, found.model)
@@ -211,6 +221,8 @@ def layout(family: str, model: str) -> layouts.Layout | None:
       return x3d[family]
   if family == 'hara':
     return hara.layout(model)
+  if family in ('pytorch_i3d', 'mfnet'):
+    return i3d_mfnet.layout(family, model)
   if model not in resnet3d.VARIANTS:
     return bottlenecks.layout(family, model)
   if model == 'r2plus1d_34_mmaction2':

@@ -42,7 +42,7 @@ class Layout(NamedTuple):
   """PyTorch's module names by ours.
 
   Attributes:
-    modules: outside of blocks.
+    modules: outside of blocks, and those inside that have no common name.
     block: the name of block j of stage i, both counted from 1.
     inside: modules in a block, below its name.
     even: those that have other names in each stage's second block, its fourth
@@ -81,7 +81,7 @@ class Layout(NamedTuple):
 
   def _module(self, path: str) -> str | None:
     parts = re.fullmatch(r'(fast_)?stage_(\d)_block_(\d+)/(.+)', path)
-    if not parts:
+    if not parts or path in self.modules:
       return self.modules.get(path)
     fast, i, j, module = parts.groups()
     block = self.fast_block if fast else self.block
@@ -96,7 +96,8 @@ def torch_shapes(
   """Returns the shapes that the tensors of a leaf may have.
 
   The first has all axes. Kernels of 2-D networks lack the frames', those over
-  frames alone the rows' and columns', those of linear layers all three.
+  frames alone the rows' and columns', those of linear layers all three. The
+  classifier's may be a convolution's.
 
   Args:
     path: the leaf's path.
@@ -104,7 +105,9 @@ def torch_shapes(
   """
   *_, module, leaf = path.split('/')
   if leaf != 'kernel' or module == _LINEAR:
-    return (tuple(reversed(shape)),)
+    backward = tuple(reversed(shape))
+    more = [(*backward, 1, 1, 1)] if leaf == 'kernel' else []
+    return (backward, *more)
   around, (c, f) = shape[:-2], shape[-2:]
   t, h, w = around or (1, 1, 1)
   shapes = [(f, c, t, h, w)]

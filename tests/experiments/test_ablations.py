@@ -193,3 +193,9 @@ def test_arguments_that_name_no_run(argument, message):
   with pytest.raises(ValueError, match=message) as error:
     ablations.get_config(argument)
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('name', models.NAMES)
+def test_networks_that_take_parts(name):
+  takes = {'placement', 'middle'} <= set(models.override_names(name))
+  assert ablations._takes_parts(name) == takes

@@ -25,6 +25,8 @@ pytestmark = [
     ('hara:r3d_18', 4),
     ('hara:resnext3d_50', 4),
     ('r2plus1d:mc3_18', 4),
+    ('i3d', 8),
+    ('mfnet', 4),
   ],
 )
 def test_steps(recipe, frames, blinking_videos, tmp_path):
@@ -55,7 +57,7 @@ def test_steps(recipe, frames, blinking_videos, tmp_path):
   assert done.code == 0, done.stderr
   summary = json.loads((tmp_path / 'evaluation/summary.json').read_text())
   assert summary['videos'] == 8
-  if recipe.startswith(('slowfast', 'tsm:r50')):
+  if recipe.startswith(('slowfast', 'tsm:r50', 'i3d', 'mfnet')):
     _explain_and_export(tmp_path, next(blinking_videos.rglob('*.mp4')))
 
 
