@@ -77,7 +77,7 @@ def test_files_elsewhere_are_told_in_names_that_are_there(
   done = command_line.run(COMMAND, '--config=configs/srtg.py')
   assert (
     "no configuration at 'configs/srtg.py'. Give --config=FILE.py, or one of "
-    'these: ablations, class_regularization, csn, finetune, mtnet_l, '
+    'these: ablations, class_regularization, csn, finetune, '
   ) in done.stderr
   done = command_line.run(COMMAND, '--config=base', '--config.zzzz=1')
   path = done.stderr.split('; ')[1].removesuffix(' lists them all.\n')
