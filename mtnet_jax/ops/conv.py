@@ -150,7 +150,7 @@ def _can_pair_rows(x, kernel, strides):
   return even and kernel.shape[1] > 1 and 4 * x.shape[-1] <= lanes.LANES
 
 
-def _convolve_frames(x, kernel, strides):
+def convolve_frames(x, kernel, strides):
   """The 3-D convolution as 2-D convolutions of the frames below each tap."""
   n, t, h, w, c = x.shape
   kt, st = kernel.shape[0], strides[0]
@@ -369,7 +369,7 @@ _matmul.defvjp(_matmul_fwd, _matmul_bwd)
 
 _convolve = Operation(
   convolve,
-  cpu=_convolve_frames,
+  cpu=convolve_frames,
   onnx=convolve_by_frames,
   tpu=convolve_side_by_side,
 )

@@ -3,9 +3,23 @@
 As ResNeXt-3D and MF-Net have it. Padding as in `conv`.
 """
 
-from mtnet_jax.ops.conv import Triple, convolve, convolve_by_frames
-from mtnet_jax.ops.forms import Operation
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtnet_jax.ops import native, separated_conv
+from mtnet_jax.ops.conv import (
+  Triple,
+  convolve,
+  convolve_by_frames,
+  convolve_frames,
+)
+from mtnet_jax.ops.forms import Form, Operation
 from mtnet_jax.typing import Array, Float
+
+# Channels that groups are joined to on a CPU: of fewer, Eigen takes as long,
+# and of more the zeros between groups cost more than they gain.
+_CPU_CHANNELS = 16
 
 
 def grouped_conv3d(
@@ -26,4 +40,73 @@ def grouped_conv3d(
   return _convolve(x, kernel, strides=strides)
 
 
-_convolve = Operation(convolve, onnx=convolve_by_frames)
+def _kernel_takes(x, kernel, strides):
+  # Registers have up to 16 features.
+  takes = separated_conv.kernel_takes(x, kernel, strides)
+  return takes and kernel.shape[-1] >= 16
+
+
+def _kernel_forward(x, kernel, strides):
+  types = (jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x, kernel))
+  shape = jax.eval_shape(lambda *a: convolve(*a, strides), *types).shape
+  return _call('forward', shape, x, kernel, strides), (x, kernel)
+
+
+def _kernel_backward(kept, dy, strides):
+  x, kernel = kept
+  dx = _call('input_gradient', x.shape, dy, kernel, strides)
+  return dx, _call('kernel_gradient', kernel.shape, x, dy, strides)
+
+
+def _call(name, shape, a, b, strides):
+  result = jax.ShapeDtypeStruct(shape, a.dtype)
+  return native.call(
+    f'grouped_conv_{name}', result, a, b, strides=np.array(strides, np.int64)
+  )
+
+
+def join_groups(
+  kernel: Float[Array, 'i j k d f'], groups: int, size: int
+) -> Float[Array, 'g i j k e h']:
+  """Returns the kernels of dense convolutions, each of `size` groups.
+
+  Args:
+    kernel: of a grouped convolution.
+    groups: how many there are.
+    size: how many are joined, a divisor of them. Between them are zeros.
+  """
+  *volume, d, f = kernel.shape
+  e = f // groups
+  own = kernel.reshape(*volume, d, groups // size, size, e)
+  own = own.transpose(4, 0, 1, 2, 5, 3, 6)  # … size d e
+  diagonal = jnp.eye(size, dtype=kernel.dtype)[:, None, :, None]
+  blocks = own[..., None, :] * diagonal
+  return blocks.reshape(groups // size, *volume, size * d, size * e)
+
+
+def _join_and_convolve(x, kernel, strides):
+  """Dense convolutions of neighboring groups, one after the other."""
+  groups = x.shape[-1] // kernel.shape[3]
+  size = max(
+    s
+    for s in range(1, groups + 1)
+    if groups % s == 0 and s * kernel.shape[3] <= max(_CPU_CHANNELS, kernel.shape[3])
+  )
+  kernels = join_groups(kernel, groups, size)
+  parts = jnp.split(x, groups // size, -1)
+  return jnp.concatenate(
+    [
+      convolve_frames(part, own, strides)
+      for part, own in zip(parts, kernels, strict=True)
+    ],
+    -1,
+  )
+
+
+_convolve = Operation(
+  convolve,
+  _kernel_takes,
+  cpu=_join_and_convolve,
+  cpu_kernel=Form(_kernel_forward, _kernel_backward),
+  onnx=convolve_by_frames,
+)
