@@ -77,30 +77,38 @@ def join_groups(
   """
   *volume, d, f = kernel.shape
   e = f // groups
-  own = kernel.reshape(*volume, d, groups // size, size, e)
-  own = own.transpose(4, 0, 1, 2, 5, 3, 6)  # … size d e
-  diagonal = jnp.eye(size, dtype=kernel.dtype)[:, None, :, None]
-  blocks = own[..., None, :] * diagonal
+  # Few axes: XLA's transposes on a CPU end the process at eight.
+  own = kernel.reshape(-1, d, groups // size, size, e)
+  own = own.transpose(2, 0, 3, 1, 4)  # … size d e
+  diagonal = jnp.eye(size, dtype=kernel.dtype)
+  blocks = own[..., None, :] * diagonal[None, None, :, None, :, None]
   return blocks.reshape(groups // size, *volume, size * d, size * e)
 
 
 def _join_and_convolve(x, kernel, strides):
   """Dense convolutions of neighboring groups, one after the other."""
-  groups = x.shape[-1] // kernel.shape[3]
-  size = max(
-    s
-    for s in range(1, groups + 1)
-    if groups % s == 0 and s * kernel.shape[3] <= max(_CPU_CHANNELS, kernel.shape[3])
-  )
+  d = kernel.shape[3]
+  groups = x.shape[-1] // d
+  size = most_groups(groups, d, _CPU_CHANNELS)
   kernels = join_groups(kernel, groups, size)
   parts = jnp.split(x, groups // size, -1)
-  return jnp.concatenate(
-    [
-      convolve_frames(part, own, strides)
-      for part, own in zip(parts, kernels, strict=True)
-    ],
-    -1,
-  )
+  results = [
+    convolve_frames(part, own, strides)
+    for part, own in zip(parts, kernels, strict=True)
+  ]
+  return jnp.concatenate(results, -1)
+
+
+def most_groups(groups: int, d: int, channels: int) -> int:
+  """Returns how many groups of d channels are joined to so many at most.
+
+  Args:
+    groups: how many there are, of which it is a divisor.
+    d: channels of a group, which may be more than `channels`.
+    channels: of what is joined.
+  """
+  sizes = range(1, max(1, channels // d) + 1)
+  return max(size for size in sizes if groups % size == 0)
 
 
 _convolve = Operation(
