@@ -3,22 +3,26 @@
 As ResNeXt-3D and MF-Net have it. Padding as in `conv`.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mtnet_jax.ops import native, separated_conv
+from mtnet_jax.ops import lanes, native, separated_conv
 from mtnet_jax.ops.conv import (
   Triple,
   convolve,
   convolve_by_frames,
   convolve_frames,
+  convolve_side_by_side,
 )
 from mtnet_jax.ops.forms import Form, Operation
 from mtnet_jax.typing import Array, Float
 
-# Channels that groups are joined to on a CPU: of fewer, Eigen takes as long,
-# and of more the zeros between groups cost more than they gain.
+# Channels that groups are joined to on a CPU: of fewer, Eigen takes as long or
+# longer, and of more the zeros between groups cost more than they gain.
 _CPU_CHANNELS = 16
 
 
@@ -85,18 +89,32 @@ def join_groups(
   return blocks.reshape(groups // size, *volume, size * d, size * e)
 
 
-def _join_and_convolve(x, kernel, strides):
+def _join_and_convolve(
+  x, kernel, channels: int, convolve_part: Callable[[Array, Array], Array]
+):
   """Dense convolutions of neighboring groups, one after the other."""
   d = kernel.shape[3]
   groups = x.shape[-1] // d
-  size = most_groups(groups, d, _CPU_CHANNELS)
+  size = most_groups(groups, d, channels)
   kernels = join_groups(kernel, groups, size)
   parts = jnp.split(x, groups // size, -1)
   results = [
-    convolve_frames(part, own, strides)
-    for part, own in zip(parts, kernels, strict=True)
+    convolve_part(part, own) for part, own in zip(parts, kernels, strict=True)
   ]
   return jnp.concatenate(results, -1)
+
+
+def _on_cpu(x, kernel, strides):
+  convolve_part = functools.partial(convolve_frames, strides=strides)
+  return _join_and_convolve(x, kernel, _CPU_CHANNELS, convolve_part)
+
+
+def _on_tpu(x, kernel, strides, groups):
+  """A TPU multiplies matrices of 128: it gets the zeros for nothing."""
+  convolve_part = functools.partial(
+    convolve_side_by_side, strides=strides, groups=groups
+  )
+  return _join_and_convolve(x, kernel, lanes.LANES, convolve_part)
 
 
 def most_groups(groups: int, d: int, channels: int) -> int:
@@ -114,7 +132,8 @@ def most_groups(groups: int, d: int, channels: int) -> int:
 _convolve = Operation(
   convolve,
   _kernel_takes,
-  cpu=_join_and_convolve,
+  cpu=_on_cpu,
   cpu_kernel=Form(_kernel_forward, _kernel_backward),
   onnx=convolve_by_frames,
+  tpu=_on_tpu,
 )
