@@ -24,6 +24,8 @@ using Strides = ffi::Span<const int64_t>;
 
 // Products in a piece of a parallel loop, about.
 constexpr int64_t kPiece = 1 << 18;
+// Of the result: for so few, a kernel is not packed, which takes longer.
+constexpr int64_t kFewPositions = 256;
 // Columns of the result in a tile.
 constexpr int kTile = 8, kSmallTile = 4;
 
@@ -243,17 +245,25 @@ ffi::Error Forward(ffi::ThreadPool pool, Input x, Input kernel,
   const int64_t taps = g.kt * g.kh * g.kw;
   Line line = {g.w, g.c, g.z, g.f, d, e, 0, 0};
   line.lanes = LanesOf(UnitSize(line));
+  std::vector<float> packed;
+  const float* kernels = kernel.typed_data();
+  int64_t next = line.lanes;  // from a unit's kernel to the next unit's
+  if (next == UnitSize(line) && g.n * g.u * g.v * g.z <= kFewPositions) {
+    line.lanes = g.f;
+  } else {
+    packed = Pack(pool, kernels, taps, line,
+                  [&](int64_t tap, int64_t channel, int64_t feature) {
+      return (tap * d + channel) * g.f + feature;
+    });
+    kernels = packed.data();
+    next = taps * d * line.lanes;
+  }
   line.column = d * line.lanes;
-  const auto packed = Pack(
-      pool, kernel.typed_data(), taps, line,
-      [&](int64_t tap, int64_t channel, int64_t feature) {
-        return (tap * d + channel) * g.f + feature;
-      });
   const float* x_data = x.typed_data();
   float* y_data = y->typed_data();
   ForRows(pool, g.n, g.u, g.v, line, taps,
           [&](int64_t n, int64_t u, int64_t v, int64_t unit) {
-    const float* kernel = packed.data() + unit * taps * line.column;
+    const float* kernel = kernels + unit * next;
     Row rows[kMaxRows];
     const int count =
         RowsBelow(g, x_data, kernel, g.kw * line.column, n, u, v, rows);
