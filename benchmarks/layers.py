@@ -22,7 +22,13 @@ from flax import linen as nn
 
 from benchmarks import measure
 from mtnet_jax.layers import norm
-from mtnet_jax.ops import conv, frame_selection, separated_conv, soft_pool
+from mtnet_jax.ops import (
+  conv,
+  frame_selection,
+  grouped_conv,
+  separated_conv,
+  soft_pool,
+)
 
 _SECONDS = flags.DEFINE_float('seconds', 2.0, 'Time for each comparison.')
 _ONLY = flags.DEFINE_string('only', '', 'Operations whose name contains this.')
@@ -83,6 +89,18 @@ def conv_case(name, shape, size, features=0, strides=(1, 1, 1)):
   )
 
 
+def grouped_case(shape, size, groups, strides=(1, 1, 1)):
+  """A grouped convolution of as many features as channels."""
+  c = shape[-1]
+  return Case(
+    f'grouped {"×".join(map(str, size))}/{strides[1]}',
+    'grouped lax convolution',
+    lambda x, k: grouped_conv.grouped_conv3d(x, k, strides),
+    lambda x, k: conv.convolve(x, k, strides),
+    (shape, (*size, c // groups, c)),
+  )
+
+
 def norm_case(shape):
   """BatchNorm in training, its statistics included."""
 
@@ -122,6 +140,9 @@ def cases() -> list[Case]:
       ((1, 16, 28, 28, 54), (3, 3, 3, 1, 54)),
     ),
     conv_case('separated stem', (1, 16, 56, 56, 24), (5, 1, 1)),
+    grouped_case((1, 8, 28, 28, 128), (3, 3, 3), 32),
+    grouped_case((1, 4, 14, 14, 256), (3, 3, 3), 32),
+    grouped_case((1, 8, 28, 28, 192), (1, 3, 3), 16),
     conv_case('dense', (1, 8, 28, 28, 64), (3, 3, 3), 64),
     conv_case('dense', (1, 8, 28, 28, 64), (3, 3, 3), 128, (1, 2, 2)),
     conv_case('dense', (8, 8, 8, 8, 16), (3, 3, 3), 14),

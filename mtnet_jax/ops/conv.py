@@ -150,8 +150,18 @@ def _can_pair_rows(x, kernel, strides):
   return even and kernel.shape[1] > 1 and 4 * x.shape[-1] <= lanes.LANES
 
 
-def _convolve_frames(x, kernel, strides):
-  """The 3-D convolution as 2-D convolutions of the frames below each tap."""
+def convolve_frames(
+  x: Float[Array, 'n t h w c'],
+  kernel: Float[Array, 'i j k c f'],
+  strides: Triple,
+) -> Float[Array, 'n u v x f']:
+  """Returns the dense convolution as 2-D ones of the frames below each tap.
+
+  Args:
+    x: activations, any float dtype.
+    kernel: weights in x's dtype.
+    strides: distance between windows in frames, rows, columns.
+  """
   n, t, h, w, c = x.shape
   kt, st = kernel.shape[0], strides[0]
   frames = (t + 2 * (kt // 2) - kt) // st + 1
@@ -369,7 +379,7 @@ _matmul.defvjp(_matmul_fwd, _matmul_bwd)
 
 _convolve = Operation(
   convolve,
-  cpu=_convolve_frames,
+  cpu=convolve_frames,
   onnx=convolve_by_frames,
   tpu=convolve_side_by_side,
 )

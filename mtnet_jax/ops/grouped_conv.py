@@ -3,9 +3,27 @@
 As ResNeXt-3D and MF-Net have it. Padding as in `conv`.
 """
 
-from mtnet_jax.ops.conv import Triple, convolve, convolve_by_frames
-from mtnet_jax.ops.forms import Operation
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mtnet_jax.ops import lanes, native, separated_conv
+from mtnet_jax.ops.conv import (
+  Triple,
+  convolve,
+  convolve_by_frames,
+  convolve_frames,
+  convolve_side_by_side,
+)
+from mtnet_jax.ops.forms import Form, Operation
 from mtnet_jax.typing import Array, Float
+
+# Channels that groups are joined to on a CPU: of fewer, Eigen takes as long or
+# longer, and of more the zeros between groups cost more than they gain.
+_CPU_CHANNELS = 16
 
 
 def grouped_conv3d(
@@ -26,4 +44,96 @@ def grouped_conv3d(
   return _convolve(x, kernel, strides=strides)
 
 
-_convolve = Operation(convolve, onnx=convolve_by_frames)
+def _kernel_takes(x, kernel, strides):
+  # Registers have up to 16 features.
+  takes = separated_conv.kernel_takes(x, kernel, strides)
+  return takes and kernel.shape[-1] >= 16
+
+
+def _kernel_forward(x, kernel, strides):
+  types = (jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x, kernel))
+  shape = jax.eval_shape(lambda *a: convolve(*a, strides), *types).shape
+  return _call('forward', shape, x, kernel, strides), (x, kernel)
+
+
+def _kernel_backward(kept, dy, strides):
+  x, kernel = kept
+  dx = _call('input_gradient', x.shape, dy, kernel, strides)
+  return dx, _call('kernel_gradient', kernel.shape, x, dy, strides)
+
+
+def _call(name, shape, a, b, strides):
+  result = jax.ShapeDtypeStruct(shape, a.dtype)
+  return native.call(
+    f'grouped_conv_{name}', result, a, b, strides=np.array(strides, np.int64)
+  )
+
+
+def join_groups(
+  kernel: Float[Array, 'i j k d f'], groups: int, size: int
+) -> Float[Array, 'g i j k e h']:
+  """Returns the kernels of dense convolutions, each of `size` groups.
+
+  Args:
+    kernel: of a grouped convolution.
+    groups: how many there are.
+    size: how many are joined, a divisor of them. Between them are zeros.
+  """
+  *volume, d, f = kernel.shape
+  e = f // groups
+  # Few axes: XLA's transposes on a CPU end the process at eight.
+  own = kernel.reshape(-1, d, groups // size, size, e)
+  own = own.transpose(2, 0, 3, 1, 4)  # … size d e
+  diagonal = jnp.eye(size, dtype=kernel.dtype)
+  blocks = own[..., None, :] * diagonal[None, None, :, None, :, None]
+  return blocks.reshape(groups // size, *volume, size * d, size * e)
+
+
+def _join_and_convolve(
+  x, kernel, channels: int, convolve_part: Callable[[Array, Array], Array]
+):
+  """Dense convolutions of neighboring groups, one after the other."""
+  d = kernel.shape[3]
+  groups = x.shape[-1] // d
+  size = most_groups(groups, d, channels)
+  kernels = join_groups(kernel, groups, size)
+  parts = jnp.split(x, groups // size, -1)
+  results = [
+    convolve_part(part, own) for part, own in zip(parts, kernels, strict=True)
+  ]
+  return jnp.concatenate(results, -1)
+
+
+def _on_cpu(x, kernel, strides):
+  convolve_part = functools.partial(convolve_frames, strides=strides)
+  return _join_and_convolve(x, kernel, _CPU_CHANNELS, convolve_part)
+
+
+def _on_tpu(x, kernel, strides, groups):
+  """A TPU multiplies matrices of 128: it gets the zeros for nothing."""
+  convolve_part = functools.partial(
+    convolve_side_by_side, strides=strides, groups=groups
+  )
+  return _join_and_convolve(x, kernel, lanes.LANES, convolve_part)
+
+
+def most_groups(groups: int, d: int, channels: int) -> int:
+  """Returns how many groups of d channels are joined to so many at most.
+
+  Args:
+    groups: how many there are, of which it is a divisor.
+    d: channels of a group, which may be more than `channels`.
+    channels: of what is joined.
+  """
+  sizes = range(1, max(1, channels // d) + 1)
+  return max(size for size in sizes if groups % size == 0)
+
+
+_convolve = Operation(
+  convolve,
+  _kernel_takes,
+  cpu=_on_cpu,
+  cpu_kernel=Form(_kernel_forward, _kernel_backward),
+  onnx=convolve_by_frames,
+  tpu=_on_tpu,
+)

@@ -42,7 +42,7 @@ def channel_separated_conv3d(
   return _convolve(x, kernel, strides=strides)
 
 
-def _kernel_takes(x, kernel, strides):
+def kernel_takes(x, kernel, strides):
   kt, kh, kw = kernel.shape[:3]
   return kt * kh <= 25 and (kw, strides[2]) in ((1, 1), (3, 1), (3, 2))
 
@@ -248,7 +248,7 @@ def _side_by_side(x, kernel, strides, groups):
 
 _convolve = Operation(
   convolve,
-  _kernel_takes,
+  kernel_takes,
   cpu=Form(_shifts_forward, _shifts_backward),
   cpu_kernel=Form(_kernel_forward, _kernel_backward),
   onnx=convolve_by_frames,

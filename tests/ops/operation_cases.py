@@ -15,6 +15,7 @@ from mtnet_jax.ops import (
   conv,
   fork,
   frame_selection,
+  grouped_conv,
   max_pool,
   mean,
   recurrence,
@@ -79,6 +80,14 @@ def dense(size, volume, strides):
   function = functools.partial(conv.conv3d, strides=strides)
   kernel = random_clips(*volume, c, 4, seed=1) / np.sqrt(np.prod(volume) * c)
   return [Case(function, (random_clips(*size), np.float32(kernel)))]
+
+
+def grouped(size, volume, groups, features, strides=(1, 1, 1), of_all=True):
+  function = functools.partial(grouped_conv.grouped_conv3d, strides=strides)
+  d = size[-1] // groups
+  kernel = random_clips(*volume, d, features, seed=1)
+  kernel = np.float32(kernel / np.sqrt(np.prod(volume) * d))
+  return [Case(function, (random_clips(*size), kernel), of_all)]
 
 
 def pools(size, frames=None, channels=CHANNELS):
@@ -180,6 +189,20 @@ OPERATIONS = {
     *dense((2, 5, 7, 5, 3), (1, 3, 3), (1, 2, 2)),  # windows copied out
     *dense((2, 5, 7, 5, 3), (3, 7, 7), (1, 2, 2)),
     *dense((1, 1, 9, 8, 17), (3, 3, 3), (2, 1, 2)),  # outer frames idle
+  ],
+  'grouped': [
+    *grouped((2, 3, 5, 11, 32), (3, 3, 3), 8, 32),  # registers are shared
+    *grouped((2, 3, 6, 4, 12), (3, 3, 3), 2, 24, (1, 2, 2)),
+    *grouped((1, 5, 5, 9, 32), (3, 3, 3), 8, 32, (2, 2, 2)),
+    *grouped((1, 4, 7, 6, 4), (1, 3, 3), 4, 24),
+    *grouped((1, 3, 2, 13, 10), (3, 1, 1), 2, 18, (2, 1, 1), of_all=False),
+    *grouped((1, 2, 3, 14, 36), (3, 3, 3), 2, 72, of_all=False),
+    *grouped((1, 2, 3, 7, 34), (3, 3, 3), 2, 34, (1, 2, 2), of_all=False),
+    *grouped((1, 3, 9, 10, 40), (3, 3, 3), 2, 16),  # larger groups, and maps
+  ],
+  'grouped_that_kernels_leave_to_xla': [
+    *grouped((2, 3, 5, 6, 6), (3, 3, 3), 3, 12),  # fewer than a register's
+    *grouped((1, 4, 5, 7, 12), (2, 3, 4), 3, 24, (1, 3, 2)),
   ],
   'soft_pool': [
     *pools((3, 4, 6)),
@@ -284,6 +307,11 @@ _SEPARATED = (
   'separated_conv_input_gradient',
   'separated_conv_kernel_gradient',
 )
+_GROUPED = (
+  'grouped_conv_forward',
+  'grouped_conv_input_gradient',
+  'grouped_conv_kernel_gradient',
+)
 _POOL = ('soft_pool_forward', 'soft_pool_backward')
 _NORM = ('norm_forward', 'norm_backward')
 KERNELS = {
@@ -293,6 +321,7 @@ KERNELS = {
   'separated_1x3x3': _SEPARATED,
   'separated_5x1x1': _SEPARATED,
   'separated_of_many_frames': _SEPARATED,
+  'grouped': _GROUPED,
   'soft_pool': _POOL,
   'soft_pool_of_some_frames': _POOL,
   'soft_pool_windows_and_gradients': _POOL,

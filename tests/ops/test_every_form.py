@@ -96,12 +96,14 @@ def check(name, form, dtype, bounds):
         )
 
 
-CONVOLUTIONS = [n for n in OPERATIONS if n.startswith(('separated', 'dense'))]
+CONVOLUTIONS = [
+  n for n in OPERATIONS if n.startswith(('separated', 'dense', 'grouped'))
+]
 # The operations that have each form; others would take the next best again.
 OF_FORM = {
   'xla': [name for name in OPERATIONS if name not in CONVOLUTIONS],
   'cpu': [*CONVOLUTIONS, 'up_sample', 'gather_frames', 'max_pool'],
-  'onnx': ['separated_strided', 'dense', 'max_pool'],
+  'onnx': ['separated_strided', 'dense', 'grouped', 'max_pool'],
   'cpu_kernel': list(KERNELS),
   'gpu': ['gru', 'other_cells'],
   'tpu': [
@@ -134,6 +136,8 @@ def test_single_precision(name, form, called_kernels):
   [
     ('separated_strided', 'cpu'),
     ('dense', 'cpu'),
+    ('grouped', 'cpu'),
+    ('grouped', 'tpu'),
     ('soft_pool', 'xla'),
     ('soft_pool', 'cpu_kernel'),  # kernels know float32 alone
     ('up_sample', 'xla'),

@@ -28,6 +28,9 @@ from mtnet_jax.typing import Array, Float
 
 # What the `.cc` files here hold.
 FUNCTIONS = (
+  'grouped_conv_forward',
+  'grouped_conv_input_gradient',
+  'grouped_conv_kernel_gradient',
   'gru_backward',
   'gru_forward',
   'norm_backward',

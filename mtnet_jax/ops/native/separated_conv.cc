@@ -1,14 +1,14 @@
 // Channel-separated 3-D convolution and its gradients, float32, channels last.
 //
-// Padding is k / 2 zeros on both sides of each axis. A row of the result is a
-// sum over rows of the input, of which those in the padding are left out; a
-// tile of columns and of as many channels as a register has lanes is summed in
-// registers over all of them.
+// A row of the result is a sum over rows of the input: a tile of columns and of
+// as many channels as a register has lanes is summed in registers over all of
+// them.
 
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
+#include "conv_rows.h"
 #include "parallel.h"
 #include "vectors.h"
 #include "xla/ffi/api/ffi.h"
@@ -24,31 +24,10 @@ using Strides = ffi::Span<const int64_t>;
 
 // Floats of input that a piece of a parallel loop reads, about.
 constexpr int64_t kPiece = 1 << 15;
-// Kernels have at most so many rows: the caller sees to it.
-constexpr int kMaxRows = 25;
 // Rows whose gradients are summed at once, by the kernel's columns.
 constexpr int kGroup[] = {0, 5, 0, 3};
 // Columns of the result in a tile.
 constexpr int kTile = 8, kSmallTile = 4;
-
-struct Geometry {
-  int64_t n, t, h, w, c;  // x
-  int64_t u, v, z;        // y: frames, rows, columns
-  int64_t kt, kh, kw;
-  int64_t st, sh, sw;
-};
-
-template <typename A, typename B, typename C>
-Geometry MakeGeometry(const A& x, const B& y, const C& kernel, Strides s) {
-  return {x[0], x[1], x[2],      x[3],      x[4],      y[1], y[2],
-          y[3], kernel[0], kernel[1], kernel[2], s[0],      s[1], s[2]};
-}
-
-// A row of an array, and the row of the kernel that it is multiplied by.
-struct Row {
-  const float* x;
-  const float* kernel;
-};
 
 // y[o .. o + TILE) = Σ_rows Σ_j x[SW·o + j - KW/2] · kernel[j] for V channels.
 // `step` leads from a kernel's column to the next one, perhaps backwards.
@@ -160,38 +139,6 @@ MTNET_INLINE void SpreadRow(const Row* rows, int count, int64_t c, int64_t w,
       SpreadTile<lanes>(rows, count, c, channel, m, w, z, x);
     });
   }
-}
-
-// Rows of x that row (u, v) of y is a sum over.
-int RowsBelow(const Geometry& g, const float* x, const float* kernel,
-              int64_t n, int64_t u, int64_t v, Row* rows) {
-  int count = 0;
-  for (int64_t i = 0; i < g.kt; ++i) {
-    for (int64_t j = 0; j < g.kh; ++j) {
-      const int64_t t = u * g.st + i - g.kt / 2, h = v * g.sh + j - g.kh / 2;
-      if (t < 0 || t >= g.t || h < 0 || h >= g.h) continue;
-      rows[count++] = {x + ((n * g.t + t) * g.h + h) * g.w * g.c,
-                       kernel + (i * g.kh + j) * g.kw * g.c};
-    }
-  }
-  return count;
-}
-
-// Rows of y that are sums over row (t, h) of x.
-int RowsAbove(const Geometry& g, const float* y, const float* kernel,
-              int64_t n, int64_t t, int64_t h, Row* rows) {
-  int count = 0;
-  for (int64_t i = 0; i < g.kt; ++i) {
-    for (int64_t j = 0; j < g.kh; ++j) {
-      const int64_t a = t + g.kt / 2 - i, b = h + g.kh / 2 - j;
-      if (a < 0 || b < 0 || a % g.st || b % g.sh) continue;
-      const int64_t u = a / g.st, v = b / g.sh;
-      if (u >= g.u || v >= g.v) continue;
-      rows[count++] = {y + ((n * g.u + u) * g.v + v) * g.z * g.c,
-                       kernel + (i * g.kh + j) * g.kw * g.c};
-    }
-  }
-  return count;
 }
 
 template <int V>
@@ -331,8 +278,8 @@ ffi::Error Forward(ffi::ThreadPool pool, Input x, Input kernel,
   ParallelFor(pool, g.n * g.u * g.v, piece, [&](int64_t begin, int64_t end) {
     Row rows[kMaxRows];
     for (int64_t i = begin; i < end; ++i) {
-      const int count = RowsBelow(g, x_data, kernel_data, i / g.v / g.u,
-                                  i / g.v % g.u, i % g.v, rows);
+      const int count = RowsBelow(g, x_data, kernel_data, g.kw * g.c,
+                                  i / g.v / g.u, i / g.v % g.u, i % g.v, rows);
       float* row = y_data + i * g.z * g.c;
       MTNET_BY_CHANNELS(g.c, ForwardRow, g, rows, count, row);
     }
@@ -350,8 +297,8 @@ ffi::Error InputGradient(ffi::ThreadPool pool, Input dy, Input kernel,
   ParallelFor(pool, g.n * g.t * g.h, piece, [&](int64_t begin, int64_t end) {
     Row rows[kMaxRows];
     for (int64_t i = begin; i < end; ++i) {
-      const int count = RowsAbove(g, dy_data, kernel_data, i / g.h / g.t,
-                                  i / g.h % g.t, i % g.h, rows);
+      const int count = RowsAbove(g, dy_data, kernel_data, g.kw * g.c,
+                                  i / g.h / g.t, i / g.h % g.t, i % g.h, rows);
       float* row = dx_data + i * g.w * g.c;
       MTNET_BY_CHANNELS(g.c, InputGradientRow, g, rows, count, row);
     }
