@@ -1,4 +1,4 @@
-"""The sets `idle` and `speed` of the stick figures."""
+"""The sets of the stick figures: `idle`, `speed`, and that `actions` stays."""
 
 import csv
 import dataclasses
@@ -53,6 +53,27 @@ def _joint(joints, name):
 def motionless(monkeypatch):
   """Nobody sways: what is left of the movement is that of the class."""
   monkeypatch.setattr(movement, 'sway', lambda _, seconds, __: 0 * seconds)
+
+
+_PAINTED = {  # means of red, green and blue, and the sum of the boxes
+  'hug': ((155.612, 174.553, 164.020), 12222),
+  'jump': ((164.825, 146.449, 143.863), 6295),
+  'part': ((126.900, 152.742, 136.633), 11097),
+  'pick_up': ((97.675, 107.050, 131.275), 5636),
+  'wave': ((122.621, 111.757, 140.069), 7489),
+}
+
+
+@pytest.mark.parametrize('name', _PAINTED)
+def test_the_default_set_is_painted_as_ever(name):
+  colors, boxes = _PAINTED[name]
+  scene = videos.Video(0, 'train', name, 0).scene()
+  frames = np.stack(list(scene.frames()))
+  assert frames.shape == (33, 80, 106, 3)
+  # Another processor may round otherwise; another drawing is far away.
+  np.testing.assert_allclose(frames.mean((0, 1, 2)), colors, atol=0.01)
+  assert scene.boxes().sum(dtype=int) == pytest.approx(boxes, abs=4)
+  assert prepare.VERSION == 1
 
 
 def test_classes():

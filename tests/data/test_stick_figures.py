@@ -223,27 +223,6 @@ def test_the_same_seed_paints_the_same_frames():
   assert next(other.frames()).tobytes() != first[0].tobytes()
 
 
-_PAINTED = {  # means of red, green and blue, and the sum of the boxes
-  'hug': ((155.612, 174.553, 164.020), 12222),
-  'jump': ((164.825, 146.449, 143.863), 6295),
-  'part': ((126.900, 152.742, 136.633), 11097),
-  'pick_up': ((97.675, 107.050, 131.275), 5636),
-  'wave': ((122.621, 111.757, 140.069), 7489),
-}
-
-
-@pytest.mark.parametrize('name', _PAINTED)
-def test_a_seed_paints_what_version_1_painted(name):
-  colors, boxes = _PAINTED[name]
-  scene = videos.Video(0, 'train', name, 0).scene()
-  frames = np.stack(list(scene.frames()))
-  assert frames.shape == (33, 80, 106, 3)
-  # Another processor may round otherwise; another drawing is far away.
-  np.testing.assert_allclose(frames.mean((0, 1, 2)), colors, atol=0.01)
-  assert scene.boxes().sum(dtype=int) == pytest.approx(boxes, abs=4)
-  assert prepare.VERSION == 1
-
-
 def _silhouettes(scene):
   """Yields uint8 frames of the actors in black on white."""
   layers = [
