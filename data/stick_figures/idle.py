@@ -9,8 +9,9 @@ the bit in every frame outside the action.
 The classes are those of the set `actions` that allow this. `sit_down`,
 `stand_up`, `pick_up`, `approach` and `part` are left out: the chair, the thing
 on the floor or the distance between the people would tell them while nothing
-happens. `lower_arms` is left out too, as `raise_arms` takes them down again.
-`squat` and `bow` are added.
+happens. `raise_arms` and `lower_arms` would be told by where the arms are then:
+`stretch`, which raises and lowers them, takes the place of both. `squat` and
+`bow` are added.
 """
 
 import numpy as np
@@ -56,7 +57,7 @@ def _between(first: Performer, second: Performer) -> np.ndarray:
   return (first.motion.pelvis + second.motion.pelvis) / 2 * [1, 0, 1]
 
 
-def raise_arms(stage: Stage, first: Performer, _: Performer) -> None:
+def stretch(stage: Stage, first: Performer, _: Performer) -> None:
   """Takes both arms above the head in front of the body, and down again."""
   rng = stage.rng
   up = _there_and_back(stage, 0.42, 0.58)
@@ -234,9 +235,9 @@ _PERFORMED = {
   'kick': kick,
   'punch': punch,
   'push': push,
-  'raise_arms': raise_arms,
   'shake_hands': shake_hands,
   'squat': squat,
+  'stretch': stretch,
   'wave': wave,
 }
 NAMES = tuple(_PERFORMED)

@@ -80,7 +80,7 @@ def test_classes():
   assert len(idle.NAMES) == 11
   assert len(speed.NAMES) == 12 and len(speed.PAIRS) == 6
   assert set(itertools.chain(*speed.PAIRS)) == set(speed.NAMES)
-  assert set(idle.NAMES) - set(actions.NAMES) == {'bow', 'squat'}
+  assert set(idle.NAMES) - set(actions.NAMES) == {'bow', 'squat', 'stretch'}
   for figures in sets.SETS.values():
     assert list(figures.names) == sorted(set(figures.names))
 
