@@ -11,6 +11,10 @@ _LONGEST_PAUSE = 0.12  # before and after the action, as a share of the video
 _HEIGHTS = (80, 120)  # pixels
 _ASPECTS = (1.0, 1.4)  # width over height
 _GOLDEN = (5**0.5 - 1) / 2
+_IDLE_SECONDS = 4  # of a video of the set `idle`
+_IDLE_ACTION = 0.5, 2.0  # shortest and longest, in seconds
+_SPEED_SECONDS = 3  # of a video of the set `speed`
+_SPEED_FRAME_RATES = (20, 24, 25, 30)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +65,42 @@ def sample(index: int, rng: np.random.Generator) -> Format:
     if _FEWEST_FRAMES <= round(duration * rate) <= _MOST_FRAMES
   ]
   fps = int(rng.choice(rates))
-  height = 2 * round(rng.uniform(*_HEIGHTS) / 2)
-  width = 2 * round(height * rng.uniform(*_ASPECTS) / 2)
+  size = _sample_size(rng)
   return Format(
-    width, height, fps, round(duration * fps), float(before), float(1 - after)
+    *size, fps, round(duration * fps), float(before), float(1 - after)
   )
+
+
+def sample_idle(index: int, rng: np.random.Generator) -> Format:
+  """Draws a format of four seconds, half to two of which are the action.
+
+  The action begins anywhere; its durations spread as those of `sample`.
+  """
+  shortest, longest = _IDLE_ACTION
+  share = (index + 1) * _GOLDEN % 1.0
+  fps = int(rng.choice(_FRAME_RATES))
+  last = _IDLE_SECONDS - 1 / fps  # when the last frame is shown
+  duration = shortest * (longest / shortest) ** share / last
+  start = rng.uniform(0, 1 - duration)
+  size = _sample_size(rng)
+  return Format(
+    *size, fps, _IDLE_SECONDS * fps, float(start), float(start + duration)
+  )
+
+
+def sample_speed(index: int, rng: np.random.Generator) -> Format:
+  """Draws a format of three seconds that are filled by a movement.
+
+  The frame rates differ by less than the speeds of two classes do: in frames,
+  too, the slow class of a pair is slower than the fast one.
+  """
+  del index
+  fps = int(rng.choice(_SPEED_FRAME_RATES))
+  size = _sample_size(rng)
+  return Format(*size, fps, _SPEED_SECONDS * fps, 0.0, 1.0)
+
+
+def _sample_size(rng: np.random.Generator) -> tuple[int, int]:
+  """Draws width and height in pixels, both even."""
+  height = 2 * round(rng.uniform(*_HEIGHTS) / 2)
+  return 2 * round(height * rng.uniform(*_ASPECTS) / 2), height

@@ -1,6 +1,6 @@
 """Makes the stick figures, videos of drawn people.
 
-mtnet prepare stick_figures --out=DIR
+mtnet prepare stick_figures --out=DIR [--set=idle]
 """
 
 import concurrent.futures
@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags, logging
 
 from mtnet_jax import cli, files, progress
-from mtnet_jax.datasets.stick_figures import actions, contact_sheet, videos
+from mtnet_jax.datasets.stick_figures import contact_sheet, sets, videos
 from mtnet_jax.errors import UserError
 
 VERSION = 1  # of what a seed makes; goes up when pictures change
@@ -26,6 +26,7 @@ COLUMNS = (
   'path', 'label', 'split', 'frames', 'fps', 'duration', 'width', 'height',
 )  # fmt: skip
 _SETTINGS, _BOXES, _CLIPS = 'settings.json', 'boxes.npz', 'clips.csv'
+_ACTIONS = 'actions.csv'
 
 
 def prepare(
@@ -33,27 +34,36 @@ def prepare(
   counts: Mapping[str, int],
   seed: int = 0,
   num_workers: int = 0,
+  figures: str = sets.DEFAULT,
 ) -> None:
   """Makes the data set, or what is missing of it.
 
   Args:
-    directory: empty, or holding an unfinished data set of the same seed.
+    directory: empty, or holding an unfinished data set of the same set and
+      seed.
     counts: videos a class for 'train', 'val' and 'test', each at least 1.
     seed: at least 0.
     num_workers: processes beside this one; 0 works in this one.
+    figures: the name of the set, one of `sets.SETS`.
 
   Raises:
     UserError: an argument is out of range, or the directory holds something
       else or cannot be written to.
   """
   _check(counts, seed, num_workers)
+  if figures not in sets.SETS:
+    raise UserError(
+      f'--set (={figures}) must be one of {", ".join(sets.SETS)}.'
+    )
   directory = pathlib.Path(directory)
   settings = {'version': VERSION, 'seed': seed, **counts}
+  if figures != sets.DEFAULT:
+    settings['set'] = figures
   plan = [
-    videos.Video(seed, split, label, index)
+    videos.Video(seed, split, label, index, figures)
     for split in videos.SPLITS
     for index in range(counts[split])
-    for label in actions.NAMES
+    for label in sets.SETS[figures].names
   ]
   try:
     if _complete(directory, settings, plan):
@@ -66,6 +76,8 @@ def prepare(
     with files.replacing(directory / _BOXES) as partial:
       with partial.open('wb') as file:
         np.savez(file, **boxes)
+    if sets.SETS[figures].tells_when:
+      files.write_text(directory / _ACTIONS, _action_table(plan))
     files.write_text(directory / _CLIPS, _table(plan))
   except OSError as error:
     raise UserError(
@@ -87,7 +99,7 @@ def _check(counts: Mapping[str, int], seed: int, num_workers: int) -> None:
 
 def _complete(
   directory: pathlib.Path,
-  settings: Mapping[str, int],
+  settings: Mapping[str, int | str],
   plan: Sequence[videos.Video],
 ) -> bool:
   """Tells whether nothing is left to do, and refuses what is not ours."""
@@ -96,17 +108,19 @@ def _complete(
     return False
   try:
     found = json.loads((directory / _SETTINGS).read_text())
-    ours = found['version'], found['seed']
+    ours = found['version'], found['seed'], found.get('set', sets.DEFAULT)
   except (FileNotFoundError, ValueError, KeyError, TypeError):
     raise UserError(
       f'{directory} is not empty and holds no stick figures. Give --out a new '
       'or an empty directory.'
     ) from None
-  if ours != (settings['version'], settings['seed']):
+  asked = settings['version'], settings['seed']
+  asked = *asked, settings.get('set', sets.DEFAULT)
+  if ours != asked:
     raise UserError(
-      f'{directory} holds stick figures of version {ours[0]} and seed '
-      f'{ours[1]}; asked for are version {settings["version"]} and seed '
-      f'{settings["seed"]}. Give another --out, or delete it.'
+      f'{directory} holds stick figures of version {ours[0]}, seed {ours[1]} '
+      f'and set {ours[2]}; asked for are version {asked[0]}, seed {asked[1]} '
+      f'and set {asked[2]}. Give another --out, or delete it.'
     )
   return (
     found == settings
@@ -162,14 +176,26 @@ def _table(plan: Sequence[videos.Video]) -> str:
   return text.getvalue()
 
 
-def _draw_sheet(path: str, directory: pathlib.Path, seed: int) -> None:
+def _action_table(plan: Sequence[videos.Video]) -> str:
+  """Returns the rows of actions.csv: the frames `start <= i < end` move."""
+  rows = ['path,start,end']
+  for video in plan:
+    phase = video.form.phase
+    (moving,) = np.nonzero((phase > 0) & (phase < 1))
+    rows.append(f'{video.path},{moving[0]},{moving[-1] + 1}')
+  return '\n'.join(rows) + '\n'
+
+
+def _draw_sheet(
+  path: str, directory: pathlib.Path, seed: int, figures: str
+) -> None:
   """Draws the first training and the first test video of each class."""
   rows = {
     label: [
-      directory / videos.Video(seed, split, label, 0).path
+      directory / videos.Video(seed, split, label, 0, figures).path
       for split in ('train', 'test')
     ]
-    for label in actions.NAMES
+    for label in sets.SETS[figures].names
   }
   sheet = contact_sheet.draw(rows, columns=7)
   encoded = cv2.imencode('.png', sheet[..., ::-1])[1]
@@ -184,6 +210,14 @@ def _draw_sheet(path: str, directory: pathlib.Path, seed: int) -> None:
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   flags.DEFINE_string('out', None, 'Directory to write to.', flag_values=values)
+  flags.DEFINE_string(
+    'set',
+    sets.DEFAULT,
+    'What is drawn: actions, fifteen classes that fill their videos; idle, '
+    'short actions of people who stand idle otherwise; speed, pairs of classes '
+    'that differ in speed alone.',
+    flag_values=values,
+  )
   flags.DEFINE_integer(
     'seed', 0, 'Another seed, other videos.', flag_values=values
   )
@@ -214,9 +248,16 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   if not values.out:
     raise UserError('--out is needed: the directory to write to.')
   counts = {split: values[split].value for split in ('train', 'val', 'test')}
-  prepare(values.out, counts, values.seed, values.num_workers)
+  prepare(
+    values.out, counts, values.seed, values.num_workers, values['set'].value
+  )
   if values.contact_sheet:
-    _draw_sheet(values.contact_sheet, pathlib.Path(values.out), values.seed)
+    _draw_sheet(
+      values.contact_sheet,
+      pathlib.Path(values.out),
+      values.seed,
+      values['set'].value,
+    )
 
 
 COMMAND = cli.Command(main, define_flags, resumes=True)

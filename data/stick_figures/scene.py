@@ -1,6 +1,6 @@
 """One video: an action, its camera, its surroundings, and its frames."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -29,22 +29,29 @@ class Scene:
   """
 
   def __init__(
-    self, label: str, form: formats.Format, rng: np.random.Generator
+    self,
+    label: str,
+    form: formats.Format,
+    rng: np.random.Generator,
+    perform: Callable[..., stage.Stage] = actions.perform,
   ):
     """Rehearses an action, puts up the camera and dresses the actors.
 
     Args:
-      label: one of `actions.NAMES`.
+      label: a class that `perform` knows.
       form: size, length and frame rate.
       rng: everything else follows from it.
+      perform: of a set, see `actions.perform`.
     """
     acting, filming, self._dressing, self._developing = rng.spawn(4)
     self.form = form
-    self.stage = actions.perform(label, form.phase, form.seconds, acting)
+    self.stage = perform(label, form.phase, form.seconds, acting)
     people = self.stage.performers
     self.joints = [skeleton.solve(p.body, p.motion) for p in people]
     seen = [j.reshape(-1, 3) for j in self.joints]
     seen += [prop.center for prop in self.stage.props]
+    if self.stage.room is not None:
+      seen = [self.stage.room]
     height = float(np.mean([p.body.height for p in people]))
     self._view = camera.fit(np.concatenate(seen), height, form, filming)
     self._hand = camera.Hand(form, filming)

@@ -1,8 +1,15 @@
-"""Actions of one person; each function puts one on an empty stage."""
+"""Actions of one person; each function puts one on an empty stage.
+
+`squat` and `bow` are of the sets `idle` and `speed`, and are given the person.
+"""
 
 import numpy as np
 
-from mtnet_jax.datasets.stick_figures.movement import curve, jitter
+from mtnet_jax.datasets.stick_figures.movement import (
+  Performer,
+  curve,
+  jitter,
+)
 from mtnet_jax.datasets.stick_figures.skeleton import LEFT, RIGHT, UP
 from mtnet_jax.datasets.stick_figures.stage import Prop, Stage
 
@@ -92,6 +99,29 @@ def jump(stage: Stage) -> None:
   spread = curve(u, times, [7, 15, 30, 35, 20, 7])
   for side in (LEFT, RIGHT):
     person.arm(side, np.full(len(u), 0.9), swing, spread, 0.92)
+
+
+def squat(stage: Stage, person: Performer) -> None:
+  """Goes down on bent knees, the arms forward, and comes up again."""
+  rng, height = stage.rng, person.body.height
+  down = stage.pulse(0.0, 0.5, 1.0)
+  person.lower(rng.uniform(0.17, 0.22) * height * down)
+  person.shift(-0.05 * height * down)
+  person.motion.lean += rng.uniform(0.35, 0.5) * down
+  swing = rng.uniform(60, 80) * down
+  for side in (LEFT, RIGHT):
+    person.arm(side, np.minimum(1.0, 8 * down), swing, 8, 0.85)
+
+
+def bow(stage: Stage, person: Performer) -> None:
+  """Bends the trunk forward and straightens up again."""
+  rng = stage.rng
+  down = stage.pulse(0.0, 0.5, 1.0)
+  person.shift(-0.06 * person.body.height * down)
+  person.motion.lean += rng.uniform(0.8, 1.0) * down
+  person.motion.nod += rng.uniform(0.0, 0.2) * down
+  for side in (LEFT, RIGHT):
+    person.arm(side, down, rng.uniform(-5, 10), 6, 0.95)
 
 
 def pick_up(stage: Stage) -> None:

@@ -34,6 +34,8 @@ class Stage:
     rng: whatever differs from one performance to the next comes from it.
     performers: the people, in the order in which they entered.
     props: chairs and things to pick up.
+    room: (k, 3) points in meters that the camera has in view, whatever is done;
+      None: all that the people and the props reach.
   """
 
   def __init__(
@@ -45,6 +47,7 @@ class Stage:
     self.rng = rng
     self.performers: list[movement.Performer] = []
     self.props: list[Prop] = []
+    self.room: np.ndarray | None = None
 
   def enter(self, place=(0.0, 0.0), yaw=0.0) -> movement.Performer:
     """Adds a person of new proportions; see `movement.Performer`."""

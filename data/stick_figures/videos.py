@@ -8,7 +8,7 @@ import av
 import numpy as np
 
 from mtnet_jax import files
-from mtnet_jax.datasets.stick_figures import actions, formats, scene
+from mtnet_jax.datasets.stick_figures import formats, scene, sets
 
 SPLITS = ('train', 'val', 'test')
 
@@ -24,14 +24,16 @@ class Video:
   Attributes:
     seed: of the data set.
     split: one of `SPLITS`.
-    label: one of `actions.NAMES`.
+    label: one of the set's classes.
     index: number within its class and split, from 0.
+    figures: the name of the set, one of `sets.SETS`.
   """
 
   seed: int
   split: str
   label: str
   index: int
+  figures: str = sets.DEFAULT
 
   @property
   def path(self) -> str:
@@ -39,10 +41,11 @@ class Video:
     return f'{self.split}/{self.label}/{self.index:04}.mp4'
 
   @property
-  def entropy(self) -> tuple[int, int, int, int]:
+  def entropy(self) -> tuple[int, ...]:
     """What seeds the video's generator; no two videos share it."""
-    split, label = SPLITS.index(self.split), actions.NAMES.index(self.label)
-    return self.seed, split, self.index, 1 + label
+    figures = sets.SETS[self.figures]
+    split, label = SPLITS.index(self.split), figures.names.index(self.label)
+    return self.seed, split, self.index, 1 + label, *figures.entropy
 
   @functools.cached_property
   def form(self) -> formats.Format:
@@ -51,13 +54,15 @@ class Video:
     They are drawn without the label: the videos of one index are alike in
     them, whatever their class, so that they say nothing about it.
     """
-    rng = np.random.default_rng((*self.entropy[:3], 0))
-    return formats.sample(self.index, rng)
+    figures = sets.SETS[self.figures]
+    entropy = (*self.entropy[:3], 0, *figures.entropy)
+    return figures.sample(self.index, np.random.default_rng(entropy))
 
   def scene(self) -> scene.Scene:
     """Sets up what the video shows."""
     rng = np.random.default_rng(self.entropy)
-    return scene.Scene(self.label, self.form, rng)
+    perform = sets.SETS[self.figures].perform
+    return scene.Scene(self.label, self.form, rng, perform)
 
 
 def make(video: Video, directory: pathlib.Path) -> np.ndarray:

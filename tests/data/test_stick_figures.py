@@ -16,6 +16,7 @@ from mtnet_jax.datasets.stick_figures import (
   actions,
   movement,
   prepare,
+  sets,
   shapes,
   skeleton,
   videos,
@@ -65,7 +66,8 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def two_classes(monkeypatch):
-  monkeypatch.setattr(actions, 'NAMES', ('approach', 'wave'))
+  two = dataclasses.replace(sets.SETS['actions'], names=('approach', 'wave'))
+  monkeypatch.setitem(sets.SETS, 'actions', two)
 
 
 def test_two_bones_meet_the_law_of_cosines():
@@ -374,7 +376,9 @@ def test_nothing_of_somebody_else_is_touched(tmp_path, made):
   with pytest.raises(UserError, match='is not empty and holds no stick'):
     prepare.prepare(tmp_path, _COUNTS)
   assert _digests(tmp_path).keys() == {'clips.csv'}
-  with pytest.raises(UserError, match=r'and seed 3; asked for are .* seed 4'):
+  with pytest.raises(
+    UserError, match=r'seed 3 and set actions; asked for are .* seed 4'
+  ):
     prepare.prepare(made, _COUNTS, seed=4)
   with pytest.raises(UserError, match='cannot be written to'):
     prepare.prepare(tmp_path / 'clips.csv', _COUNTS)
