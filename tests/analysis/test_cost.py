@@ -46,7 +46,7 @@ class Regularized(nn.Module):
   def __call__(self, x):
     classifier = Classifier(4, 7)
     x = Conv3D(5, (1, 1, 1))(x)
-    x, _ = ClassRegularization(0.5)(x, classifier.kernel.T)
+    x, *_ = ClassRegularization(0.5)(x, classifier.kernel.T)
     return classifier(Conv3D(4, (1, 1, 1))(x).mean(axis=(1, 2, 3)))
 
 

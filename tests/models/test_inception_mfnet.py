@@ -23,9 +23,15 @@ STAGES = ('stem', 'stage_1', 'stage_2', 'stage_3', 'stage_4')
 CLIPS = random_clips(2, 8, 32, 32, 3)
 
 
+def shallow(name, **fields):
+  """A network of five classes; MF-Net with the fewest blocks that show all."""
+  model = models.build(name, 5, **fields)
+  return model.copy(blocks=(1, 2, 1, 1)) if name == 'mfnet' else model
+
+
 @functools.cache
 def variables_of(name):
-  return random_variables(models.build(name, 5), CLIPS)
+  return random_variables(shallow(name), CLIPS)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +107,7 @@ def test_a_mixed_block_s_branches_lie_in_their_order():
 
 def test_mfnet_s_residual_connections():
   """Of convolutions that are zero, a block's input is what is left."""
-  model = models.build('mfnet', 5)
+  model = shallow('mfnet')
   variables = jax.tree.map(lambda leaf: leaf, variables_of('mfnet'))
   params = variables['params']
   for name, block in params.items():
@@ -129,9 +135,10 @@ def test_mfnet_s_residual_connections():
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', NAMES)
 def test_class_regularization(name):
-  model = models.build(name, 5, class_regularization=True)
+  model = shallow(name, class_regularization=True)
   variables = jax.jit(model.init)(jax.random.key(0), CLIPS)
   names = [n for n in variables['params'] if 'regularization' in n]
   assert len(names) == 4
@@ -139,10 +146,11 @@ def test_class_regularization(name):
   assert sorted(endpoints['early_predictions']) == list(STAGES[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', NAMES)
 def test_half_precision(name):
   """Activations have 8 bits, weights and logits stay float32."""
-  wide = models.build(name, 5)
+  wide = shallow(name)
   narrow = wide.clone(dtype='bfloat16')
   variables = variables_of(name)
   shapes = jax.eval_shape(narrow.init, jax.random.key(0), CLIPS)
@@ -166,20 +174,13 @@ def test_costs_by_module(name):
   assert costs.modules['stem'].macs == stem * 16**2
 
 
-def _shallow(mfnet):
-  return mfnet.copy(blocks=(1, 2, 1, 1))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('name', NAMES)
 def test_rematerialization_changes_nothing(name):
   variables = variables_of(name)
-  if name == 'mfnet':
-    variables = random_variables(_shallow(models.build(name, 5)), CLIPS)
 
   def gradient(rematerialize):
-    model = models.build(name, 5, rematerialize=rematerialize)
-    model = _shallow(model) if name == 'mfnet' else model
+    model = shallow(name, rematerialize=rematerialize)
 
     def loss(params):
       (logits, _), updated = model.apply(
@@ -203,7 +204,7 @@ def test_rematerialization_changes_nothing(name):
 @pytest.mark.parametrize('name', NAMES)
 def test_blocks_in_training_are_the_ones_of_evaluation(name):
   """Frozen BN: training shares blocks' functions, evaluation does not."""
-  model = models.build(name, 5, freeze_norm=True, dropout=0.0)
+  model = shallow(name, freeze_norm=True, dropout=0.0)
   variables = variables_of(name)
   expected, _ = jax.jit(model.apply)(variables, CLIPS)
   apply = functools.partial(model.apply, train=True, mutable=['batch_stats'])
