@@ -164,7 +164,9 @@ def _resnet_name(tensors: Mapping[str, np.ndarray], blocks: int) -> str:
   bottleneck = last in tensors
   kind = 'r2plus1d' if 'layer1.0.conv2.0.3.weight' in tensors else 'r3d'
   second = np.shape(tensors.get('layer2.0.conv1.0.weight', ()))
-  if kind == 'r3d' and len(second) == 5 and second[2] == 1:
+  # Of a bottleneck the first kernel is a point.
+  flat = not bottleneck and len(second) == 5 and second[2] == 1
+  if kind == 'r3d' and flat:
     kind = 'mc3'
   if bottleneck:
     for name in (first, last):
