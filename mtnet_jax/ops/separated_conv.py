@@ -43,6 +43,7 @@ def channel_separated_conv3d(
 
 
 def kernel_takes(x, kernel, strides):
+  """Returns whether the C++ kernels have loops for such a kernel."""
   kt, kh, kw = kernel.shape[:3]
   return kt * kh <= 25 and (kw, strides[2]) in ((1, 1), (3, 1), (3, 2))
 

@@ -198,3 +198,25 @@ def test_settings_of_a_family():
     np.array(keys['model.input_mean']) * 255, [104, 117, 124]
   )
   np.testing.assert_allclose(keys['model.input_std'], [0.2348] * 3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+  ('model', 'family', 'kernel'),
+  [
+    # A bottleneck's first kernel is a point, of a Simple block it tells MC3.
+    ('wide_r3d_50', 'srtg', (1, 1, 1)),
+    ('r3d_50', 'torchvision', (1, 1, 1)),
+    ('r3d_18', 'torchvision', (3, 3, 3)),
+    ('mc3_18', 'torchvision', (1, 3, 3)),
+  ],
+)
+def test_flat_kernels_of_simple_blocks_are_mc3_s(model, family, kernel):
+  names = tensor_names.resnet(model, family)
+  tensors = {
+    name: np.zeros((64, 64, *((3, 3, 3) if '.conv2.' in name else kernel)))
+    for name in names
+  }
+  if model.startswith('wide'):
+    tensors['layer1.0.conv1.0.weight'] = np.zeros((128, 64, 1, 1, 1))
+  origin = families.recognize(tensors, '', family)
+  assert model in origin.models, origin
