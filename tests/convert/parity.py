@@ -56,6 +56,23 @@ def difference(network, row, clip, feed=lambda clips: clips, dtype=np.float32):
   )
   conversion.check(converted, 'a file', allow_mismatch=False)
   variables = conversion.complete(converted, model, config)
+  return model_difference(network, model, variables, clip, feed, dtype)
+
+
+def model_difference(
+  network, model, variables, clip, feed=lambda clips: clips, dtype=np.float32
+):
+  """Returns how far a module is from a network, on two random clips.
+
+  Args:
+    network: the module, in evaluation.
+    model: ours.
+    variables: the model's.
+    clip: frames, and pixels of a side.
+    feed: makes of clips `(n, 3, t, h, w)` what the module takes.
+    dtype: of the computation.
+  """
+  frames, size = clip
   clips = np.random.default_rng(1).normal(size=(2, frames, size, size, 3))
   clips[1] *= 0.5  # large ones of one kind would look alike to a network
   clips = clips.astype(dtype)

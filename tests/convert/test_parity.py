@@ -6,7 +6,6 @@ On random weights and BN statistics, through the whole network.
 import sys
 import types
 
-import jax
 import numpy as np
 import pytest
 
@@ -17,7 +16,7 @@ from mtnet_jax.runs.leaves import leaf_paths
 from tests.convert import tensor_names
 
 torch = pytest.importorskip('torch')
-from tests.convert import torch_networks  # noqa: E402
+from tests.convert import parity, torch_networks  # noqa: E402
 
 pytestmark = [
   pytest.mark.slow,
@@ -71,24 +70,16 @@ def compare(
   )
   conversion.check(converted, 'a file', allow_mismatch=False)
   variables = conversion.complete(converted, model, config)
-  clips = np.random.default_rng(1).normal(size=(2, frames, size, size, 3))
-  clips[1] *= 0.5  # large ones of one kind would look alike to a network
-  clips = clips.astype(dtype)
-
-  def apply(variables, clips):
-    return model.clone(dtype=dtype).apply(variables, clips, train=False)[0]
-
-  with jax.enable_x64(dtype == np.float64):
-    variables = jax.tree.map(lambda a: np.asarray(a, dtype), variables)
-    got = np.asarray(jax.jit(apply)(variables, clips))
-  seen = clips[..., ::-1].copy() if bgr else clips
-  network = network.to(torch.from_numpy(clips).dtype)
-  with torch.no_grad():
-    wanted = network(torch.from_numpy(seen).permute(0, 4, 1, 2, 3)).numpy()
-  # Were the clips of no weight, nothing would be compared.
-  assert np.abs(wanted[0] - wanted[1]).max() > 0.01 * np.abs(wanted).max()
   bound = 1e-4 if dtype == np.float32 else 1e-9
-  assert np.abs(got - wanted).max() <= bound * np.abs(wanted).max()
+  found = parity.model_difference(
+    network,
+    model,
+    variables,
+    clip,
+    lambda clips: clips.flip(1) if bgr else clips,
+    dtype,
+  )
+  assert found <= bound
 
 
 @pytest.mark.parametrize(
