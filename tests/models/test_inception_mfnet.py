@@ -68,7 +68,9 @@ def test_bn_and_dropout_of_the_authors():
   )
 
 
-@pytest.mark.parametrize('frames', [1, 2, 5])
+@pytest.mark.parametrize(
+  'frames', [5, *(pytest.param(t, marks=pytest.mark.slow) for t in (1, 2))]
+)
 def test_i3d_s_mean_is_of_pairs_of_frames(frames):
   """A frame at either end is in one pair, and others are in two."""
   model, clips = models.build('i3d_inception', 5), CLIPS[:, :1]

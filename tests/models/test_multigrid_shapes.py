@@ -14,7 +14,7 @@ from mtnet_jax.data.multigrid import Multigrid
   [
     pytest.param('mtnet_xs', 8, 48, marks=pytest.mark.check),
     pytest.param('mtnet_s', 13, 182, marks=pytest.mark.check),
-    ('x3d_l', 16, 256),
+    pytest.param('x3d_l', 16, 256, marks=pytest.mark.slow),
     ('r3d_18', 16, 224),
     pytest.param('srtg_r2plus1d_18', 16, 224, marks=pytest.mark.slow),
   ],

@@ -31,8 +31,13 @@ ALL_OPTIONS = {
     (ALL_OPTIONS, 'auto'),
     # A loop over blocks, whose bodies read the clip's motion and the gates'
     # state from outside.
-    ({**ALL_OPTIONS, 'rematerialize': True}, 'tpu'),
-    ({'selection_input': 'random', 'gate': True}, 'tpu'),
+    *(
+      pytest.param(fields, 'tpu', marks=pytest.mark.slow)
+      for fields in (
+        {**ALL_OPTIONS, 'rematerialize': True},
+        {'selection_input': 'random', 'gate': True},
+      )
+    ),
   ],
 )
 def test_a_step_with_all_options(fields, form):

@@ -142,7 +142,8 @@ def test_table_by_hand(name):
 
 def _rows(names):
   """Names as cases; the largest MTNets, which take longest, are slow."""
-  slow = {name: [pytest.mark.slow] for name in ('mtnet_m', 'mtnet_l')}
+  largest = 'mtnet_m', 'mtnet_m_published', 'mtnet_l', 'x3d_xl'
+  slow = {name: [pytest.mark.slow] for name in largest}
   return [pytest.param(name, marks=slow.get(name, ())) for name in names]
 
 
@@ -171,7 +172,13 @@ LOCAL_RATIOS = {
 }
 
 
-@pytest.mark.parametrize('ratio', LOCAL_RATIOS)
+@pytest.mark.parametrize(
+  'ratio',
+  [
+    pytest.param(ratio, marks=() if ratio == 0.875 else pytest.mark.slow)
+    for ratio in LOCAL_RATIOS
+  ],
+)
 def test_local_ratios_of_table_5_6(ratio):
   for name, count in zip(
     ('mtnet_m', 'mtnet_l'), LOCAL_RATIOS[ratio], strict=True
@@ -263,6 +270,7 @@ def test_macs_of_mmaction2s_r2plus1d():
 
 
 # Of the thesis's Tables 5.6 and 5.7, in millions.
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('fields', 'printed'),
   [

@@ -83,9 +83,8 @@ def test_shared_blocks_compute_what_each_block_computes(
     assert np.abs(gradient).max() > 0 or 'kernel_h' in where, where
 
 
-@pytest.mark.parametrize(
-  'rematerialize', [pytest.param(False, marks=pytest.mark.slow), True]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('rematerialize', [False, True])
 def test_on_a_tpu_blocks_are_a_loop_of_columns_side_by_side(rematerialize):
   """Of five blocks that are alike by twos: two rounds and one block more."""
   small = _SMALL['x3d_s'] | {'blocks': (1, 6)}

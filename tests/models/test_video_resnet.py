@@ -110,7 +110,10 @@ def test_the_fast_pathway_alone_sees_frames_between(two_pathways):
   assert np.abs(before[..., 64:] - after[..., 64:]).max() > 0
 
 
-@pytest.mark.parametrize('name', ['slowfast_r50_4x16', 'slow_r50'])
+@pytest.mark.parametrize(
+  'name',
+  ['slow_r50', pytest.param('slowfast_r50_4x16', marks=pytest.mark.slow)],
+)
 def test_class_regularization(name):
   model = shallow(name).clone(class_regularization=True)
   clips = random_clips(2, 8, 32, 32, 3)
@@ -169,7 +172,11 @@ def test_parts_of_the_thesis(name):
 
 
 @pytest.mark.parametrize(
-  'options', [{'placement': 'mid', 'gate': False}, {'middle': 'mtconv'}]
+  'options',
+  [
+    {'middle': 'mtconv'},
+    pytest.param({'placement': 'mid', 'gate': False}, marks=pytest.mark.slow),
+  ],
 )
 def test_steps_with_parts_of_the_thesis(options):
   model = shallow('slow_r50').clone(**options)
@@ -208,8 +215,14 @@ def test_gates_of_a_network_of_other_authors():
 @pytest.mark.parametrize(
   'name',
   [
-    *('slow_r50', 'slowfast_r50_8x8', 'tsm_r50', 'tanet_r50_8', 'ip_csn_50'),
-    *('ptv_r2plus1d_r50', 'resnext3d_50'),
+    *('tsm_r50', 'ip_csn_50'),
+    *(
+      pytest.param(name, marks=pytest.mark.slow)
+      for name in (
+        *('slow_r50', 'slowfast_r50_8x8', 'tanet_r50_8'),
+        *('ptv_r2plus1d_r50', 'resnext3d_50'),
+      )
+    ),
   ],
 )
 def test_half_precision(name):
@@ -254,6 +267,7 @@ def test_rematerialization_changes_nothing(name):
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * largest)
 
 
+@pytest.mark.slow
 def test_on_a_tpu_the_fast_pathway_lies_side_by_side():
   """As without, and its 16 columns of 32 channels are 4 groups of 128."""
   model = shallow('slowfast_r50_8x8').clone(dropout=0.0)
