@@ -110,6 +110,8 @@ def get_config() -> ml_collections.ConfigDict:
     # brightness
     stem_pool=config_dict.placeholder(bool),
     project_shortcuts=config_dict.placeholder(bool),
+    # Bottleneck ResNets: the last BN of each block starts with a scale of 0
+    zero_init_residual=config_dict.placeholder(bool),
     norm_all_shortcuts=config_dict.placeholder(bool),
     input_mean=config_dict.placeholder(tuple),
     input_std=config_dict.placeholder(tuple),

@@ -47,6 +47,7 @@ def set_schedule(config: ml_collections.ConfigDict) -> None:
 
   config.model.dtype = 'bfloat16'  # BN stays float32
   config.model.dropout = 0.5
+  config.model.zero_init_residual = True
 
   config.optim.schedule = 'cosine'
   config.optim.learning_rate = 0.1

@@ -37,6 +37,7 @@ class BatchNorm(nn.Module):
     epsilon: small number that is added to the variance.
     batch_size: number of clips that share statistics; 0: the whole batch.
     dtype: float type of the output; None: the input's.
+    scale_init: initializer of the scale.
   """
 
   use_running_average: bool
@@ -44,6 +45,7 @@ class BatchNorm(nn.Module):
   epsilon: float = 1e-5
   batch_size: int = 0
   dtype: jax.typing.DTypeLike | None = None
+  scale_init: Callable[..., Array] = nn.initializers.ones
 
   @nn.compact
   def __call__(
@@ -57,7 +59,7 @@ class BatchNorm(nn.Module):
       UserError: the number of clips is not a multiple of `batch_size`.
     """
     c = x.shape[-1]
-    scale = parameter(self, 'scale', nn.initializers.ones, (c,))
+    scale = parameter(self, 'scale', self.scale_init, (c,))
     bias = parameter(self, 'bias', nn.initializers.zeros, (c,))
     moving_mean = self.variable('batch_stats', 'mean', jnp.zeros, (c,))
     moving_var = self.variable('batch_stats', 'var', jnp.ones, (c,))

@@ -67,6 +67,7 @@ class SlowFast(Network):
     lateral_frames: frames that a lateral connection's kernel sees.
     slow_frames: which frames the slow pathway sees, one of `SLOW_FRAMES`.
     lateral_norm: whether BN and ReLU end the lateral connections.
+    zero_init_residual: as of `VideoResNet`.
   """
 
   slow: Pathway
@@ -77,6 +78,7 @@ class SlowFast(Network):
   lateral_frames: int = 7
   slow_frames: str = 'linspace'
   lateral_norm: bool = True
+  zero_init_residual: bool = False
 
   def __post_init__(self):
     check_range(
@@ -129,9 +131,10 @@ class SlowFast(Network):
     groups = lanes.fitting_groups(self.fast.widths[0], clips.shape[3], 4)
     slow = self._join(slow, fast, unit, 0, groups)
     endpoints, early, scores = {'stem': slow}, {}, {}
+    zero = self.zero_init_residual
     stages = zip(
-      make_stages(self.slow, parts),
-      make_stages(self.fast, parts, 'fast_'),
+      make_stages(self.slow, parts, zero_init_residual=zero),
+      make_stages(self.fast, parts, 'fast_', zero_init_residual=zero),
       strict=True,
     )
     for i, (slow_blocks, fast_blocks) in enumerate(stages, start=1):

@@ -159,6 +159,7 @@ def make_stages(
   parts: Mapping[str, Callable[..., nn.Module]],
   prefix: str = '',
   mtconv: Callable[..., nn.Module] = MTConv,
+  zero_init_residual: bool = False,
   **srtg,
 ) -> list[list[ResidualBlock]]:
   """Returns the blocks of each stage.
@@ -169,11 +170,13 @@ def make_stages(
       `Network.make_parts`.
     prefix: of the blocks' names.
     mtconv: factory of Multi-Temporal convolutions.
+    zero_init_residual: whether the last BN of each block starts with a scale of
+      0, so that the block is its shortcut.
     **srtg: `placement` and `srtg` of the blocks.
   """
   return [
     [
-      _make_block(pathway, parts, i, j, mtconv)(
+      _make_block(pathway, parts, i, j, mtconv, zero_init_residual)(
         name=f'{prefix}stage_{i + 1}_block_{j + 1}', **srtg
       )
       for j in range(count)
@@ -182,7 +185,7 @@ def make_stages(
   ]
 
 
-def _make_block(pathway, parts, i, j, mtconv):
+def _make_block(pathway, parts, i, j, mtconv, zero_init_residual):
   """Block j of stage i, both counted from 0; a stage's first one strides."""
   unit = functools.partial(ConvUnit, **parts)
   inner = pathway.inner_factor * pathway.width * 2**i
@@ -202,6 +205,12 @@ def _make_block(pathway, parts, i, j, mtconv):
     'kernel_size': (1, 1, 1),
     'activation': None,
   }
+  end = functools.partial(unit, **last)
+  if zero_init_residual:
+    zeros = nn.initializers.zeros
+    end = functools.partial(
+      end, norm=functools.partial(parts['norm'], scale_init=zeros)
+    )
   return functools.partial(
     ResidualBlock,
     (
@@ -209,7 +218,7 @@ def _make_block(pathway, parts, i, j, mtconv):
       (*units[-1], 'top'),
       *((name, make, None) for name, make in middle[:-1]),
       (*middle[-1], 'mid'),
-      ('conv_3', functools.partial(unit, **last), 'end'),
+      ('conv_3', end, 'end'),
     ),
     functools.partial(unit, **last, strides=strides),
     pool_pairs=pathway.pool_pairs and (i, j) == (1, 0),
@@ -243,6 +252,9 @@ class VideoResNet(Network):
       `MIDDLES`, instead of the pathway's own.
     placement: place where SRTG stands in every block, one of
       `residual.BOTTLENECK_PLACEMENTS`; None for nowhere.
+    zero_init_residual: whether the last BN of each block starts with a scale of
+      0, as networks that are trained from nothing want it (P. Goyal et al.,
+      *Accurate, Large Minibatch SGD*, 2017, section 5.1).
   """
 
   pathway: Pathway
@@ -250,6 +262,7 @@ class VideoResNet(Network):
   dropout: float = 0.5
   middle: str | None = None
   placement: str | None = None
+  zero_init_residual: bool = False
 
   def __post_init__(self):
     if self.middle is not None:
@@ -302,6 +315,7 @@ class VideoResNet(Network):
       pathway,
       parts,
       mtconv=self.make_mtconv(train, parts, clips),
+      zero_init_residual=self.zero_init_residual,
       placement=self.placement,
       srtg=self.make_recursion(gates_decide),
     )

@@ -292,3 +292,25 @@ def test_on_a_tpu_the_fast_pathway_lies_side_by_side():
   assert '2,8,16,4,128]' not in str(plain.jaxpr)
   for got, expected in zip(result(beside), result(plain), strict=True):
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize('name', ['slow_r50', 'slowfast_r50_4x16'])
+def test_blocks_begin_as_their_shortcuts(name):
+  model = shallow(name).clone(zero_init_residual=True)
+  clips = random_clips(2, 8, 32, 32, 3)
+  variables = jax.jit(model.init)(jax.random.key(0), clips)
+
+  def perturb(path, leaf):
+    module = path[-3].key if len(path) > 2 else ''
+    if path[-1].key == 'scale':
+      assert np.all(leaf == (module != 'conv_3')), path
+    return leaf + (module in ('conv_1', 'conv_2'))
+
+  params = jax.tree.map_with_path(perturb, variables['params'])
+  apply = jax.jit(model.apply)
+  expected, _ = apply(variables, clips)
+  got, _ = apply({**variables, 'params': params}, clips)
+  np.testing.assert_array_equal(got, expected)
+  # Of a scale of one, these convolutions are seen.
+  params = jax.tree.map(lambda leaf: leaf + 1, params)
+  assert np.any(apply({**variables, 'params': params}, clips)[0] != expected)
