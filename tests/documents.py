@@ -45,6 +45,11 @@ def links(text: str) -> list[str]:
   return re.findall(r'\]\(([^)\s]+)\)', _CODE.sub('', prose(text)))
 
 
+def codes(text: str) -> list[str]:
+  """What sentences of a page have in backticks."""
+  return [' '.join(code.split()) for code in _CODE.findall(prose(text))]
+
+
 def commands(text: str) -> Iterator[tuple[str, list[str], bool]]:
   """The commands of a page: program, words, and whether they are complete.
 
@@ -59,8 +64,7 @@ def commands(text: str) -> Iterator[tuple[str, list[str], bool]]:
       block = block.replace(f'${name}', value)
     lines = re.sub(r'\\\n', ' ', block).splitlines()
     yield from ((*found, True) for line in lines for found in _split(line))
-  for code in _CODE.findall(prose(text)):
-    line = ' '.join(code.split())
+  for line in codes(text):
     yield from ((*found, False) for found in _split(line))
 
 

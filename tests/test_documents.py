@@ -22,6 +22,14 @@ _OPEN = re.compile(r'[A-Z_]+|\[.*|.*\]')
 # A number for what a page leaves open.
 _NUMBER = re.compile(r'(--[\w.]+=)(?:[A-Z]|\$[A-Z_]+)$')
 
+# A key of a configuration, and not a file such as `model.json`.
+_KEY = re.compile(
+  r'((?:data|model|optim|train|eval|mesh)\.'
+  r'(?!py|json|csv|onnx|stablehlo|safetensors)\w+)(?:=.*)?'
+)
+# A file of ours: those of NCCL and of XLA are not here.
+_FILE = re.compile(r'(?!src/|xla/)[\w.-]+(?:/[\w.-]+)+\.(?:py|cc)')
+
 
 @pytest.fixture(scope='module')
 def texts(root):
@@ -122,6 +130,26 @@ def test_commands_are_those_there_are(root, texts):
       mistakes += [f'{path}: {program} {words}: {mistake}'] if mistake else []
       count += 1
   assert count > 200 and not mistakes, '\n'.join(mistakes)
+
+
+def test_keys_and_files_within_sentences_are_there(root, texts):
+  folders = root, root / 'mtnet_jax', root / 'data'
+  told = {
+    (path, code)
+    for path, text in texts.items()
+    if path.name != 'CHANGELOG.md'
+    for code in documents.codes(text)
+  }
+  keys = {(path, m[1]) for path, code in told if (m := _KEY.fullmatch(code))}
+  assert len(keys) > 100
+  assert not [(path, key) for path, key in keys if key not in _keys()]
+  files = {(path, code) for path, code in told if _FILE.fullmatch(code)}
+  assert len(files) > 50
+  assert not [
+    (path, file)
+    for path, file in files
+    if not any((folder / file).exists() for folder in folders)
+  ]
 
 
 def _mistake(root, program, words, complete) -> str:
