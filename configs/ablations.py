@@ -1,5 +1,8 @@
 """The runs of the thesis's Tables 4.1, 4.5, 5.2, 5.6, 5.7, 5.8 and 6.4.
 
+And those that try its claims one by one: `selection`, `gates`, `recurrence`,
+`shares` and `maps`, which docs/claims.md sets down.
+
   mtnet train --config=ablations:5.8/avg \
     --config.data.dir=DIR --workdir=runs/5.8/avg
 
@@ -236,8 +239,76 @@ def _values(
   return choices
 
 
+def _claims(
+  kinds: str, against: str, rows: Mapping[str, Mapping[str, Any]]
+) -> Callable[[str], Runs]:
+  """Options of networks of the `kinds`, all compared with `against`."""
+
+  def choices(model):
+    if not re.fullmatch(kinds, model):
+      raise ValueError(
+        f'{model!r} has not what this table varies. Give a network that fits '
+        f'{kinds}.'
+      )
+    return _of_one(against, rows, model)
+
+  return choices
+
+
+def _gates(model: str) -> Runs:
+  """What gates compare, once the network has been trained for a while."""
+  if not model.startswith('srtg_'):
+    raise ValueError(f'{model!r} has no gates. Give srtg_r3d_18 for instance.')
+  none = 'no_gate'
+  choices = {
+    'no_srtg': Run({'name': model.removeprefix('srtg_')}, none),
+    none: Run({'name': model, 'gate': False}, none),
+  }
+  for embedding in ('hidden', 'fused', 'normalized'):
+    options = {'name': model, 'gate': True, 'gate_embedding': embedding}
+    # A third of 30 epochs of 1,100 clips, 32 a step.
+    choices[embedding] = Run(options, none, {'train.gate_after': 344})
+  return choices
+
+
+def _maps(model: str) -> Runs:
+  """Maps of Class Regularisation on a network that is trained without."""
+  plain = {'name': model, 'class_regularization': False}
+  choices = {'without': Run(plain, 'without')}
+  for score in ('sum', 'own'):
+    for loss in (0.0, 0.1):
+      options = plain | {
+        'class_regularization': True,
+        'regularization_score': score,
+      }
+      recipe = class_regularization.MAPS | {'train.regularization_loss': loss}
+      name = f'{score}_loss' if loss else score
+      choices[name] = Run(options, 'without', recipe, after='without')
+  return choices
+
+
 _MTCONV = r'mtnet_\w+|mt_r3d_50'  # networks of Multi-Temporal convolutions
 _RECURRENT = r'mtnet_\w+|srtg_\w+'
+_SELECTIONS = {
+  'branch': {},
+  'input': {'selection_input': 'input', 'keep_times': True},
+  'random': {'selection_input': 'random'},
+  'every_second': {'selection_input': 'every_second'},
+  'windows': {'pooling': 'softpool'},
+  'no_branch': {'local_ratio': 1.0},
+}
+_RECURRENCES = {
+  'gru': {},
+  'none': {'recurrence': False},
+  'squeeze_excitation': {'recurrence': False, 'squeeze_excitation': True},
+}
+_SHARES = {
+  '1.0': {'local_ratio': 1.0},
+  '0.875': {'local_ratio': 0.875},
+  '0.5': {'local_ratio': 0.5},
+  '0.875_split': {'local_ratio': 0.875, 'branch_inputs': 'split'},
+  '0.5_split': {'local_ratio': 0.5, 'branch_inputs': 'split'},
+}
 
 TABLES: Mapping[str, Table] = types.MappingProxyType(
   {
@@ -278,6 +349,31 @@ TABLES: Mapping[str, Table] = types.MappingProxyType(
       'networks without and with Class Regularisation',
       'mtnet_m',
       _regularizations,
+    ),
+    'selection': Table(
+      'what chooses the frames of the prolonged branch',
+      'quickstart',
+      _claims(_MTCONV, 'random', _SELECTIONS),
+    ),
+    'gates': Table(
+      "what SRTG's gates compare",
+      'srtg:r3d_18',
+      _gates,
+    ),
+    'recurrence': Table(
+      "what weights a block's channels",
+      'quickstart',
+      _claims(r'mtnet_\w+', 'none', _RECURRENCES),
+    ),
+    'shares': Table(
+      'shares of local channels, and what each branch reads',
+      'quickstart',
+      _claims(_MTCONV, '1.0', _SHARES),
+    ),
+    'maps': Table(
+      "how Class Regularisation's maps score, and their loss",
+      'quickstart',
+      _maps,
     ),
   }
 )

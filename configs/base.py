@@ -86,6 +86,8 @@ def get_config() -> ml_collections.ConfigDict:
     # True: beyond a clip's ends MTNet repeats its frames, rather than zeros
     repeat_edges=config_dict.placeholder(bool),
     recurrence=config_dict.placeholder(bool),  # MTNet: SR in every block
+    # MTNet: squeeze-and-excitation in every other block, as X3D has it
+    squeeze_excitation=config_dict.placeholder(bool),
     cell=config_dict.placeholder(str),  # gru, lstm, peephole_lstm or rnn
     middle=config_dict.placeholder(str),  # bottleneck ResNets: its kernels
     placement=config_dict.placeholder(str),  # SRTG: where in the block

@@ -71,8 +71,33 @@ def mcnemar(both: int, only_a: int, only_b: int, neither: int) -> Comparison:
     The counts, and the chi-square statistic of one degree of freedom with its
     p-value: 0 and 1 where each is as often alone in being right.
   """
-  difference = max(abs(only_a - only_b) - 1, 0)
-  statistic = difference**2 / max(only_a + only_b, 1)
+  difference, variance = abs(only_a - only_b), only_a + only_b
+  return chi_square(both, only_a, only_b, neither, difference, variance)
+
+
+def chi_square(
+  both: int,
+  only_a: int,
+  only_b: int,
+  neither: int,
+  difference: int,
+  variance: int,
+) -> Comparison:
+  """Tests a difference of two counts whose variance is known.
+
+  Args:
+    both: videos that both models have right.
+    only_a: the number that the first alone has right.
+    only_b: the number that the second alone has right.
+    neither: the number that none has right.
+    difference: what the counts of the two models differ by, 0 or more.
+    variance: its variance, were the models equally good; 0 if there is none.
+
+  Returns:
+    The counts, `(difference - 1)² / variance` as chi-square statistic of one
+    degree of freedom, and its p-value.
+  """
+  statistic = float(max(difference - 1, 0) ** 2 / max(variance, 1))
   p_value = float(stats.chi2.sf(statistic, df=1))
   return Comparison(both, only_a, only_b, neither, statistic, p_value)
 
@@ -154,9 +179,17 @@ def compare_pair(pair: Pair) -> Comparison:
   Args:
     pair: the pair from `read_pair`.
   """
+  return mcnemar(*count(pair))
+
+
+def count(pair: Pair) -> list[int]:
+  """Counts the videos that both, only A, only B and neither has right.
+
+  Args:
+    pair: the pair from `read_pair`.
+  """
   a, b = pair.right_a, pair.right_b
-  counts = (a & b, a & ~b, ~a & b, ~a & ~b)
-  return mcnemar(*(int(count.sum()) for count in counts))
+  return [int(own.sum()) for own in (a & b, a & ~b, ~a & b, ~a & ~b)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -141,8 +141,8 @@ the mean over {seeds}. ±: half of the 95 % confidence interval by Student's t,
 in points; over seeds: what training again could change; over videos: what other
 videos could change. Alone right: of the videos that both runs could score,
 those that one has right and the other has not, summed over the seeds. p:
-McNemar's test on these two sums, which holds for these videos and these trained
-networks. Holm: corrected for all p of the table.
+McNemar's test on these two sums, clustered by video, which holds for these
+trained networks. Holm: corrected for all p of the table.
 """
 
 

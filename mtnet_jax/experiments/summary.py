@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mtnet_jax.analysis import significance
 from mtnet_jax.analysis.significance import Comparison, Pair
 from mtnet_jax.errors import UserError
 from mtnet_jax.evaluation.predictions import Predictions
@@ -112,29 +111,29 @@ def _compare(
   """A run with another, over the seeds that both have."""
   found = []
   for seed in sorted(others.keys() & own.keys()):
-    pair = _pair(scored[others[seed]], scored[own[seed]])
+    names, pair = _pair(scored[others[seed]], scored[own[seed]])
     if pair is None:
       raise UserError(
         f'{others[seed].workdir} and {own[seed].workdir} were not scored on '
         'the same data: they have no video in common, or number its classes '
         'in another way. Give the data of before, or another --out.'
       )
-    found.append(significance.compare_pair(pair))
+    found.append((names, pair))
   return statistics.pool(found) if found else None
 
 
-def _pair(a: Predictions, b: Predictions) -> Pair | None:
+def _pair(a: Predictions, b: Predictions) -> tuple[list[str], Pair | None]:
   """Two evaluations on the videos that both could score; None: of other data.
 
   A file that could not be read once must not cost the table.
   """
-  _, first, second = np.intersect1d(a.ids, b.ids, return_indices=True)
+  ids, first, second = np.intersect1d(a.ids, b.ids, return_indices=True)
   labels, classes = a.labels[first], a.probabilities.shape[1]
   same = np.array_equal(labels, b.labels[second])
   if not (same and len(labels) and classes == b.probabilities.shape[1]):
-    return None
+    return [], None
   right_a, right_b = a.predicted[first] == labels, b.predicted[second] == labels
-  return Pair(labels, right_a, right_b, classes)
+  return ids.tolist(), Pair(labels, right_a, right_b, classes)
 
 
 def _by_video(runs: Sequence[Predictions]) -> list[float]:

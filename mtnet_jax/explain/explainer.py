@@ -12,6 +12,7 @@ from mtnet_jax import preprocessing
 from mtnet_jax.errors import UserError, printable
 from mtnet_jax.explain import class_feature_pyramids, graph_drawing
 from mtnet_jax.explain.class_regularization_tubes import (
+  amplified_kernels,
   class_regularization_tubes,
 )
 from mtnet_jax.explain.class_rows import class_row
@@ -26,6 +27,8 @@ from mtnet_jax.progress import Progress
 from mtnet_jax.typing import Float, UInt8
 
 ALL = 'all'
+# Methods that show what Class Regularisation does.
+_OF_REGULARIZED = frozenset({'class_regularization', 'amplified_kernels'})
 # The stem, which is as near to the pixels, says little of any class.
 _GRAD_CAM_LAYERS = ('stage_1', 'stage_2', 'stage_3', 'stage_4', 'last')
 
@@ -135,7 +138,7 @@ def _methods(
       f'Unknown method {", ".join(map(repr, unknown)) or repr("")}; allowed: '
       f'{ALL}, {", ".join(METHODS)}.'
     )
-  if 'class_regularization' in names and not regularized:
+  if _OF_REGULARIZED.intersection(names) and not regularized:
     raise UserError(
       'This network has no Class Regularisation to show. Train one with '
       '--config.model.class_regularization=True or '
@@ -146,7 +149,8 @@ def _methods(
       'Class Feature Pyramids step back through one chain of layers, and this '
       'network has two pathways. Choose another method.'
     )
-  has = {'class_regularization': regularized, 'class_feature_pyramids': chained}
+  has = dict.fromkeys(_OF_REGULARIZED, regularized)
+  has['class_feature_pyramids'] = chained
   return [
     name
     for name in METHODS
@@ -181,6 +185,7 @@ class _Explainer:
       'saliency_tubes': self._saliency_tubes,
       'class_feature_pyramids': self._pyramid,
       'class_regularization': self._class_regularization,
+      'amplified_kernels': self._amplified_kernels,
       'grad_cam': self._grad_cam,
     }[method]()
 
@@ -211,6 +216,22 @@ class _Explainer:
     return [
       self._tube('class_regularization', layer, saliency, early, note)
       for layer, (early, saliency) in tubes.items()
+    ]
+
+  def _amplified_kernels(self) -> list[Tube]:
+    stages = amplified_kernels(
+      self._variables['params'], self._observation.endpoints
+    )
+    return [
+      self._tube(
+        'amplified_kernels',
+        f'{layer}/channel_{channel}',
+        saliency,
+        early,
+        f'rank {rank}: this channel alone',
+      )
+      for layer, (early, kernels) in stages.items()
+      for rank, (channel, saliency) in enumerate(kernels, start=1)
     ]
 
   def _pyramid(self) -> list[Tube]:
@@ -254,12 +275,17 @@ def _measure(
   tubes: Sequence[Tube],
   settings: Settings,
 ) -> Iterator[Tube]:
-  """The tubes with their faithfulness; of a pyramid, of its two ends only."""
+  """The tubes with their faithfulness.
+
+  Of a pyramid that is measured of its two ends only, and of no kernel alone.
+  """
   levels = [t.layer for t in tubes if t.method == 'class_feature_pyramids']
-  between = levels[1:-1]
+  left_out = {('class_feature_pyramids', layer) for layer in levels[1:-1]} | {
+    (t.method, t.layer) for t in tubes if t.method == 'amplified_kernels'
+  }
   with Progress('measuring', len(tubes), 'tubes') as progress:
     for tube in tubes:
-      if tube.method != 'class_feature_pyramids' or tube.layer not in between:
+      if (tube.method, tube.layer) not in left_out:
         label = predictor.class_names.index(tube.class_name)
         measured = faithfulness(
           lambda clips, label=label: predictor.probabilities(clips)[:, label],

@@ -15,6 +15,7 @@ METHODS: Mapping[str, str] = types.MappingProxyType(
     'saliency_tubes': 'Saliency Tubes',
     'class_feature_pyramids': 'Class Feature Pyramids',
     'class_regularization': 'Class Regularisation',
+    'amplified_kernels': 'Kernels that Class Regularisation amplifies',
     'grad_cam': 'Grad-CAM',
   }
 )

@@ -114,13 +114,13 @@ class MTNet(Network):
   stem_features: int = 24
   stages: tuple[tuple[int, int], ...] = _WIDTHS
   head_features: tuple[int, int] = (432, 2048)
-  squeeze_excitation: bool = False
   separated_activation: Callable[[Array], Array] = relu
   _: dataclasses.KW_ONLY
   dropout: float = 0.5
   temporal_kernels: bool = True
   repeat_edges: bool = False
   recurrence: bool = True
+  squeeze_excitation: bool = False
   cell: str = 'gru'
   gate: bool = False
   separated_groups: int = 0

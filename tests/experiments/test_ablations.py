@@ -32,6 +32,18 @@ _ROWS = {
     'mtnet_l',
   ): 'avg max stochastic softpool avg+cos softpool+cos'.split(),
   ('6.4', 'r3d_50'): ['without', 'whole', 'maps'],
+  # What tries the thesis's claims one by one.
+  (
+    'selection',
+    'mtnet_xs',
+  ): 'branch input random every_second windows no_branch'.split(),
+  (
+    'gates',
+    'srtg_r3d_18',
+  ): 'no_srtg no_gate hidden fused normalized'.split(),
+  ('recurrence', 'mtnet_xs'): ['gru', 'none', 'squeeze_excitation'],
+  ('shares', 'mtnet_xs'): '1.0 0.875 0.5 0.875_split 0.5_split'.split(),
+  ('maps', 'mtnet_xs'): 'without sum sum_loss own own_loss'.split(),
 }
 
 
@@ -92,6 +104,30 @@ def test_what_the_runs_override():
     for name, overrides in _overrides(table, 'mtnet_xs').items():
       assert overrides.pop('name') == 'mtnet_xs'
       assert overrides.keys() == {key} and str(overrides[key]) == name
+
+
+def test_what_the_runs_of_claims_override():
+  name = {'name': 'mtnet_xs'}
+  assert _overrides('selection', 'mtnet_xs')['input'] == {
+    **name,
+    'selection_input': 'input',
+    'keep_times': True,
+  }
+  assert _overrides('shares', 'mtnet_xs')['0.5_split'] == {
+    **name,
+    'local_ratio': 0.5,
+    'branch_inputs': 'split',
+  }
+  gates = ablations.runs('gates', 'srtg_r3d_18')
+  assert gates['no_srtg'].model == {'name': 'r3d_18'}
+  assert gates['no_gate'].model['gate'] is False
+  assert not gates['no_gate'].recipe
+  assert gates['fused'].model['gate_embedding'] == 'fused'
+  assert gates['fused'].recipe == {'train.gate_after': 344}
+  maps = ablations.runs('maps', 'mtnet_xs')
+  assert maps['own_loss'].after == 'without'
+  assert maps['own_loss'].recipe['train.regularization_loss'] == 0.1
+  assert maps['sum'].recipe['optim.trained'] == 'class_regularization'
 
 
 @pytest.mark.parametrize(
@@ -186,6 +222,8 @@ def test_the_maps_of_table_6_4_are_the_recipe_of_class_regularization():
     ('5.8/avg/base', r'no configs/base\.py'),
     ('4.1/r3d_mid/quickstart', r"Table 4\.1 needs a residual.*'mtnet_xs'"),
     ('4.5/r3d_srtg/mtnet_m', r"Table 4\.5 needs a residual.*'mtnet_m'"),
+    ('selection/input/srtg', "'srtg_r3d_34' has not what this table"),
+    ('gates/fused/quickstart', "'mtnet_xs' has no gates"),
     ('5.8/avg/srtg', r"`pooling`, which 'srtg_r3d_34' has not"),
   ],
 )

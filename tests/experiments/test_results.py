@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mtnet_jax.analysis import cost, significance
+from mtnet_jax.analysis.significance import Pair
 from mtnet_jax.errors import UserError
 from mtnet_jax.evaluation.predictions import Predictions, write_predictions
 from mtnet_jax.experiments import plot, results, scored, statistics, summary
@@ -60,11 +61,21 @@ def test_holm():
   assert statistics.holm({}) == {}
 
 
-def test_counts_of_seeds_are_summed():
-  seeds = [significance.mcnemar(*c) for c in ((9, 4, 1, 2), (8, 7, 0, 1))]
-  got = statistics.pool(seeds)
-  assert (got.both, got.only_a, got.only_b, got.neither) == (17, 11, 1, 3)
-  assert got.statistic == pytest.approx((11 - 1 - 1) ** 2 / 12)
+def test_seeds_are_summed_by_video():
+  def pair(right_a, right_b):
+    n = len(right_a)
+    return Pair(np.zeros(n, int), *np.array([right_a, right_b], bool), 2)
+
+  names = [*'wxyz']
+  first = names, pair([1, 1, 0, 1], [0, 0, 1, 1])  # d: -1, -1, 1, 0
+  assert statistics.pool([first]) == significance.compare_pair(first[1])
+  # In another order, and of three of the videos.
+  second = ['x', 'w', 'y'], pair([1, 1, 1], [0, 0, 1])  # w, x, y: -1, -1, 0
+  got = statistics.pool([first, second])
+  assert (got.both, got.only_a, got.only_b, got.neither) == (2, 4, 1, 0)
+  # Of w, x, y and z: -2, -2, 1 and 0.
+  assert got.statistic == pytest.approx((3 - 1) ** 2 / 9)
+  assert got.p_value == pytest.approx(0.50499, abs=1e-5)
 
 
 def _summarize(table):
@@ -88,13 +99,14 @@ def test_a_line_a_run(table):
   # The reference alone: videos c and d with seed 0, b and c with seed 1.
   both = avg.comparison
   assert (both.both, both.only_a, both.only_b, both.neither) == (3, 4, 0, 1)
-  assert both.statistic == (4 - 1) ** 2 / 4  # p 0.1336
+  # c twice, and each of the others once.
+  assert both.statistic == (4 - 1) ** 2 / (1 + 4 + 1)  # p 0.2207
 
   alone = lines['max']
   assert alone.seeds == (0,) and alone.seed_interval is None
   assert (alone.comparison.only_a, alone.comparison.only_b) == (1, 0)
   assert alone.comparison.p_value == 1
-  assert avg.holm_p == pytest.approx(2 * 0.1336, rel=1e-3)
+  assert avg.holm_p == pytest.approx(2 * 0.2207, rel=1e-3)
   assert alone.holm_p == 1
   assert lines['softpool+cos'].comparison is None
 
@@ -129,8 +141,8 @@ def test_the_files_of_a_table(table, cheap):
   lines = (table.out / 'table.md').read_text().splitlines()
   assert lines[0] == '# Table 5.8: poolings of the prolonged branch'
   assert lines[4:7] == [
-    '| avg | 37.5 | 158.8 | 76.2 | 50.0, 25.0 | softpool+cos 4, this 0 | 0.13 '
-    '| 0.27 |',
+    '| avg | 37.5 | 158.8 | 76.2 | 50.0, 25.0 | softpool+cos 4, this 0 | 0.22 '
+    '| 0.44 |',
     '| max | 75.0 | – | 79.6 | 75.0 | softpool+cos 1, this 0 | 1 | 1 |',
     '| softpool+cos | 87.5 | 158.8 | 39.8 | 100.0, 75.0 | – | – | – |',
   ]

@@ -5,6 +5,7 @@ import pytest
 
 from mtnet_jax.errors import UserError
 from mtnet_jax.explain.class_regularization_tubes import (
+  amplified_kernels,
   class_regularization_tubes,
 )
 
@@ -44,3 +45,17 @@ def test_a_class_that_does_not_exist():
 def test_a_network_without_class_regularization():
   with pytest.raises(UserError, match='has no Class Regularisation'):
     class_regularization_tubes(PARAMS, {'early_predictions': {}})
+
+
+def test_the_kernels_that_a_layer_amplifies_most():
+  chosen, kernels = amplified_kernels(PARAMS, ENDPOINTS)['stage_2']
+  # The map of class 1 is 0, 2; each channel is brought to [0, 1], squared.
+  assert chosen == 1 and [channel for channel, _ in kernels] == [1, 0]
+  np.testing.assert_allclose(kernels[0][1].ravel(), [1, 0, 0.25])
+  np.testing.assert_allclose(kernels[1][1].ravel(), [0, 0.25, 1])
+  (_, first), *others = amplified_kernels(
+    PARAMS, ENDPOINTS, (2, 2, 6), count=1
+  )['stage_2'][1]
+  assert first.shape == (2, 2, 6) and not others
+  with pytest.raises(UserError, match='has no Class Regularisation'):
+    amplified_kernels(PARAMS, {'early_predictions': {}})

@@ -72,15 +72,22 @@ def test_every_method_and_layer(found):
       'head',
     ],
     'class_regularization': stages,
+    'amplified_kernels': layers['amplified_kernels'],
     'grad_cam': [*stages, 'last'],
   }
+  kernels = [name.split('/channel_') for name in layers['amplified_kernels']]
+  assert [stage for stage, _ in kernels] == [
+    s for s in stages for _ in range(3)
+  ]
+  assert len({name for name in layers['amplified_kernels']}) == 12
   assert found.title == '0.mp4' and found.label == 1
   assert found.pyramid.label == 1
   for tube in found.tubes:
     assert tube.saliency.shape == found.clip.shape[:3]
     assert 0 <= tube.saliency.min() <= tube.saliency.max() <= 1
-    if tube.layer in (f'{block}/separated', f'{block}/project'):
-      assert tube.faithfulness is None  # between the pyramid's ends
+    between = tube.layer in (f'{block}/separated', f'{block}/project')
+    if between or tube.method == 'amplified_kernels':
+      assert tube.faithfulness is None  # ends of the pyramid alone
     else:
       assert tube.faithfulness.shares.tolist() == [0, 0.5, 1]
 
@@ -90,6 +97,8 @@ def test_a_tube_speaks_for_the_class_that_was_asked_for(found):
     if tube.method == 'class_regularization':
       assert tube.class_name in found.class_names
       assert 'whatever is asked' in tube.note
+    elif tube.method == 'amplified_kernels':
+      assert tube.class_name in found.class_names
     else:
       assert tube.class_name == _SCRIPT
 
@@ -197,7 +206,7 @@ def test_a_network_without_class_regularization(predictor, video):
     'grad_cam',
   }
   settings = dataclasses.replace(
-    _UNMEASURED, methods=('class_regularization', 'all')
+    _UNMEASURED, methods=('amplified_kernels', 'all')
   )
   with pytest.raises(UserError, match='no Class Regularisation to show'):
     explain(plain, video, settings)
