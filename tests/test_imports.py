@@ -130,6 +130,24 @@ def test_no_files_import_each_other_in_a_circle(root):
     arrows = {n: others - done for n, others in arrows.items() if n not in done}
 
 
+def test_the_picture_of_packages_shows_imports_that_there_are(root):
+  text = (root / 'docs/architecture.md').read_text('utf-8')
+  picture = re.search(r'```mermaid\nflowchart TD\n(.*?)```', text, re.DOTALL)
+  arrows = re.findall(r'^  (\w+) --> (\w+)$', picture[1], re.MULTILINE)
+  assert len(arrows) == picture[1].count('\n')
+  folders = {'datasets': 'data', 'configs': 'configs'}
+
+  def imports(name):
+    folder = root / folders.get(name, f'mtnet_jax/{name}')
+    return _rooms(set().union(*map(_imported, folder.rglob('*.py'))))
+
+  assert not [(a, b) for a, b in arrows if b not in imports(a)]
+  packages = {p.parent.name for p in root.glob('mtnet_jax/*/__init__.py')}
+  assert {name for arrow in arrows for name in arrow} == packages
+  cells = ' '.join(re.findall(r'^\| (`.+?) \| ', text, re.MULTILINE))
+  assert all(f'`{name}`' in cells for name in packages)
+
+
 def test_configs_import_nothing_of_the_library_but_each_other(root):
   for path in (root / 'configs').glob('*.py'):
     assert _rooms(_imported(path)) <= {'configs'}, path

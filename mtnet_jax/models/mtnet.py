@@ -53,7 +53,8 @@ VARIANTS = _row(
   ),
   mtnet_s=_row(blocks=_MEDIUM_DEPTH),
   mtnet_m=_row(blocks=_MEDIUM_DEPTH),
-  # The reading that has MTNet-M's published parameters: see docs/design.md.
+  # The reading that has MTNet-M's published parameters: see
+  # docs/thesis_readings.md.
   mtnet_m_published=_row(
     blocks=_MEDIUM_DEPTH,
     branch_inputs='split',

@@ -217,21 +217,24 @@ def render(
 def _introduction() -> str:
   return f"""# Results: published numbers beside ours
 
-Made by `{COMMAND}` from `mtnet_jax/thesis/tables/*.csv`, which hold
-the thesis's tables as printed, and from the networks of this project: change
-those, not this page. What ours are is in `results.csv`.
+This page answers how the thesis's published numbers compare with the networks
+of this library. `{COMMAND}` writes it from `mtnet_jax/thesis/tables/*.csv`,
+which hold the thesis's tables as printed, and from the networks; edit those and
+not this page. `results.csv` holds the counts of our networks.
 
-* **Accuracies, in percent, are published and not reproduced here**: the data
-  sets must be brought, and the runs take many GPU days. The same holds for all
-  figures of rows without a network here.
-* *M parameters*: trainable ones. *ours*: the network named, with
-  {NUM_CLASSES} classes, for HACS and the other data sets too: only with these
-  the published parameters come out.
-* *GFLOPs*: of a view, as printed. *GMACs*: our multiply-adds at the clip named,
-  in units of 1e9. The thesis prints now the one, now the other.
-* *%*: ours against the published figure. *why* names a line under
+* **Accuracies, in percent, are published and have not been reproduced here**:
+  the data sets must be brought, and the runs take many GPU days. All figures of
+  rows without a network here are published ones, too.
+* *M parameters* are the trainable ones. *ours* is the count of the network,
+  with {NUM_CLASSES} classes, for HACS and the other data sets too: only with
+  these the published parameters come out.
+* *GFLOPs* are those of a view, as printed. *GMACs* are our multiply-adds at the
+  clip named, in units of 1e9. The thesis prints sometimes the one and sometimes
+  the other.
+* *%* is our figure against the published one. *why* names a line under
   [Why they differ](#why-they-differ); without one they agree within 1 %.
-* Latencies stand in the CSV files alone: they are of the machines of then.
+* Latencies are in the CSV files alone, since they belong to the machines of
+  that time.
 * The clip is the one that the thesis gives the network; the 3-D ResNets of the
   HACS and Kinetics-700 tables have that of Table 5.1."""
 
@@ -239,11 +242,11 @@ those, not this page. What ours are is in `results.csv`.
 def _figures() -> str:
   return f"""## Accuracy over cost
 
-A disc's area is its number of parameters; all figures are published. Own runs
-come in as stars, as large as such a disc but never too small to be seen:
-`{COMMAND} --run="MTNet-S on my data=runs/mine" --out=DIR` after
-`mtnet eval`. Their data and classes are their own, so that only the cost can
-be compared.
+The area of a disc is the network's number of parameters; all figures are
+published. After `mtnet eval`, a run of yours is added as a star, as large as
+such a disc but never too small to be seen, by
+`{COMMAND} --run="MTNet-S on my data=runs/mine" --out=DIR`. Its data and classes
+are its own, so only the cost can be compared.
 
 ![With and without SRTG](srtg_accuracy.png)
 
@@ -384,8 +387,8 @@ def _contradictions(rows) -> str:
   names = list(rows[0])
   table = _markdown(names, rows, names)
   return (
-    '## Where the print contradicts itself\n\nThe files of '
-    '`mtnet_jax/thesis/tables` hold what is printed, mended nowhere.\n\n'
+    '## Contradictions within the thesis\n\nThe files of '
+    '`mtnet_jax/thesis/tables` hold what is printed, without corrections.\n\n'
     f'{table}'
   )
 
