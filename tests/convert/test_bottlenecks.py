@@ -53,13 +53,22 @@ def _options(network, family):
   return _OPTIONS.get(family, {}) if 'slowfast' in network else {}
 
 
+# Of the deepest, tracing takes long.
+_CASES = [
+  pytest.param(
+    *pair, marks=[pytest.mark.slow] * ('101' in pair[0] or '152' in pair[0])
+  )
+  for pair in _PAIRS
+]
+
+
 def test_each_family_has_what_its_authors_publish():
   assert len({row.name for row in published.rows()}) == 104
   for row in published.rows():
     assert families.layout(row.family, row.network) is not None, row.name
 
 
-@pytest.mark.parametrize(('network', 'family'), _PAIRS)
+@pytest.mark.parametrize(('network', 'family'), _CASES)
 def test_each_array_has_a_tensor_of_its_own(network, family):
   layout = families.layout(family, network)
   paths = _shapes(network, **_options(network, family))
@@ -199,7 +208,7 @@ def test_names(network, family, path, name):
   assert layout.sources(f'params/{path}') == (name,)
 
 
-@pytest.mark.parametrize(('network', 'family'), _PAIRS)
+@pytest.mark.parametrize(('network', 'family'), _CASES)
 def test_files_are_recognized(network, family):
   origin = families.recognize(_tensors(network, family), '')
   assert (origin.family, origin.models) == (family, (network,))

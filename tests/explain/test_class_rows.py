@@ -42,7 +42,10 @@ def test_a_row_folded_by_hand():
   'model',
   [
     small('mtnet_m'),
-    small('mtnet_m', class_regularization=True, affection_rates=(0.5,)),
+    pytest.param(
+      small('mtnet_m', class_regularization=True, affection_rates=(0.5,)),
+      marks=pytest.mark.slow,
+    ),
     small('x3d_m'),
     small('r3d_18'),
     pytest.param(small('srtg_r2plus1d_18'), marks=pytest.mark.slow),

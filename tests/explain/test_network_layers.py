@@ -1,4 +1,5 @@
 import functools
+import re
 
 import jax
 import numpy as np
@@ -43,12 +44,14 @@ def shapes_and_order(model):
   return shapes, [p for p in order if p not in inside]
 
 
+# Tracing them takes longest.
+_LARGE = re.compile('mtnet_[sml]|x3d_(m|l|xl)$|101|152')
+
+
 @pytest.mark.parametrize(
   'name',
   [
-    pytest.param(
-      name, marks=[pytest.mark.slow] * (name in ('mtnet_s', 'mtnet_l', 'x3d_l'))
-    )
+    pytest.param(name, marks=[pytest.mark.slow] * bool(_LARGE.search(name)))
     for name in models.NAMES
     if not name.startswith('slowfast')
   ],

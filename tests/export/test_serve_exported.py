@@ -304,6 +304,7 @@ def test_the_program_lies_beside_its_description(
   assert line.startswith('Cannot be read: ') and 'model.stablehlo' in line
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read(root, folders, videos, tmp_path):
   folder = folders / 'as it is'
   line = _refusal(root, tmp_path / 'nowhere', videos[0])

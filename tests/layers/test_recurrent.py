@@ -187,7 +187,14 @@ def test_peepholes_start_shut_and_learn():
     assert np.all(gradients[name] != 0), name
 
 
-@pytest.mark.parametrize('cell', CELLS)
+# The thesis's two; the others are slow.
+MANY_CELLS = [
+  pytest.param(cell, marks=[pytest.mark.slow] * (cell not in ('gru', 'lstm')))
+  for cell in CELLS
+]
+
+
+@pytest.mark.parametrize('cell', MANY_CELLS)
 def test_gradients_equal_autodiff_of_a_plain_loop(cell):
   params, x = random_parameters(cell, 1), random_input()
   weights = np.random.default_rng(2).normal(size=(N, T, H)).astype(np.float32)
@@ -210,7 +217,7 @@ def test_gradients_equal_autodiff_of_a_plain_loop(cell):
   )
 
 
-@pytest.mark.parametrize('cell', CELLS)
+@pytest.mark.parametrize('cell', MANY_CELLS)
 def test_gradient_equals_finite_differences(cell):
   params, x = random_parameters(cell, 1), random_input()
   p64, x64 = in_float64(params), in_float64(x)

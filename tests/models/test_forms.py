@@ -142,15 +142,9 @@ def assert_close(got, wanted, bounds):
     jax.tree_util.tree_map_with_path(functools.partial(check, bound), *trees)
 
 
-QUICK = [('mtnet_xs', True)]
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
-  ('name', 'kernels'),
-  [
-    pytest.param(*row, marks=[] if row in QUICK else [pytest.mark.slow])
-    for row in itertools.product(KERNELS, (False, True))
-  ],
+  ('name', 'kernels'), [*itertools.product(KERNELS, (False, True))]
 )
 def test_networks(name, kernels, called_kernels):
   variables, clips, wanted, made = definition(name)

@@ -68,9 +68,8 @@ def test_bn_and_dropout_of_the_authors():
   )
 
 
-@pytest.mark.parametrize(
-  'frames', [5, *(pytest.param(t, marks=pytest.mark.slow) for t in (1, 2))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('frames', [1, 2, 5])
 def test_i3d_s_mean_is_of_pairs_of_frames(frames):
   """A frame at either end is in one pair, and others are in two."""
   model, clips = models.build('i3d_inception', 5), CLIPS[:, :1]
@@ -92,6 +91,7 @@ def test_i3d_s_mean_is_of_pairs_of_frames(frames):
   np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_mixed_block_s_branches_lie_in_their_order():
   """A kernel and a BN bias that are changed reach their channels alone."""
   model, variables = models.build('i3d_inception', 5), variables_of(NAMES[0])

@@ -213,6 +213,7 @@ def tiny(**fields):
   return model, random_variables(model, x), x
 
 
+@pytest.mark.slow
 def test_half_precision_is_close_to_single():
   model, variables, x = tiny()
   expected, _ = jax.jit(model.apply)(variables, x)

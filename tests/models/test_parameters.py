@@ -9,6 +9,7 @@ wide_r3d without SRTG are the thesis's Tables 5.1 and 6.3 in millions (63.7,
 
 import functools
 import math
+import re
 
 import jax
 import numpy as np
@@ -141,10 +142,12 @@ def test_table_by_hand(name):
 
 
 def _rows(names):
-  """Names as cases; the largest MTNets, which take longest, are slow."""
-  largest = 'mtnet_m', 'mtnet_m_published', 'mtnet_l', 'x3d_xl'
-  slow = {name: [pytest.mark.slow] for name in largest}
-  return [pytest.param(name, marks=slow.get(name, ())) for name in names]
+  """Names as cases; the largest networks, which take longest, are slow."""
+  large = re.compile('mtnet_[ml]|x3d_(l|xl)$|101|152')
+  return [
+    pytest.param(name, marks=[pytest.mark.slow] * bool(large.search(name)))
+    for name in names
+  ]
 
 
 @functools.cache

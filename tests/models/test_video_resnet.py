@@ -171,12 +171,9 @@ def test_parts_of_the_thesis(name):
   assert added(middle='factorized') == temporal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-  'options',
-  [
-    {'middle': 'mtconv'},
-    pytest.param({'placement': 'mid', 'gate': False}, marks=pytest.mark.slow),
-  ],
+  'options', [{'placement': 'mid', 'gate': False}, {'middle': 'mtconv'}]
 )
 def test_steps_with_parts_of_the_thesis(options):
   model = shallow('slow_r50').clone(**options)

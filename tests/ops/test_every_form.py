@@ -131,6 +131,7 @@ def test_single_precision(name, form, called_kernels):
   assert called_kernels == set(KERNELS[name] if form == 'cpu_kernel' else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('name', 'form'),
   [
