@@ -240,32 +240,44 @@ def main(values: flags.FlagValues) -> int:
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   flags.DEFINE_list(
-    'network', [], 'Networks; else the standard table.', flag_values=values
+    'network',
+    [],
+    'Networks to compile, separated by commas; without it a standard table of '
+    'programs.',
+    flag_values=values,
   )
   flags.DEFINE_list(
     'target',
     [],
-    'A topology of TPUs such as v5e:2x2, h100, or h200; several with commas. '
-    f'By default {_TARGETS[0]}; {" and ".join(_TARGETS)} for the table.',
+    'Devices to compile for, separated by commas: TPU topologies such as '
+    f'v5e:2x2, h100, or h200. Without it {_TARGETS[0]} for --network, '
+    f'{" and ".join(_TARGETS)} for the table.',
     flag_values=values,
   )
   flags.DEFINE_integer(
-    'clips', _CLIPS, 'Clips of one device.', 1, flag_values=values
+    'clips', _CLIPS, 'Number of clips per device.', 1, flag_values=values
   )
   flags.DEFINE_bool(
     'rematerialize',
     False,
-    'Compute blocks again in the backward pass.',
+    'Recompute the activations of blocks in the backward pass.',
     flag_values=values,
   )
   flags.DEFINE_enum(
-    'program', PROGRAMS[0], PROGRAMS, 'What to compile.', flag_values=values
+    'program',
+    PROGRAMS[0],
+    PROGRAMS,
+    'Program to compile: a train step or inference.',
+    flag_values=values,
   )
   flags.DEFINE_string(
-    'out', _RESULTS, 'Folder of the JSON files.', flag_values=values
+    'out', _RESULTS, 'Folder to write the JSON files to.', flag_values=values
   )
   flags.DEFINE_bool(
-    'again', False, 'Compile what is known already.', flag_values=values
+    'again',
+    False,
+    'Compile programs again whose estimates are in --out already.',
+    flag_values=values,
   )
 
 

@@ -373,13 +373,13 @@ def main(only: str, seconds: float, out: str) -> None:
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   flags.DEFINE_string(
-    'only', '', 'Rows whose name contains this.', flag_values=values
+    'only', '', 'Text in the names of rows to measure.', flag_values=values
   )
   flags.DEFINE_float(
-    'seconds', 2.0, 'For each contender.', 0.0, flag_values=values
+    'seconds', 2.0, 'Seconds for each contender.', 0.0, flag_values=values
   )
   flags.DEFINE_string(
-    'out', 'benchmarks/results', 'Folder for rows.', flag_values=values
+    'out', 'benchmarks/results', 'Folder for the rows.', flag_values=values
   )
 
 

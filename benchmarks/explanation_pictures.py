@@ -19,8 +19,10 @@ from mtnet_jax.explain.explainer import Settings, explain
 from mtnet_jax.explain.explanation import METHODS, Explanation
 from mtnet_jax.prediction import Predictor
 
-_VIDEO = flags.DEFINE_string('video', None, 'Video file.', required=True)
-_OUT = flags.DEFINE_string('out', None, 'PNG to write.', required=True)
+_VIDEO = flags.DEFINE_string(
+  'video', None, 'Video file to explain.', required=True
+)
+_OUT = flags.DEFINE_string('out', None, 'PNG file to write.', required=True)
 _METHODS = ('saliency_tubes', 'class_feature_pyramids', 'grad_cam')
 
 

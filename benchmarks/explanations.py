@@ -35,10 +35,16 @@ from mtnet_jax.progress import Progress
 from mtnet_jax.thesis import published
 
 _CLIP = flags.DEFINE_enum(
-  'clip', 'own', ['own', 'small'], "Each network's own clip, or a small one."
+  'clip',
+  'own',
+  ['own', 'small'],
+  "Clip to explain: own is each network's usual size, small 4 frames of 32 "
+  'x 32 pixels.',
 )
 _TABLE = flags.DEFINE_bool(
-  'table_7_1', False, 'Measure the rows of the thesis, Table 7.1.'
+  'table_7_1',
+  False,
+  'Measure the networks and clips of the thesis, Table 7.1, instead.',
 )
 _CLASSES = 400
 _REPEATS = 5

@@ -121,7 +121,11 @@ def _call(command: cli.Command, *arguments: str) -> None:
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the flag."""
   flags.DEFINE_string(
-    'out', None, 'Folder of all of it.', required=True, flag_values=values
+    'out',
+    None,
+    'Folder to write the videos, the runs and finetuning.json to.',
+    required=True,
+    flag_values=values,
   )
 
 

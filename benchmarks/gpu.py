@@ -167,20 +167,39 @@ def _run_all(arguments):
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   flags.DEFINE_enum(
-    'part', None, list(PARTS), 'One alone; else all.', flag_values=values
+    'part',
+    None,
+    list(PARTS),
+    'Part of the benchmark to run; without it all, one after the other.',
+    flag_values=values,
   )
   flags.DEFINE_string(
-    'only', '', 'Measure what has this in its name.', flag_values=values
+    'only',
+    '',
+    'Measure only cases whose name contains this text; without it all.',
+    flag_values=values,
   )
   flags.DEFINE_string(
-    'out', None, f'Folder of the JSON file; {_RESULTS}.', flag_values=values
+    'out',
+    None,
+    f'Folder to write the JSON file to; without it {_RESULTS}.',
+    flag_values=values,
   )
-  flags.DEFINE_integer('batch', 16, 'Clips a step.', 1, flag_values=values)
+  flags.DEFINE_integer(
+    'batch', 16, 'Number of clips per step.', 1, flag_values=values
+  )
   flags.DEFINE_float(
-    'seconds', 1.0, 'For each contender of a race.', 0.0, flag_values=values
+    'seconds',
+    1.0,
+    'Time in seconds to measure each contender of a race.',
+    0.0,
+    flag_values=values,
   )
   flags.DEFINE_bool(
-    'small', False, 'Tiny shapes, to try the code.', flag_values=values
+    'small',
+    False,
+    'Try the code on tiny shapes, whose figures mean nothing.',
+    flag_values=values,
   )
 
 

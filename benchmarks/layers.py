@@ -30,8 +30,14 @@ from mtnet_jax.ops import (
   soft_pool,
 )
 
-_SECONDS = flags.DEFINE_float('seconds', 2.0, 'Time for each comparison.')
-_ONLY = flags.DEFINE_string('only', '', 'Operations whose name contains this.')
+_SECONDS = flags.DEFINE_float(
+  'seconds', 2.0, 'Time in seconds to measure each comparison.'
+)
+_ONLY = flags.DEFINE_string(
+  'only',
+  '',
+  'Measure only operations whose name contains this text; without it all.',
+)
 
 SEPARATED = separated_conv.channel_separated_conv3d
 

@@ -291,7 +291,11 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   flags.DEFINE_float(
-    'seconds', 2.0, 'For each contender of a race.', 0.0, flag_values=values
+    'seconds',
+    2.0,
+    'Time in seconds to measure each contender of a race.',
+    0.0,
+    flag_values=values,
   )
 
 

@@ -81,13 +81,17 @@ def main() -> int:
   )
   home = os.path.expanduser
   parser.add_argument(
-    '--out', type=home, default='runs/pod', help='folder of all files'
+    '--out',
+    type=home,
+    default='runs/pod',
+    help='folder to write all files to; default: %(default)s',
   )
   parser.add_argument(
     '--aot',
     type=home,
     default='.venv-aot/bin/python',
-    help='an interpreter that has libtpu, where this one has not',
+    help='Python interpreter that has libtpu, for when this one has not; '
+    'default: %(default)s',
   )
   options = parser.parse_args()
   out = pathlib.Path(options.out).absolute()

@@ -179,19 +179,20 @@ def _nobody_reads(pipe: int) -> bool:
 def define_config(
   values: flags.FlagValues,
   default: str | None = None,
-  meaning: str = 'The recipe.',
+  meaning: str = 'Recipe of the run.',
 ) -> None:
   """Declares `--config=NAME[:argument]` and `--config.KEY=VALUE`.
 
   Args:
     values: where the flags are declared.
     default: a configuration's name, or None.
-    meaning: what the configuration is for; begins the help of the flag.
+    meaning: the beginning of the flag's help: what the configuration is for.
   """
   config_flags.DEFINE_config_file(
     'config',
     None,
-    f'{meaning} A name such as quickstart or srtg:r3d_34, or a FILE.py.',
+    f'{meaning} A name such as quickstart or srtg:r3d_34, or a FILE.py. '
+    '--config.KEY=VALUE changes a value.',
     flag_values=values,
   )
   values['config'].parser = recipes.Parser('config')
@@ -199,7 +200,7 @@ def define_config(
 
 
 def define_run(
-  values: flags.FlagValues, workdir: str = 'Folder of the run.'
+  values: flags.FlagValues, workdir: str = 'Folder of the run to use.'
 ) -> None:
   """Declares `--workdir` and `--checkpoint`: the weights of a run to use.
 
@@ -214,7 +215,8 @@ def define_run(
     'checkpoint',
     'best',
     CHECKPOINTS,
-    'The checkpoint with the best validation top-1, or the last one.',
+    'Checkpoint whose weights are used: the best by the top-1 of its '
+    'validation, or the last.',
     flag_values=values,
   )
 

@@ -1,11 +1,11 @@
-"""Measures whether a network is as often right as it is sure of itself.
+r"""Measures whether a network is right as often as its probabilities say.
 
   mtnet calibration \
     A/evaluation/predictions.npz [B/evaluation/predictions.npz ...] \
     [--bins=15] [--out=reliability.png]
 
-The measures of C. Guo et al., *On Calibration of Modern Neural Networks*, 2017.
-The thesis reports none of them.
+The measures are those of C. Guo et al., *On Calibration of Modern Neural
+Networks*, 2017. The thesis reports none of them.
 """
 
 import dataclasses
@@ -221,9 +221,20 @@ def main(paths: Sequence[str], bins: int, out: str | None) -> None:
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   flags.DEFINE_integer(
-    'bins', 15, 'Of equal width.', 1, 1000, flag_values=values
+    'bins',
+    15,
+    'Number of bins of equal width that probabilities are sorted into, 1 to '
+    '1000.',
+    1,
+    1000,
+    flag_values=values,
   )
-  flags.DEFINE_string('out', None, 'PNG file to write.', flag_values=values)
+  flags.DEFINE_string(
+    'out',
+    None,
+    'PNG file to write the reliability diagrams to; without it none is drawn.',
+    flag_values=values,
+  )
 
 
 COMMAND = cli.Command(

@@ -1,13 +1,13 @@
-"""Shows which frames a trained MTNet keeps: a picture, and a number.
+r"""Draws which frames a trained MTNet keeps, and measures their motion.
 
   mtnet kept-frames --workdir=DIR --out=kept.png [--ids=a.mp4,b.mp4] \
     [--config.data.dir=DIR]
 
-Every Multi-Temporal convolution's prolonged branch keeps half of the frames,
-those that differ most from their neighbors (the thesis, 5.6–5.7). The picture
-shows, for the middle view of a few videos, the frames, how much moves in them,
-and which of them each convolution keeps. The number says whether more moves in
-the kept frames than in all, over the whole split.
+The prolonged branch of a Multi-Temporal convolution keeps half of the frames,
+those that differ most from their neighbors (thesis, eq. 5.6–5.7). The picture
+shows the frames of a few videos' middle views, how much moves in each, and
+which of them each convolution keeps. The printed number is the motion of the
+kept frames over that of all frames, averaged over the whole split.
 """
 
 import functools
@@ -171,7 +171,8 @@ def define_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_list(
     'ids',
     [],
-    'Videos to show; a few of the split if none.',
+    'Videos to show, separated by commas, as paths in the data set; without '
+    'it the first 4 readable ones.',
     flag_values=values,
   )
 

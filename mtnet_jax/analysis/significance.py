@@ -1,13 +1,13 @@
-"""Tests by McNemar whether one of two runs is better, or just luckier.
+r"""Tests by McNemar whether one of two runs is significantly better.
 
   mtnet significance \
     A/evaluation/predictions.npz B/evaluation/predictions.npz \
     [--plot=gains.png] [--labels=labels.txt]
 
-Both files must be of the same videos. What decides is not how many each has
-right but on how many they disagree (the thesis, section 6.5 and equation 6.1).
-`--plot` draws which classes gain and which lose, as Figure 6.5 does, and writes
-the same as CSV beside the picture.
+Both files must hold predictions for the same videos. The test counts the videos
+on which one run is right and the other wrong, not how many each has right
+(thesis, section 6.5 and eq. 6.1). --plot draws which classes gain and which
+lose, as Figure 6.5 of the thesis does, and writes the figures as CSV beside it.
 """
 
 import csv
@@ -412,10 +412,18 @@ def _read_names(path, classes):
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   flags.DEFINE_string(
-    'plot', None, 'PNG file for the classes.', flag_values=values
+    'plot',
+    None,
+    'PNG file to write the gain of each class to, beside a CSV file of the '
+    'same name; without it neither is written.',
+    flag_values=values,
   )
   flags.DEFINE_string(
-    'labels', None, 'Names, a line a class.', flag_values=values
+    'labels',
+    None,
+    'Text file for --plot with the name of a class a line; without it the '
+    'labels.txt of the first run.',
+    flag_values=values,
   )
 
 

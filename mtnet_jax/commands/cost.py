@@ -1,10 +1,12 @@
-"""Tells what networks cost here: counts, and times.
+"""Counts what networks cost, and times them: mtnet cost --model=NAME.
 
   mtnet cost --model=mtnet_m [--clip=16x256x256]
   mtnet cost --all
 
-docs/costs.md says what the figures mean. The thesis's latencies are of one clip
-alone (Table 5.7) and a clip of batches of 32 (Table 5.5).
+Counts parameters, multiply-adds and the size of activations, and measures the
+latency on this device. docs/costs.md defines the figures. The latencies of the
+thesis are those of a single clip (Table 5.7) and of a clip in a batch of 32
+(Table 5.5).
 """
 
 import ast
@@ -33,45 +35,72 @@ from mtnet_jax.progress import Progress
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   flags.DEFINE_string(
-    'model', '', f'One of {", ".join(models.NAMES)}.', flag_values=values
+    'model',
+    '',
+    f'Network to count, one of {", ".join(models.NAMES)}. Needed unless --all '
+    'is given.',
+    flag_values=values,
   )
   flags.DEFINE_bool(
-    'all', False, 'Every network, one row each.', flag_values=values
+    'all',
+    False,
+    'Count every network and print a row for each.',
+    flag_values=values,
   )
   flags.DEFINE_string(
     'clip',
     '',
-    'Frames, height and width, for instance 16x256x256; empty: the usual ones.',
+    'Size of a clip as FRAMESxHEIGHTxWIDTH, for instance 16x256x256; without '
+    'it the usual clip of each network.',
     flag_values=values,
   )
-  flags.DEFINE_integer('num_classes', 400, 'Classes.', 1, flag_values=values)
   flags.DEFINE_integer(
-    'views', 30, 'Views of a video that are averaged.', 1, flag_values=values
+    'num_classes',
+    400,
+    'Number of classes of the network.',
+    1,
+    flag_values=values,
+  )
+  flags.DEFINE_integer(
+    'views',
+    30,
+    'Number of views of a video that an evaluation averages; it multiplies '
+    'the GMACs of a clip.',
+    1,
+    flag_values=values,
   )
   flags.DEFINE_string(
-    'dtype', 'float32', 'Of the computation.', flag_values=values
+    'dtype',
+    'float32',
+    'Data type that the network computes in, such as float32 or bfloat16.',
+    flag_values=values,
   )
   flags.DEFINE_multi_string(
     'override',
     [],
-    'KEY=VALUE of a field of the network; may be repeated.',
+    'KEY=VALUE, a field of the network to set, such as pooling=avg',
     flag_values=values,
   )
   flags.DEFINE_bool(
     'latency',
     None,
-    'Time it here; the default, but not with --all.',
+    'Also compile the network and time it on this device. Default: yes with '
+    '--model, no with --all.',
     flag_values=values,
   )
   flags.DEFINE_integer(
     'batch',
     32,
-    'Clips at once, beside one clip alone.',
+    'Number of clips in the larger of the two timed batches; the other is one '
+    'clip.',
     1,
     flag_values=values,
   )
   flags.DEFINE_string(
-    'json', '', 'File that all figures are written to.', flag_values=values
+    'json',
+    '',
+    'JSON file to write all figures to; without it they are only printed.',
+    flag_values=values,
   )
 
 

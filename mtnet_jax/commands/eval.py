@@ -1,10 +1,10 @@
 """Scores a run: mtnet eval --workdir=DIR [--config.data.dir=DATA].
 
-Ten clips by three crops of every video of `config.eval.split`, their softmax
-averaged. The configuration is the run's own; `--config.eval.num_clips=1` and
-the like change how it is evaluated. Writes into WORKDIR/evaluation and prints a
-table; with `--controls` also what the accuracy would be without what it should
-rest on.
+Cuts ten clips by three crops from every video of the split `eval.split` and
+averages their softmax scores. The configuration is the run's own; flags such as
+--config.eval.num_clips=1 change how it is evaluated. Prints a table and writes
+the predictions and figures to WORKDIR/evaluation. With --controls it also
+prints the accuracy of cues that a network should not need.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,8 @@ def define_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_bool(
     'controls',
     False,
-    'Also: trivial cues alone, and frames shuffled.',
+    'Also measure the accuracy of trivial cues, such as the length of a '
+    'video, and of the network on shuffled frames.',
     flag_values=values,
   )
 

@@ -1,11 +1,12 @@
 """Exports a run: mtnet export --workdir=DIR --out=DIR.
 
 Writes the network as a program that needs jax alone (model.stablehlo), its
-weights (params.safetensors) and what both mean (model.json), with --onnx also
-model.onnx. It checks them against the network, on the CPU, the program in a
-process without this library; then puts them in place and prints sizes and
-times. With --format=hub it writes a model for Hugging Face's hub instead:
-config.json, model.safetensors, preprocessor_config.json and README.md.
+weights (params.safetensors) and a description of both (model.json); with --onnx
+also model.onnx. Before the files are put in place, their outputs are compared
+with those of the network on the CPU, the program's in a process that does not
+have this library. With --format=hub the command instead writes a model for
+Hugging Face's hub: config.json, model.safetensors, preprocessor_config.json and
+README.md.
 """
 
 import pathlib
@@ -33,24 +34,34 @@ def define_flags(values: flags.FlagValues) -> None:
   cli.define_run(values)
   given_lib.define_flags(values)
   flags.DEFINE_string(
-    'out', None, 'Folder to write to.', required=True, flag_values=values
+    'out',
+    None,
+    'Folder to write the exported model to.',
+    required=True,
+    flag_values=values,
   )
   flags.DEFINE_enum(
     'format',
     'program',
     ('program', 'hub'),
-    "A program that needs jax alone, or a model for Hugging Face's hub.",
+    'Format to write: program needs jax alone, hub is the files of a model on '
+    "Hugging Face's hub.",
     flag_values=values,
   )
   flags.DEFINE_string(
     'license',
     None,
-    'Of the weights, as model.json will tell it; for the hub an SPDX id, or '
-    "unset 'unknown'.",
+    "License of the weights, which model.json or the hub's card states; an "
+    'SPDX id such as apache-2.0 for the hub. Without it the license is '
+    'unknown.',
     flag_values=values,
   )
   flags.DEFINE_bool(
-    'onnx', False, 'Also model.onnx: docs/export.md.', flag_values=values
+    'onnx',
+    False,
+    'Also write model.onnx, which needs the packages that docs/export.md '
+    'lists. For --format=program alone.',
+    flag_values=values,
   )
 
 

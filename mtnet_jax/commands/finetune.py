@@ -1,10 +1,10 @@
 """Trains a classifier of your own videos: mtnet finetune --data=DIR --out=RUN.
 
-DIR is a folder a class, or a CSV file. --from=RUN begins with the weights of
-another run, for instance of a converted checkpoint: docs/weights.md. What
-depends on the number and the length of the videos follows from them, and is
-told before training starts. In the end the held-out videos are scored. The same
-command goes on where it was stopped.
+DIR has a folder for each class, or is a CSV file. --from=RUN starts from the
+weights of another run, such as a converted checkpoint (docs/weights.md).
+Settings that depend on the number and the length of the videos are derived from
+them and printed before training starts. Afterwards the held-out videos are
+scored. The same command resumes an interrupted run.
 """
 
 import json
@@ -34,22 +34,37 @@ _NEXT = """Next:
 
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
-  cli.define_config(values, 'finetune', 'What is not derived from the videos.')
+  cli.define_config(
+    values, 'finetune', 'Recipe for all that does not follow from the videos.'
+  )
   flags.DEFINE_string(
     'data',
     None,
-    'The videos: a folder a class, or a CSV file.',
+    'Videos to learn from: a folder with a folder for each class, or a CSV '
+    'file.',
     required=True,
     flag_values=values,
   )
   flags.DEFINE_string(
-    'out', None, 'Folder of the run.', required=True, flag_values=values
+    'out',
+    None,
+    'Folder to write the run to; a run that is there is resumed.',
+    required=True,
+    flag_values=values,
   )
   flags.DEFINE_string(
-    'from', '', 'The run whose weights to begin with.', flag_values=values
+    'from',
+    '',
+    'Folder of a run whose weights training starts from; without it they are '
+    'random.',
+    flag_values=values,
   )
   flags.DEFINE_float(
-    'minutes', None, 'Train and score in at most so long.', flag_values=values
+    'minutes',
+    None,
+    'Time in minutes that training and scoring may take together; without it '
+    'as long as the videos need.',
+    flag_values=values,
   )
 
 

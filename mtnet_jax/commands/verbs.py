@@ -17,25 +17,28 @@ from mtnet_jax.errors import USER_ERROR, printable
 # By verb: the module of `mtnet_jax` that holds its COMMAND, and what it does.
 VERBS: Mapping[str, tuple[str, str]] = types.MappingProxyType(
   {
-    'demo': ('commands.demo', 'Shows what there is on drawn videos.'),
+    'demo': ('commands.demo', 'Shows the library on drawn videos.'),
     'prepare': ('datasets', 'Makes record files of a data set.'),
-    'inspect': ('data.report', 'Looks at a data set, and at its loading.'),
+    'inspect': ('data.report', 'Looks at a data set and its loading.'),
     'preview': ('data.preview', 'Draws a batch as the network sees it.'),
     'train': ('commands.train', 'Trains a video classifier.'),
     'finetune': ('commands.finetune', 'Trains a classifier of your videos.'),
     'eval': ('commands.eval', 'Scores a run on its test videos.'),
-    'predict': ('commands.predict', 'Judges any videos.'),
-    'features': ('commands.features', "Writes videos' features."),
+    'predict': ('commands.predict', 'Classifies videos.'),
+    'features': ('commands.features', "Writes videos' features to a file."),
     'explain': ('commands.explain', 'Shows why a video got its class.'),
-    'export': ('commands.export', 'Writes a run as a program of its own.'),
-    'convert': ('convert.torch_weights', 'Makes a run of PyTorch weights.'),
-    'cost': ('commands.cost', 'Counts and times what networks compute.'),
+    'export': ('commands.export', 'Exports a model for other programs.'),
+    'convert': ('convert.torch_weights', 'Makes a run from PyTorch weights.'),
+    'cost': ('commands.cost', 'Counts what networks cost; times them.'),
     'compare': ('experiments.__main__', 'Trains a table of the thesis.'),
     'significance': ('analysis.significance', 'Tests which run is better.'),
-    'calibration': ('analysis.calibration', 'Measures how sure a run may be.'),
-    'kept-frames': ('analysis.kept_frames', 'Draws what an MTNet keeps.'),
+    'calibration': (
+      'analysis.calibration',
+      'Measures whether probabilities hold.',
+    ),
+    'kept-frames': ('analysis.kept_frames', 'Draws the frames an MTNet keeps.'),
     'sanity': ('explain.sanity', 'Tests whether saliency lies on actors.'),
-    'results': ('thesis.results', "Sets the thesis's figures beside ours."),
+    'results': ('thesis.results', 'Writes published results beside ours.'),
   }
 )
 _HELP = ('--help', '-help', '-h', 'help')

@@ -1,17 +1,17 @@
-"""Tests whether saliency lies on those who act, once a network has learned.
+"""Tests whether the saliency of a trained network lies on the actors.
 
   mtnet sanity --workdir=DIR [--data=DIR]
 
-The data set says where its actors are, in `boxes.npz`, as the embedded one
-does. Saliency that knows nothing lies in their boxes in proportion to the
-boxes' area: a ratio of 1. Yet actors stand in the middle, and a map that is
-always brightest there has a higher ratio without having looked. So each map is
-also laid on the boxes of other videos, and the gain is what its own are ahead.
+The data set gives the boxes of its actors in `boxes.npz`, as the stick figures
+do. Uninformed saliency falls into the boxes in proportion to their area, a
+ratio of 1. Actors stand in the middle, however, and a map that is always
+brightest there has a higher ratio. So each map is also laid on the boxes of
+other videos; the gain is the ratio on its own boxes over that on the others.
 
-The early layers of an untrained network gain a little too: figures have more
-edges than what is behind them. A trained network is to be compared with that.
-Source of the comparison with untrained networks: J. Adebayo et al., *Sanity
-Checks for Saliency Maps*, 2018.
+The early layers of an untrained network gain a little too, because figures have
+more edges than their background; compare a trained network with that. Source of
+the comparison with untrained networks: J. Adebayo et al., *Sanity Checks for
+Saliency Maps*, 2018.
 """
 
 import dataclasses
@@ -318,16 +318,28 @@ def define_flags(values: flags.FlagValues) -> None:
   cli.define_run(values)
   given.define_flags(values)
   flags.DEFINE_string(
-    'data', None, "Data set with boxes.npz; else the run's.", flag_values=values
+    'data',
+    None,
+    "Data set with the actors' boxes, boxes.npz; without it the run's own.",
+    flag_values=values,
   )
-  flags.DEFINE_string('split', 'test', 'Its videos.', flag_values=values)
+  flags.DEFINE_string(
+    'split',
+    'test',
+    'Split of the data set that videos are taken from.',
+    flag_values=values,
+  )
   flags.DEFINE_integer(
-    'videos', 50, 'Videos, evenly spread.', 2, flag_values=values
+    'videos',
+    50,
+    'Number of videos to measure, spread evenly over the split.',
+    2,
+    flag_values=values,
   )
   flags.DEFINE_integer(
     'untrained',
     3,
-    'Untrained networks to compare with.',
+    'Number of untrained networks to compare the run with.',
     0,
     flag_values=values,
   )

@@ -39,15 +39,14 @@ def define_flags(values: flags.FlagValues) -> None:
   cli.define_config(
     values,
     'base',
-    "A recipe, for its `eval`; its network must be the run's. "
-    '--config.KEY=VALUE needs none.',
+    "Recipe whose `eval` section is used; its network must be the run's.",
   )
   values['config'].default_as_str = "the run's own configuration"
   flags.DEFINE_bool(
     'allow_other_config',
     False,
-    'Go by the given configuration even where it makes another network or '
-    'other clips than those that the run was trained with.',
+    'Use the given configuration even if it asks for another network or other '
+    'clips than the run was trained with; without it that is an error.',
     flag_values=values,
   )
 
