@@ -133,7 +133,7 @@ def reason(log: str, code: int) -> str:
 
   Args:
     log: what it wrote to stderr.
-    code: its exit code, below 0 if a signal ended it.
+    code: the compiling process's exit code, below 0 if a signal ended it.
   """
   lines = [line.strip() for line in log.splitlines() if line.strip()]
   telling = [

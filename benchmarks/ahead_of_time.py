@@ -34,7 +34,7 @@ def lower(row: Row, devices: Sequence[jax.Device]) -> jax.stages.Lowered:
 
   Args:
     row: what to lower; its target is not looked at.
-    devices: of the program, all of one kind.
+    devices: the program's devices, all of one kind.
 
   Raises:
     RuntimeError: the program calls kernels that only a CPU has.

@@ -37,7 +37,7 @@ class Network(NamedTuple):
   """What a program computes, moves and sends, a clip each but the last two.
 
   Attributes:
-    flops: of all passes.
+    flops: the floating-point operations of all passes.
     traffic: bytes through the device's memory.
     exchanged: bytes of all gradients and BN statistics.
     messages: into which they are put.
@@ -53,11 +53,11 @@ class Machine(NamedTuple):
   """Published speeds of one device.
 
   Attributes:
-    name: of the device and what connects it to the others.
+    name: the name of the device and of what connects it to the others.
     chip: the device by itself.
-    link: of the number of devices: bytes a second that a device sends in an
-      all-reduce, and seconds that a message takes however small; None where
-      there is no such machine.
+    link: a function of the number of devices. It returns the bytes per second
+      that a device sends in an all-reduce, and the seconds that the smallest
+      message takes; None where there is no such machine.
   """
 
   name: str

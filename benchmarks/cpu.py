@@ -54,11 +54,12 @@ class Case(NamedTuple):
 
   Attributes:
     work: what it is.
-    shape: in words.
+    shape: the shape of the inputs, in words.
     ours: makes our program.
-    others: by name, makes what runs in turns with it and waits for its result.
-    compare: from the others' timings to the row's peers.
-    goals: by peer's name, its least ratio to ours.
+    others: functions, by name, that make a contender: what runs in turns with
+      ours and waits for its result.
+    compare: a function from the others' timings to the row's peers.
+    goals: the least ratio to ours that is aimed at, by the peer's name.
   """
 
   work: str
@@ -127,7 +128,7 @@ def network(
   """A network of ours against PyTorch's.
 
   Args:
-    name: of a network that `torch_rows` has too.
+    name: the name of a network that `torch_rows` has too.
     kind: 'train step' or 'inference'.
     shape: clips, frames, height and width in pixels.
     **goals: least ratios to its `default` layout and to its `best`.
@@ -181,7 +182,7 @@ def separated(
   """The channel-separated 3×3×3 against PyTorch's and against copying.
 
   Args:
-    shape: of the input, `n t h w c`, divisible by the strides.
+    shape: the shape of the input, `n t h w c`, divisible by the strides.
     strides: frames, rows, columns.
     backward: whether both passes are made.
   """
@@ -237,8 +238,8 @@ def separated_bytes(
   Forward x is read and y written; backward x and dy are read, dx written.
 
   Args:
-    shape: of x.
-    y_shape: of the output.
+    shape: the shape of x.
+    y_shape: the shape of the output.
     backward: whether both passes are made.
   """
   x, y = math.prod(shape), math.prod(y_shape)
@@ -255,7 +256,7 @@ def contender(name: str, which: str) -> Run:
   """Returns what one of a case's contenders runs.
 
   Args:
-    name: of the case.
+    name: the case's name.
     which: 'ours', or one of the others.
   """
   (case,) = (case for case in cases() if case.name == name)
@@ -281,7 +282,7 @@ def run(case: Case, seconds: float) -> results.Row:
 
   Args:
     case: one of `cases()`.
-    seconds: for each contender.
+    seconds: the time to measure each contender, in seconds.
   """
   with contextlib.ExitStack() as stack:
     contenders = {
@@ -342,8 +343,8 @@ def main(only: str, seconds: float, out: str) -> None:
   """Prints and keeps the rows.
 
   Args:
-    only: of the rows, those whose name contains this.
-    seconds: for each contender.
+    only: text in the names of the rows to measure.
+    seconds: the time to measure each contender, in seconds.
     out: folder.
 
   Raises:

@@ -20,7 +20,7 @@ def text(records: Sequence[Record]) -> str:
   """Returns a line for each record of one target, then the parts of each.
 
   Args:
-    records: of `accelerators.record`, one at least.
+    records: one or more records from `accelerators.record`.
   """
   target = records[0]['target']
   versions = ', '.join(

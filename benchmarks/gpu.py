@@ -88,7 +88,7 @@ def run_part(part: str, options: Options, only: str = '') -> list[Row]:
 
   Args:
     part: one of `PARTS`.
-    options: of the command.
+    options: the command's options.
     only: cases whose name contains this.
 
   Returns:

@@ -35,8 +35,8 @@ class Work(NamedTuple):
 
   Attributes:
     shape: frames, height, width and channels of its input.
-    kernel: its frames, rows, columns.
-    stride: in height and width.
+    kernel: the kernel's frames, rows, columns.
+    stride: the stride in height and width.
   """
 
   shape: tuple[int, int, int, int]

@@ -36,7 +36,7 @@ def separated(
 
   Args:
     x: activations.
-    kernel: of their dtype.
+    kernel: the kernel, of the same dtype.
     dy: the gradient by the output.
     strides: frames, rows, columns.
     what: 'forward', 'input gradient' or 'kernel gradient'.

@@ -46,11 +46,12 @@ class Case(NamedTuple):
   """One operation: `ours` and `peer` take the same arrays.
 
   Attributes:
-    name: of the operation.
-    peer_name: of what it is compared with.
+    name: the operation's name.
+    peer_name: the name of the formulation that it is compared with.
     ours: function under test.
     peer: function with the same values.
-    shapes: of the arguments, float32; gradients are taken by all of them.
+    shapes: the shapes of the arguments, float32; gradients are taken by all of
+      them.
   """
 
   name: str

@@ -25,10 +25,10 @@ class Timing(NamedTuple):
   """Seconds of one contender.
 
   Attributes:
-    median: of the runs.
+    median: the median of the runs, in seconds.
     low: their lower quartile.
     high: their upper quartile.
-    runs: so many, warm-up not counted.
+    runs: the number of runs, without the warm-up.
   """
 
   median: float
@@ -47,8 +47,9 @@ def race(
   """Runs each in turns and returns what it took, by name.
 
   Args:
-    runs: by name, what is measured. Each returns when its result is there.
-    seconds: for each contender, rests between the runs included.
+    runs: functions to measure, by name. Each returns when its result is there.
+    seconds: the time to measure each contender, in seconds, with the rests
+      between the runs.
     least: rounds, however long they take; a first one warms up besides.
     clock: seconds since any moment.
     rest: pauses for so many seconds, before each run.
@@ -99,7 +100,7 @@ def apart(
 
   Args:
     make: returns what is to be run; both it and `args` can be pickled.
-    *args: of `make`.
+    *args: arguments of `make`.
 
   Yields:
     What runs it and returns the seconds; the first call makes it.

@@ -29,7 +29,7 @@ def x3d_m(num_classes: int, frames: int, size: int) -> nn.Module:
 
   Args:
     num_classes: classes.
-    frames: of the clips, for its last pooling.
+    frames: the number of frames of the clips, for its last pooling.
     size: height and width of the clips in pixels, likewise.
   """
   with _boxes():
@@ -54,7 +54,7 @@ def of_pytorchvideo(
   Args:
     name: 'slow_r50', 'slowfast_r50_8x8' or 'ir_csn_101'.
     num_classes: classes.
-    frames: of the clips, for the last pooling.
+    frames: the number of frames of the clips, for the last pooling.
     size: height and width of the clips in pixels, likewise.
   """
   with _boxes():
@@ -124,7 +124,7 @@ class SRTGResNet(nn.Module):
 
   Args:
     num_classes: classes.
-    blocks: of each stage.
+    blocks: the number of blocks of each stage.
     widths: channels of each stage.
   """
 
@@ -244,7 +244,7 @@ def train_step(
   BN normalises by the batch; SGD with momentum 0.9 and weight decay 5e-5.
 
   Args:
-    network: in the layout of the clips.
+    network: a network in the memory layout of the clips.
     clips: `(n, 3, t, h, w)`, normalised before: PyTorch's easier case.
     labels: `(n,)`.
   """
@@ -273,7 +273,7 @@ def inference(
   """A function that returns logits; BN by its moving statistics.
 
   Args:
-    network: in the layout of the clips.
+    network: a network in the memory layout of the clips.
     clips: `(n, 3, t, h, w)`, normalised before.
   """
   network.eval()

@@ -54,9 +54,9 @@ def separated(
   """The channel-separated 3×3×3 convolution.
 
   Args:
-    shape: of the input, `n t h w c`.
+    shape: the shape of the input, `n t h w c`.
     strides: frames, rows, columns.
-    y_shape: of the output.
+    y_shape: the shape of the output.
     backward: whether both passes are made.
     layout: one of `torch_peers.LAYOUTS`.
   """

@@ -46,7 +46,7 @@ def load_for(
   """Returns a configuration that another file changes, and how it is to.
 
   Args:
-    file: of this folder, without its suffix; for the message.
+    file: a file of this folder, without its suffix; for the message.
     argument: CONFIG or CONFIG/finetune, CONFIG as `load` takes it.
 
   Returns:

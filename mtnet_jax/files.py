@@ -88,7 +88,7 @@ def naming(path: Path, written: Path | None = None) -> Iterator[None]:
   """Names in an `OSError` what could not be written.
 
   Args:
-    path: as the user knows it.
+    path: the path that the user knows.
     written: what is written to instead; None: `path` itself.
   """
   try:

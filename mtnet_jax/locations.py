@@ -66,7 +66,7 @@ def as_path(path: str | os.PathLike) -> Path:
   """Returns the path of a run's folder, or of a file in one.
 
   Args:
-    path: of this machine, or `gs://BUCKET/FOLDER`.
+    path: a path of this machine, or `gs://BUCKET/FOLDER`.
 
   Raises:
     UserError: it is another address, the bucket cannot be read, or what reads

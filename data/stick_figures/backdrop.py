@@ -129,8 +129,8 @@ def paint(
 
   Args:
     rng: decides the place and everything in it.
-    width: in pixels.
-    height: in pixels.
+    width: the width in pixels.
+    height: the height in pixels.
     horizon: the row where the floor meets what is behind.
   """
   image = np.zeros((height, width, 3), np.uint8)

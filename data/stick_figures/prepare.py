@@ -42,7 +42,7 @@ def prepare(
     directory: empty, or holding an unfinished data set of the same set and
       seed.
     counts: videos a class for 'train', 'val' and 'test', each at least 1.
-    seed: at least 0.
+    seed: the seed, at least 0.
     num_workers: processes beside this one; 0 works in this one.
     figures: the name of the set, one of `sets.SETS`.
 

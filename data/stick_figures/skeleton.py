@@ -31,7 +31,7 @@ class Body:
   """Lengths of one person, in meters.
 
   Attributes:
-    height: from the floor to the top of the head.
+    height: the height from the floor to the top of the head, in meters.
     thigh: hip to knee.
     shank: knee to ankle.
     foot: ankle to toe.

@@ -15,7 +15,7 @@ class Prop:
   Attributes:
     center: (t, 3) in meters.
     size: half of its extent along its own x, y and z, in meters.
-    yaw: its heading in radians.
+    yaw: the prop's heading in radians.
     ball: drawn as a ball of radius `size[0]`.
   """
 

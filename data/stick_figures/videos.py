@@ -22,7 +22,7 @@ class Video:
   """The place of one video in the data set; everything follows from it.
 
   Attributes:
-    seed: of the data set.
+    seed: the seed of the data set.
     split: one of `SPLITS`.
     label: one of the set's classes.
     index: number within its class and split, from 0.

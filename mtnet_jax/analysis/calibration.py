@@ -108,7 +108,7 @@ def show(
   """Prints a column for each run.
 
   Args:
-    found: by the run's name.
+    found: calibrations by the run's name.
     console: where to; the terminal if None.
   """
   table = rich.table.Table('')
@@ -136,7 +136,7 @@ def draw(found: Mapping[str, Calibration]) -> matplotlib.figure.Figure:
   """Draws accuracy over confidence for each run, and how many videos had it.
 
   Args:
-    found: by the run's name.
+    found: calibrations by the run's name.
   """
   columns = min(len(found), 3)
   rows = -(-len(found) // columns)

@@ -91,7 +91,8 @@ def chi_square(
     only_b: the number that the second alone has right.
     neither: the number that none has right.
     difference: what the counts of the two models differ by, 0 or more.
-    variance: its variance, were the models equally good; 0 if there is none.
+    variance: the variance of the difference if both models were equally good; 0
+      if there is none.
 
   Returns:
     The counts, `(difference - 1)² / variance` as chi-square statistic of one

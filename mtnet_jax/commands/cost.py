@@ -331,7 +331,7 @@ def show_latency(
 
   Args:
     network: one of the report's `networks`.
-    device: it was timed on.
+    device: the name of the device that the network was timed on.
     console: where to.
   """
   table = rich.table.Table(

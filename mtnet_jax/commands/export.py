@@ -105,7 +105,7 @@ def export_run(
     out: folder to write to, made if need be.
     checkpoint: 'best' (on validation) or 'last'.
     license: licence of the weights; None: unknown.
-    onnx: also writes `model.onnx`.
+    onnx: whether `model.onnx` is written too.
     given: what a command line changes of the run's configuration.
 
   Returns:

@@ -150,7 +150,7 @@ def check(
   Args:
     conversion: the conversion of the file.
     source: the file, for messages.
-    allow_mismatch: some of it is enough.
+    allow_mismatch: whether it is enough that some tensors fit.
 
   Raises:
     UserError: something is missing, misshapen or left over; or nothing fits.

@@ -110,7 +110,7 @@ def recognize(
   """Tells from the names of tensors what network they are of.
 
   Args:
-    tensors: by name.
+    tensors: the tensors by name.
     prefix: the prefix that their names had in the file.
     family: one of `FAMILIES`; needed where the names alone leave a choice.
 

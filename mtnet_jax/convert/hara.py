@@ -26,7 +26,7 @@ def recognize(tensors: Mapping[str, np.ndarray]) -> Found | None:
   """Tells one of Hara's networks by the names and shapes of its tensors.
 
   Args:
-    tensors: by name, without a prefix that all have.
+    tensors: the tensors by name, without a prefix that all have.
 
   Returns:
     What was found; None: nothing that this module knows.

@@ -21,7 +21,7 @@ def recognize(tensors: Mapping[str, np.ndarray]) -> Found | None:
   """Tells one of these networks by the names of its tensors.
 
   Args:
-    tensors: by name, without a prefix that all have.
+    tensors: the tensors by name, without a prefix that all have.
 
   Returns:
     What was found; None: nothing that this module knows.

@@ -45,9 +45,9 @@ class Layout(NamedTuple):
     modules: outside of blocks, and those inside that have no common name.
     block: the name of block j of stage i, both counted from 1.
     inside: modules in a block, below its name.
-    even: those that have other names in each stage's second block, its fourth
-      and so on.
-    fast_block: as `block`, of SlowFast's fast pathway.
+    even: the names within a block that differ in each stage's second block, its
+      fourth and so on.
+    fast_block: the same as `block`, for SlowFast's fast pathway.
     head_first: how many of the class head's inputs are the first there, and the
       last here.
   """
@@ -101,7 +101,7 @@ def torch_shapes(
 
   Args:
     path: the leaf's path.
-    shape: its shape.
+    shape: the leaf's shape.
   """
   *_, module, leaf = path.split('/')
   if leaf != 'kernel' or module == _LINEAR:

@@ -28,12 +28,13 @@ class Weights(NamedTuple):
     name: unique, 'slow_r50_8x8_pytorchvideo' for instance.
     network: one of `models.NAMES`.
     family: one of `families.FAMILIES`.
-    address: of the file.
-    licence: of the repository.
-    data: what they were trained on last.
-    classes: of that; 0: not known.
+    address: the address (URL) of the file.
+    licence: the license of the repository.
+    data: the data set that the weights were trained on last.
+    classes: the number of classes of `data`; 0: not known.
     top1: published accuracy in percent, or ''.
-    views: that it was found with, '10x3' for instance, or ''.
+    views: the views of a video that `top1` was measured with, such as '10x3',
+      or ''.
     settings: keys of a configuration, with values.
   """
 
@@ -105,7 +106,7 @@ def network_of(model: str) -> str:
   """Returns the network that a name of the table or of a network stands for.
 
   Args:
-    model: as the user names it; names that are in no row are networks.
+    model: a name that the user gave; names that are in no row are networks.
   """
   return next((row.network for row in rows() if row.name == model), model)
 
@@ -117,9 +118,10 @@ def find(
 
   Args:
     model: the name of a row, or a network.
-    family: whose file it is.
+    family: the family that the file belongs to.
     source: the file, whose own name may tell.
-    classes: of its class head, whose number may tell; 0: not known.
+    classes: the number of classes of the file's class head, which may tell the
+      row; 0: not known.
 
   Returns:
     The row; of a network without published weights that of a sibling of

@@ -34,11 +34,11 @@ class Facts:
 
   Attributes:
     sizes: the number of videos of each split that can be opened.
-    absent: by split, why it cannot be opened, as a sentence.
+    absent: the reason why a split cannot be opened, as a sentence, by split.
     training_counts: the training videos by class; empty where they are not
       known of all videos, or another split was looked at.
     looked_at: the number of videos that were looked at.
-    broken: of those, the names of the ones that cannot be read.
+    broken: the names of the videos looked at that cannot be read.
     frames: the numbers of frames of the others.
     num_frames: the frames of a clip.
     frame_stride: the video's frames from one frame of a clip to the next.

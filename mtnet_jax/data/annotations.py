@@ -206,7 +206,8 @@ def list_clips(
   Args:
     videos: a folder that holds the videos, at any depth.
     labels: the classes' names; all of the clips' are among them.
-    clips: by split. A clip that is there twice is taken once, with a warning.
+    clips: the clips by split. A clip that is there twice is taken once, with a
+      warning.
 
   Returns:
     The splits of which at least one video is there; a video that is not there

@@ -41,8 +41,8 @@ def split_of(name: str) -> str:
   """Returns the split that a folder's name stands for, or ''.
 
   Args:
-    name: in any case of letters; 'Validation', 'valid', 'dev' and 'val_set' are
-      all 'val'.
+    name: the name of a folder, in upper or lower case; 'Validation', 'valid',
+      'dev' and 'val_set' are all 'val'.
   """
   name = name.strip().casefold()
   matching = (s for s, form in _PATTERNS.items() if form.fullmatch(name))

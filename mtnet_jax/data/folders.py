@@ -129,7 +129,8 @@ class Contents:
   Attributes:
     videos: the places of the videos, by name. Links that lead nowhere are among
       them: whoever reads them tells that.
-    frame_folders: of those, the places of folders of numbered images.
+    frame_folders: the places among `videos` that are folders of numbered
+      images.
     left_out: everything else.
     unreadable: folders that cannot be read, each with the cause.
   """

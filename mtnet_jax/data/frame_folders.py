@@ -32,7 +32,7 @@ def check_rate(value: object, where: str) -> None:
 
   Args:
     value: the value.
-    where: it stands, in words.
+    where: the place that the value comes from, in words.
   """
   if not is_rate(value):
     raise UserError(

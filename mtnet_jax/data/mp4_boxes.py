@@ -18,7 +18,7 @@ def check_counts(file: BinaryIO, size: int, most: int) -> None:
 
   Args:
     file: anything; what is no MP4 file passes.
-    size: its bytes.
+    size: the size of the file in bytes.
     most: frames of a track, at most; in a smaller file there are no more than
       it has bytes.
 

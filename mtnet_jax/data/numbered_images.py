@@ -50,7 +50,7 @@ def group(names: Iterable[str]) -> dict[str, list[Image]]:
   """Returns the numbered images among some files, by series.
 
   Args:
-    names: of the files of a folder.
+    names: the names of the files of a folder.
 
   Returns:
     The images in no order. Optical flow (`flow_x_00001.jpg`) is not among them,
@@ -67,8 +67,8 @@ def order(names: Iterable[str]) -> list[str]:
   """Returns the names of a video's frames, in order.
 
   Args:
-    names: of the files of its folder. Those that are no numbered images are
-      left out, and optical flow is, beside frames.
+    names: the names of the files of the video's folder. Files that are no
+      numbered images are left out, and so is optical flow beside frames.
 
   Raises:
     ValueError: there is no frame, there are those of several videos, or one is

@@ -26,9 +26,10 @@ class Probe:
 
   Attributes:
     index: the video's place in its source.
-    id: the video's.
+    id: the video's id.
     label: the class's number; -1 if that cannot be read.
-    frames: in the range of times; 0 if they cannot be read, as below.
+    frames: the number of frames in the range of times; 0 if they cannot be
+      read, as below.
     seconds: the time from its first to the end of its last frame; NaN if the
       frames' times are not known.
     height: pixels.
@@ -51,7 +52,7 @@ def probe(source: Source, sample: int = 0, seed: int = 0) -> list[Probe]:
 
   Args:
     source: the videos of a split.
-    sample: so many videos at most, drawn at random; 0: all.
+    sample: the largest number of videos to open, drawn at random; 0: all.
     seed: the seed of that choice.
 
   Returns:

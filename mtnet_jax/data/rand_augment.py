@@ -30,8 +30,8 @@ def rand_augment(
   Args:
     clip: uint8 (t, h, w, 3).
     count: changes, each drawn from all of them; 0 changes nothing.
-    strength: of all changes that have one, in [0, 1]. Where a change has two
-      directions, one is drawn.
+    strength: the strength in [0, 1] of all changes that have one. Where a
+      change has two directions, one is drawn.
     rng: the source of randomness.
 
   Returns:

@@ -40,8 +40,8 @@ class Example:
       contents.
     start: seconds from which the video counts; None: from its first frame.
     end: seconds before which it counts; None: to its last frame.
-    fps: of a folder of images, frames per second; None: not known. Files tell
-      their own, and records do not hold it.
+    fps: the frames per second of a folder of images; None: not known. Files
+      tell their own rate, and records do not hold it.
   """
 
   id: str
@@ -66,7 +66,7 @@ def write(path: str | os.PathLike, examples: Iterable[Example]) -> None:
 
   Args:
     path: the file to write.
-    examples: in the order of the file; may be a generator.
+    examples: the examples in the order of the file; may be a generator.
 
   Raises:
     OSError: the file cannot be written.

@@ -28,7 +28,7 @@ def jit(
     function: the function to compile.
     mesh: the devices that the program will run on; None: not known.
     training: whether it is a train step.
-    **kwargs: of `jax.jit`.
+    **kwargs: keyword arguments of `jax.jit`.
   """
 
   @functools.wraps(function)
@@ -44,7 +44,7 @@ def quick_jit(function: Callable, **kwargs) -> Callable:
 
   Args:
     function: the function to compile.
-    **kwargs: of `jax.jit`.
+    **kwargs: keyword arguments of `jax.jit`.
   """
   options = _known({'xla_backend_optimization_level': 0})
   return jax.jit(function, compiler_options=options or None, **kwargs)
@@ -54,8 +54,8 @@ def keep_programs(folder: str, key: str) -> None:
   """Has compiled programs kept in a folder, and looked for there from now on.
 
   Args:
-    folder: of a file system, or of a bucket (`gs://BUCKET/FOLDER`); it is made.
-      '': where JAX_COMPILATION_CACHE_DIR says, or nowhere.
+    folder: a folder of a file system or of a bucket (`gs://BUCKET/FOLDER`),
+      which is made. '': the one that JAX_COMPILATION_CACHE_DIR names, or none.
     key: the configuration's key that holds the folder, for messages.
 
   Raises:

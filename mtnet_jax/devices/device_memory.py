@@ -48,7 +48,7 @@ def describe(error: Exception) -> str:
   """Returns a sentence: what was needed, and what there is where that is known.
 
   Args:
-    error: of which `is_exhausted` says so.
+    error: an error for which `is_exhausted` is true.
   """
   text = str(error)
   found = next(filter(None, (said.search(text) for said in _SAID)), None)

@@ -36,15 +36,16 @@ class Instruction:
   Attributes:
     name: unique in the program.
     is_root: whether it gives the computation's result.
-    shape: of the result, as printed: of an array `bf16[8,16]{1,0}`, of a tuple
-      the shapes of its elements in parentheses.
+    shape: the shape of the result as printed: `bf16[8,16]{1,0}` for an array,
+      for a tuple the shapes of its elements in parentheses.
     opcode: what it does, such as 'fusion'.
     operands: names of instructions in the same computation.
     literal: what stands between the parentheses: of a constant its value.
     attributes: all that follows the parentheses.
     op_name: the traced operation that it stems from, with the modules and
       functions around it; '' where XLA names none.
-    cycles: of the device, as the compiler estimates; 0 where it does not.
+    cycles: the compiler's estimate of the device's cycles; 0 where there is
+      none.
     called: computations by the role that they have for this instruction.
   """
 
@@ -68,7 +69,8 @@ class Program:
   """A compiled program.
 
   Attributes:
-    computations: by name, the instructions of each by name, in order.
+    computations: the computations by name: the instructions of each by name, in
+      order.
     entry: name of the computation that runs first.
   """
 
@@ -220,8 +222,8 @@ def trips(program: Program, name: str, loop: Instruction) -> int | None:
   body adds to it.
 
   Args:
-    program: that the loop is part of.
-    name: of the computation that the loop is listed in.
+    program: the program that the loop is part of.
+    name: the name of the computation that the loop is listed in.
     loop: a `while` instruction.
   """
   known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes)
@@ -281,8 +283,8 @@ def _value(
   """The integer that an instruction gives, where it is known.
 
   Args:
-    computation: that lists the instruction.
-    name: of the instruction.
+    computation: the computation that lists the instruction.
+    name: the instruction's name.
     first: elements of the computation's parameter by index.
   """
   instruction = computation[name]

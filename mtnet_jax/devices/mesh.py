@@ -85,7 +85,8 @@ def to_own_devices(variables: optax.Params, mesh: Mesh) -> optax.Params:
   """A copy of all of the variables on the devices of `mesh`, this process's.
 
   Args:
-    variables: on the devices of all processes, which all must call this.
+    variables: variables on the devices of all processes. All processes must
+      call this.
     mesh: a mesh of devices of this process.
   """
   leaves = jax.tree.leaves(variables)

@@ -65,7 +65,7 @@ def wait_for_all(what: str) -> None:
   """Returns when all processes have called it.
 
   Args:
-    what: they have done; the same for all.
+    what: a name for what the processes have done; the same in all.
   """
   multihost_utils.sync_global_devices(what)
 

@@ -87,7 +87,7 @@ class Watchdog:
     """Says what this process does from now on.
 
     Args:
-      stage: for people, such as `LOADER`.
+      stage: the name of the stage in messages, such as `LOADER`.
       step: the training step.
       limit: seconds that it may take, `math.inf` for any number; None:
         `stall_seconds`, twice as many where others may be to blame.

@@ -20,7 +20,7 @@ class Predictions:
     labels: `(n,)` their true classes, 0 to k - 1.
     probabilities: `(n, k)` float32, averaged over the views; rows sum to 1.
     broken: the videos that could not be scored and why, by id.
-    early: by stage the `(n,)` classes that Class Regularisation picks, if any.
+    early: the `(n,)` classes that Class Regularisation picks, by stage, if any.
   """
 
   ids: np.ndarray

@@ -56,8 +56,8 @@ class Plan:
     table: a table of the thesis, '5.8' for instance.
     varies: what its runs differ in.
     out: the table's folder.
-    against: by run, in the order of the thesis, the run that it is compared
-      with: itself, where others are compared with it.
+    against: the run that each run is compared with, by run, in the order of the
+      thesis; the run itself where others are compared with it.
     jobs: what is to be done, in this order: the first seed of all runs first,
       so that a table that is stopped compares equals.
   """

@@ -66,7 +66,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
   more of them with a probability of 5 % at most.
 
   Args:
-    p_values: by name, 0 to 1.
+    p_values: p-values in [0, 1] by name.
 
   Returns:
     The corrected ones, at most 1, in the same order.

@@ -27,8 +27,8 @@ class Line:
     video_interval: half of the 95 % interval over videos: what other videos
       could change, with these networks.
     against: the run that it is compared with; itself: with none.
-    comparison: with that one (a), on the videos that both could score; the
-      counts summed over the seeds of both.
+    comparison: the comparison with `against` (model a) on the videos that both
+      could score, with the counts summed over the seeds of both.
     holm_p: the comparison's p-value, corrected for all comparisons of the
       table.
   """

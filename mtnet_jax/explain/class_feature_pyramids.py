@@ -104,8 +104,8 @@ class Observation:
     logits: float32 `(k,)`.
     features: means of the last activations, `(C',)`.
     steps: the steps from the last layer down.
-    activations: by the path of the layer that made them, `(t, h, w, c)` on the
-      device; of every level.
+    activations: the activations of every level, `(t, h, w, c)` on the device,
+      by the path of the layer that made them.
     endpoints: what the network returned besides, of `n` = 1.
   """
 

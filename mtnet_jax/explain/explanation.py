@@ -98,7 +98,7 @@ class Explanation:
     class_names: the names of all k classes.
     probabilities: `(k,)` float32, of this clip.
     label: the class that is explained, 0 to k - 1.
-    tubes: by method, and by layer from the first to the last.
+    tubes: the tubes by method, and by layer from the first to the last.
     pyramid: the pyramid of the class, or None.
     node_tubes: low-resolution saliency `(t', h', w')` in [0, 1] of the
       pyramid's most important channels, by layer and channel.

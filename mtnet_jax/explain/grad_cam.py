@@ -42,7 +42,7 @@ def grad_cams(
     variables: the model's.
     clip: normalised pixels, in the network's dtype.
     label: the class, 0 to k - 1.
-    layers: some of `LAYERS`.
+    layers: names of `LAYERS`.
     shape: frames, rows and columns of the result; None: of the layer.
 
   Returns:

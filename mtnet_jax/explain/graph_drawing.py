@@ -34,7 +34,7 @@ class Node:
 
   Attributes:
     channel: the channel's number in the layer.
-    importance: in [0, 1].
+    importance: the importance, in [0, 1].
     row: where it stands, from the top; a node has one row.
   """
 
@@ -75,7 +75,7 @@ class Line:
     start: the row there.
     target: the channel of column `level + span` where it ends.
     end: the row there.
-    importance: in [0, 1].
+    importance: the importance, in [0, 1].
     via: 'kernel' or 'residual'.
     span: columns that it crosses.
   """

@@ -160,7 +160,7 @@ class Convolution(NamedTuple):
   """A convolution without a layer of its own, pooled over space and time.
 
   Attributes:
-    kernels: its kernels.
+    kernels: the convolution's kernels.
     inputs: means of what it reads, `(c,)`.
   """
 
@@ -173,8 +173,8 @@ class Step(NamedTuple):
 
   Attributes:
     layer: the layer.
-    kernels: by branch, see `layer_kernels.find_kernels`; {} where there are
-      `branches`.
+    kernels: the layer's kernels by branch, see `layer_kernels.find_kernels`; {}
+      where there are `branches`.
     inputs: means of what it reads, `(c,)`.
     outputs: means of what it makes, before any gate or residual sum, `(f,)`.
     shortcut: the convolutions of the residual connection of the block that ends

@@ -51,7 +51,8 @@ def blend(
 
   Args:
     clip: the frames.
-    saliency: in [0, 1]; also the opacity of its color, times `strength`.
+    saliency: the saliency in [0, 1]; times `strength` it is the opacity of its
+      color.
     strength: the strength of the colors, from 0 (none) to 1 (they alone are
       seen where the saliency is 1).
 

@@ -75,7 +75,7 @@ def interpolate(
   `scipy.ndimage.zoom` places them. Cubic splines overshoot, hence the clipping.
 
   Args:
-    saliency: in [0, 1].
+    saliency: the saliency, in [0, 1].
     shape: frames, rows, columns; None: as they are.
   """
   for axis, size in enumerate(shape or ()):

@@ -31,10 +31,10 @@ class Check:
 
   Attributes:
     name: the name of the file that was run.
-    difference: the greatest of the logits, of their scale.
-    allowed: such a difference.
-    milliseconds: the median for one clip.
-    original: the same of the model itself.
+    difference: the largest difference of the logits, relative to their scale.
+    allowed: the largest `difference` that is allowed.
+    milliseconds: the median time for one clip.
+    original: the median time of the model itself, in milliseconds.
   """
 
   name: str

@@ -50,7 +50,7 @@ def class_scores(
 
   Args:
     pooled: mean activations of each clip.
-    maps: from `class_maps`.
+    maps: class maps from `class_maps`.
     score: `'sum'`, over channels of the map times the activation, as Algorithm
       1 has it: a class whose map is large wins for most clips. Or `'own'`: both
       are first brought to mean 0 and deviation 1 over channels, and the sum is

@@ -76,15 +76,15 @@ class MTConv(nn.Module):
       frames, those chosen on the layer's input; else each keeps its own, as
       5.4 prints. It matters to poolings that select frames.
     selection_input: what chooses those frames, one of `SELECTION_INPUTS`.
-    stillness: of each frame of the clip, `ops.still_scores` of its pixels, for
-      `'motion'`; `(n, t)`.
+    stillness: `(n, t)`, the scores `ops.still_scores` of the frames' pixels,
+      for `'motion'`.
     keep_times: whether the frames kept are put back at their own times, rather
       than evenly.
     branch_inputs: `'all'`: both branches of a dense layer read all channels; or
       `'split'`: the first share of them is the local branch's, the rest the
       prolonged one's, as in a channel-separated layer.
-    groups: of the channels of each branch of a channel-separated layer; 0: each
-      channel is one.
+    groups: the number of groups of the channels of each branch of a
+      channel-separated layer; 0: each channel is one.
     joined: whether both branches are returned as one array, or apart, for a
       channel-separated layer of the same widths.
     train: whether `'stochastic'` pooling draws, from an rng `pooling`.

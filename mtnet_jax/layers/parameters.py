@@ -22,11 +22,11 @@ def parameter(
   """Returns a float32 parameter of a module, made where it is initialized.
 
   Args:
-    module: whose parameter it is.
-    name: its name.
+    module: the module that the parameter belongs to.
+    name: the parameter's name.
     initial: a function of a random key, a shape and a dtype that gives its
       initial value.
-    shape: its shape.
+    shape: the parameter's shape.
 
   Raises:
     ValueError: the parameter that the module is given has another shape.

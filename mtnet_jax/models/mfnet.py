@@ -36,7 +36,7 @@ class PreActivatedUnit(nn.Module):
     conv: factory of the convolution.
     norm: factory of the normalisation.
     strides: distance between windows in frames, rows, columns.
-    groups: of channels that see only themselves.
+    groups: the number of groups of channels that see only themselves.
   """
 
   features: int
@@ -70,7 +70,7 @@ class MultiFiber(nn.Module):
   Attributes:
     features: output channels.
     unit: factory of BN, ReLU and a convolution.
-    strides: of `conv_1`, in frames, rows, columns.
+    strides: the strides of `conv_1`, in frames, rows, columns.
   """
 
   features: int

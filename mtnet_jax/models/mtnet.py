@@ -103,9 +103,9 @@ class MTNet(Network):
       whatever they show, and the frame selection keeps them. MTNet-XS, whose
       clips are short, repeats; the others have zeros, as X3D has.
     recurrence: whether Squeeze and Recursion ends every block's branch.
-    separated_groups: of the channels that each branch of a block's middle
-      convolution reads; 0: each channel is one, the convolution is
-      channel-separated.
+    separated_groups: the number of groups of the channels that each branch of a
+      block's middle convolution reads; 0: each channel is one, and the
+      convolution is channel-separated.
     norm_all_shortcuts: whether BN follows every projected residual connection,
       not only those that change the width.
   """
@@ -252,7 +252,7 @@ class MTBlock(nn.Module):
     mtconv: factory of Multi-Temporal convolutions.
     kernel_frames: temporal extent of the channel-separated convolution.
     recursion: factory of Squeeze and Recursion; None: there is none.
-    groups: of the middle convolution, see `MTNet.separated_groups`.
+    groups: the groups of the middle convolution, see `MTNet.separated_groups`.
     squeeze_excitation: whether squeeze-and-excitation follows the
       channel-separated convolution.
     separated_activation: function after the channel-separated convolution, and

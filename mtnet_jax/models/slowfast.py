@@ -39,7 +39,7 @@ def slow_frames(
   """Returns which frames of a clip the slow pathway sees.
 
   Args:
-    num_frames: of the clip, at least `ratio`.
+    num_frames: the number of frames of the clip, at least `ratio`.
     ratio: α, frames of the clip for each of the slow pathway.
     rule: 'linspace', from the first to the last frame, rounded down; or
       'nearest', each α-th.
@@ -62,12 +62,12 @@ class SlowFast(Network):
 
   Attributes:
     slow: stem and stages of the slow pathway.
-    fast: those of the fast pathway.
+    fast: stem and stages of the fast pathway.
     ratio: α, frames of the fast pathway for each of the slow one.
     lateral_frames: frames that a lateral connection's kernel sees.
     slow_frames: which frames the slow pathway sees, one of `SLOW_FRAMES`.
     lateral_norm: whether BN and ReLU end the lateral connections.
-    zero_init_residual: as of `VideoResNet`.
+    zero_init_residual: the same as in `VideoResNet`.
   """
 
   slow: Pathway

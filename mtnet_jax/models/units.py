@@ -93,7 +93,7 @@ class PaddedShortcut(nn.Module):
 
   Attributes:
     features: output channels, at least the input's.
-    strides: of the positions that it takes, in frames, rows, columns.
+    strides: the strides in frames, rows, columns.
   """
 
   features: int

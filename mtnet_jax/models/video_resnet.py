@@ -45,10 +45,11 @@ class Part(NamedTuple):
   """A convolution between a block's first and last one.
 
   Attributes:
-    name: of its module.
-    kernel_size: in frames, rows, columns. A block's stride is taken where the
-      kernel sees several of them.
-    groups: of channels that see only themselves; 0: each channel is one.
+    name: the name of the convolution's module.
+    kernel_size: the kernel's frames, rows, columns. A block's stride is taken
+      where the kernel sees several of them.
+    groups: the number of groups of channels that see only themselves; 0: each
+      channel is one.
     rectified: whether ReLU follows BN.
     branches: 2 of a Multi-Temporal convolution, else 1.
   """
@@ -84,13 +85,13 @@ class Pathway:
   """A stem and four stages of blocks, as numbers.
 
   Attributes:
-    blocks: of each stage.
+    blocks: the number of blocks of each stage.
     width: channels of the stem; the first stage's blocks give four times as
       many, and each stage twice what the one before gives.
     inner_factor: channels of the first stage's convolutions but the last, as a
       multiple of `width`; of the others', likewise.
     stem_kernel: size of the stem's kernel in frames, rows, columns.
-    stem_strides: its strides.
+    stem_strides: the strides of the stem's convolution.
     stem_pool: frames, rows and columns of its max-pool's windows, and their
       strides; None: there is none.
     pool_pairs: whether the second stage begins with the greatest of each two
@@ -100,9 +101,9 @@ class Pathway:
     middle: what stands between a block's first and last convolution, one of
       `MIDDLES`.
     temporal_strides: strides over frames of each stage's first block.
-    spatial_strides: those over rows and columns.
-    shift_every: of a stage's blocks every such one, from the first, shifts its
-      branch's input in time; 0: none does.
+    spatial_strides: the strides of the stages over rows and columns.
+    shift_every: the distance between the blocks of a stage, from the first,
+      that shift their branch's input in time; 0: none does.
     adaptive_frames: frames of the clips that temporal adaptive modules, after
       each block's first convolution, are made for; 0: there are none.
   """
@@ -144,7 +145,7 @@ def apply_stem(
     pathway: the pathway.
     unit: factory of a convolution with BN and ReLU.
     x: the clips.
-    name: of the unit.
+    name: the unit's name.
   """
   stem = unit(
     pathway.width, pathway.stem_kernel, strides=pathway.stem_strides, name=name
@@ -168,7 +169,7 @@ def make_stages(
     pathway: the pathway.
     parts: factories of convolutions and normalisations, from
       `Network.make_parts`.
-    prefix: of the blocks' names.
+    prefix: the prefix of the blocks' names.
     mtconv: factory of Multi-Temporal convolutions.
     zero_init_residual: whether the last BN of each block starts with a scale of
       0, so that the block is its shortcut.
@@ -247,7 +248,7 @@ class VideoResNet(Network):
   It has the attributes of `Network` too.
 
   Attributes:
-    pathway: its stem and stages.
+    pathway: the network's stem and stages.
     middle: what stands between a block's first and last convolution, one of
       `MIDDLES`, instead of the pathway's own.
     placement: place where SRTG stands in every block, one of

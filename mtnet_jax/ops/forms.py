@@ -65,9 +65,9 @@ class _Choice(NamedTuple):
   """What is in force.
 
   Attributes:
-    name: of a form, or 'auto'.
-    platform: of programs, where known.
-    devices: their number, 0 where unknown.
+    name: the name of a form, or 'auto'.
+    platform: the platform that programs are made for, where known.
+    devices: the number of devices, 0 where unknown.
     groups: into how many groups each row is cut whose columns lie side by side
       on a TPU; 0: it is not.
   """
@@ -301,8 +301,8 @@ class _Kept:
 
   Attributes:
     arrays: what the forward pass keeps.
-    types: those of the gradients.
-    structure: theirs.
+    types: the types of the gradients.
+    structure: the tree structure of the gradients.
   """
 
   arrays: Any

@@ -89,7 +89,7 @@ def lowest_frames(scores: Float[Array, 'n t']) -> Int[Array, 'n k']:
   """Returns the frames of each clip with the lowest scores.
 
   Args:
-    scores: of each clip's frames.
+    scores: the scores of each clip's frames.
 
   Returns:
     int32 indices of `k = max(1, t // 2)` frames, ascending. Of frames with

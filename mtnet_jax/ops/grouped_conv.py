@@ -75,7 +75,7 @@ def join_groups(
   """Returns the kernels of dense convolutions, each of `size` groups.
 
   Args:
-    kernel: of a grouped convolution.
+    kernel: the kernel of a grouped convolution.
     groups: how many there are.
     size: how many are joined, a divisor of them. Between them are zeros.
   """
@@ -123,7 +123,7 @@ def most_groups(groups: int, d: int, channels: int) -> int:
   Args:
     groups: how many there are, of which it is a divisor.
     d: channels of a group, which may be more than `channels`.
-    channels: of what is joined.
+    channels: the number of channels of what is joined.
   """
   sizes = range(1, max(1, channels // d) + 1)
   return max(size for size in sizes if groups % size == 0)

@@ -31,7 +31,7 @@ def fitting_groups(channels: int, width: int, columns: int) -> int:
   groups would not be of equal size.
 
   Args:
-    channels: of the map.
+    channels: the number of channels of the map.
     width: columns of what goes into the network.
     columns: how many of those are one column of the map.
   """
@@ -136,7 +136,7 @@ def dense_kernel(
 
   Args:
     kernel: the kernel of columns one by one, padded by `k // 2`.
-    stride: its stride over columns.
+    stride: the stride over columns.
     columns: how many columns of the input are side by side, a multiple of the
       stride.
 

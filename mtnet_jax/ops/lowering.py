@@ -53,7 +53,7 @@ def where_it_is_lowered(functions, statics, types, *args):
   """The function that a pass has for the platform of the program.
 
   Args:
-    functions: by platform.
+    functions: functions by platform.
     statics: the keywords of each.
     types: a tree of the results' types; None: those of the default function.
     *args: trees of arrays.

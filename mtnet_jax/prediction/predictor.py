@@ -297,7 +297,8 @@ class Predictor:
     """Pooled features of single clips: what the network's head starts from.
 
     Args:
-      clips: as for `probabilities`; those of a video are its `views`.
+      clips: clips as `probabilities` takes them; those of a video are its
+        `views`.
 
     Returns:
       float32; the endpoint `features` of the network, which is the mean of the

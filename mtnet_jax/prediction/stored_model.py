@@ -56,7 +56,7 @@ def read(
   Args:
     workdir: a folder that is there: a run's, an exported model's, or a hub
       folder.
-    checkpoint: of a run, 'best' (on validation) or 'last'.
+    checkpoint: the checkpoint of a run: 'best' (on validation) or 'last'.
     given: what a command line changes of the run's configuration.
 
   Raises:

@@ -29,7 +29,7 @@ def check(
   All processes call it.
 
   Args:
-    config: of this process.
+    config: the configuration of this process.
     dataset: the batches that this process made of it.
 
   Raises:

@@ -45,8 +45,8 @@ class Checkpoints:
 
     Args:
       workdir: the run's folder, from `make_workdir`.
-      read_only: for readers beside a running training, whose half-written
-        checkpoints they leave alone.
+      read_only: whether checkpoints are only read, perhaps beside a running
+        training, whose half-written checkpoints are left alone.
     """
     self._directory = locations.absolute(workdir) / 'checkpoints'
     self._damaged = self._directory.with_name('damaged_checkpoints')

@@ -89,7 +89,7 @@ def adapt_export(
   """Applies what a command line changes of an exported model's description.
 
   Args:
-    config: its sections `data` and `eval`.
+    config: a configuration, of which the sections `data` and `eval` are set.
     given: what the command line says.
     source: where the model is, in words.
 

@@ -112,8 +112,8 @@ def check_config(
   """Sees that clips can be cut as the sections `data` and `eval` say.
 
   Args:
-    config: with both.
-    where: it is from, for messages.
+    config: a configuration with both sections.
+    where: the configuration's source, for messages.
 
   Raises:
     UserError: a value is missing or not allowed.

@@ -19,7 +19,7 @@ def differences(stored: Any, wanted: Any) -> list[str]:
 
   Args:
     stored: the tree of a checkpoint.
-    wanted: that of a network.
+    wanted: the tree of a network.
   """
   stored, wanted = (
     {path: tuple(leaf.shape) for path, leaf in leaf_paths(tree).items()}

@@ -34,7 +34,7 @@ class Quarantine:
 
     Args:
       workdir: the run's folder, which exists.
-      num_videos: for training.
+      num_videos: the number of training videos.
       max_share: the share of the videos, more than which must not be broken.
       process_index: the index of this process; where there are several, each
         writes a list of its own.

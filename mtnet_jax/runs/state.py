@@ -23,7 +23,8 @@ class TrainState:
   Attributes:
     step: how many updates have been made: an int32 array (), or what stands
       for it in a tree of shapes or shardings.
-    params: by module name; float32, or float64 as the network.
+    params: the parameters by module name; float32, or float64 if the network's
+      are.
     batch_stats: BN's moving means and variances, likewise.
     opt_state: the optimiser's, shaped like the parameters.
     loss_scale: the scale of float16's loss, so that small gradients are not

@@ -43,8 +43,8 @@ class Disc:
   Attributes:
     label: the network's name, or '' for none.
     gflops: the cost of one view in GFLOPs, above 0.
-    top1: in percent.
-    parameters: in millions.
+    top1: the top-1 accuracy in percent.
+    parameters: the number of parameters, in millions.
     group: one of the keys of `_COLORS`.
   """
 
@@ -62,8 +62,8 @@ class Star:
   Attributes:
     label: the run's name, as the user gave it.
     gflops: multiply-adds of one view, in units of 1e9.
-    top1: in percent.
-    parameters: in millions.
+    top1: the top-1 accuracy in percent.
+    parameters: the number of parameters, in millions.
   """
 
   label: str
@@ -187,7 +187,7 @@ def draw(
   """Draws panels side by side.
 
   Args:
-    panels: at least one.
+    panels: the panels, one or more.
     stars: which stand in each panel.
   """
   width = 4.4 * len(panels) if len(panels) > 1 else 8.4

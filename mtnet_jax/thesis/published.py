@@ -79,8 +79,8 @@ class Table:
     name: the file's name, without `.csv`.
     source: the file's `#` lines, the first says which tables of the thesis it
       is.
-    columns: those printed, in order.
-    rows: in order.
+    columns: the printed columns, in order.
+    rows: the rows, in order.
   """
 
   name: str

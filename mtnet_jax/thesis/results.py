@@ -44,7 +44,7 @@ def write_counts(
   """Writes our figures as CSV.
 
   Args:
-    counts: by request.
+    counts: the counts by request.
     path: the CSV file to write.
   """
   with (

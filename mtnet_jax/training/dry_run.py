@@ -67,7 +67,7 @@ def train_step(
     config: `data`, `optim` and `train` are read from it.
     model: a network from `models.build`.
     clip_shape: `(t, h, w, c)`.
-    clips: of a batch, over all devices.
+    clips: the number of clips of a batch, over all devices.
     mesh: the devices, which need not be here.
   """
   tx = optim.build(config.optim, lambda _: 0.1, config.train.accumulate)

@@ -40,8 +40,8 @@ class Patience:
     """Reads how the validations so far went; all processes must call it.
 
     Args:
-      validations: those without a better top-1 after which the run is over; 0:
-        it never is.
+      validations: the number of validations without a better top-1 after which
+        the run is over; 0: no limit.
       workdir: the run's folder.
       step: the step that the run goes on from; what was validated later does
         not count.

@@ -28,8 +28,8 @@ class Mixing:
       the same in all frames, shows the other clip. The two shares are at most 1
       together.
     mixup_alpha: s is drawn from the beta distribution of (alpha, alpha).
-    cutmix_alpha: as `mixup_alpha`, for the area outside the box; where the box
-      reaches beyond the picture, the area that is left counts.
+    cutmix_alpha: the same as `mixup_alpha`, for the share outside the box;
+      where the box reaches beyond the picture, the share that is left counts.
 
   Sources: H. Zhang et al., *mixup: Beyond Empirical Risk Minimization*, 2018;
   S. Yun et al., *CutMix*, 2019.
@@ -129,7 +129,7 @@ def apply(
   """Mixes each clip with the next of its group, the last with the first.
 
   Args:
-    drawn: as `Mixing.draw` returns it.
+    drawn: a draw of `Mixing.draw`.
     clips: the batch, normalized or not; n is a multiple of `group`.
     group: clips among which each finds its other one.
 

@@ -99,7 +99,7 @@ def mean_factors(factors: Sequence[float], steps: int) -> list[float]:
   """The mean over so many steps from each one on.
 
   Args:
-    factors: as for `learning_rate`.
+    factors: the factors that `learning_rate` takes.
     steps: steps of an update, which sees the clips of all of them.
   """
   count = len(factors)

@@ -41,7 +41,7 @@ class Profiler:
     """Traces nothing yet.
 
     Args:
-      steps: from `parse`.
+      steps: the steps from `parse`.
       directory: gets the trace.
     """
     self._steps, self._directory = steps, directory

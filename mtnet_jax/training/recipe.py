@@ -40,14 +40,14 @@ class Facts:
   """What is known of the videos, and of what will learn them.
 
   Attributes:
-    clips: their number, of training.
-    validation: their number, of validation.
-    classes: the names.
-    frames: of a video, the median.
-    rate: frames a second, the median; NaN where it is not known.
+    clips: the number of training videos.
+    validation: the number of validation videos.
+    classes: the names of the classes.
+    frames: the median number of frames of a video.
+    rate: the median number of frames per second; NaN where it is not known.
     short_side: pixels of the shorter side of most videos.
     pretrained: whether the network starts from weights.
-    devices: that train.
+    devices: the number of devices that train.
   """
 
   clips: int
@@ -78,7 +78,7 @@ class Pace:
     """Returns the seconds of a run.
 
     Args:
-      steps: of training.
+      steps: the number of training steps.
       judged: clips, those of validations and of the evaluation.
     """
     return self.compile + steps * self.step + judged * self.clip
@@ -88,8 +88,8 @@ def fit(config: ml_collections.ConfigDict, facts: Facts) -> list[str]:
   """Sets what depends on the videos.
 
   Args:
-    config: of `configs/finetune.py`, with the network and its clips; changed
-      in place.
+    config: the configuration of `configs/finetune.py`, with the network and its
+      clips; changed in place.
     facts: what the videos are.
 
   Returns:
@@ -254,9 +254,9 @@ def limit(
 
   Args:
     config: the run's configuration.
-    pace: of this machine.
-    judged: from `judged_clips`.
-    minutes: that there are; None: any.
+    pace: the pace of this machine.
+    judged: the number of clips from `judged_clips`.
+    minutes: the time there is, in minutes; None: no limit.
 
   Raises:
     UserError: that is too short for anything.

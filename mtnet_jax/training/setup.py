@@ -129,7 +129,7 @@ def step_options(
 
   Args:
     config: see configs/base.py.
-    model: from `build_model`.
+    model: a network from `build_model`.
 
   Returns:
     Arguments of `make_train_step` by name.
@@ -195,7 +195,7 @@ def make_mesh(
 
   Args:
     config: see configs/base.py.
-    devices: those to use; None: all that JAX sees.
+    devices: the devices to use; None: all that JAX sees.
 
   Raises:
     UserError: the batch or the mesh does not divide among them.

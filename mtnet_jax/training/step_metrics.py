@@ -83,7 +83,7 @@ class StepMetrics:
 
     Args:
       step: the training step.
-      stage: for people.
+      stage: the name of the stage in messages.
       limit: see `Watchdog.heartbeat`.
     """
     jax.block_until_ready(self._metrics)

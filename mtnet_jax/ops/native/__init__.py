@@ -163,7 +163,7 @@ def compiler_command(flags: Sequence[str] = ()) -> list[str]:
   """Returns how the kernels are compiled, without sources and outputs.
 
   Args:
-    flags: for warnings, for instance.
+    flags: further flags, for warnings for instance.
 
   Raises:
     OSError: there is no compiler.
