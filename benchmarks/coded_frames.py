@@ -26,7 +26,7 @@ def write(data: str, splits: Sequence[str], folder: pathlib.Path) -> str:
   Args:
     data: the videos, as `config.data.dir` names them.
     splits: which of them.
-    folder: to be made.
+    folder: a folder, which is made.
 
   Returns:
     The new data set, as `config.data.dir` names it.

@@ -9,8 +9,8 @@ compared. Prints a line for each row as it comes and a table at the end, and
 adds the rows to DIR/YYYY-MM-DD-DEVICE.json.
 
 PyTorch is measured in both of its memory layouts, and the faster one is its
-best. It gets normalised float clips, which is its easier case: ours are uint8
-and normalised in the program.
+best. It gets normalized float clips, which is its easier case: ours are uint8
+and normalized in the program.
 """
 
 import contextlib

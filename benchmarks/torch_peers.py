@@ -241,11 +241,11 @@ def train_step(
 ) -> Callable[[], torch.Tensor]:
   """A function that makes one step and returns its loss.
 
-  BN normalises by the batch; SGD with momentum 0.9 and weight decay 5e-5.
+  BN normalizes by the batch; SGD with momentum 0.9 and weight decay 5e-5.
 
   Args:
     network: a network in the memory layout of the clips.
-    clips: `(n, 3, t, h, w)`, normalised before: PyTorch's easier case.
+    clips: `(n, 3, t, h, w)`, normalized before: PyTorch's easier case.
     labels: `(n,)`.
   """
   network.train()
@@ -274,7 +274,7 @@ def inference(
 
   Args:
     network: a network in the memory layout of the clips.
-    clips: `(n, 3, t, h, w)`, normalised before.
+    clips: `(n, 3, t, h, w)`, normalized before.
   """
   network.eval()
 

@@ -106,7 +106,7 @@ def get_config() -> ml_collections.ConfigDict:
     lateral_norm=config_dict.placeholder(bool),
     # What networks of other authors have: no max-pool after the stem, residual
     # connections without weights (3-D ResNets), BN on all projected ones (X3D),
-    # and other numbers to normalise pixels by, a channel each, of [0, 1]
+    # and other numbers to normalize pixels by, a channel each, of [0, 1]
     # brightness
     stem_pool=config_dict.placeholder(bool),
     project_shortcuts=config_dict.placeholder(bool),

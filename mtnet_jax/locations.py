@@ -44,7 +44,7 @@ class BucketError(UserError, OSError):
 
 
 def on_bucket(path: str | os.PathLike) -> bool:
-  """Whether a path is one of Google Cloud Storage."""
+  """Returns whether a path is one of Google Cloud Storage."""
   return os.fspath(path).startswith(_BUCKET)
 
 
@@ -108,7 +108,7 @@ def cause(error: Exception) -> str:
 
 
 def is_refusal(error: Exception) -> bool:
-  """Whether a bucket is out of reach, rather than the file on it damaged."""
+  """Returns whether a bucket is out of reach, not the file on it damaged."""
   if isinstance(error, OSError | ValueError):
     return bool(_REFUSED.search(str(error)))
   libraries = 'gcsfs', 'aiohttp', 'google.api_core', 'google.auth'

@@ -8,7 +8,7 @@ from mtnet_jax.typing import Array, Bool, Float, Int
 def top_k_correct(
   scores: Float[Array, 'n k'], labels: Int[Array, ' n'], k: int
 ) -> Bool[Array, ' n']:
-  """Whether the label is among the k best scores.
+  """Returns whether the label is among the k best scores.
 
   A label counts its rank as one plus the number of classes that score higher
   *or equal*, itself apart: equal scores (all zero, all NaN) never count as

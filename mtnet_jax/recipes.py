@@ -54,7 +54,7 @@ def find(text: str) -> str:
 
 
 def available() -> str:
-  """What `--config` can be here: the files of `configs/`, or the names."""
+  """Returns what `--config` may be: files of `configs/` here, or names."""
   files = {
     path.stem: str(path) for path in pathlib.Path('configs').glob('*.py')
   }
@@ -64,7 +64,7 @@ def available() -> str:
 
 
 def defaults_file() -> str:
-  """The file that lists every key, as it is found from here."""
+  """Returns the file that lists every key, as it is found from here."""
   path = _FOLDER / f'{_DEFAULTS}.py'
   here = pathlib.Path().resolve()
   return str(path.relative_to(here) if path.is_relative_to(here) else path)

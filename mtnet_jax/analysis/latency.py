@@ -4,7 +4,7 @@ Two programs: the forward pass of evaluation, and the gradient of a training
 step, which is a forward and a backward pass. The thesis prints the two passes
 apart (Tables 5.5 and 5.7): the backward one is the difference of the medians.
 
-Clips are random, of zero mean and unit deviation, as normalisation leaves them,
+Clips are random, of zero mean and unit deviation, as normalization leaves them,
 and lie on the device. Parameters are random too: some devices multiply zeros
 faster than other numbers.
 """
@@ -97,7 +97,7 @@ def measure_step(
 ) -> Timing:
   """Measures the gradient of a training step by all parameters.
 
-  The loss is the cross-entropy; BN normalises by the batch. The optimiser's
+  The loss is the cross-entropy; BN normalizes by the batch. The optimizer's
   update is not part of it. Arguments and errors are those of
   `measure_forward`.
   """

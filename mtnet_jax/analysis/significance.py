@@ -56,7 +56,7 @@ class Comparison:
 
 
 def mcnemar(both: int, only_a: int, only_b: int, neither: int) -> Comparison:
-  """McNemar's test with Edwards's correction, the thesis's equation 6.1.
+  """Tests by McNemar with Edwards's correction (thesis, eq. 6.1).
 
   `(|only_a - only_b| - 1)² / (only_a + only_b)`. The correction takes one off
   the difference where there is one; there is nothing to take off none.

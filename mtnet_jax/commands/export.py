@@ -104,7 +104,7 @@ def export_run(
     workdir: folder of the run.
     out: folder to write to, made if need be.
     checkpoint: 'best' (on validation) or 'last'.
-    license: licence of the weights; None: unknown.
+    license: license of the weights; None: unknown.
     onnx: whether `model.onnx` is written too.
     given: what a command line changes of the run's configuration.
 
@@ -175,7 +175,7 @@ def export_for_hub(
     workdir: folder of the run.
     out: folder to write to, made if need be.
     checkpoint: 'best' (on validation) or 'last'.
-    license: SPDX identifier of the licence of the weights.
+    license: SPDX identifier of the license of the weights.
     given: what a command line changes of the run's configuration.
 
   Raises:

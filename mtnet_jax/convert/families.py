@@ -26,7 +26,7 @@ from mtnet_jax.training.optim import CLASSIFIER
 
 
 class Origin(NamedTuple):
-  """What a file was recognised as.
+  """What a file was recognized as.
 
   Attributes:
     family: one of `FAMILIES`.
@@ -271,7 +271,7 @@ def settings(
     for key in ('model.input_mean', 'model.input_std'):
       keys[key] = keys[key][::-1]
   if network in mtnet.VARIANTS:
-    # The first stage's projection keeps its width. PySlowFast normalises it all
+    # The first stage's projection keeps its width. PySlowFast normalizes it all
     # the same, PyTorchVideo does not.
     sources = layout(family, network).sources(
       'params/stage_1_block_1/shortcut_norm/scale'

@@ -1,8 +1,8 @@
 """Published weights, and the clips and pixels that they were trained on.
 
 `weights.csv` has a row for each file: our network, whose layout it has, where
-it lies, its licence, its data, how clips are taken of a video, how large, by
-what mean and deviation pixels are normalised, and the top-1 that was published
+it lies, its license, its data, how clips are taken of a video, how large, by
+what mean and deviation pixels are normalized, and the top-1 that was published
 with so many views (clips × crops). PyTorchVideo spreads a clip's frames evenly
 from the first to the last of T times the stride that its names say, so that
 they lie further apart: `stride` is what is nearest to that. Behind a `#` is the
@@ -29,7 +29,7 @@ class Weights(NamedTuple):
     network: one of `models.NAMES`.
     family: one of `families.FAMILIES`.
     address: the address (URL) of the file.
-    licence: the license of the repository.
+    license: the license of the repository.
     data: the data set that the weights were trained on last.
     classes: the number of classes of `data`; 0: not known.
     top1: published accuracy in percent, or ''.
@@ -42,7 +42,7 @@ class Weights(NamedTuple):
   network: str
   family: str
   address: str
-  licence: str
+  license: str
   data: str
   classes: int
   top1: str
@@ -88,7 +88,7 @@ def _row(cells) -> Weights:
     clips, crops = map(int, cells['views'].split('x'))
     # Crops are spread along the long side: three of them see all of it.
     keys['eval.num_clips'], keys['eval.num_crops'] = clips, min(crops, 3)
-  names = ('name', 'network', 'family', 'address', 'licence', 'data')
+  names = ('name', 'network', 'family', 'address', 'license', 'data')
   return Weights(
     **{name: cells[name] for name in names},
     classes=int(cells['classes'] or 0),

@@ -66,7 +66,7 @@ def convert(
     source: the file, as `torch_files.read` takes it.
     model_name: our name of the network, or of one of `published.rows`.
     config: the run's configuration; what the weights ask for is set in it: the
-      network, its clips, and how their pixels are normalised.
+      network, its clips, and how their pixels are normalized.
     workdir: the run's folder, which must hold nothing yet that is written here.
     overrides: values of keys of the configuration, after that.
     labels: a file with the name of a class a line; None: class_000, ...
@@ -235,7 +235,7 @@ def _write(
   (workdir / 'config.json').write_text(text)
   (workdir / 'labels.txt').write_text('\n'.join(names) + '\n')
   (workdir / 'config.py').write_text(_as_python(config))
-  # A run that starts from these weights makes an optimiser of its own.
+  # A run that starts from these weights makes an optimizer of its own.
   optimizer = optax.identity().init(variables['params'])
   state = TrainState(step=jnp.int32(0), opt_state=optimizer, **variables)
   with Checkpoints(workdir) as checkpoints:

@@ -148,7 +148,7 @@ class Packets:
     return max(0, bisect_right(self._entries[0], stamp) - 1)
 
   def is_ahead(self, entry: int) -> bool:
-    """Whether an entry's packet comes after the next one."""
+    """Returns whether an entry's packet comes after the next one."""
     return self._entries[2][entry] > self._next
 
   def go_to(self, entry: int):

@@ -60,7 +60,7 @@ class Shard:
 
   @property
   def report_path(self) -> pathlib.Path:
-    """The file that tells what came of the videos."""
+    """The file that says what became of each video."""
     return self.path.with_suffix('.json')
 
 

@@ -101,7 +101,7 @@ def mirror(clip: Clip) -> Clip:
 
 
 def names_a_side(class_name: str) -> bool:
-  """Whether a class's name has the word left or right in it.
+  """Returns whether a class's name has the word left or right in it.
 
   In the mirror such a class may be another one, so that its clips must not be
   mirrored.

@@ -68,7 +68,7 @@ def retry(
   attempts: int,
   sleep: Callable[[float], None] = time.sleep,
 ) -> T:
-  """Reads, again where a disk or a network fails.
+  """Reads, and tries again where a disk or a network fails.
 
   Args:
     read: what is to be done; each attempt calls it.

@@ -30,7 +30,7 @@ class Frames(Protocol):
   def read(
     self, indices: Sequence[int], short_side: int | None = None
   ) -> UInt8[np.ndarray, 'n h w 3']:
-    """The frames of these numbers, resized to that shorter side."""
+    """Returns the frames of these numbers, resized to that shorter side."""
 
 
 def read(

@@ -20,7 +20,7 @@ def jit(
   training: bool = False,
   **kwargs,
 ) -> Callable:
-  """As `jax.jit`, of a whole program: it is not called in another.
+  """Compiles a whole program, which is not called in another, by `jax.jit`.
 
   For one CPU the program calls our kernels, and so cannot be exported.
 
@@ -40,7 +40,7 @@ def jit(
 
 
 def quick_jit(function: Callable, **kwargs) -> Callable:
-  """As `jax.jit`, of what runs once: little time is spent on optimizing it.
+  """Compiles by `jax.jit` what runs once: XLA hardly optimizes it.
 
   Args:
     function: the function to compile.

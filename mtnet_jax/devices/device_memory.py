@@ -40,7 +40,7 @@ def explained(mend: str) -> Iterator[None]:
 
 
 def is_exhausted(error: Exception) -> bool:
-  """Whether it says that a device's memory is not enough."""
+  """Returns whether an error says that a device's memory is not enough."""
   return 'RESOURCE_EXHAUSTED' in str(error)
 
 

@@ -26,7 +26,7 @@ def make_mesh(
     data: groups of devices, each with all of the parameters; 0: as many as
       there are.
     fsdp: devices in a group, each with a share of the parameters and of the
-      optimiser's state.
+      optimizer's state.
     devices: None: all, of all processes.
 
   Raises:
@@ -51,12 +51,12 @@ def make_mesh(
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """Every device holds the whole array."""
+  """Returns the sharding of an array that every device holds whole."""
   return NamedSharding(mesh, P())
 
 
 def split_batch(mesh: Mesh) -> NamedSharding:
-  """The first axis is split over all devices: the clips."""
+  """Returns the sharding of a batch: its clips are split over all devices."""
   return NamedSharding(mesh, P(('data', 'fsdp')))
 
 
@@ -82,7 +82,7 @@ def to_devices(batch: Mapping[str, PyTree], mesh: Mesh) -> dict[str, PyTree]:
 
 
 def to_own_devices(variables: optax.Params, mesh: Mesh) -> optax.Params:
-  """A copy of all of the variables on the devices of `mesh`, this process's.
+  """Returns a copy of all variables on this process's devices, `mesh`.
 
   Args:
     variables: variables on the devices of all processes. All processes must

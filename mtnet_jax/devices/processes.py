@@ -57,7 +57,7 @@ def join(
 
 
 def is_main() -> bool:
-  """Whether this is the process that writes logs and figures."""
+  """Returns whether this is the process that writes logs and figures."""
   return jax.process_index() == 0
 
 
@@ -71,7 +71,7 @@ def wait_for_all(what: str) -> None:
 
 
 def gather(data: bytes) -> list[bytes]:
-  """Everybody's data, by process; all processes must call it."""
+  """Returns all processes' data, in order; all processes must call it."""
   if jax.process_count() == 1:
     return [data]
   sizes = multihost_utils.process_allgather(np.array(len(data), np.int32))
@@ -98,7 +98,7 @@ class KeyValueBoard:
     self._client.key_value_set(key, line, allow_overwrite=True)
 
   def read(self) -> dict[int, str]:
-    """The lines by process."""
+    """Returns the lines by process."""
     entries = self._client.key_value_dir_get(self._PREFIX)
     return {int(key.rsplit('/', 1)[1]): line for key, line in entries}
 

@@ -96,7 +96,7 @@ device_description_str: "{name}"
 
 
 def is_gpu(target: str) -> bool:
-  """Whether a target is a GPU; else it is a topology of TPUs."""
+  """Returns whether a target is a GPU; else it is a topology of TPUs."""
   return target in _GPU_NAMES
 
 

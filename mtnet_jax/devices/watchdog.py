@@ -45,7 +45,7 @@ class MessageBoard(Protocol):
     """Replaces this process's line."""
 
   def read(self) -> dict[int, str]:
-    """The lines by process."""
+    """Returns the lines by process."""
 
 
 class Watchdog:
@@ -95,7 +95,7 @@ class Watchdog:
     self._stage = (stage, step, self._clock(), limit)
 
   def iterate(self, batches: Iterable[T], step: int) -> Iterator[T]:
-    """The batches; waiting for each is a stage, the time between may be long.
+    """Yields the batches; limits the wait for each, not the time between.
 
     Args:
       batches: the batches to iterate over, to be scored, for instance.
@@ -224,10 +224,10 @@ class Watchdog:
 
   @contextlib.contextmanager
   def blaming_others(self) -> Iterator[None]:
-    """Of an error of what processes do together, finds out whose it is.
+    """Finds out which process is to blame for an error in a collective.
 
-    Within it, an error may come of a peer that is gone. And what is left behind
-    waits for the peers: they are told before, unless they all know.
+    An error inside the context may come from a peer that is gone. What is left
+    behind waits for the peers, so they are told before, unless they all know.
     """
     try:
       yield

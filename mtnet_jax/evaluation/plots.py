@@ -85,7 +85,7 @@ def draw_curves(
 
 
 def is_gate(metric: str) -> bool:
-  """Whether a name of `metrics.jsonl` is a block's share of open gates."""
+  """Returns whether a name in `metrics.jsonl` is a share of open gates."""
   return metric.startswith(_GATES)
 
 

@@ -37,12 +37,12 @@ class Predictions:
     return self.probabilities.argmax(axis=1)
 
   def accuracy(self, k: int = 1) -> float:
-    """The share of videos whose class is among the k most probable ones."""
+    """Returns the share of videos whose class is among the k likeliest."""
     correct = metrics.top_k_correct(self.probabilities, self.labels, k)
     return float(correct.mean())
 
   def early_accuracy(self) -> dict[str, float]:
-    """By stage, the share of videos whose class is its early prediction."""
+    """Returns the top-1 accuracy of the early predictions of each stage."""
     return {
       stage: float((chosen == self.labels).mean())
       for stage, chosen in self.early.items()

@@ -34,7 +34,9 @@ EvalStep = Callable[[dict, Array], tuple[Array, dict[str, Array]]]
 
 @functools.lru_cache(maxsize=1)  # evaluated twice, compiled once
 def make_eval_step(model: nn.Module, mesh: jax.sharding.Mesh) -> EvalStep:
-  """A jitted `(variables, clips uint8) -> probabilities, early predictions`.
+  """Returns the jitted evaluation step.
+
+  It is `(variables, clips uint8) -> probabilities, early predictions`.
 
   Args:
     model: a network from `mtnet_jax.models.build`; its BN in inference mode.

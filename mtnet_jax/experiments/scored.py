@@ -32,13 +32,13 @@ def unmark(workdir: pathlib.Path) -> None:
 
 
 def read_step(workdir: pathlib.Path) -> int | None:
-  """The step at which a run was scored; None where it is not finished."""
+  """Returns the step at which a run was scored; None if it is unfinished."""
   found = _read_mark(workdir)
   return found['step'] if found else None
 
 
 def read(workdir: pathlib.Path) -> Predictions | None:
-  """The predictions of a run; None where it is not finished."""
+  """Returns the predictions of a run; None where it is not finished."""
   if _read_mark(workdir) is None:
     return None
   return predictions_file.read(_predictions(workdir))

@@ -14,7 +14,7 @@ _LEVEL = 0.95
 
 
 def half_interval(values: Sequence[float]) -> float | None:
-  """Half of the 95 % confidence interval of a mean, by Student's t.
+  """Returns half of the 95 % confidence interval of a mean, by Student's t.
 
   Args:
     values: drawn independently; of any unit.
@@ -31,7 +31,7 @@ def half_interval(values: Sequence[float]) -> float | None:
 
 
 def pool(pairs: Sequence[tuple[Sequence[str], Pair]]) -> Comparison:
-  """McNemar's test of several trainings, clustered by video.
+  """Tests several trainings by McNemar, clustered by video.
 
   All seeds see the same videos and fail on the same ones, so that pairs of
   video and seed are not independent; videos are. With d the number of seeds

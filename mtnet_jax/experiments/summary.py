@@ -45,7 +45,7 @@ class Line:
 
 
 def summarize(table: Plan, scored: Mapping[Job, Predictions]) -> list[Line]:
-  """One line a run, in the order of the thesis.
+  """Returns one line a run, in the order of the thesis.
 
   Args:
     table: the plan.
@@ -90,7 +90,7 @@ def summarize(table: Plan, scored: Mapping[Job, Predictions]) -> list[Line]:
 
 
 def find_missing(scored: Mapping[Job, Predictions]) -> dict[Job, list[str]]:
-  """The videos, sorted, that a job has not scored and another has.
+  """Returns the videos, sorted, that a job has not scored and another has.
 
   Args:
     scored: the predictions of the jobs that are finished.

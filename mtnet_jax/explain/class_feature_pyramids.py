@@ -2,7 +2,7 @@
 
 From the last activations the channels that matter for a class are found, and
 from those, layer by layer, the channels that matter for them: the back step
-(7.2–7.5). Everything that is compared is first normalised to [0, 1] by its
+(7.2–7.5). Everything that is compared is first normalized to [0, 1] by its
 minimum and maximum, and kept where its sigmoid exceeds the threshold θ. (7.3 as
 printed is always true.)
 
@@ -130,7 +130,7 @@ def class_feature_pyramid(
   Args:
     model: a network from `mtnet_jax.models.build`.
     variables: the model's.
-    clip: one clip (1, t, h, w, 3), normalised.
+    clip: one clip (1, t, h, w, 3), normalized.
     label: the class; None: the predicted one.
     layers: steps back, so that there are `layers + 1` levels, or fewer where
       the network begins; or the path of the layer to step back to.
@@ -278,7 +278,7 @@ def build(
   """Returns the pyramid of a class; see `class_feature_pyramid`.
 
   It starts from the importance of the last activations' channels, the class's
-  row times their means, normalised (7.2).
+  row times their means, normalized (7.2).
   """
   if mode not in MODES:
     raise UserError(f'`mode` (={mode!r}) must be one of {MODES}.')
@@ -321,7 +321,7 @@ def channel_tubes(
 ) -> dict[tuple[str, int], Float[np.ndarray, 't h w']]:
   """Returns a tube of each of a level's `most` important channels.
 
-  By layer and channel: the channel's activations normalised to [0, 1] by their
+  By layer and channel: the channel's activations normalized to [0, 1] by their
   minimum and maximum, float32; zeros where they are constant.
   """
   tubes = {}

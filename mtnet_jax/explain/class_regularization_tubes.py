@@ -21,7 +21,7 @@ def class_regularization_tubes(
   label: int | None = None,
   shape: Shape | None = None,
 ) -> dict[str, tuple[int, Float[np.ndarray, 't h w']]]:
-  """Returns a Saliency Tube of each stage that is regularised.
+  """Returns a Saliency Tube of each stage that is regularized.
 
   The weights of a stage's channels are the layer's own map of the class, `V[n]`
   of Algorithm 1.
@@ -87,7 +87,7 @@ def amplified_kernels(
 def _rows(
   params: Mapping[str, Any], endpoints: Mapping[str, Any], label: int | None
 ) -> Iterator[tuple[str, int, Float[np.ndarray, ' c']]]:
-  """Each stage that is regularised, a class and the layer's map of it."""
+  """Each stage that is regularized, a class and the layer's map of it."""
   picked = endpoints['early_predictions']
   if not picked:
     raise UserError(

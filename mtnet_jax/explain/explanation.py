@@ -76,7 +76,7 @@ class Tube:
     saliency: `(t, h, w)` float32 in [0, 1], of the clip's frames and pixels.
     class_name: the class that it speaks for.
     note: a few words on what is special, or ''.
-    faithfulness: or None where it was not measured.
+    faithfulness: the scores of the test; None where it was not made.
   """
 
   method: str

@@ -40,7 +40,7 @@ def grad_cams(
   Args:
     model: a network from `mtnet_jax.models.build`.
     variables: the model's.
-    clip: normalised pixels, in the network's dtype.
+    clip: normalized pixels, in the network's dtype.
     label: the class, 0 to k - 1.
     layers: names of `LAYERS`.
     shape: frames, rows and columns of the result; None: of the layer.

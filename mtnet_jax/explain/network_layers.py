@@ -195,7 +195,7 @@ def score_inputs(
 ) -> Float[np.ndarray, ' c']:
   """Returns the importance of a layer's inputs to the mean of some kernels.
 
-  The product of the pooled inputs and kernels (7.4), normalised. In an MTConv
+  The product of the pooled inputs and kernels (7.4), normalized. In an MTConv
   the chosen channels of the local and of the prolonged branch are two groups,
   averaged by their sizes; the prolonged group is the average of two routes:
   through its own kernels, and through the point-wise term, the channels of the
@@ -228,7 +228,7 @@ def score_inputs(
 
 
 def _average(routes):
-  """The average of routes' scores by their weights, normalised."""
+  """The average of routes' scores by their weights, normalized."""
   weights = np.array([weight for weight, _ in routes])
   scores = np.stack([scores for _, scores in routes])
   mean = weights @ np.nan_to_num(scores) / weights.sum()

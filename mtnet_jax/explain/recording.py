@@ -27,7 +27,7 @@ def record(
   Args:
     model: a network from `mtnet_jax.models.build`.
     variables: the model's.
-    clips: normalised pixels, in the network's dtype.
+    clips: normalized pixels, in the network's dtype.
     whole: paths of the modules to keep, as `stage_4_block_7/project`.
 
   Returns:

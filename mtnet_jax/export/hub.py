@@ -108,7 +108,7 @@ def data_name(config: ml_collections.ConfigDict) -> str:
 
 
 def is_hub_folder(folder: locations.Path) -> bool:
-  """Whether a folder holds a model of the hub, of this library or another."""
+  """Returns whether a folder holds a model of the hub, of any library."""
   return (folder / WEIGHTS).is_file() or _model_type(folder) is not None
 
 

@@ -24,7 +24,7 @@ _MOST_CLASSES = 20  # that the card names
 
 
 def check_license(license: str) -> None:
-  """Raises a UserError where a licence is no identifier."""
+  """Raises a UserError where a license is no identifier."""
   if not _LICENSE.fullmatch(license):
     raise UserError(
       f"--license (={license!r}) must be an SPDX identifier for the hub's card,"
@@ -82,7 +82,7 @@ def write(
     class_names: the names of the classes.
     data: the name of the data that the run was trained on; '' if it has none.
     step: the training step that the weights are of.
-    license: the SPDX identifier of the weights' licence, or 'unknown'.
+    license: the SPDX identifier of the weights' license, or 'unknown'.
     summary: what `mtnet eval` found, from `read_summary`; None: nothing.
   """
   data, name = data or 'unnamed data', config.model.name
@@ -99,9 +99,9 @@ def write(
 A network of the library `mtnet_jax` (JAX and Flax), which tells the action that
 a video shows. The weights are those of training step {step:,}.
 
-## Licence
+## License
 
-Licence of the weights: {license}. {LICENSE_NOTE}
+License of the weights: {license}. {LICENSE_NOTE}
 
 ## Data
 

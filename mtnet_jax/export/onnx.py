@@ -80,7 +80,7 @@ def convert(
 
 
 def as_float32(model: nn.Module) -> nn.Module:
-  """The network of which the ONNX file is a copy."""
+  """Returns the network of which the ONNX file is a copy."""
   return model.clone(dtype=jnp.dtype('float32'))
 
 

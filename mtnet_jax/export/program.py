@@ -38,7 +38,7 @@ ONNX = 'model.onnx'
 METADATA = 'model.json'
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 LICENSE_NOTE = (
-  'Weights inherit the licence of the data that they were trained on: read it '
+  'Weights inherit the license of the data that they were trained on: read it '
   'before you pass them on.'
 )
 FILES = (METADATA, PROGRAM, PARAMETERS, ONNX)
@@ -125,7 +125,7 @@ def write_export(
 def classify(
   model: nn.Module, variables: dict, clips: UInt8[Array, 'n t s s 3']
 ) -> tuple[Float[Array, 'n k'], Float[Array, 'n k']]:
-  """What an exported program computes: float32 logits and probabilities.
+  """Returns float32 logits and probabilities, as exported programs do.
 
   Args:
     model: a network from `runs.model.build_model`.

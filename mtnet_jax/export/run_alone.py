@@ -22,10 +22,10 @@ _NOT_NEEDED = {'flax', 'grain', 'mtnet_jax', 'optax', 'orbax'}
 
 
 def milliseconds(run: Callable[[Any], Any], clip: Any) -> float:
-  """The median time of a call, after one that compiles.
+  """Returns the median time of a call, after one that compiles.
 
   Args:
-    run: gives arrays of JAX's.
+    run: a function that returns JAX arrays.
     clip: the program's argument.
   """
   times = []

@@ -127,7 +127,7 @@ def check_affection_rates(rates: Sequence[float], num_stages: int) -> None:
 class ClassRegularization(nn.Module):
   """`regularize` with a projection that is learned.
 
-  Parameter `kernel`, 𝒲, `(d, c)`: Kaiming initialised.
+  Parameter `kernel`, 𝒲, `(d, c)`: Kaiming initialized.
 
   Attributes:
     affection_rate: λ in [0, 1].

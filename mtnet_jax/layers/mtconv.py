@@ -89,7 +89,7 @@ class MTConv(nn.Module):
       channel-separated layer of the same widths.
     train: whether `'stochastic'` pooling draws, from an rng `pooling`.
     conv: factory of convolutions; `Conv3D`, perhaps with a dtype bound.
-    norm: factory of normalisations; `BatchNorm` with `use_running_average`
+    norm: factory of normalizations; `BatchNorm` with `use_running_average`
       bound.
   """
 

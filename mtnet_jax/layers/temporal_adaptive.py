@@ -32,7 +32,7 @@ class TemporalAdaptive(nn.Module):
 
   Attributes:
     conv: factory of convolutions.
-    norm: factory of normalisations.
+    norm: factory of normalizations.
   """
 
   conv: Callable[..., nn.Module]

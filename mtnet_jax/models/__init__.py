@@ -2,7 +2,7 @@
 
 Example:
   model = models.build('mtnet_m', num_classes=400)
-  variables = model.init(jax.random.key(0), clips)  # n t h w 3, normalised
+  variables = model.init(jax.random.key(0), clips)  # n t h w 3, normalized
   logits, endpoints = model.apply(variables, clips, train=False)
 """
 

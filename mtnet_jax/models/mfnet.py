@@ -34,7 +34,7 @@ class PreActivatedUnit(nn.Module):
     features: output channels.
     kernel_size: size of the kernel in frames, rows, columns.
     conv: factory of the convolution.
-    norm: factory of the normalisation.
+    norm: factory of the normalization.
     strides: distance between windows in frames, rows, columns.
     groups: the number of groups of channels that see only themselves.
   """
@@ -128,7 +128,7 @@ class MFNet(Network):
     comes after them; `features` is its mean.
 
     Args:
-      clips: normalised pixels, `(n, t, h, w, 3)`.
+      clips: normalized pixels, `(n, t, h, w, 3)`.
       train: whether there are batch statistics and dropout; needs
         `mutable=['batch_stats']` and an rng `dropout`.
 

@@ -145,7 +145,7 @@ class MTNet(Network):
     The endpoint `last` is what the head computes, and `features` its mean.
 
     Args:
-      clips: normalised pixels, `(n, t, h, w, 3)`.
+      clips: normalized pixels, `(n, t, h, w, 3)`.
       train: whether there are batch statistics, dropout and stochastic
         pooling's draws; needs `mutable=['batch_stats']` and rngs `dropout` and
         `pooling`.
@@ -248,7 +248,7 @@ class MTBlock(nn.Module):
     outer: channels of the block's output.
     stride: distance between windows in height and width.
     conv: factory of the residual connection's projection.
-    norm: factory of the projection's normalisation.
+    norm: factory of the projection's normalization.
     mtconv: factory of Multi-Temporal convolutions.
     kernel_frames: temporal extent of the channel-separated convolution.
     recursion: factory of Squeeze and Recursion; None: there is none.
@@ -257,7 +257,7 @@ class MTBlock(nn.Module):
       channel-separated convolution.
     separated_activation: function after the channel-separated convolution, and
       after squeeze-and-excitation where there is one.
-    norm_all_shortcuts: whether every projection has a normalisation, see
+    norm_all_shortcuts: whether every projection has a normalization, see
       `MTNet`.
   """
 

@@ -67,11 +67,11 @@ class Network(nn.Module):
       float32.
     norm_batch_size: number of clips that share BN statistics; 0 means the whole
       batch.
-    freeze_norm: whether the moving statistics normalise in training too.
+    freeze_norm: whether the moving statistics normalize in training too.
     norm_epsilon: what BN adds to variances, above 0.
-    input_mean: mean of each channel that `preprocessing` normalises clips with,
+    input_mean: mean of each channel that `preprocessing` normalizes clips with,
       in units of [0, 1] brightness; the network itself does not.
-    input_std: deviation of each channel that it normalises them with.
+    input_std: deviation of each channel that it normalizes them with.
     rematerialize: whether the backward pass of training computes each block
       again from its input: it takes less memory and about a third more work.
     local_ratio: MTConv's δ in (0, 1]; 1 makes plain convolutions.
@@ -187,10 +187,10 @@ class Network(nn.Module):
   def make_parts(
     self, train: bool, **conv_fields
   ) -> dict[str, Callable[..., nn.Module]]:
-    """Returns what makes convolutions, `conv`, and normalisations, `norm`.
+    """Returns what makes convolutions, `conv`, and normalizations, `norm`.
 
     Args:
-      train: whether normalisations use the batch's statistics.
+      train: whether normalizations use the batch's statistics.
       **conv_fields: fields of every `Conv3D`.
     """
     return {

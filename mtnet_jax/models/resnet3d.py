@@ -160,7 +160,7 @@ class ResNet3D(Network):
     `features` its mean.
 
     Args:
-      clips: normalised pixels, `(n, t, h, w, 3)`.
+      clips: normalized pixels, `(n, t, h, w, 3)`.
       train: whether there are batch statistics, dropout and stochastic
         pooling's draws; needs `mutable=['batch_stats']` and rngs `dropout` and
         `pooling`.

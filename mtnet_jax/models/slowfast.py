@@ -102,7 +102,7 @@ class SlowFast(Network):
     `features` their mean.
 
     Args:
-      clips: normalised pixels, `(n, t, h, w, 3)`, with t a multiple of the
+      clips: normalized pixels, `(n, t, h, w, 3)`, with t a multiple of the
         ratio.
       train: whether there are batch statistics and dropout; needs
         `mutable=['batch_stats']` and an rng `dropout`.

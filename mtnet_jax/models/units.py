@@ -17,7 +17,7 @@ class ConvUnit(nn.Module):
     features: output channels.
     kernel_size: size of the kernel in frames, height, width.
     conv: factory of the convolution.
-    norm: factory of the normalisation.
+    norm: factory of the normalization.
     strides: distance between windows in frames, height, width.
     activation: function after BN; None: the identity.
   """
@@ -37,7 +37,7 @@ class ConvUnit(nn.Module):
 
 
 def factorized_features(in_features: int, features: int, area: int = 9) -> int:
-  """Width between the two halves of a (2+1)D convolution.
+  """Returns the width between the two halves of a (2+1)D convolution.
 
   `⌊3·k²·c_in·c_out / (k²·c_in + 3·c_out)⌋`: as many weights as a kernel of 3
   frames.
@@ -61,7 +61,7 @@ class FactorizedUnit(nn.Module):
     kernel_size: size of the kernel in frames, height, width.
     mid_features: channels between the two convolutions.
     conv: factory of convolutions.
-    norm: factory of normalisations.
+    norm: factory of normalizations.
     strides: distance between windows in frames, height, width.
     activation: function after the last BN; None: the identity.
   """

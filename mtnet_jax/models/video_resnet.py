@@ -167,7 +167,7 @@ def make_stages(
 
   Args:
     pathway: the pathway.
-    parts: factories of convolutions and normalisations, from
+    parts: factories of convolutions and normalizations, from
       `Network.make_parts`.
     prefix: the prefix of the blocks' names.
     mtconv: factory of Multi-Temporal convolutions.
@@ -287,7 +287,7 @@ class VideoResNet(Network):
     `features` its mean.
 
     Args:
-      clips: normalised pixels, `(n, t, h, w, 3)`.
+      clips: normalized pixels, `(n, t, h, w, 3)`.
       train: whether there are batch statistics and dropout; needs
         `mutable=['batch_stats']` and an rng `dropout`.
       gates_decide: whether the decisions of SRTG's gates count.

@@ -106,7 +106,7 @@ def use(name: str, mesh: jax.sharding.Mesh | None = None) -> Iterator[None]:
 
 
 def is_one_cpu(mesh: jax.sharding.Mesh | None) -> bool:
-  """Whether a program for these devices is for a single CPU device."""
+  """Returns whether a program for these devices is for a single CPU device."""
   return (
     mesh is not None
     and mesh.size == 1
@@ -115,17 +115,17 @@ def is_one_cpu(mesh: jax.sharding.Mesh | None) -> bool:
 
 
 def uses_kernels(mesh: jax.sharding.Mesh | None) -> bool:
-  """Whether a program for these devices may call kernels."""
+  """Returns whether a program for these devices may call kernels."""
   return is_one_cpu(mesh) and native.available()
 
 
 def traces_for_one_cpu() -> bool:
-  """Whether what is traced here will run on a single CPU device."""
+  """Returns whether what is traced here will run on a single CPU device."""
   return _choice.value[1:3] == ('cpu', 1)
 
 
 def traces_for_tpu() -> bool:
-  """Whether what is traced here is known to be for TPUs."""
+  """Returns whether what is traced here is known to be for TPUs."""
   name, platform, *_ = _choice.value
   return name == 'tpu' or (name, platform) == ('auto', 'tpu')
 

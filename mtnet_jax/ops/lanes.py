@@ -73,7 +73,7 @@ def unfold(x: Float[Array, '*d g e'], c: int) -> Float[Array, '*d w c']:
 
 
 def is_narrow(x: Float[Array, 'n t h w c'], groups: int) -> bool:
-  """Whether x leaves most lanes empty, even with columns side by side."""
+  """Returns whether x leaves most lanes empty even with columns folded."""
   c, columns = x.shape[-1], count(x.shape[3], groups)
   return 4 * c <= LANES and 2 * columns * c <= LANES
 

@@ -41,16 +41,16 @@ class _Pass:
     return run(*leaves)
 
   def flat(self, *leaves):
-    """As a call, and of its result the leaves."""
+    """Calls the pass and returns the leaves of its result."""
     return jax.tree.leaves(self(*leaves))
 
   def under(self, axes):
-    """The same with a `vmap` around it."""
+    """Returns the same pass with a `vmap` around it."""
     return dataclasses.replace(self, axes=(*self.axes, axes))
 
 
 def where_it_is_lowered(functions, statics, types, *args):
-  """The function that a pass has for the platform of the program.
+  """Calls the function for the platform that the program is lowered for.
 
   Args:
     functions: functions by platform.

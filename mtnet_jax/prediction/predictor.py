@@ -60,7 +60,7 @@ class Prediction:
   seconds: float = float('nan')
 
   def top(self, k: int = 5) -> list[tuple[str, float]]:
-    """The k most probable classes, the first among equals first."""
+    """Returns the k most probable classes, the first among equals first."""
     order = np.argsort(-self.probabilities, kind='stable')[:k]
     return [
       (self.class_names[index], float(self.probabilities[index]))
@@ -154,7 +154,7 @@ class Predictor:
     return Prediction(title, self.class_names, probabilities, note, seconds)
 
   def views(self, video: Video) -> UInt8[np.ndarray, 'v t s s 3']:
-    """The views that a video is judged by, as evaluation cuts them.
+    """Returns the views that a video is judged by, as evaluation cuts them.
 
     Args:
       video: a video, as for a call.
@@ -171,7 +171,7 @@ class Predictor:
   def central_clip(
     self, video: Video, at: float | None = None
   ) -> tuple[UInt8[np.ndarray, 't s s 3'], Float[np.ndarray, ' t']]:
-    """One clip, and when its frames are.
+    """Returns one clip, and the times of its frames.
 
     Args:
       video: a video, as for a call.
@@ -230,7 +230,7 @@ class Predictor:
   def clip_indices(
     self, num_frames: int, num_clips: int
   ) -> Int[np.ndarray, 'i t']:
-    """The frames of clips that are spread over a video, as the run takes them.
+    """Returns the frames of clips that are spread over a video, as in the run.
 
     Args:
       num_frames: frames in the video.
@@ -294,7 +294,7 @@ class Predictor:
   def features(
     self, clips: UInt8[np.ndarray, 'n t s s 3']
   ) -> Float[np.ndarray, 'n c']:
-    """Pooled features of single clips: what the network's head starts from.
+    """Returns pooled features of single clips, the input of the network's head.
 
     Args:
       clips: clips as `probabilities` takes them; those of a video are its

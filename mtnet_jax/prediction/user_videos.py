@@ -96,7 +96,7 @@ def open_video(
 
 
 def unreadable(error: VideoError) -> InputError:
-  """The same as a user's mistake."""
+  """Returns the error of an unreadable video as a mistake of the user."""
   return InputError(f'{error.name} cannot be read: {error.cause}.')
 
 

@@ -231,7 +231,7 @@ class Checkpoints:
 
     Raises:
       UserError: it is the checkpoint of another model, number of classes or
-        optimiser; the first differing leaves are named.
+        optimizer; the first differing leaves are named.
       DamagedCheckpointError: the checkpoint's files are not whole.
     """
     self._check_files(step, 'variables', 'optimizer')

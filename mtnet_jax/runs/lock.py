@@ -87,7 +87,7 @@ class _Holder:
 
   @classmethod
   def read(cls, text: str) -> Self:
-    """Of a file that is not whole, a holder without a name."""
+    """Reads a lock's file; one that is not whole has a nameless holder."""
     try:
       return cls(**files.parse_json(text))
     except (TypeError, ValueError):
@@ -97,7 +97,7 @@ class _Holder:
     return json.dumps(dataclasses.asdict(self))
 
   def is_dead(self) -> bool:
-    """Whether it was a process of this machine, and is not any more."""
+    """Returns whether it was a process of this machine, and is not any more."""
     if self.host != socket.gethostname() or not self.process:
       return False
     try:

@@ -154,7 +154,7 @@ class _Object:
     self._content += record
 
   def close(self) -> None:
-    """Nothing is open."""
+    """Does nothing: no file is open."""
 
 
 def _open(path: Path) -> _RecordFile | _Object:
@@ -175,14 +175,14 @@ class NoWriter:
   """Writes nothing: the writer of all processes but one."""
 
   def write(self, step: int, metrics: Mapping[str, float]) -> None:
-    """See `MetricWriter.write`."""
+    """Writes nothing, see `MetricWriter.write`."""
 
   def close(self) -> None:
-    """See `MetricWriter.close`."""
+    """Closes nothing, see `MetricWriter.close`."""
 
 
 def read(path: str | os.PathLike) -> list[dict[str, float]]:
-  """The records of a `metrics.jsonl`; [] where there is no file.
+  """Returns the records of a `metrics.jsonl`; [] where there is no file.
 
   A last line that a killed process left unfinished is left out. So are lines
   that are no records, with a warning.

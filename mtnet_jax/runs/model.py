@@ -23,7 +23,7 @@ from mtnet_jax.runs.checkpoints import Checkpoints
 def build_model(
   config: ml_collections.ConfigDict, num_classes: int, **overrides
 ) -> nn.Module:
-  """The network of `config.model`; unset overrides are the model's own.
+  """Returns the network of `config.model`; unset overrides are the model's own.
 
   Args:
     config: the run's configuration.

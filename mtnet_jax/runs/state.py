@@ -26,7 +26,7 @@ class TrainState:
     params: the parameters by module name; float32, or float64 if the network's
       are.
     batch_stats: BN's moving means and variances, likewise.
-    opt_state: the optimiser's, shaped like the parameters.
+    opt_state: the optimizer's, shaped like the parameters.
     loss_scale: the scale of float16's loss, so that small gradients are not
       zero; or None.
     ema: `params` and `batch_stats`, of which it is the exponential moving
@@ -64,11 +64,11 @@ def create(
   seed: int,
   average: bool = False,
 ) -> TrainState:
-  """Initialises a state; a pure function of its arguments.
+  """Initializes a state; a pure function of its arguments.
 
   Args:
     model: a network from `mtnet_jax.models.build`.
-    tx: the optimiser.
+    tx: the optimizer.
     clip_shape: `(t, h, w, c)` of the clips to come.
     seed: the seed of the random initial values.
     average: whether the state has an `ema`, which starts as the weights.
@@ -105,7 +105,7 @@ def _loss_scale() -> dynamic_scale.DynamicScale:
 
 
 def shardings(abstract: TrainState, mesh: Mesh) -> TrainState:
-  """How each array of a state lies on the devices.
+  """Returns how each array of a state lies on the devices.
 
   Large arrays are split along their longest axis that the devices of a group
   divide evenly; the others, and BN's statistics, are whole on every device.

@@ -66,7 +66,7 @@ class Row:
     return Request(self.network, self.overrides, self.clip)
 
   def number(self, *columns: str) -> float | None:
-    """What is printed in the first of `columns` that holds something."""
+    """Returns the number in the first of `columns` that is not empty."""
     texts = (self.printed.get(column) for column in columns)
     return next((float(text) for text in texts if text), None)
 

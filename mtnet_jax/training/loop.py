@@ -120,7 +120,7 @@ def _stopped_by(total: float, own: list[str]) -> str:
 
 
 def is_due(step: int, every: int) -> bool:
-  """Whether `step` (from 1) is a multiple of `every`; never where that is 0."""
+  """Returns whether `step`, from 1, is a multiple of `every`; never if 0."""
   return every > 0 and step % every == 0
 
 

@@ -152,6 +152,6 @@ def apply(
 
 
 def others(values: Array, group: int) -> Array:
-  """What each is mixed with: the next one along axis 0, within its group."""
+  """Returns what each value is mixed with: the next in its group on axis 0."""
   grouped = values.reshape(-1, group, *values.shape[1:])
   return jnp.roll(grouped, -1, axis=1).reshape(values.shape)

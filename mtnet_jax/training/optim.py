@@ -28,7 +28,7 @@ def learning_rate(
   num_steps: int,
   factors: Sequence[float] = (1.0,),
 ) -> optax.Schedule:
-  """The learning rate as a function of the step, counted from 0.
+  """Returns the learning rate as a function of the step, counted from 0.
 
   The peak is `learning_rate * batch_size / reference_batch`: a step on twice
   the clips may be twice as long. It is reached linearly from zero over
@@ -96,7 +96,7 @@ def learning_rate(
 
 
 def mean_factors(factors: Sequence[float], steps: int) -> list[float]:
-  """The mean over so many steps from each one on.
+  """Returns the means of `factors` over the steps of each update.
 
   Args:
     factors: the factors that `learning_rate` takes.
@@ -223,7 +223,7 @@ def _adamw(
 
 
 def is_trained(module: str, trained: str) -> bool:
-  """Whether a module is in the part of the network that is trained.
+  """Returns whether a module is in the part of the network that is trained.
 
   Args:
     module: the name of one of the network's own modules.
@@ -233,7 +233,7 @@ def is_trained(module: str, trained: str) -> bool:
 
 
 def freeze(params: optax.Params, trained: str) -> optax.Params:
-  """The parameters, of which only the trained ones get gradients.
+  """Returns the parameters, without gradients of those that are not trained.
 
   Args:
     params: a network's parameters.

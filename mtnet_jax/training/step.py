@@ -40,7 +40,9 @@ def make_train_step(
   gate_after: int = 0,
   regularization_loss: float = 0.0,
 ) -> TrainStep:
-  """A jitted, pure `(state, batch) -> (state, metrics)` that donates the state.
+  """Returns a jitted, pure train step that donates the state.
+
+  It is `(state, batch) -> (state, metrics)`.
 
   It is compiled once for each shape of the clips.
 
@@ -265,7 +267,7 @@ def make_precise_norm(
   mesh: jax.sharding.Mesh | None = None,
   shardings: TrainState | None = None,
 ) -> Callable[[TrainState, Iterable[jax.Array]], TrainState]:
-  """A function that replaces BN's moving statistics by those of given clips.
+  """Returns a function that gives BN the statistics of given clips.
 
   Moving averages lag behind the parameters, and under multigrid training they
   mix shapes. The precise ones are the mean and variance of all sub-batches of

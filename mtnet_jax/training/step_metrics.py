@@ -79,7 +79,7 @@ class StepMetrics:
   def paused(
     self, step: int, stage: str, limit: float | None = math.inf
   ) -> Iterator[None]:
-    """What happens inside does not count as time of training.
+    """Does not count what happens inside the context as time of training.
 
     Args:
       step: the training step.

@@ -53,7 +53,7 @@ def start_from(
 
   Array by array, those fit that have the same path and shape; the classifier's
   only if the classes have the same names in the same order. Everything else,
-  and the optimiser's state, stays as it is, and the log lists it: as a warning
+  and the optimizer's state, stays as it is, and the log lists it: as a warning
   where less than half fits.
 
   Args:

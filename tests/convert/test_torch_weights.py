@@ -244,7 +244,7 @@ def test_what_fits_may_be_enough(convert, tensors, tmp_path):
   stored = _stored(tmp_path / 'run')
   assert not stored[f'{start}/norm/bias'].any()  # as BN begins
   drawn = np.asarray(stored[f'{start}/conv/kernel'])
-  # He initialisation over what a channel feeds: 27 · 4.
+  # He initialization over what a channel feeds: 27 · 4.
   assert drawn.std() == pytest.approx(np.sqrt(2 / (27 * 4)), rel=0.2)
   (tmp_path / 'run').rename(tmp_path / 'first')
   convert(changed, allow_mismatch=True)

@@ -56,7 +56,7 @@ _PREFIX = 'mtnet_jax_'
 
 
 def available() -> bool:
-  """Whether there are kernels here; compiles them if need be."""
+  """Returns whether there are kernels here; compiles them if need be."""
   return os.environ.get(SWITCH) != '0' and _load()
 
 
