@@ -59,8 +59,11 @@ RESNET = COMMON | {'stage_features', 'stem_frames', 'stem_pool'}
 RESNET |= {'project_shortcuts'}
 MTNET = COMMON | MTCONV
 MTNET |= {'temporal_kernels', 'repeat_edges', 'norm_all_shortcuts'}
-MTNET |= {'recurrence', 'separated_groups', *RECURSION}
+MTNET |= {'recurrence', 'squeeze_excitation', 'separated_groups', *RECURSION}
 SLOWFAST = COMMON | {'slow_frames', 'lateral_frames', 'lateral_norm'}
+SLOWFAST |= {'zero_init_residual'}
+VIDEO_RESNET = COMMON | MTCONV | RECURSION
+VIDEO_RESNET |= {'middle', 'placement', 'zero_init_residual'}
 
 
 @pytest.mark.parametrize('name', models.NAMES)
@@ -74,7 +77,7 @@ def test_overrides(name):
   elif name in ('i3d_inception', 'mfnet'):
     expected = COMMON
   elif name not in resnet3d.VARIANTS:
-    expected = COMMON | MTCONV | RECURSION | {'middle', 'placement'}
+    expected = VIDEO_RESNET
   else:
     expected = RESNET | MTCONV if name == 'mt_r3d_50' else RESNET
   names = models.override_names(name)
