@@ -207,7 +207,7 @@ def rows(values: flags.FlagValues) -> list[Row]:
     )
   if values.rematerialize and values.program == 'infer':
     raise UserError(
-      '--rematerialize is of the train step: inference has no backward pass. '
+      '--rematerialize needs a train step: inference has no backward pass. '
       'Leave it out, or give --program=train.'
     )
   asked = [

@@ -228,7 +228,7 @@ def _values(
   def choices(model):
     if not re.fullmatch(kinds, model):
       raise ValueError(
-        f'This table varies `{key}`, which {model!r} has not. Give another '
+        f'This table varies `{key}`, which {model!r} lacks. Give another '
         'CONFIG, mtnet_m for instance.'
       )
     return {
@@ -247,7 +247,7 @@ def _claims(
   def choices(model):
     if not re.fullmatch(kinds, model):
       raise ValueError(
-        f'{model!r} has not what this table varies. Give a network that fits '
+        f'{model!r} lacks what this table varies. Give a network that fits '
         f'{kinds}.'
       )
     return _of_one(against, rows, model)

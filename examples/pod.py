@@ -185,7 +185,7 @@ def _go_on(out: pathlib.Path, commands: Sequence[Sequence[str]]) -> None:
   _title('Go on: the same commands')
   _run(out, **_named('train_again', commands))
   log = _log(out, 'train_again-0', 'err').read_text()
-  found = re.search(r'Going on from the checkpoint of step (\d+)', log)
+  found = re.search(r'Resuming from the checkpoint of step (\d+)', log)
   if not found:
     raise _Failure(f'The run began anew, says {_log(out, "train_again-0")}.')
   done = _logged_steps()

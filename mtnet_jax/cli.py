@@ -139,7 +139,7 @@ def _execute(
     return command.main(values, arguments) or 0
   except UserError as error:
     resumes = command.resumes and error.code == RESUME
-    _fail(f'{error}{" The same command goes on." * resumes}', error.code)
+    _fail(f'{error}{" The same command resumes." * resumes}', error.code)
   except Exception as error:
     if getattr(error, 'errno', None) in files.NO_ROOM:
       _fail_for_room(error)
@@ -147,7 +147,7 @@ def _execute(
       _fail(str(locations.refused('The bucket', str(error))))
     raise
   except KeyboardInterrupt:
-    hint = '; the same command goes on' if command.resumes else ''
+    hint = '; the same command resumes' if command.resumes else ''
     print(f'Interrupted{hint}.', file=sys.stderr)
     sys.exit(_INTERRUPTED)
 

@@ -83,7 +83,7 @@ def _read(path: pathlib.Path) -> dict[str, list[Clip]]:
       )
     )
   logging.info(
-    '%s: left out are %d negative clips, and %d of subset %r, which has no '
+    '%s: %d negative clips are left out, and %d of subset %r, which has no '
     'labels',
     path,
     sum(left_out[subset] for subset in _SPLITS),

@@ -72,7 +72,9 @@ def list_videos(
       clips[split].append(clip)
   labels = sorted({clip.label for of in clips.values() for clip in of})
   if not labels:
-    raise UserError(f'--annotations={lists}: no list has labels.')
+    raise UserError(
+      f'--annotations={lists}: no list has labels. Give one that has.'
+    )
   listing = annotations.list_clips(
     videos, labels, {split: of for split, of in clips.items() if of}
   )

@@ -69,7 +69,9 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   """Exports the run that the flags name."""
   if values.format == 'hub':
     if values.onnx:
-      raise UserError('--onnx is of --format=program: leave one of them out.')
+      raise UserError(
+        '--onnx needs --format=program: leave out one of the flags.'
+      )
     export_for_hub(
       values.workdir,
       values.out,

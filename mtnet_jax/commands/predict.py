@@ -344,7 +344,7 @@ def check_arguments(
     )
   if directory is None and (window is not None or hop is not None):
     raise UserError(
-      '--window and --hop are of the timeline: give --timeline=DIR too.'
+      '--window and --hop need a timeline: give --timeline=DIR too.'
     )
   timeline.check_times(window, hop)
 

@@ -157,8 +157,8 @@ def check(
   """
   if not conversion.values:
     raise UserError(
-      f'Nothing in {source} (--from) fits this network. Name the --model that '
-      'its weights are of.'
+      f'Nothing in {source} (--from) fits this network. Give the '
+      '--model that the weights belong to.'
     )
   problems = [*conversion.misshapen]
   absent = [

@@ -98,9 +98,9 @@ def check_model(name: str) -> None:
   known = [n for n in models.NAMES if not re.match('mtnet_|mt_r3d|x3d_xl', n)]
   if name not in known:
     raise UserError(
-      f'There are no PyTorch weights of --model={name} that could be taken '
-      f'over. There may be of {", ".join(known)}; `mtnet convert --list` tells '
-      'those that are published.'
+      f'There are no PyTorch weights for --model={name}. Weights can be '
+      f'converted for {", ".join(known)}; `mtnet convert --list` lists those '
+      'that are published.'
     )
 
 
@@ -154,8 +154,8 @@ def _origin(family: str, names: tuple[str, ...], what: str) -> Origin:
 def _check_family(family: str | None, possible: tuple[str, ...]) -> None:
   if family is not None and family not in possible:
     raise UserError(
-      f'--family={family} names tensors otherwise than the file does, which is '
-      f'of {" or ".join(possible)}. Leave --family out.'
+      f'The tensors of the file are not named as in --family={family}, but as '
+      f'in {" or ".join(possible)}. Leave --family out.'
     )
 
 
@@ -173,7 +173,7 @@ def _resnet_name(tensors: Mapping[str, np.ndarray], blocks: int) -> str:
       if name not in tensors or not tensors[name].ndim:
         raise UserError(
           f'The file has {last}, but {name} is missing or a single number: it '
-          'is of no network that we know. Give another one.'
+          'belongs to no known network. Give another one.'
         )
     inner, outer = tensors[first].shape[0], tensors[last].shape[0]
     kind = f'wide_{kind}' if inner == 2 * outer else kind

@@ -148,8 +148,8 @@ def find(
     possible = [row for row in possible if is_like(row)] or possible
   if len({_trained_on(row) for row in possible}) > 1:
     raise UserError(
-      f'{source} (--from) does not tell on which clips it was trained. Say '
-      f'whose it is like: {_choices(possible)}.'
+      f'{source} (--from) does not tell on which clips it was trained. Name '
+      f'the published weights that it is like: {_choices(possible)}.'
     )
   return possible[0] if possible else None
 

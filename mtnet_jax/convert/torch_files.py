@@ -122,9 +122,9 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
   except (OSError, safetensors.SafetensorError) as error:
     raise _damaged(path) from error
   except (KeyError, AttributeError, TypeError) as error:
-    # So it says that NumPy has not one of the dtypes.
+    # safetensors raises this for a dtype that NumPy lacks.
     raise UserError(
-      f'{path} (--from) holds numbers of a kind that NumPy has not '
+      f'{path} (--from) holds numbers of a kind that NumPy lacks '
       f'({printable(str(error))}), of 8 bits for instance. {_CONVERT}'
     ) from error
   for name, array in tensors.items():

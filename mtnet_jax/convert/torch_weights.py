@@ -145,8 +145,8 @@ def _check_origin(source, tensors, origin, model_name, allow_mismatch):
   if origin is None:
     raise UserError(
       f'{source} (--from) holds {len(tensors)} tensors, '
-      f'{printable(next(iter(tensors)))} for instance, but no network that we '
-      'know. `mtnet convert --list` tells whose are.'
+      f'{printable(next(iter(tensors)))} for instance, of no known network. '
+      '`mtnet convert --list` lists the weights that can be converted.'
     )
   layout = families.layout(origin.family, model_name)
   if layout is None or not (model_name in origin.models or allow_mismatch):

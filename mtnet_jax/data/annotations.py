@@ -312,9 +312,9 @@ class _Index:
     there = min(itertools.chain(*self._paths.values()), default='no video')
     names = filter(None, (clip.cut, *clip.names))
     return UserError(
-      f'--videos={self._directory} holds none of the listed videos. Looked for '
-      f'were, at any depth, {" or ".join(names)} with .mp4 or another ending '
-      f'of videos, and so on; there is {there}.'
+      f'--videos={self._directory} holds none of the listed videos at any '
+      f'depth, such as {" or ".join(names)} with .mp4 or another suffix of '
+      f'videos; it holds {there}.'
     )
 
 

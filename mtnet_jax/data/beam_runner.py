@@ -146,7 +146,7 @@ def _user_error(error: Exception) -> Exception:
     'distributed.'
   ):
     return UserError(
-      f'The cluster gave up: {text.rstrip(".")}. The same command goes on.'
+      f'The cluster gave up: {text.rstrip(".")}. The same command resumes.'
     )
   if not isinstance(error, UserError):
     name = f'{UserError.__module__}.{UserError.__qualname__}: '

@@ -177,8 +177,8 @@ def count_videos(
     counts = {str(name): int(count) for name, count in shown.items()}
   except (OSError, *_ILL_FORMED) as error:
     raise UserError(
-      f'{path} is damaged, or not of these records: {error!r}. Delete it: then '
-      'the classes of those videos are counted that are looked at.'
+      f'{path} is damaged, or belongs to other records: {error!r}. Delete it; '
+      'classes are then counted over the videos that are looked at.'
     ) from error
   return dict.fromkeys(source.labels, 0) | counts
 
@@ -296,7 +296,7 @@ def _is_there(video: str) -> bool:
 
 def _existing(directory: str | os.PathLike) -> pathlib.Path:
   if not os.fspath(directory):
-    raise UserError('No data is named: give --config.data.dir=DIR.')
+    raise UserError('No data set is given: give --config.data.dir=DIR.')
   path = locations.local_path(directory)
   if not path.exists():
     raise UserError(f'There is no data at {path}: no such file or directory.')

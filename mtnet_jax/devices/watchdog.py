@@ -262,7 +262,7 @@ def _first(pair):
 
 def _end(reason: str, code: int) -> None:
   # At once: the main thread may hang in a call that nothing interrupts.
-  hint = ' The same command goes on from the last checkpoint.'
+  hint = ' The same command resumes from the last checkpoint.'
   print(
     f'error: {printable(reason)}{hint if code == RESUME else ""}',
     file=sys.stderr,

@@ -185,7 +185,7 @@ def _read_cues(directory, split, fps=None) -> tuple[np.ndarray, np.ndarray]:
       labels.append(example.label)
   if broken:
     logging.warning(
-      '%d videos of split %r are not among the trivial cues, the first is %s',
+      '%d videos of split %r have no trivial cues, the first is %s',
       len(broken),
       split,
       ': '.join(broken[0]),
@@ -209,8 +209,8 @@ def _find_pairs(
     )
     if is_pair and all(isinstance(n, str) and n not in names for n in pair):
       logging.warning(
-        'eval.reversed_pairs has %r, of which there is neither class here: '
-        'it is left out.',
+        'eval.reversed_pairs has %r, and the data have neither class here: the '
+        'pair is left out.',
         pair,
         extra={'once': True},
       )

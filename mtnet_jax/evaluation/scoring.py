@@ -174,8 +174,8 @@ def open_videos(
     run_folder.check_class_names(workdir, dataset.labels)
     return dataset
   logging.warning(
-    'The data have %d of the %d classes of %s, and are scored by its labels: '
-    '%s.',
+    'The data have %d of the %d classes of %s, whose labels are used to score '
+    'them: %s.',
     len(dataset.labels),
     len(trained),
     workdir,

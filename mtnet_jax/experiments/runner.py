@@ -104,17 +104,17 @@ def _train_and_score(job: Job, failed: dict[tuple[str, int], str]) -> None:
 
 
 def _start_of(job: Job, failed: dict[tuple[str, int], str]) -> pathlib.Path:
-  """The last checkpoint of the run that this one goes on from."""
+  """The last checkpoint of the run that this one starts from."""
   name = job.after.parent.name
   why = failed.get((name, job.seed))
   if why:
     raise UserError(
-      f'{job.run!r} goes on from {name!r}, which failed; mend it first: {why}'
+      f'{job.run!r} starts from {name!r}, which failed; mend that first: {why}'
     )
   start = job.after / 'checkpoints' / str(scored.read_step(job.after))
   if not start.is_dir():
     raise UserError(
-      f'{job.run!r} goes on from {name!r}, which is finished but has no '
+      f'{job.run!r} starts from {name!r}, which is finished but has no '
       f'checkpoint {start} any more: remove {job.after} to train it again.'
     )
   return start

@@ -186,8 +186,8 @@ def read_samples(
   path = pathlib.Path(data) / BOXES
   if not path.is_file():
     raise UserError(
-      f'{path} is missing: it holds the boxes around those who act. The '
-      'embedded data set has it: mtnet prepare stick_figures --out=DIR.'
+      f'{path} is missing: it holds the boxes of the actors. The stick figures '
+      'have it: mtnet prepare stick_figures --out=DIR.'
     )
   settings, samples = predictor.config, []
   with np.load(path) as all_boxes:

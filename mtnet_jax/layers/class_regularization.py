@@ -119,8 +119,8 @@ def check_affection_rates(rates: Sequence[float], num_stages: int) -> None:
   if len(rates) != num_stages or not valid:
     raise UserError(
       f'`affection_rates` (={tuple(rates)}) must be {num_stages} numbers in '
-      '[0, 1], one for each stage: 1 leaves it as it is, 0 changes it most; '
-      'for instance (0.9, 0.8, 0.7, 0.6).'
+      '[0, 1], one for each stage: 1 leaves its activations as they are, 0 '
+      'changes them most; for instance (0.9, 0.8, 0.7, 0.6).'
     )
 
 

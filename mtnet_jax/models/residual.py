@@ -25,7 +25,7 @@ def check_placement(placement: Any, bottleneck: bool) -> None:
   allowed = BOTTLENECK_PLACEMENTS if bottleneck else SIMPLE_PLACEMENTS
   if placement is not None and placement not in allowed:
     raise UserError(
-      f'`placement` (={placement!r}) of SRTG is not one of the '
+      f'`placement` (={placement!r}) of SRTG is no place in the '
       f'{"Bottleneck" if bottleneck else "Simple"} blocks of this network. '
       f'Choose one of {", ".join(map(repr, allowed))}.'
     )

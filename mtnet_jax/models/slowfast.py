@@ -114,8 +114,9 @@ class SlowFast(Network):
     t = clips.shape[1]
     if t % self.ratio:
       raise UserError(
-        f'The slow pathway sees one of {self.ratio} frames: a clip of {t} does '
-        f'not divide. Set data.num_frames to a multiple of {self.ratio}.'
+        f'The slow pathway sees one of {self.ratio} frames, and a clip of {t} '
+        f'cannot be divided so. Set data.num_frames to a multiple of '
+        f'{self.ratio}.'
       )
     parts = self.make_parts(train)
     classifier = Classifier(

@@ -303,9 +303,9 @@ class VideoResNet(Network):
     known = pathway.adaptive_frames
     if known and clips.shape[1] != known:
       raise UserError(
-        f'This network takes clips of {known} frames, which its layers know, '
-        f'not of {clips.shape[1]}: set data.num_frames={known}, without a '
-        'schedule of fewer, or take the network of another number.'
+        f'This network takes clips of {known} frames only, for which its '
+        f'layers are made, not of {clips.shape[1]}: set data.num_frames='
+        f'{known} and no multigrid, or take the network for another number.'
       )
     parts = self.make_parts(train)
     classifier = Classifier(

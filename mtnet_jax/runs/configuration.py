@@ -183,8 +183,8 @@ def _tell(
       'go by the given one all the same.'
     )
   logging.warning(
-    '%s was trained with another configuration: %s. Going by the given one '
-    '(--allow_other_config): this is not what the run has learned.',
+    '%s was trained with another configuration: %s. The given one is '
+    'used (--allow_other_config), which is not what the run has learned.',
     workdir,
     values,
   )

@@ -206,7 +206,9 @@ class _Loop:
             self._checkpoints.wait()
         if stopping:
           name = _stopped_by(self._metrics.total('stop'), self._stop)
-          logging.warning('Stopped by %s at step %s; run again.', name, step)
+          logging.warning(
+            'Stopped by %s at step %s; the same command resumes.', name, step
+          )
           sys.exit(RESUME)
         if last:
           break
@@ -273,7 +275,9 @@ class _Loop:
     except (UnsavedError, OSError) as error:
       if self._config.train.stop_if_unsaved:
         raise
-      logging.warning('%s Going on (train.stop_if_unsaved=False).', error)
+      logging.warning(
+        '%s Training continues (train.stop_if_unsaved=False).', error
+      )
 
 
 @contextlib.contextmanager
@@ -313,9 +317,9 @@ def _tell_finished(config, workdir: Path, step: int, end: int) -> None:
   key = 'num_steps' if config.train.num_steps else 'num_epochs'
   logging.info(
     '%s is finished: its last checkpoint is of step %d, and train.%s (=%s) '
-    'asks for %d. To go on longer, give the same command with a larger '
-    '--config.train.%s, whose learning rates it then follows; to score the '
-    'run: mtnet eval --workdir=%s.',
+    'asks for %d. To train longer, give the same command with a larger '
+    '--config.train.%s; the learning rates are then those of the longer run. '
+    'To score the run: mtnet eval --workdir=%s.',
     workdir,
     step,
     key,
@@ -338,7 +342,7 @@ def _write_run(
     changes = configuration.differences(path, config) if path.exists() else []
     if changes:
       logging.warning(
-        '%s: going on with another configuration than before: %s.',
+        '%s: resuming with another configuration than before: %s.',
         path,
         '; '.join(changes),
       )

@@ -68,7 +68,7 @@ def learning_rate(
     raise UserError(
       f'optim.warmup_steps (={warmup}) must be less than the steps of the run '
       f'(={num_steps}): shorten the warm-up or train longer. `mtnet finetune` '
-      'suits both to the videos that there are.'
+      'adapts both to the number of videos.'
     )
   if optim.schedule == 'cosine':
     # optax counts from the end of the warm-up.

@@ -168,7 +168,7 @@ def _check_parts(config, model):
   if after and not _has_gates(model):
     raise UserError(
       f'train.gate_after (={after}) is about the gates of SRTG, which '
-      f'{config.model.name} has not as it is configured: take a network with '
+      f'{config.model.name} lacks as it is configured: take a network with '
       'model.placement or model.recurrence and set model.gate=True, or leave '
       'it out.'
     )
@@ -234,7 +234,7 @@ def first_state(
   )
   restored = checkpoints.restore_last(abstract)
   if restored is not None:
-    logging.info('Going on from the checkpoint of step %s', int(restored.step))
+    logging.info('Resuming from the checkpoint of step %s', int(restored.step))
     return restored
   new = compiler.quick_jit(setup.initial_state, out_shardings=setup.shardings)()
   init_from = config.train.init_from

@@ -33,7 +33,7 @@ def check(config: ml_collections.ConfigDict) -> None:
   if trained != 'all' and not config.train.init_from:
     raise UserError(
       f'optim.trained={trained!r} trains a part of the network on the weights '
-      'of another run: name it with --config.train.init_from=WORKDIR.'
+      'of another run: name that run by --config.train.init_from=WORKDIR.'
     )
   regularized = config.model.class_regularization
   if trained == 'class_regularization' and not regularized:
@@ -124,8 +124,8 @@ def _check_untrained(path, fresh, trained, same_classes):
   if random:
     why = '' if same_classes else ', whose classes have other names'
     raise UserError(
-      f'optim.trained={trained!r} would leave {len(random)} arrays as random '
-      f'as they begin: {", ".join(random[:3])} cannot be taken over from '
+      f'optim.trained={trained!r} would leave {len(random)} arrays at their '
+      f'random values: {", ".join(random[:3])} cannot be taken over from '
       f'{path}{why} (train.init_from). Start from a run of the same network '
       'and classes, or first train one with --config.optim.trained=all.'
     )

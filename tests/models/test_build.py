@@ -89,7 +89,7 @@ def test_overrides(name):
   [
     ({'middle': 'conv'}, r"`middle` \(=conv\) must be one of .*'mtconv'"),
     ({'placement': 'side'}, r"'side'.*Bottleneck.*'start', 'top'"),
-    ({'gate': False}, '`gate` .* an option of SRTG, which slow_r50 has not'),
+    ({'gate': False}, '`gate` .* an option of SRTG, which slow_r50 lacks'),
     ({'cell': 'gru'}, 'set placement to one of'),
     ({'pooling': 'avg', 'middle': 'cubic'}, "set middle='mtconv', or"),
   ],
