@@ -202,7 +202,7 @@ def test_weights_of_another_network(convert, tensors, tmp_path):
   _refused(
     convert,
     tmp_path,
-    r'holds 1 tensors, conv1\.weight for instance, but no network that we',
+    r'holds 1 tensors, conv1\.weight for instance, of no known network',
     {'conv1.weight': np.zeros((2, 3), np.float32)},
   )
 
