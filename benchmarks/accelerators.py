@@ -1,4 +1,4 @@
-"""What compilers estimate of our programs on accelerators that are not here.
+"""Prints compilers' estimates for accelerators that are not at hand.
 
   python -m benchmarks.accelerators [--target=v5e:2x2,h100]
   python -m benchmarks.accelerators --network=x3d_m,mtnet_m --target=v5e:2x2

@@ -1,4 +1,4 @@
-"""How well training should scale: python -m benchmarks.communication [CLIPS].
+"""Estimates how training scales: python -m benchmarks.communication [CLIPS].
 
 An estimate from published speeds, not a measurement; CLIPS a step and device, 8
 if not given. docs/scale.md explains the formulas, names the sources and says
@@ -34,7 +34,7 @@ _MESSAGE_ARRAYS = 256
 
 
 class Network(NamedTuple):
-  """What a program computes, moves and sends, a clip each but the last two.
+  """The work of a program: `flops`, `traffic` and `exchanged` are per clip.
 
   Attributes:
     flops: the floating-point operations of all passes.
@@ -142,14 +142,14 @@ def floor_seconds(network: Network, chip: Chip, clips: int) -> float:
 
 
 def step_seconds(network: Network, machine: Machine, clips: int) -> float:
-  """Of computing alone, at half of the peaks."""
+  """Returns the time of computing alone, at half of the peaks."""
   return floor_seconds(network, machine.chip, clips) / _UTILIZATION
 
 
 def exchange_seconds(
   network: Network, machine: Machine, devices: int
 ) -> float | None:
-  """Of the all-reduces, one after the other; None where not possible."""
+  """Returns the time of all all-reduces in turn; None if not possible."""
   link = machine.link(devices)
   if link is None:
     return None

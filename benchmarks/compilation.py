@@ -1,4 +1,4 @@
-"""How long the largest network's train step takes to compile.
+"""Measures how long the largest network's train step takes to compile.
 
     python -m benchmarks.compilation NAME FRAMES SIZE [CLIPS [STEPS [FIELDS]]]
 

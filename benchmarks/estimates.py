@@ -1,4 +1,4 @@
-"""What a compiler estimates of a program, beside what it must cost at least."""
+"""Reads a compiler's estimates of a program, and computes its lower bounds."""
 
 import collections
 import dataclasses
@@ -35,7 +35,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-  """What a compiler gave.
+  """A compiled program and the compiler's report.
 
   Attributes:
     text: the scheduled program.

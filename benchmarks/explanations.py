@@ -1,4 +1,4 @@
-"""What explaining a clip costs: python -m benchmarks.explanations [NAME ...].
+"""Measures what an explanation costs: python -m benchmarks.explanations [NAME].
 
 The rows of Table 7.1 of the thesis for every network: multiply-adds of a clip,
 and milliseconds of a forward pass, of a Saliency Tube of the clip's size, and

@@ -1,4 +1,4 @@
-"""How fast this is on a GPU: python -m benchmarks.gpu [--part=NAME].
+"""Measures speed on a GPU: python -m benchmarks.gpu [--part=NAME].
 
 Parts, each in a process of its own, so that none begins with the memory of
 another:
@@ -43,7 +43,7 @@ _RESULTS = 'benchmarks/results'
 
 
 def limits(options: Options) -> Iterator[Case]:
-  """What the device can do at best."""
+  """Measures what the device can do at best."""
 
   def copy():
     timing, moved = gpu_common.time_copy(options)

@@ -1,4 +1,4 @@
-"""What the parts of the GPU's benchmark share."""
+"""Code that the parts of the GPU benchmark share."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ _UNDER_WAY = 20
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """Of the command.
+  """The options of the command.
 
   Attributes:
     out: folder for what is measured.
@@ -120,7 +120,7 @@ def _run(contender, times):
 
 
 def reason(error: RuntimeError) -> str:
-  """Why a device refused, in a few words."""
+  """Returns why a device refused, in a few words."""
   text = str(error)
   if 'RESOURCE_EXHAUSTED' in text or 'out of memory' in text.lower():
     return 'does not fit into memory'

@@ -45,7 +45,7 @@ class Work(NamedTuple):
 
   @property
   def strides(self) -> tuple[int, int, int]:
-    """In time, height and width."""
+    """The strides in time, height and width."""
     return (1, self.stride, self.stride)
 
   @property

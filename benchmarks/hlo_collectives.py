@@ -1,4 +1,4 @@
-"""What a compiled program's devices send each other."""
+"""Reads the collectives of a compiled program: what devices send each other."""
 
 from typing import NamedTuple
 

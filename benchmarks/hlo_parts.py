@@ -207,7 +207,7 @@ def _is_layout_change(opcodes: set[str]) -> bool:
 def _separated_pass(
   program: Program, computation: str, hero: Instruction
 ) -> str:
-  """Of a channel-separated convolution: the forward pass, dx or dw."""
+  """Returns a channel-separated convolution's pass: forward, dx or dw."""
   name = hero.op_name
   if 'transpose(' not in name or 'rematted_computation' in name:
     return _FORWARD
@@ -271,7 +271,7 @@ def _target(instruction: Instruction) -> str:
 def _contents(
   program: Program, instruction: Instruction, computation: str = ''
 ) -> Iterator[tuple[str, Instruction]]:
-  """What a fusion does, of fusions within it likewise; else the instruction."""
+  """Yields a fusion's instructions, nested ones too, or the instruction."""
   if instruction.opcode not in ('fusion', 'fusion-start'):
     yield computation, instruction
     return

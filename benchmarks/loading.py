@@ -57,7 +57,7 @@ class Video(NamedTuple):
 
 
 class Case(NamedTuple):
-  """What is loaded.
+  """A kind of clips to load.
 
   Attributes:
     shape: the shape of the clips and the videos, in words.
@@ -143,7 +143,7 @@ def _case(
 
 
 class Sample(NamedTuple):
-  """What one contender took of one round.
+  """One contender's share of one round.
 
   Attributes:
     wall: seconds a clip.

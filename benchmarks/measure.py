@@ -71,7 +71,7 @@ def turns(
   clock: Callable[[], float] = time.perf_counter,
   rest: Callable[[float], None] = time.sleep,
 ) -> dict[str, Timing]:
-  """As `race`, of contenders that take their own time and return it."""
+  """Does the same as `race` for contenders that return their own time."""
   taken = {name: [] for name in contenders}
   until = None
   rounds = 0

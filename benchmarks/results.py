@@ -1,4 +1,4 @@
-"""What a benchmark measured: a table for people, a file for later."""
+"""Writes measurements: a table for people, a file for later."""
 
 import dataclasses
 import datetime
@@ -153,7 +153,7 @@ def _key(record: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _versions() -> dict[str, str]:
-  """Of Python and of those libraries that are in use."""
+  """Returns the versions of Python and of the libraries in use."""
   found = {
     name: str(sys.modules[name].__version__)
     for name in _LIBRARIES

@@ -1,4 +1,4 @@
-"""What simple cues tell of the classes of the stick figures.
+"""Measures what simple cues tell of the classes of the stick figures.
 
   mtnet prepare stick_figures --set=idle --out=DATA
   python -m benchmarks.stick_figure_cues --data=DATA

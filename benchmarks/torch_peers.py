@@ -1,4 +1,4 @@
-"""What we compare ourselves with, in PyTorch.
+"""The PyTorch networks that the benchmarks compare with.
 
 PyTorchVideo's X3D, the residual network with Squeeze and Recursion, as plain
 layers, and what training and inference are of any of them. Only those import
@@ -207,7 +207,7 @@ class _SqueezeAndRecursion(nn.Module):
 
 
 def cycle_consistent(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-  """Which clips' two embeddings `(n, t, c)` agree on the order, `(n,)`."""
+  """Returns which clips' embeddings `(n, t, c)` agree on the order, `(n,)`."""
   return _finds_itself(a, b) & _finds_itself(b, a)
 
 

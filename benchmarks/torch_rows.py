@@ -1,4 +1,4 @@
-"""What PyTorch runs beside each of our rows on a CPU, on all cores."""
+"""Runs in PyTorch the peers of the CPU benchmark's rows, on all cores."""
 
 import functools
 import os

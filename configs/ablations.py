@@ -256,7 +256,7 @@ def _claims(
 
 
 def _gates(model: str) -> Runs:
-  """What gates compare, once the network has been trained for a while."""
+  """Returns runs that compare gates, on a network trained for a while."""
   if not model.startswith('srtg_'):
     raise ValueError(f'{model!r} has no gates. Give srtg_r3d_18 for instance.')
   none = 'no_gate'

@@ -1,4 +1,4 @@
-"""What every command shares: flags, and one sentence for a mistake."""
+"""Runs commands: parses flags, and prints a mistake as one sentence."""
 
 import contextlib
 import copy
@@ -32,7 +32,7 @@ _HOME = re.compile(r'(^|=)(~|~[^/=]+(?=/))(?=/|$)')
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-  """What a command line does.
+  """A command: its flags, and the function that does the work.
 
   Attributes:
     main: a function of the parsed flags and of the arguments that are no flags.

@@ -1,4 +1,4 @@
-"""How far a long piece of work is: a bar for people, lines for log files."""
+"""Shows the progress of long work: a bar for people, lines for log files."""
 
 import contextlib
 import sys

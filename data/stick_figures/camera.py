@@ -1,4 +1,4 @@
-"""From meters on the stage to pixels in the picture."""
+"""Projects meters on the stage to pixels of the picture."""
 
 import dataclasses
 

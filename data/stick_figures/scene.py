@@ -20,7 +20,7 @@ from mtnet_jax.datasets.stick_figures import (
 
 
 class Scene:
-  """What one video shows.
+  """The contents of one video.
 
   Attributes:
     form: size, length and frame rate.

@@ -103,7 +103,7 @@ def sample_body(rng: np.random.Generator, scale: float = 1.0) -> Body:
 
 @dataclasses.dataclass
 class Motion:
-  """What one person does, frame by frame.
+  """The movement of one person, frame by frame.
 
   Attributes:
     pelvis: (t, 3) where the pelvis wants to be; legs too short pull it down.

@@ -32,7 +32,7 @@ _LEAST = float(np.finfo(np.float32).tiny)
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-  """How confidence and accuracy agree.
+  """The agreement of confidence and accuracy.
 
   A video's confidence is its highest probability. Of the m bins, the i-th holds
   confidences in (i/m, (i+1)/m].

@@ -1,4 +1,4 @@
-"""What does a network cost: parameters, multiply-adds, activations?
+"""Counts a network's parameters, multiply-adds and activations.
 
 Counts come from abstract evaluation: no parameter and no activation is
 allocated, so that the largest network takes seconds on any machine. Time is
@@ -42,7 +42,7 @@ _LAYERS = (*_KERNELS, BatchNorm, ClassRegularization)
 
 @dataclasses.dataclass(frozen=True)
 class ModuleCosts:
-  """What one module costs.
+  """The costs of one module.
 
   Attributes:
     parameters: BN's scales and biases count, its moving statistics do not.
@@ -57,7 +57,7 @@ class ModuleCosts:
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-  """What a network costs.
+  """The costs of a network.
 
   Attributes:
     modules: the cost of each submodule of the network, by name, in the order of

@@ -85,7 +85,7 @@ def _sow(model, variables, clips):
 
 
 def _depth(layer: str) -> tuple[int, ...]:
-  """Where a layer stands, of 'stage_2_block_11/separated' for instance."""
+  """Returns a layer's place, for 'stage_2_block_11/separated' for instance."""
   block, convolution = layer.split('/')
   _, stage, _, number = block.split('_')
   return int(stage), int(number), _CONVOLUTIONS.index(convolution)

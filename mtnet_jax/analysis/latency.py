@@ -1,4 +1,4 @@
-"""How long a network takes on the device at hand, and how much memory.
+"""Measures the time and memory of a network on the device at hand.
 
 Two programs: the forward pass of evaluation, and the gradient of a training
 step, which is a forward and a backward pass. The thesis prints the two passes

@@ -195,7 +195,7 @@ def count(pair: Pair) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class Gain:
-  """What a class gains from one model to another.
+  """The gain of a class from one model to another.
 
   Attributes:
     name: the class's name.

@@ -168,7 +168,7 @@ def _score(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def _request(values: flags.FlagValues) -> dict[str, Any]:
-  """What the command line asks for, to know it again."""
+  """Returns what the command line asks for, to recognize it later."""
   return {
     'data': str(pathlib.Path(values.data).absolute()),
     'from': values['from'].value,
@@ -246,7 +246,7 @@ def _with_weights(
 
 
 def _overrides(values: flags.FlagValues) -> dict[str, Any]:
-  """What `--config.KEY=VALUE` says, by dotted key."""
+  """Returns what `--config.KEY=VALUE` sets, by dotted key."""
   config = cli.get_config(values)
   found = {}
   for key in given.override_names(values):

@@ -116,7 +116,7 @@ def main(values: flags.FlagValues, names: Sequence[str]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-  """What came of one video.
+  """The outcome for one video.
 
   Attributes:
     video: the video's path as it was named, or found in a folder.

@@ -1,4 +1,4 @@
-"""What others call the layers of bottleneck ResNets, and how to know them.
+"""The names of layers in other authors' bottleneck ResNets.
 
 Sources: the modules of PyTorchVideo 0.1.5 (`create_resnet`, `create_csn`,
 `create_slowfast`), MMAction2 1.2 (`ResNet3d`, `ResNet3dSlowFast`,
@@ -19,7 +19,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Found(NamedTuple):
-  """Whose file it is, and of what.
+  """The family and network that a file was recognized as.
 
   Attributes:
     family: one of `families.FAMILIES`.
@@ -270,7 +270,7 @@ _PYTORCHVIDEO_SLOWFAST = Layout(
 
 
 def _mm_units(names: Mapping[str, str]) -> dict[str, str]:
-  """As MMAction2 has them: a module with `conv` and `bn`."""
+  """Returns names as in MMAction2: a module has a `conv` and a `bn`."""
   return units({k: (f'{name}.conv', f'{name}.bn') for k, name in names.items()})
 
 

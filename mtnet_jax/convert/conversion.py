@@ -30,7 +30,7 @@ _HEAD = f'params/{CLASSIFIER}/kernel'
 
 
 class Conversion(NamedTuple):
-  """Where the weights of a network come from.
+  """The sources of a network's weights.
 
   Attributes:
     values: the leaves that were in the file, by path, float32.

@@ -1,4 +1,4 @@
-"""Whose weights a file holds, of which network, and what they were trained on.
+"""Recognizes the authors, the network and the settings of a file of weights.
 
 Clips and pixels are those of `published`; for SRTG's author, those of his
 network/config.py.
@@ -26,7 +26,7 @@ from mtnet_jax.training.optim import CLASSIFIER
 
 
 class Origin(NamedTuple):
-  """What a file was recognized as.
+  """The authors and networks that a file was recognized as.
 
   Attributes:
     family: one of `FAMILIES`.
@@ -190,7 +190,7 @@ def _resnet_name(tensors: Mapping[str, np.ndarray], blocks: int) -> str:
 def _resnet_families(
   tensors: Mapping[str, np.ndarray], name: str
 ) -> tuple[str, ...]:
-  """Those whose names these are."""
+  """Returns the families that use these names."""
   if name.endswith('_ig65m'):
     return ('vmz',)
   if 'layer1.0.conv2.0.weight' in tensors:
@@ -289,7 +289,7 @@ def settings(
 
 
 def _slowfast_settings(family, network, tensors):
-  """What differs between PyTorchVideo's SlowFast and MMAction2's."""
+  """Returns what differs between PyTorchVideo's SlowFast and MMAction2's."""
   (kernel,) = layout(family, network).sources('params/lateral_0/conv/kernel')
   keys = {'model.lateral_frames': tensors[kernel].shape[2]}
   if family == 'mmaction2':

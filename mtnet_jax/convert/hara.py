@@ -1,4 +1,4 @@
-"""What K. Hara calls the layers of his 3-D ResNets, and how to know them.
+"""The names of layers in K. Hara's 3-D ResNets.
 
 Source: the modules of his repositories 3D-ResNets-PyTorch and
 video-classification-3d-cnn-pytorch.

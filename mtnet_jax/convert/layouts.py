@@ -1,4 +1,4 @@
-"""What other authors call the layers of the networks that we share with them.
+"""The names that other authors give to the layers of shared networks.
 
 A layout says by which name PyTorch knows a module of ours; from a module's
 leaves follow the tensors. Nothing is matched by shape.

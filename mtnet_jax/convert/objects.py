@@ -1,4 +1,4 @@
-"""What a PyTorch file holds beside tensors, without making any of it.
+"""Lists the objects in a PyTorch file beside tensors, without making any.
 
 PyTorch refuses a file for one object of a class that it does not know, and does
 not say under which key. Here each such class is replaced by one that does

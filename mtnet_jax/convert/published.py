@@ -22,7 +22,7 @@ _PATH = pathlib.Path(__file__).with_name('weights.csv')
 
 
 class Weights(NamedTuple):
-  """A row.
+  """A row of the table: one published file of weights.
 
   Attributes:
     name: unique, 'slow_r50_8x8_pytorchvideo' for instance.

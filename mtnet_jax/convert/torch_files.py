@@ -37,7 +37,7 @@ _DTYPES = (
 
 
 class State(NamedTuple):
-  """What a file holds.
+  """The contents of a file of weights.
 
   Attributes:
     tensors: arrays by PyTorch's names, without the prefixes; floats as float32.

@@ -30,7 +30,7 @@ _NO_SPLIT = {
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-  """What is known of a data set, one split of which was looked at.
+  """The known facts of a data set, one split of which was looked at.
 
   Attributes:
     sizes: the number of videos of each split that can be opened.

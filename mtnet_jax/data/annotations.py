@@ -1,4 +1,4 @@
-"""What the annotations of public data sets share: lines, classes and files.
+"""Reads annotations of public data sets: lines, classes and files.
 
 A data set's command reads lists of clips; `list_clips` finds their videos,
 which may lie anywhere below one folder.
@@ -25,7 +25,7 @@ _MAX_NAMED = 5  # files of a folder in a message
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Clip:
-  """What an annotation says about a video, or about a part of one.
+  """An annotation of a video, or of a part of one.
 
   Attributes:
     id: names the clip; unique in its data set.

@@ -54,7 +54,7 @@ def open_clip(
 
 @dataclasses.dataclass(frozen=True)
 class _Videos:
-  """What training and evaluation batches have in common."""
+  """The common base of training and evaluation batches."""
 
   source: sources.Source
   num_frames: int

@@ -1,4 +1,4 @@
-"""What the classes of a data set are called, and what is told of them."""
+"""Reads and checks the class names of a data set, and logs their counts."""
 
 import collections
 import os

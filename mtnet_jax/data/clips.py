@@ -1,4 +1,4 @@
-"""Which frames of a video make a clip.
+"""Chooses the frames of a video that make a clip.
 
 Frames are chosen before anything is decoded, so that only those are decoded.
 Sources: the thesis, Fig. 5.6 (training) and Sections 4.4.1 and 5.4.1 (views);

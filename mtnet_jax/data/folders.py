@@ -68,7 +68,7 @@ DEEP = f'folders more than {_MAX_DEPTH} deep'
 
 
 class LeftOut:
-  """What is not taken for data: numbers and first names, by reason."""
+  """Files that are not taken for data: counts and first names, by reason."""
 
   def __init__(self):
     """Begins with nothing."""
@@ -124,7 +124,7 @@ class LeftOut:
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-  """What is below a folder.
+  """The videos and other files below a folder.
 
   Attributes:
     videos: the places of the videos, by name. Links that lead nowhere are among

@@ -1,4 +1,4 @@
-"""What an MP4 file says of its frames, read before FFmpeg believes it.
+"""Reads what an MP4 file says of its frames, before FFmpeg believes it.
 
 FFmpeg makes room for as many frames as a box says that there are: a file of
 some kilobytes can ask for gigabytes.
@@ -58,7 +58,7 @@ def check_counts(file: BinaryIO, size: int, most: int) -> None:
 
 @dataclasses.dataclass
 class _Table:
-  """What a track says of itself."""
+  """A track's description of itself."""
 
   sound: bool = False
   even: bool = False

@@ -22,7 +22,7 @@ _FLOW = re.compile(r'(flow[_-]?)?[xyuv][_-]?', re.IGNORECASE)
 
 
 class Image(NamedTuple):
-  """What the name of a numbered image says.
+  """The parts of a numbered image's name.
 
   Attributes:
     series: the name up to the number.

@@ -1,4 +1,4 @@
-"""What is opened as a video, and what is not.
+"""Opens files as videos, and refuses what must not be opened.
 
 A file that is named like a video may be anything: a pipe that never ends, a
 list that leads to other files and addresses, or a header that asks for all the

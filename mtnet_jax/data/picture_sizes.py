@@ -1,4 +1,4 @@
-"""How large pictures may be, and what they are resized to."""
+"""Limits the sizes of pictures, and computes what they are resized to."""
 
 MAX_PIXELS = 2**26  # 8192 × 8192: more than any camera's video
 _MAX_RATIO = 32

@@ -1,4 +1,4 @@
-"""From a configuration to its batches."""
+"""Builds the batches of a configuration."""
 
 import math
 

@@ -42,7 +42,7 @@ _CAPTION_WIDTH, _TITLE_WIDTH, _ID_WIDTH = 140, 26, 36
 
 @dataclasses.dataclass(frozen=True)
 class Sheet:
-  """What is shown.
+  """The contents of the picture.
 
   Attributes:
     clips: uint8 (n, t, h, w, 3), h = w.

@@ -1,4 +1,4 @@
-"""What is in a data set, and how fast it can be loaded."""
+"""Examines a data set, and measures how fast it can be loaded."""
 
 import collections
 import concurrent.futures
@@ -22,7 +22,7 @@ _WARM_UP = 2  # batches: the first is made while the process starts
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-  """What one video is like.
+  """The properties of one video.
 
   Attributes:
     index: the video's place in its source.
@@ -97,7 +97,7 @@ def _probe(source: Source, index: int) -> Probe:
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-  """How fast training clips are made.
+  """The speed at which training clips are made.
 
   Attributes:
     loaded: clips/s that one loader process gives, with nothing beside it.
@@ -166,7 +166,7 @@ def _decode(
 
 @dataclasses.dataclass(frozen=True)
 class _Subset(Sequence[Example]):
-  """Some of a source's videos, by their places; picklable."""
+  """A subset of a source's videos, by their places; picklable."""
 
   source: Source
   indices: tuple[int, ...]

@@ -29,7 +29,7 @@ MISSING = os.strerror(errno.ENOENT)
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-  """What is the same for all record files of a data set.
+  """The properties that all record files of a data set share.
 
   Attributes:
     labels: the classes' names.

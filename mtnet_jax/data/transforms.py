@@ -1,4 +1,4 @@
-"""Where a clip is cut out and at what size.
+"""Chooses where a clip is cut out of its frames, and at what size.
 
 Every function takes a clip, does the same to all of its frames, and returns
 another. Randomness comes from the `rng` argument only.

@@ -1,4 +1,4 @@
-"""What a model sees of a video when it judges it, whoever holds the frames."""
+"""Cuts the views of a video that a model judges, whoever holds the frames."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -124,7 +124,7 @@ def _options(mesh, training):
 
 
 def _known(options: dict, platform: str | None = None) -> dict:
-  """Those that a platform's compiler has; None: that of the process."""
+  """Returns the options that a platform's compiler has; None: the process's."""
   return {k: v for k, v in options.items() if _knows(k, v, platform)}
 
 

@@ -139,7 +139,7 @@ def _instruction(name: str, text: str, is_root: bool) -> Instruction:
 
 
 def _closing(text: str, start: int) -> int:
-  """Where the parenthesis that opens at `start` has been closed."""
+  """Returns where the parenthesis that opens at `start` has been closed."""
   depth = 0
   for match in re.finditer(r'[()]', text[start:]):
     depth += 1 if match[0] == '(' else -1
@@ -269,7 +269,7 @@ def _root(computation: Computation) -> Instruction:
 
 
 def _elements(computation: Computation, name: str) -> dict[int, int]:
-  """Those elements of a tuple that are constants, by index."""
+  """Returns the elements of a tuple that are constants, by index."""
   values = {
     index: _value(computation, operand, {})
     for index, operand in enumerate(computation[name].operands)
@@ -298,7 +298,7 @@ def _value(
 
 
 def _index(computation: Computation, name: str) -> int | None:
-  """Which element of the computation's parameter an instruction is."""
+  """Returns which element of the computation's parameter this is."""
   instruction = computation[name]
   while instruction.opcode in ('bitcast', 'convert', 'copy', 'reshape'):
     instruction = computation[instruction.operands[0]]
@@ -320,7 +320,7 @@ def _hands_on(body: Computation, index: int) -> bool:
 def _added(
   body: Computation, index: int, kept: Mapping[int, int]
 ) -> int | None:
-  """What a loop's body adds to an element of its parameter."""
+  """Returns what a loop's body adds to an element of its parameter."""
   result = _root(body)
   if result.opcode != 'tuple':
     return None

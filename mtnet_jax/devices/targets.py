@@ -32,7 +32,7 @@ _GIB = 2**30
 
 
 class Chip(NamedTuple):
-  """What a device can do at best.
+  """The peak rates of a device.
 
   Attributes:
     flops: a second, bfloat16, dense.

@@ -39,7 +39,7 @@ _DEFECT = 1
 
 
 class MessageBoard(Protocol):
-  """Where each process puts a line that all of them can read."""
+  """A place where each process puts a line that all processes can read."""
 
   def put(self, line: str) -> None:
     """Replaces this process's line."""

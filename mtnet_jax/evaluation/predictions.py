@@ -13,7 +13,7 @@ from mtnet_jax.typing import Float, Int
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-  """What a model says of each video of a split.
+  """The output of a model for each video of a split.
 
   Attributes:
     ids: `(n,)` names of the videos that could be scored.

@@ -1,4 +1,4 @@
-"""What `mtnet eval` leaves behind and shows."""
+"""Writes and prints the results of `mtnet eval`."""
 
 import json
 from collections.abc import Mapping

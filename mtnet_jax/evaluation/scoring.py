@@ -113,7 +113,7 @@ def score_videos(
 
 
 def _vote(chosen: dict[str, np.ndarray], videos: int) -> list[dict[str, int]]:
-  """Of each video, by stage, what most views have; the lowest of equals."""
+  """Returns each video's most frequent early prediction over its views."""
   rows = {stage: views.reshape(videos, -1) for stage, views in chosen.items()}
   return [
     {stage: int(np.bincount(row[i]).argmax()) for stage, row in rows.items()}

@@ -1,4 +1,4 @@
-"""What a table consists of: which run, in which folder, with which keys."""
+"""Plans the runs of a table: their folders and their configurations."""
 
 import dataclasses
 import pathlib
@@ -183,7 +183,7 @@ def check_workdir(job: Job) -> None:
 
 
 def _settings(config: ml_collections.ConfigDict, job: Job) -> dict[str, Any]:
-  """What makes a run another one, by dotted key."""
+  """Returns the keys that distinguish a run from others, with dots."""
   # Where it starts from follows from the folder.
   free = _FREE | {_START} if job.after else _FREE
   values = configuration.flatten(config)

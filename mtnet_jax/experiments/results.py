@@ -1,4 +1,4 @@
-"""What a table's folder tells: a row a run and seed, and a line a run.
+"""Writes the results of a table: a row for each seed, a line for each run.
 
 Every figure is read from the files of the workdirs, so that a table that was
 stopped and goes on, or that `mtnet train` and `eval` made, gives the same.

@@ -121,7 +121,7 @@ def _start_of(job: Job, failed: dict[tuple[str, int], str]) -> pathlib.Path:
 
 
 def _explain(error: Exception) -> str:
-  """What to tell of a run that failed; what we know nothing of is raised."""
+  """Returns why a run failed, in words; unknown errors are raised."""
   if isinstance(error, UserError):
     return str(error)
   if not device_memory.is_exhausted(error):
@@ -135,7 +135,7 @@ def _explain(error: Exception) -> str:
 
 @dataclasses.dataclass
 class _Clock:
-  """How long the runs that are left will take."""
+  """An estimate of how long the remaining runs will take."""
 
   left: int
   done: int = 0

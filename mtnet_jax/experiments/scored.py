@@ -1,4 +1,4 @@
-"""Which runs are finished: trained to their end, scored there, all written.
+"""Finds finished runs: trained to their end, scored, and all files written.
 
 A run's `scored.json` is written last and names its predictions by their
 digest. What is interrupted before, or overwritten since, by `mtnet eval` with

@@ -1,4 +1,4 @@
-"""What the accuracies of a few seeds tell of the runs of a table."""
+"""Computes intervals and tests over the seeds of a table's runs."""
 
 import math
 from collections import defaultdict

@@ -20,7 +20,7 @@ WHOLE_SET = -1  # The source of what a layer's kernels found together.
 
 @dataclasses.dataclass(frozen=True)
 class Edge:
-  """From a channel to one below it.
+  """An edge from a channel to one below it.
 
   Attributes:
     level: the source's level, 0 for the last activations.

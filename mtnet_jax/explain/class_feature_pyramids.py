@@ -257,7 +257,7 @@ def _steps(chain, kernels, means):
 
 
 def _convolutions(paths, kernels, means):
-  """Those of a branch or a shortcut that were observed."""
+  """Returns the convolutions of a branch or a shortcut that were observed."""
   return tuple(
     Convolution(
       inflate(kernels[path]['local'], len(means[path]['input'])),
@@ -338,6 +338,6 @@ def channel_tubes(
 
 
 def _kept_activations(level, observation):
-  """In the order of their importance, float32."""
+  """Returns the kept activations in the order of their importance, float32."""
   activations = np.asarray(observation.activations[level.layer])
   return activations[..., list(level.importance)].astype(np.float32)

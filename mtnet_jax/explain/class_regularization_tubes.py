@@ -1,4 +1,4 @@
-"""What each Class Regularisation layer saw: the thesis, 6.3.3.
+"""Draws what each Class Regularisation layer saw (thesis, 6.3.3).
 
 Fig. 6.4 shows all of a layer's channels together, Fig. 6.3 those that it
 amplifies most.

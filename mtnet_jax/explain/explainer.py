@@ -35,7 +35,7 @@ _GRAD_CAM_LAYERS = ('stage_1', 'stage_2', 'stage_3', 'stage_4', 'last')
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """How a clip is explained.
+  """The settings of an explanation.
 
   Attributes:
     label: name of the class; None: the predicted one.

@@ -1,4 +1,4 @@
-"""What an explanation of one clip consists of."""
+"""The parts of an explanation of one clip."""
 
 import dataclasses
 import types
@@ -28,7 +28,7 @@ def layer_name(layer: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Faithfulness:
-  """How the class's probability follows the most salient voxels.
+  """Probabilities of the class as the most salient voxels change.
 
   Attributes:
     shares: `(k,)` of the voxels that were changed, from 0 to 1.
@@ -51,7 +51,7 @@ class Faithfulness:
 
   @property
   def areas(self) -> Float[np.ndarray, ' 2']:
-    """Those under deletion and insertion, in [0, 1]."""
+    """The areas under the deletion and the insertion curve, in [0, 1]."""
     return np.trapezoid([self.deletion, self.insertion], self.shares)
 
   @property
@@ -68,7 +68,7 @@ class Faithfulness:
 
 @dataclasses.dataclass(frozen=True)
 class Tube:
-  """Where one method saw one class in one layer.
+  """The saliency of one method for one class in one layer.
 
   Attributes:
     method: a key of `METHODS`.

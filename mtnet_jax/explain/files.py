@@ -1,4 +1,4 @@
-"""What an explanation leaves behind: pictures, videos, numbers, the report."""
+"""Writes an explanation: pictures, videos, numbers, the report."""
 
 import dataclasses
 import json

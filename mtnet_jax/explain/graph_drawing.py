@@ -92,7 +92,7 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Where things stand.
+  """The places of nodes and lines in the picture.
 
   Attributes:
     columns: a level each, from the classes to the first.

@@ -169,7 +169,7 @@ class Convolution(NamedTuple):
 
 
 class Step(NamedTuple):
-  """What a step back through one layer needs, all pooled over space and time.
+  """The inputs of a step back through one layer, pooled over space and time.
 
   Attributes:
     layer: the layer.
@@ -236,7 +236,7 @@ def _average(routes):
 
 
 def _branch_routes(step, chosen, threshold):
-  """Of each branch with chosen channels, their number and the scores."""
+  """Yields, for branches with chosen channels, their number and the scores."""
   first = 0
   for convolutions in step.branches:
     count = convolutions[-1].kernels.weights.shape[1]

@@ -1,4 +1,4 @@
-"""What the modules of a network take in and give out for a clip."""
+"""Records the inputs and outputs of a network's modules for a clip."""
 
 import difflib
 import functools

@@ -72,7 +72,7 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-  """How much saliency lies on the actors, over several videos.
+  """The share of saliency on the actors, over several videos.
 
   Attributes:
     mass: mean share of the saliency that lies in the boxes.

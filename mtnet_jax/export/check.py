@@ -27,7 +27,7 @@ _UNTOUCHED = 'It was not put in place; an earlier export stays as it was.'
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-  """How one way to run a model compares with the model itself.
+  """A comparison of one way to run a model with the model itself.
 
   Attributes:
     name: the name of the file that was run.

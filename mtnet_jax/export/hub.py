@@ -224,7 +224,7 @@ def _numbers(class_names: tuple[str, ...]) -> dict[str, int]:
 
 
 def _describe_clips(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """What `preprocessor_config.json` says: from a video to the network's input.
+  """Returns the contents of `preprocessor_config.json`.
 
   In the hub's words where it has some. Sizes are in pixels; squares of
   `crop_size` are resized to `input_size`.

@@ -133,7 +133,7 @@ predictor.model, predictor.variables  # the Flax module, and its weights
 
 
 def _places(data: ml_collections.ConfigDict) -> str:
-  """Where in a video the frames of a clip are, in words."""
+  """Says where in a video the frames of a clip are."""
   if data.sampling == 'uniform':
     return 'spread over the whole video'
   wrapping = ', round its end,' if data.sampling == 'dense' else ''

@@ -1,4 +1,4 @@
-"""What chooses the frames that an MTConv's prolonged branch keeps.
+"""Chooses the frames that an MTConv's prolonged branch keeps.
 
 The thesis scores activations by the temporal triplet cosine (5.6–5.7) and does
 not say which. The others are here to find out whether the choice matters.

@@ -160,7 +160,7 @@ class MTConv(nn.Module):
     return branch_features(features, self.local_ratio, groups)
 
   def _read(self, x):
-    """What both branches read together, or one after the other."""
+    """Returns what both branches read, together or one after the other."""
     if isinstance(x, tuple):
       return x
     if not (self.channel_separated or self.branch_inputs == 'split'):

@@ -47,7 +47,7 @@ class TemporalAdaptive(nn.Module):
     return adaptive_convolution(x * gate, kernel)
 
   def _kernel(self, means):
-    """From `n c t` to `n 3 c`, which sum to 1."""
+    """Returns kernels `n 3 c`, which sum to 1, for `n t c`."""
     t, small = means.shape[-1], nn.initializers.normal(0.001)
     hidden = nn.Dense(
       2 * t, use_bias=False, kernel_init=small, name='kernel_hidden'
@@ -60,7 +60,7 @@ class TemporalAdaptive(nn.Module):
     return weights.swapaxes(1, 2)
 
   def _gate(self, means):
-    """From `n t 1 1 c` to as many numbers in [0, 1]."""
+    """Returns as many numbers in [0, 1] for `n t 1 1 c`."""
     c = means.shape[-1]
     reduce = self.conv(c // _NARROWING, (3, 1, 1), name='gate_reduce')
     expand = self.conv(c, (1, 1, 1), name='gate_expand')

@@ -1,4 +1,4 @@
-"""What all networks have in common: their options, and the way through stages.
+"""The common base of all networks: their options, and the loop over stages.
 
 Options are the fields of a network that are given by keyword alone. They are
 what `models.build` can set, and each is declared, explained and checked where

@@ -98,7 +98,7 @@ def _in_turn(functions, blocks, x, keep_calls):
 
 
 def _in_a_loop(functions, blocks, x, rematerialize):
-  """As `_in_turn`, of as many blocks as fill rounds of the functions."""
+  """Does the same as `_in_turn` for as many blocks as fill whole rounds."""
   period = len(functions)
   rounds = [
     [_read(block) for block in blocks[i : i + period]]

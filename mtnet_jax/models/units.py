@@ -1,4 +1,4 @@
-"""What networks are made of: a convolution and what follows it."""
+"""The units of networks: a convolution and what follows it."""
 
 from collections.abc import Callable
 

@@ -129,7 +129,7 @@ class Pathway:
 
   @property
   def period(self) -> int:
-    """From one block of a stage to the next that is alike, at least 1."""
+    """The distance from one block of a stage to the next equal one, from 1."""
     return max(2 if self.shift_every == 2 else 1, *map(len, self.frames))
 
 

@@ -1,4 +1,4 @@
-"""What ends a layer, element by element.
+"""Activations, which end a layer element by element.
 
 A gradient needs these values again. Kept, each costs a pass over memory to
 write and one to read; computed from the layer's own output, which is there

@@ -71,7 +71,7 @@ def _split_side_by_side(x, first, groups):
 
 
 def _places(c, first, columns):
-  """Where the first channels, and the others, are in columns of c."""
+  """Returns matrices that select the first channels, and the others."""
   own = np.split(np.eye(c), [first])
   return [np.kron(np.eye(columns), each) for each in own]
 

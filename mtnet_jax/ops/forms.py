@@ -62,7 +62,7 @@ class Form(NamedTuple):
 
 
 class _Choice(NamedTuple):
-  """What is in force.
+  """The choice of forms that is in force.
 
   Attributes:
     name: the name of a form, or 'auto'.
@@ -297,7 +297,7 @@ def _function(operation, names, statics, place):
 )
 @dataclasses.dataclass(frozen=True)
 class _Kept:
-  """What the backward pass gets.
+  """The values that the backward pass gets.
 
   Attributes:
     arrays: what the forward pass keeps.

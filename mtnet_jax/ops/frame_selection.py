@@ -1,4 +1,4 @@
-"""Which frames to keep: the temporal triplet cosine of the thesis, 5.6–5.7.
+"""Selects frames by the temporal triplet cosine (thesis, eq. 5.6–5.7).
 
 The frames that differ most from their neighbors in time carry the action. A
 frame and its two neighbors are compared by the cosine of their spatially
@@ -112,7 +112,7 @@ def _kernel(x):
 
 
 def _count(x):
-  """How many frames of each clip are kept."""
+  """Returns how many frames of each clip are kept."""
   return max(1, x.shape[1] // 2)
 
 

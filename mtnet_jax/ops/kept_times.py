@@ -31,7 +31,7 @@ def interpolate_times(
 
 
 def _weights(given, times):
-  """Of each given frame in each frame, `(n, k, t)`."""
+  """Returns the weight of each given frame in each frame, `(n, k, t)`."""
   steps = (given[:, 1:] - given[:, :-1])[..., None]  # n k-1 1
   since = (times - given[:, :-1, None]) / steps  # of each given frame but one
   rising = jnp.clip(since, 0, 1)

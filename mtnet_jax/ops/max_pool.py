@@ -53,7 +53,7 @@ def _define(x, size, strides, pads):
 
 
 def _greater(a, b):
-  """As `jnp.maximum`, whose gradient goes to both of two that are equal."""
+  """Computes `jnp.maximum`, with a gradient for both of two equal values."""
   return jnp.where((a >= b) | (a != a), a, b)  # NaN is greater than anything
 
 

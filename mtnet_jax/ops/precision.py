@@ -1,4 +1,4 @@
-"""What must not be rounded: float32 at least.
+"""Keeps at float32 or above what must not be rounded.
 
 Gates, softmaxes, pools and statistics are computed in float32 whatever the
 dtype of the network (the thesis, footnote to 5.4.1). A network of float64 stays

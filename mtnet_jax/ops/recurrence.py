@@ -46,7 +46,7 @@ def _gru(states, x, product, vectors):
 
 
 def _gru_reset_after(states, x, product, vectors):
-  """As `_gru`, but r scales the recurrent product: PyTorch's `nn.GRU`."""
+  """Steps as `_gru`, but r scales the recurrent product: PyTorch's `nn.GRU`."""
   (h,) = states
   split = [2 * h.shape[1]]
   x_zr, x_h = jnp.split(x, split, axis=1)
@@ -66,7 +66,7 @@ def _lstm(states, x, product, vectors):
 
 
 def _peephole_lstm(states, x, product, vectors):
-  """As `_lstm`, but i and f see the cell state, o the new one (Gers et al.)."""
+  """Steps as `_lstm`, but i, f see the cell state, o the new (Gers et al.)."""
   h, c = states
   peephole = {name: vector.reshape(1, -1) for name, vector in vectors.items()}
   i, f, g, o = jnp.split(x + product(0, h), 4, axis=1)

@@ -248,7 +248,7 @@ def _fold_pairs(x, groups):
 
 
 def _elements_of_pairs(x, pairs):
-  """As `_elements` of windows of two rows and two columns."""
+  """Returns `_elements` for windows of two rows and two columns."""
   if pairs > 1:  # More pieces than two cost more than a product.
     return [
       precision.widen(
@@ -263,7 +263,7 @@ def _elements_of_pairs(x, pairs):
 
 
 def _every_second(x, first, pairs):
-  """Where every second column is among all that are side by side."""
+  """Returns where every second column is among all that are side by side."""
   columns, channels = np.eye(2 * pairs), np.eye(x.shape[-1] // (2 * pairs))
   return np.kron(columns[:, first::2], channels)
 

@@ -42,7 +42,7 @@ _MOST_CLIPS_FOR_ONE_PREDICTION = 10
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-  """What a model says of one video.
+  """The output of a model for one video.
 
   Attributes:
     title: the video's name.
@@ -127,7 +127,7 @@ class Predictor:
 
   @property
   def clips_per_step(self) -> int:
-    """How many clips go through the network at once: a video's, at most."""
+    """The largest number of clips that go through the network at once."""
     at = self.config.eval
     return min(at.clips_per_step, at.num_clips * at.num_crops)
 

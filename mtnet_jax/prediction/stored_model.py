@@ -146,7 +146,7 @@ def _read_export(directory: locations.Path, given: Given | None) -> StoredModel:
 
 
 def _find_export(workdir: locations.Path) -> locations.Path | None:
-  """Where the exported model is that stands in for absent checkpoints."""
+  """Returns where the exported model is that stands in for a checkpoint."""
   places = (workdir / 'export', workdir)
   found = [
     place for place in places if (place / program_lib.METADATA).is_file()

@@ -139,7 +139,7 @@ def differences(
 
 
 def _changes(given: Given, defaults: Mapping[str, Any]) -> dict[str, Any]:
-  """What a command line says, by dotted key; what concerns training too."""
+  """Returns what a command line sets, by dotted key; also for training."""
   changes = {}
   if given.from_file:
     for key, value in flatten(given.config).items():
@@ -150,7 +150,7 @@ def _changes(given: Given, defaults: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _overrides(given: Given) -> dict[str, Any]:
-  """What `--config.KEY=VALUE` says, of a key or of a whole section."""
+  """Returns what `--config.KEY=VALUE` sets for a key or a whole section."""
   return {
     key: value
     for key, value in flatten(given.config).items()

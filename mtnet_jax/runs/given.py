@@ -12,7 +12,7 @@ from mtnet_jax import cli
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-  """What a command line says; `configuration.read` applies it to a run.
+  """The parts of a command line that `configuration.read` applies to a run.
 
   Attributes:
     config: the file of `--config`, or the defaults, with the values of

@@ -73,7 +73,7 @@ def hold(
 
 @dataclasses.dataclass(frozen=True)
 class _Holder:
-  """Which training holds a folder."""
+  """The training that holds a folder."""
 
   id: str
   host: str
@@ -238,7 +238,7 @@ class _Lease:
     return True
 
   def _read(self) -> tuple[_Holder, int]:
-    """Who holds it, and the file's generation, 0 where there is none."""
+    """Returns the holder, and the file's generation, 0 if there is none."""
     from google.api_core import exceptions
 
     while blob := self._bucket.get_blob(self._name):

@@ -42,7 +42,7 @@ class TrainState:
 
   @property
   def variables(self) -> dict[str, optax.Params]:
-    """What `model.apply` takes."""
+    """The variables that `model.apply` takes."""
     return {'params': self.params, 'batch_stats': self.batch_stats}
 
   @property

@@ -327,9 +327,9 @@ def _place_labels(axes, discs, stars) -> None:
 
 
 def _places(radius, half, points):
-  """Where a label's middle may be, in pixels from its disc's, nearest first.
+  """Yields offsets of a label from its disc's middle, in pixels, nearest first.
 
-  With the gap between them in points, and the direction.
+  Each comes with the gap between the two in points, and the direction.
   """
   for gap, step in itertools.product((2, 8, _FAR, 26), range(16)):
     angle = step * math.pi / 8

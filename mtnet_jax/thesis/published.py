@@ -60,7 +60,7 @@ class Row:
 
   @property
   def request(self) -> Request | None:
-    """What to count, if anything."""
+    """The costs to count for the row, if any."""
     if self.clip is None:
       return None
     return Request(self.network, self.overrides, self.clip)

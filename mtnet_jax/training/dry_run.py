@@ -124,7 +124,7 @@ def _lines(
 
 
 def _seconds(compiled: jax.stages.Compiled, chip: targets.Chip) -> float:
-  """As the compiler estimates; 0 where it does not, as of a GPU."""
+  """Returns the compiler's estimate; 0 where there is none, as for a GPU."""
   if not chip.clock:
     return 0.0
   ran = hlo.steps(hlo.parse(compiled.as_text()))

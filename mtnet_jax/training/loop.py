@@ -113,7 +113,7 @@ def train(
 
 
 def _stopped_by(total: float, own: list[str]) -> str:
-  """Which signal stops the run, where `total` is the sum of `_STOP`."""
+  """Returns the signal that stops the run; `total` is the sum of `_STOP`."""
   if own:
     return own[0]
   return 'SIGTERM' if round(total) >= _STOP['SIGTERM'] else 'SIGINT'
@@ -269,7 +269,7 @@ class _Loop:
 
   @contextlib.contextmanager
   def _warning_if_unsaved(self) -> Iterator[None]:
-    """Where the configuration allows it, a full disk is a warning."""
+    """Turns a full disk into a warning where the configuration allows it."""
     try:
       yield
     except (UnsavedError, OSError) as error:

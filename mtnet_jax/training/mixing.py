@@ -19,7 +19,7 @@ from mtnet_jax.typing import Array, Float
 
 @dataclasses.dataclass(frozen=True)
 class Mixing:
-  """How often clips are mixed, and how much of a clip is left of it.
+  """How often clips are mixed, and how much of a clip remains.
 
   Attributes:
     mixup_share: the share of the clips that MixUp changes, in [0, 1]: each

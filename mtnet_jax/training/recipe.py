@@ -37,7 +37,7 @@ _MOST_VIEWS = 10
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-  """What is known of the videos, and of what will learn them.
+  """Facts about the videos and about the training that a recipe depends on.
 
   Attributes:
     clips: the number of training videos.
@@ -62,7 +62,7 @@ class Facts:
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-  """What a training takes, in seconds.
+  """The time that parts of a training take, in seconds.
 
   Attributes:
     compile: until the first step.

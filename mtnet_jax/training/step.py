@@ -183,7 +183,7 @@ def _make_loss_fn(
 
 
 def _clip_metrics(batch: Batch, aux: dict[str, Any]) -> Metrics:
-  """What is measured of the clips themselves, and the counters' sums."""
+  """Returns the metrics of the clips, and sums of the counters."""
   correct = metrics_lib.top_k_correct(aux['logits'], aux['labels'], 1)
   gates, counters = aux['endpoints']['gate_open'], batch.get('counters', {})
   return {

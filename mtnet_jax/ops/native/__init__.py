@@ -236,7 +236,7 @@ def _cache() -> pathlib.Path:
 
 
 def _fingerprint(command: Sequence[str]) -> str:
-  """Of all that the compiled file depends on."""
+  """Returns a hash of all that the compiled file depends on."""
   digest = hashlib.sha256(repr(command).encode())
   for path in sorted([*_HERE.glob('*.cc'), *_HERE.glob('*.h')]):
     digest.update(path.read_bytes())
@@ -247,7 +247,7 @@ def _fingerprint(command: Sequence[str]) -> str:
 
 
 def _processor() -> str:
-  """What instructions it has: homes are shared between machines."""
+  """Names the processor's instructions, since machines may share a home."""
   info = pathlib.Path('/proc/cpuinfo')
   if info.exists():
     for line in info.read_text().splitlines():
