@@ -91,7 +91,7 @@ def call(command: Command, *argv: str) -> int:
   """Does what a command line says, in this process, which goes on.
 
   Args:
-    command: what to do.
+    command: the command.
     *argv: flags and arguments, without the command's name.
 
   Returns:
@@ -184,7 +184,7 @@ def define_config(
   """Declares `--config=NAME[:argument]` and `--config.KEY=VALUE`.
 
   Args:
-    values: where the flags are declared.
+    values: the flag values to declare the flags in.
     default: a configuration's name, or None.
     meaning: the beginning of the flag's help: what the configuration is for.
   """
@@ -205,7 +205,7 @@ def define_run(
   """Declares `--workdir` and `--checkpoint`: the weights of a run to use.
 
   Args:
-    values: where the flags are declared.
+    values: the flag values to declare the flags in.
     workdir: the help of `--workdir`.
   """
   flags.DEFINE_string(

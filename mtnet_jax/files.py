@@ -89,7 +89,7 @@ def naming(path: Path, written: Path | None = None) -> Iterator[None]:
 
   Args:
     path: the path that the user knows.
-    written: what is written to instead; None: `path` itself.
+    written: the path that is written to instead; None: `path` itself.
   """
   try:
     yield
@@ -178,7 +178,7 @@ def writing_folder(folder: Path) -> Iterator[pathlib.Path]:
   """Gives files their names when all of them are whole.
 
   Args:
-    folder: where the files go, those of folders below it too; made if need be.
+    folder: the folder of the files and of folders with files; made if need be.
 
   Yields:
     A temporary folder of this machine, whose files are moved, or uploaded, at

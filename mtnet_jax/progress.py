@@ -33,9 +33,9 @@ class Progress:
     """Starts at `done` of `total`.
 
     Args:
-      task: what is being done, for instance 'training'.
+      task: the name of the task, for instance 'training'.
       total: units in all.
-      unit: what is counted, for instance 'steps'.
+      unit: the unit of the count, for instance 'steps'.
       done: units that an earlier run has finished; they do not count as speed.
       silent: shows nothing, for one of several processes.
       clock: seconds, rising.

@@ -109,7 +109,7 @@ def show(
 
   Args:
     found: calibrations by the run's name.
-    console: where to; the terminal if None.
+    console: the console to print to; None: the terminal.
   """
   table = rich.table.Table('')
   for name in found:

@@ -44,7 +44,7 @@ def kept_frames(
   Args:
     model: an MTNet, from `models.build`: all its layers see all frames.
     variables: the network's parameters and statistics.
-    clips: uint8.
+    clips: uint8 clips.
 
   Returns:
     Masks under the layers' names, 'stage_1_block_1/expand' for instance, in the

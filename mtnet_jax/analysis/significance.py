@@ -90,7 +90,7 @@ def chi_square(
     only_a: the number that the first alone has right.
     only_b: the number that the second alone has right.
     neither: the number that none has right.
-    difference: what the counts of the two models differ by, 0 or more.
+    difference: the difference of the two models' counts, 0 or more.
     variance: the variance of the difference if both models were equally good; 0
       if there is none.
 
@@ -109,8 +109,8 @@ class Pair:
 
   Attributes:
     labels: true classes of the n videos, 0 to `num_classes` - 1.
-    right_a: which videos the first has right.
-    right_b: which the second has right.
+    right_a: whether the first model is right on each video.
+    right_b: whether the second model is right on each video.
     num_classes: the number of classes of the data set.
   """
 
@@ -200,8 +200,8 @@ class Gain:
   Attributes:
     name: the class's name.
     videos: the number of its videos, at least 1.
-    right_a: how many of them the first has right.
-    right_b: how many the second has right.
+    right_a: the number of these videos on which the first model is right.
+    right_b: the number of these videos on which the second model is right.
   """
 
   name: str
@@ -343,7 +343,7 @@ def show(
 
   Args:
     comparison: the comparison from `compare`.
-    console: where to; the terminal if None.
+    console: the console to print to; None: the terminal.
   """
   c, console = comparison, console or rich.console.Console(emoji=False)
   a, b = c.both + c.only_a, c.both + c.only_b

@@ -269,7 +269,7 @@ def show_modules(
 
   Args:
     network: one of the report's `networks`.
-    console: where to.
+    console: the console to print to.
   """
   table = rich.table.Table(
     'module',
@@ -332,7 +332,7 @@ def show_latency(
   Args:
     network: one of the report's `networks`.
     device: the name of the device that the network was timed on.
-    console: where to.
+    console: the console to print to.
   """
   table = rich.table.Table(
     'clips', 'pass', title=f'{network["model"]} on {device}, {network["dtype"]}'

@@ -108,7 +108,7 @@ def export_run(
     checkpoint: 'best' (on validation) or 'last'.
     license: license of the weights; None: unknown.
     onnx: whether `model.onnx` is written too.
-    given: what a command line changes of the run's configuration.
+    given: the command line's changes to the run's configuration.
 
   Returns:
     The checks, of the program and perhaps of the ONNX file.
@@ -178,7 +178,7 @@ def export_for_hub(
     out: folder to write to, made if need be.
     checkpoint: 'best' (on validation) or 'last'.
     license: SPDX identifier of the license of the weights.
-    given: what a command line changes of the run's configuration.
+    given: the command line's changes to the run's configuration.
 
   Raises:
     UserError: there is nothing to export, or it cannot be written. An earlier

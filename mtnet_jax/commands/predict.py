@@ -318,9 +318,9 @@ def tell_failures(failed: Sequence[InputError], count: int, what: str) -> int:
   """Prints why some videos have no result, and returns the exit code.
 
   Args:
-    failed: why, a sentence each.
-    count: all videos.
-    what: became of those that failed, in words.
+    failed: the reasons, a sentence for each failed video.
+    count: the number of all videos.
+    what: the fate of those that failed, in words.
   """
   if not failed:
     return 0

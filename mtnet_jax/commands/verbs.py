@@ -76,10 +76,11 @@ def _choose(
   """Returns the first word, one of `choices`, or ends the process.
 
   Args:
-    choices: what may be chosen, with a line on each.
-    words: what the user typed in the place of the last word of `usage`.
-    kind: what is chosen.
-    usage: what is typed; its last word stands for the choice.
+    choices: the choices, with a line on each.
+    words: the words that the user typed in the place of the last word of
+      `usage`.
+    kind: the kind of choice, such as 'verb'.
+    usage: the words to type; the last one stands for the choice.
   """
   word = words[0] if words else ''
   if word in choices:

@@ -203,7 +203,7 @@ def units(names: Mapping[str, tuple[str, str]]) -> dict[str, str]:
   """Returns the modules of units of a convolution and its BN.
 
   Args:
-    names: what they are called, by unit.
+    names: the names of the units' modules, by unit.
   """
   return {
     f'{unit}/{part}': name

@@ -38,9 +38,9 @@ class Conversion(NamedTuple):
     new_head: leaves of the class head, left to chance on purpose.
     missing: leaves that are not in the file, and the tensors that they would be
       made of; misshapen ones are among them.
-    misshapen: what is wrong with those, a sentence each.
+    misshapen: the faults of those arrays, a sentence each.
     unused: tensors that no leaf is made of.
-    ignored: how many counters of BN's there are.
+    ignored: the number of BN's counters of batches, which are not converted.
   """
 
   values: dict[str, np.ndarray]

@@ -32,7 +32,7 @@ class Origin(NamedTuple):
     family: one of `FAMILIES`.
     models: the networks that the file may be of, by our names: those that
       differ in their clips alone; () where we have none such.
-    text: the same in words.
+    text: a description of the file, in words.
   """
 
   family: str

@@ -48,8 +48,8 @@ class Layout(NamedTuple):
     even: the names within a block that differ in each stage's second block, its
       fourth and so on.
     fast_block: the same as `block`, for SlowFast's fast pathway.
-    head_first: how many of the class head's inputs are the first there, and the
-      last here.
+    head_first: the number of the class head's inputs that are the first there,
+      and the last here.
   """
 
   modules: Mapping[str, str]

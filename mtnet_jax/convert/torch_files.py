@@ -41,7 +41,7 @@ class State(NamedTuple):
 
   Attributes:
     tensors: arrays by PyTorch's names, without the prefixes; floats as float32.
-    prefix: what all names began with, 'module.' for instance, or ''.
+    prefix: the common prefix of all names, 'module.' for instance, or ''.
   """
 
   tensors: dict[str, np.ndarray]

@@ -42,7 +42,8 @@ class Facts:
     frames: the numbers of frames of the others.
     num_frames: the frames of a clip.
     frame_stride: the video's frames from one frame of a clip to the next.
-    sampling: how they are taken, as `data.sampling` of a configuration.
+    sampling: the way in which frames are taken, `data.sampling` of a
+      configuration.
     shared: the splits that have videos in common.
     look_alikes: names of classes that may be meant to be one, in groups.
   """

@@ -57,9 +57,9 @@ def check_folder(
   """Checks that a folder holds annotation files.
 
   Args:
-    directory: what was given as --annotations.
+    directory: the value of --annotations.
     needed: names of files that must be there.
-    meaning: what they are, for instance "UCF-101's lists".
+    meaning: the expected contents, for instance "UCF-101's lists".
 
   Returns:
     The folder.
@@ -85,9 +85,9 @@ def wrong_folder(
   """Returns the error for a folder of annotations without a file that it needs.
 
   Args:
-    directory: what was given as --annotations.
+    directory: the value of --annotations.
     needed: the missing file's name.
-    meaning: what was expected there, for instance "UCF-101's lists".
+    meaning: the expected contents, for instance "UCF-101's lists".
   """
   there = sorted(path.name for path in directory.iterdir())
   more = len(there) - _MAX_NAMED

@@ -141,7 +141,7 @@ class TrainingBatches(_Videos):
 
     Args:
       step: the batch's number.
-      count: clips; None: all of them.
+      count: the number of clips; None: all of them.
 
     Returns:
       As `[step]`.

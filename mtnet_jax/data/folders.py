@@ -80,7 +80,7 @@ class LeftOut:
     """Counts a file or a folder, which is named if it is among the first.
 
     Args:
-      reason: why it is left out, in words that may follow a number.
+      reason: the reason why it is left out, in words that may follow a number.
       place: the names of the folders above it, and its own.
     """
     self._counts[reason] += 1

@@ -17,7 +17,7 @@ def check_counts(file: BinaryIO, size: int, most: int) -> None:
   """Refuses a file that counts more frames than it can hold.
 
   Args:
-    file: anything; what is no MP4 file passes.
+    file: any file; one that is no MP4 file passes.
     size: the size of the file in bytes.
     most: frames of a track, at most; in a smaller file there are no more than
       it has bytes.

@@ -49,7 +49,7 @@ def check_regular(path: str | os.PathLike) -> int:
   """Returns the bytes of a file, which may stand behind a link.
 
   Args:
-    path: what is to be read.
+    path: the path to read.
 
   Raises:
     ValueError: it is a pipe, a socket or a device, which may never end.

@@ -28,8 +28,8 @@ def divide(
   of a video in the same.
 
   Args:
-    directory: what docs/data.md describes, or a CSV file. Records stay as they
-      are.
+    directory: a data set as in docs/data.md, or a CSV file. Records stay as
+      they are.
     folder: gets a `clips.csv` and a `labels.txt` where a split is made.
     fps: images per second of folders of images; None: it is not known.
 

@@ -33,7 +33,7 @@ class Packets:
     rate: frames a second, the average where the rate varies.
     time_base: seconds, the unit of the times of presentation.
     stamps: int64, the times of presentation of the frames that are shown.
-    num_frames: how many are shown.
+    num_frames: the number of frames that are shown.
     end: the time at which the last of them ends; after the average time of a
       frame where the container does not tell how long it is shown.
     header_frames: the frames that the file's header counts; 0: unknown.

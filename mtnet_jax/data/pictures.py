@@ -53,7 +53,7 @@ def resize(
 
   Args:
     image: the picture.
-    short_side: pixels; None: the picture stays as it is.
+    short_side: the new shorter side in pixels; None: no change.
 
   Returns:
     The picture: bilinear, or of less size the mean over what a pixel covers.

@@ -301,7 +301,7 @@ def show(manifest: Mapping, out: str | os.PathLike) -> None:
 
   Args:
     manifest: the manifest from `write`.
-    out: where the records are.
+    out: the folder of the records.
   """
   for split, numbers in manifest['splits'].items():
     print(

@@ -130,7 +130,7 @@ def draw(sheet: Sheet, path: pathlib.Path) -> None:
   number, pixel for pixel, where they are small.
 
   Args:
-    sheet: what is shown.
+    sheet: the contents of the picture.
     path: the PNG to write.
   """
   n, t, size, _, _ = sheet.clips.shape

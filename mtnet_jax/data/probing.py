@@ -32,9 +32,9 @@ class Probe:
       read, as below.
     seconds: the time from its first to the end of its last frame; NaN if the
       frames' times are not known.
-    height: pixels.
-    width: pixels.
-    cause: why the first or the last frame cannot be decoded, or ''.
+    height: the height in pixels.
+    width: the width in pixels.
+    cause: the reason why the first or the last frame cannot be decoded, or ''.
   """
 
   index: int

@@ -129,7 +129,7 @@ def judge(
   Args:
     speed: the measured speed.
     batch_size: clips a step.
-    step_time: seconds; 0: unknown.
+    step_time: the seconds of a step; 0: unknown.
     num_workers: loader processes that the configuration has. More than the
       machine has cores count as many as those.
 

@@ -34,7 +34,8 @@ class Form:
   Attributes:
     labels: the classes' names.
     num_frames: videos with fewer frames are named as short.
-    short_side: pixels; 0: videos keep their size, and whole files every byte.
+    short_side: the shorter side in pixels; 0: videos keep their size, and whole
+      files every byte.
   """
 
   labels: tuple[str, ...]
@@ -87,7 +88,7 @@ def write(
   """Writes a record file of the videos that can be read, and its report.
 
   Args:
-    shard: what is to be written, where no report is.
+    shard: the file to write, unless its report is there.
     advance: called after each video.
     num_threads: videos that are read at once.
 

@@ -109,7 +109,7 @@ def open_source(
   """Opens a split of a data set.
 
   Args:
-    directory: what docs/data.md describes: a directory, a CSV file or
+    directory: a data set as in docs/data.md: a directory, a CSV file or
       'tfds:NAME'.
     split: 'train', 'val' or 'test'.
     fps: see `list_videos`.
@@ -156,7 +156,7 @@ def count_videos(
 
   Args:
     source: the split's videos, from `open_source`.
-    directory: what it was opened from.
+    directory: the data set that the source was opened from.
     split: the split's name.
 
   Returns:
@@ -226,7 +226,7 @@ def list_videos(
   """Lists the videos of a directory of plain files, in a fixed order.
 
   Args:
-    directory: what docs/data.md describes, or a CSV file; not records.
+    directory: a data set as in docs/data.md, or a CSV file; not records.
     fps: images per second of videos that are folders of images, where a CSV
       file does not say it; None: it is not known.
 

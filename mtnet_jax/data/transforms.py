@@ -21,8 +21,8 @@ def resize(clip: Clip, height: int, width: int) -> Clip:
 
   Args:
     clip: uint8 (t, h, w, c).
-    height: pixels.
-    width: pixels.
+    height: the new height in pixels.
+    width: the new width in pixels.
 
   Returns:
     uint8 (t, height, width, c); the clip itself where the size is right.
@@ -48,7 +48,7 @@ def random_crop(clip: Clip, size: int, rng: np.random.Generator) -> Clip:
 
   Args:
     clip: uint8 (t, h, w, c) with h, w ≥ size.
-    size: pixels.
+    size: the side of the crop in pixels.
     rng: the source of randomness.
 
   Returns:

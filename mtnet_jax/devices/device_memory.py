@@ -26,7 +26,7 @@ def explained(mend: str) -> Iterator[None]:
   """Has running out of a device's memory inside end in one sentence.
 
   Args:
-    mend: what to do about it, the end of the sentence "Give …".
+    mend: the remedy, as the end of the sentence "Give …".
 
   Raises:
     UserError: a device has too little memory for what is done inside.

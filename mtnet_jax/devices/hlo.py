@@ -38,9 +38,9 @@ class Instruction:
     is_root: whether it gives the computation's result.
     shape: the shape of the result as printed: `bf16[8,16]{1,0}` for an array,
       for a tuple the shapes of its elements in parentheses.
-    opcode: what it does, such as 'fusion'.
+    opcode: the operation, such as 'fusion'.
     operands: names of instructions in the same computation.
-    literal: what stands between the parentheses: of a constant its value.
+    literal: the text between the parentheses: for a constant its value.
     attributes: all that follows the parentheses.
     op_name: the traced operation that it stems from, with the modules and
       functions around it; '' where XLA names none.
@@ -82,8 +82,8 @@ class Step(NamedTuple):
   """An instruction where it runs.
 
   Attributes:
-    instruction: what runs.
-    times: how often, in one run of the program.
+    instruction: the instruction.
+    times: the number of times that it runs in one run of the program.
     computation: name of the computation that lists it.
   """
 

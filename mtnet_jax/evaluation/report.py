@@ -122,7 +122,7 @@ def show_controls(
 
   Args:
     figures: the figures from `controls.measure`.
-    console: where to; the terminal if None.
+    console: the console to print to; None: the terminal.
   """
   table = rich.table.Table('control', 'accuracy')
   for name, value in figures.items():

@@ -35,8 +35,8 @@ class Job:
   Attributes:
     run: the run's name in the table.
     seed: `config.seed`.
-    config: what is to be trained, locked; `train.init_from` is set when the
-      run before it is there.
+    config: the configuration to train, locked; `train.init_from` is set when
+      the run before it is there.
     workdir: OUT/RUN/seed_N.
     after: workdir of the run that it goes on from, if any.
   """
@@ -54,12 +54,12 @@ class Plan:
 
   Attributes:
     table: a table of the thesis, '5.8' for instance.
-    varies: what its runs differ in.
+    varies: the difference between its runs, in words.
     out: the table's folder.
     against: the run that each run is compared with, by run, in the order of the
       thesis; the run itself where others are compared with it.
-    jobs: what is to be done, in this order: the first seed of all runs first,
-      so that a table that is stopped compares equals.
+    jobs: the jobs in their order: the first seed of all runs first, so that an
+      interrupted table compares equals.
   """
 
   table: str

@@ -53,7 +53,7 @@ def step_back(
     start: the kept channels of level 0.
     steps: the steps from the last layer down.
     mode: one of `MODES`.
-    threshold: θ.
+    threshold: the threshold θ.
 
   Returns:
     The kept channels of each level, `len(steps) + 1`, and all edges.

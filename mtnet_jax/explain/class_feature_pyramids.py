@@ -75,7 +75,7 @@ class Pyramid:
 
   Attributes:
     label: the class.
-    threshold: θ.
+    threshold: the threshold θ.
     mode: one of `MODES`.
     levels: the last activations first.
     edges: between channels of two levels; of a residual connection whose block
@@ -106,7 +106,7 @@ class Observation:
     steps: the steps from the last layer down.
     activations: the activations of every level, `(t, h, w, c)` on the device,
       by the path of the layer that made them.
-    endpoints: what the network returned besides, of `n` = 1.
+    endpoints: the network's other outputs, with `n` = 1.
   """
 
   logits: Float[np.ndarray, ' k']

@@ -28,7 +28,7 @@ def class_regularization_tubes(
 
   Args:
     params: the network's parameters.
-    endpoints: what the network returned for one clip, `n` = 1.
+    endpoints: the network's endpoints for one clip, `n` = 1.
     label: the class, 0 to k - 1; None: of each stage the one it picked itself,
       its early prediction.
     shape: frames, rows and columns of the result; None: of the stage.
@@ -60,7 +60,7 @@ def amplified_kernels(
 
   Args:
     params: the network's parameters.
-    endpoints: what the network returned for one clip, `n` = 1.
+    endpoints: the network's endpoints for one clip, `n` = 1.
     shape: frames, rows and columns of the result; None: of the stage.
     count: kernels of a stage, at least 1.
 

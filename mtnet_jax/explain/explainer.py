@@ -68,7 +68,7 @@ def explain(
   Args:
     predictor: a run's predictor; an exported model cannot be looked into.
     video: a video, as the predictor takes it.
-    settings: how.
+    settings: the settings of the explanation.
 
   Raises:
     UserError: a setting that is not allowed, a video that cannot be read, or a

@@ -53,7 +53,7 @@ def faithfulness(
     predict: the class's probability for each clip; always called with
       `batch_size` clips.
     clip: the clip as the model sees it.
-    saliency: finite; only its order counts.
+    saliency: the saliency, finite; only its order counts.
     steps: equal shares of the voxels, at least 1.
     seed: the seed of the places, and of the order of equally salient voxels.
     batch_size: clips at once, at least 1.

@@ -35,7 +35,7 @@ class Node:
   Attributes:
     channel: the channel's number in the layer.
     importance: the importance, in [0, 1].
-    row: where it stands, from the top; a node has one row.
+    row: the node's row, from the top.
   """
 
   channel: int
@@ -52,7 +52,8 @@ class Column:
     num_channels: the number of channels that the layer has.
     num_kept: the number of channels that the pyramid keeps.
     nodes: the most important kept channels, from the top.
-    more_row: where the number of the others stands; None where all are drawn.
+    more_row: the row of the number of nodes that are not drawn; None where all
+      are.
     is_source: whether lines start from the whole set of channels.
   """
 

@@ -315,7 +315,7 @@ def select_channels(
 
   Args:
     scores: importances in [0, 1]; NaN: no candidate.
-    threshold: θ.
+    threshold: the threshold θ.
   """
   kept = np.flatnonzero(1 / (1 + np.exp(-scores)) > threshold)
   return sort_importance({int(j): float(scores[j]) for j in kept})

@@ -45,9 +45,9 @@ def write(
   """Writes `report.html`.
 
   Args:
-    explanation: what is shown. Names may hold anything: they are never read as
-      HTML.
-    directory: where the file goes; it is made where it is not there.
+    explanation: the explanation to show. Names in it may hold anything: they
+      are never read as HTML.
+    directory: the folder of the file, which is made if need be.
     files: paths relative to `directory` of what lies beside the report, by
       'METHOD, KIND' or 'METHOD, LAYER, KIND', such as 'Grad-CAM, last, MP4'.
 

@@ -154,8 +154,9 @@ def boxes_in_view(
     boxes: `x0, y0, x1, y1` in pixels of the video.
     width: the video's width in pixels.
     height: the video's height in pixels.
-    crop_size: what the shorter side is resized to, and the crop's side.
-    input_size: what the crop is resized to.
+    crop_size: the size that the shorter side is resized to, and the crop's
+      side.
+    input_size: the size that the crop is resized to.
 
   Returns:
     float64 within [0, input_size]; empty where nothing of a box is seen.

@@ -117,7 +117,7 @@ def random_clips(
   which of them a network keeps.
 
   Args:
-    count: clips.
+    count: the number of clips.
     clip_shape: `(t, s, s, 3)`.
   """
   frames, size, _, _ = clip_shape

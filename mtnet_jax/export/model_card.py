@@ -83,7 +83,7 @@ def write(
     data: the name of the data that the run was trained on; '' if it has none.
     step: the training step that the weights are of.
     license: the SPDX identifier of the weights' license, or 'unknown'.
-    summary: what `mtnet eval` found, from `read_summary`; None: nothing.
+    summary: the summary of `mtnet eval`, from `read_summary`; None: none.
   """
   data, name = data or 'unnamed data', config.model.name
   named = class_names[:_MOST_CLASSES]

@@ -46,7 +46,7 @@ def choose_frames(
       the frames with the lowest triplet cosine, of the first of what follows or
       of all of the second, side by side; `'motion'` those whose pixels move
       most; `'random'` any; `'every_second'` 0, 2, 4, ….
-    branch: what the prolonged branch reads, down-sampled.
+    branch: the input of the prolonged branch, down-sampled.
     whole: all that the layer reads, of the same frames.
     stillness: `still_scores` of the clip's pixels, for `'motion'`. Where the
       clip has more frames, several are averaged.

@@ -75,7 +75,7 @@ class MTConv(nn.Module):
     shared_selection: whether both inputs of the prolonged branch keep the same
       frames, those chosen on the layer's input; else each keeps its own, as
       5.4 prints. It matters to poolings that select frames.
-    selection_input: what chooses those frames, one of `SELECTION_INPUTS`.
+    selection_input: the input of frame selection, one of `SELECTION_INPUTS`.
     stillness: `(n, t)`, the scores `ops.still_scores` of the frames' pixels,
       for `'motion'`.
     keep_times: whether the frames kept are put back at their own times, rather

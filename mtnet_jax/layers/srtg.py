@@ -113,7 +113,7 @@ class SqueezeAndRecursion(nn.Module):
       `'rnn'` (both Table 5.7).
     num_layers: stacked recurrent layers.
     gate: whether the gate is active.
-    embedding: what the gate compares, one of `GATE_EMBEDDINGS`.
+    embedding: the embedding that the gate compares, one of `GATE_EMBEDDINGS`.
     decides: boolean scalar: whether the gate's decision counts; if not, it is
       only measured, and every clip is fused.
   """

@@ -60,15 +60,15 @@ class Network(nn.Module):
     class_regularization: whether Class Regularisation follows every stage (the
       thesis, chapter 6).
     affection_rates: Class Regularisation's λ for each stage, in [0, 1].
-    regularization_score: how Class Regularisation scores a class, one of
-      `class_regularization.SCORES`.
+    regularization_score: the way in which Class Regularisation scores a class,
+      one of `class_regularization.SCORES`.
     dropout: rate of the dropout before the classifier, in [0, 1).
     dtype: float type of the computation; parameters, statistics and logits are
       float32.
     norm_batch_size: number of clips that share BN statistics; 0 means the whole
       batch.
     freeze_norm: whether the moving statistics normalize in training too.
-    norm_epsilon: what BN adds to variances, above 0.
+    norm_epsilon: ε, which BN adds to variances, above 0.
     input_mean: mean of each channel that `preprocessing` normalizes clips with,
       in units of [0, 1] brightness; the network itself does not.
     input_std: deviation of each channel that it normalizes them with.
@@ -78,7 +78,7 @@ class Network(nn.Module):
     pooling: pooling of MTConv's prolonged branch, one of `pooling.POOLINGS`.
     shared_selection: whether the two inputs of that branch keep the same
       frames.
-    selection_input: what chooses those frames, one of
+    selection_input: the input of frame selection, one of
       `frame_choice.SELECTION_INPUTS`.
     keep_times: whether the frames that are kept are put back at their own
       times, rather than evenly.
@@ -86,7 +86,8 @@ class Network(nn.Module):
       `'split'`: each reads its own share of them.
     cell: recurrent cell of Squeeze and Recursion.
     gate: whether its cycle-consistency gate is active.
-    gate_embedding: what the gate compares, one of `srtg.GATE_EMBEDDINGS`.
+    gate_embedding: the embedding that the gate compares, one of
+      `srtg.GATE_EMBEDDINGS`.
     recurrent_layers: layers of Squeeze and Recursion, at least 1.
   """
 
@@ -215,7 +216,7 @@ class Network(nn.Module):
 
     Args:
       train: whether they draw, and use the batch's statistics.
-      parts: what `make_parts` returned.
+      parts: the parts from `make_parts`.
       clips: the network's input; needed where its motion selects frames.
     """
     stillness = None

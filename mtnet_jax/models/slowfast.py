@@ -65,7 +65,8 @@ class SlowFast(Network):
     fast: stem and stages of the fast pathway.
     ratio: α, frames of the fast pathway for each of the slow one.
     lateral_frames: frames that a lateral connection's kernel sees.
-    slow_frames: which frames the slow pathway sees, one of `SLOW_FRAMES`.
+    slow_frames: the rule for the frames that the slow pathway sees, one of
+      `SLOW_FRAMES`.
     lateral_norm: whether BN and ReLU end the lateral connections.
     zero_init_residual: the same as in `VideoResNet`.
   """

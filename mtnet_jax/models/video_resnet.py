@@ -98,7 +98,7 @@ class Pathway:
       frames.
     frames: frames that the first convolutions of a stage's blocks see: as many
       as blocks, or fewer, which then repeat.
-    middle: what stands between a block's first and last convolution, one of
+    middle: the kind of convolution between a block's first and last one, one of
       `MIDDLES`.
     temporal_strides: strides over frames of each stage's first block.
     spatial_strides: the strides of the stages over rows and columns.
@@ -249,7 +249,7 @@ class VideoResNet(Network):
 
   Attributes:
     pathway: the network's stem and stages.
-    middle: what stands between a block's first and last convolution, one of
+    middle: the kind of convolution between a block's first and last one, one of
       `MIDDLES`, instead of the pathway's own.
     placement: place where SRTG stands in every block, one of
       `residual.BOTTLENECK_PLACEMENTS`; None for nowhere.

@@ -32,9 +32,9 @@ def normalize(
       where it is).
     scale: factor of each channel.
     bias: offset of each channel.
-    near: what each channel's mean may be near, such as that of batches before.
-      A form may sum differences from it, so that a mean far from zero takes
-      fewer digits of the variance; the result does not depend on it.
+    near: a guess of each channel's mean, such as that of batches before. A form
+      may sum differences from it, so that a mean far from zero takes fewer
+      digits of the variance; the result does not depend on it.
     epsilon: small number that is added to the variance.
     activation: function from an array of `dtype` to one of the same shape and
       dtype; None: the identity.

@@ -28,7 +28,8 @@ def split(
 
   Args:
     x: activations.
-    first: how many channels are the first, more than 0 and fewer than all.
+    first: the number of channels in the first part, more than 0 and fewer than
+      all.
   """
   return _split(x, first=first)
 

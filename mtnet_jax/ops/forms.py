@@ -300,7 +300,7 @@ class _Kept:
   """The values that the backward pass gets.
 
   Attributes:
-    arrays: what the forward pass keeps.
+    arrays: the arrays that the forward pass keeps.
     types: the types of the gradients.
     structure: the tree structure of the gradients.
   """

@@ -76,8 +76,9 @@ def join_groups(
 
   Args:
     kernel: the kernel of a grouped convolution.
-    groups: how many there are.
-    size: how many are joined, a divisor of them. Between them are zeros.
+    groups: the number of groups.
+    size: the number of groups that are joined into one, a divisor of `groups`.
+      Between them are zeros.
   """
   *volume, d, f = kernel.shape
   e = f // groups
@@ -121,7 +122,7 @@ def most_groups(groups: int, d: int, channels: int) -> int:
   """Returns how many groups of d channels are joined to so many at most.
 
   Args:
-    groups: how many there are, of which it is a divisor.
+    groups: the number of groups, of which the result is a divisor.
     d: channels of a group, which may be more than `channels`.
     channels: the number of channels of what is joined.
   """

@@ -17,7 +17,7 @@ def interpolate_times(
 
   Args:
     x: activations of the given frames, any float dtype; computed in float32.
-    indices: which frames they are, ascending, in [0, frames).
+    indices: the indices of the frames, ascending, in [0, frames).
     frames: t, the number of frames of the result.
 
   Returns:

@@ -33,7 +33,7 @@ def fitting_groups(channels: int, width: int, columns: int) -> int:
   Args:
     channels: the number of channels of the map.
     width: columns of what goes into the network.
-    columns: how many of those are one column of the map.
+    columns: the number of those that are one column of the map.
   """
   for size in (8, 4, 2):
     if size * channels <= LANES and width % (size * columns) == 0:
@@ -137,8 +137,8 @@ def dense_kernel(
   Args:
     kernel: the kernel of columns one by one, padded by `k // 2`.
     stride: the stride over columns.
-    columns: how many columns of the input are side by side, a multiple of the
-      stride.
+    columns: the number of the input's columns that are side by side, a multiple
+      of the stride.
 
   Returns:
     The kernel, over b groups of columns, and the groups of padding before and

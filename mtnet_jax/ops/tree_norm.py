@@ -14,7 +14,7 @@ def tree_norm(tree: PyTree) -> Float[Array, '']:
   As `optax.tree.norm`.
 
   Args:
-    tree: floats.
+    tree: a tree of floating-point arrays.
   """
   return _norm(*jax.tree.leaves(tree))
 

@@ -48,7 +48,7 @@ class Prediction:
     title: the video's name.
     class_names: the names of the k classes.
     probabilities: `(k,)` float32, averaged over the views; they sum to 1.
-    note: what is special about the video, or ''.
+    note: a remark on the video, such as that it is short, or ''.
     seconds: the video's length by its frames' own times, from the first one to
       the end of the last; of an array at 25 frames a second.
   """
@@ -79,7 +79,7 @@ class Predictor:
     variables: the network's `params` and `batch_stats`, on all devices of this
       process; None for an exported model.
     step: the training step that the weights are of; None for an exported model.
-    source: where the weights come from, in words.
+    source: the origin of the weights, in words.
   """
 
   def __init__(
@@ -100,7 +100,7 @@ class Predictor:
       checkpoint: 'best' (on validation) or 'last'.
       num_clips: clips that a video is judged by; None: as in the run.
       num_crops: crops of each clip; None: as in the run.
-      given: what a command line changes of the run's configuration.
+      given: the command line's changes to the run's configuration.
 
     Raises:
       UserError: there is no model, its files are damaged, or another network

@@ -29,7 +29,7 @@ class StoredModel:
     config: the run's configuration; of an exported model, what is known of its
       sections `data` and `eval`.
     class_names: the names of the k classes.
-    source: where the weights come from, in words.
+    source: the origin of the weights, in words.
     mesh: the devices that the model is on.
     classify: a function of `variables`, and of clips on the devices, to float32
       probabilities.
@@ -57,7 +57,7 @@ def read(
     workdir: a folder that is there: a run's, an exported model's, or a hub
       folder.
     checkpoint: the checkpoint of a run: 'best' (on validation) or 'last'.
-    given: what a command line changes of the run's configuration.
+    given: the command line's changes to the run's configuration.
 
   Raises:
     UserError: there is no model, its files are damaged, or another network

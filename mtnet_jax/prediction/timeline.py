@@ -67,7 +67,8 @@ def judge(
   Args:
     predictor: the model.
     video: a video, as the predictor takes it.
-    window: seconds; None: the frames of one clip, by the run's stride.
+    window: the window's length in seconds; None: the frames of one clip, by the
+      run's stride.
     hop: seconds from one window's start to the next; None: half a window.
 
   Returns:

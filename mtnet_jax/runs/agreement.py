@@ -62,7 +62,7 @@ def difference(told: Sequence[Mapping[str, str]]) -> UserError:
   """Returns what is raised where processes differ.
 
   Args:
-    told: what each has, by name; two of them at least differ.
+    told: the values of each process, by name; those of two at least differ.
   """
   names = list({name: None for of in told for name in of})
   first = next(n for n in names if len({of.get(n) for of in told}) > 1)

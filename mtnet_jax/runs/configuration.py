@@ -57,7 +57,7 @@ def read(workdir: str | os.PathLike, given: Given) -> ml_collections.ConfigDict:
 
   Args:
     workdir: the run's folder.
-    given: what the command line says.
+    given: the relevant parts of the command line.
 
   Returns:
     All keys of configs/base.py, locked. A key that the run lacks, because it is
@@ -90,8 +90,8 @@ def adapt_export(
 
   Args:
     config: a configuration, of which the sections `data` and `eval` are set.
-    given: what the command line says.
-    source: where the model is, in words.
+    given: the relevant parts of the command line.
+    source: the place of the model, in words.
 
   Raises:
     UserError: the command line asks for what the program cannot do.

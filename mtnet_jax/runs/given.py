@@ -33,7 +33,7 @@ def define_flags(values: flags.FlagValues) -> None:
   """Declares `--config`, which is optional, and `--allow_other_config`.
 
   Args:
-    values: where the flags are declared.
+    values: the flag values to declare the flags in.
   """
   # Without a file, its keys are those of the defaults and have their types.
   cli.define_config(

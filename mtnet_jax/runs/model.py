@@ -42,7 +42,7 @@ def explained(source: str | os.PathLike) -> Iterator[None]:
   """Raises a `UserError` where a stored configuration makes no network.
 
   Args:
-    source: where the configuration is from.
+    source: the origin of the configuration.
   """
   try:
     yield

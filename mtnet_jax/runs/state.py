@@ -21,8 +21,8 @@ class TrainState:
   """Everything that a run needs to go on; the data is a function of the step.
 
   Attributes:
-    step: how many updates have been made: an int32 array (), or what stands
-      for it in a tree of shapes or shardings.
+    step: the number of updates so far: an int32 array (), or a stand-in for it
+      in a tree of shapes or shardings.
     params: the parameters by module name; float32, or float64 if the network's
       are.
     batch_stats: BN's moving means and variances, likewise.

@@ -83,7 +83,7 @@ class Panel:
 
   Attributes:
     title: above it.
-    discs: what stands in it.
+    discs: the discs in the panel.
     pairs: indices of discs to join by a line.
   """
 
@@ -100,7 +100,7 @@ def draw_all(
   Args:
     tables: the tables from `published.read_all`.
     stars: the user's own runs, which stand in each panel.
-    directory: where to.
+    directory: the folder to write to.
 
   Returns:
     The PNG files, those of `FIGURES`.
@@ -188,7 +188,7 @@ def draw(
 
   Args:
     panels: the panels, one or more.
-    stars: which stand in each panel.
+    stars: the stars in each panel.
   """
   width = 4.4 * len(panels) if len(panels) > 1 else 8.4
   figure = matplotlib.figure.Figure((width, 5.2), layout='constrained')

@@ -31,7 +31,7 @@ def soft_cross_entropy(
 
   Args:
     logits: unnormalized scores over k classes, any real number.
-    targets: what each class's probability should be; a clip's sum to 1.
+    targets: the probability that each class should have; a clip's sum to 1.
 
   Returns:
     One float32 value a clip, at least 0.
@@ -52,7 +52,7 @@ def make_targets(
     labels: 0 to k - 1.
     others: the labels of the clips that are mixed in.
     share: the share of each clip that is of its own label, in [0, 1].
-    num_classes: k.
+    num_classes: the number of classes k.
     smoothing: the share of each distribution that is spread evenly over all
       classes, in [0, 1).
 

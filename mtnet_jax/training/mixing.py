@@ -52,7 +52,7 @@ class Mixing:
 
     Args:
       key: the source of randomness.
-      n: clips.
+      n: the number of clips.
       h: the height of a frame in pixels.
       w: the width of a frame in pixels.
 
@@ -93,7 +93,7 @@ def check(mixing: Mixing, group: int) -> None:
   """Sees that clips can be mixed so.
 
   Args:
-    mixing: how.
+    mixing: the settings to check.
     group: clips among which each finds its other one.
 
   Raises:

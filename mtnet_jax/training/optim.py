@@ -42,8 +42,8 @@ def learning_rate(
     batch_size: clips of an update, over all devices and accumulated steps.
     steps_per_epoch: not necessarily whole.
     num_steps: the steps of the whole run.
-    factors: what each step's learning rate is multiplied by, from the first
-      step on, repeated without end.
+    factors: the factors of the learning rate of each step, from the first step
+      on, repeated without end.
 
   Returns:
     An optax schedule.

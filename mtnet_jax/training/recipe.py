@@ -90,7 +90,7 @@ def fit(config: ml_collections.ConfigDict, facts: Facts) -> list[str]:
   Args:
     config: the configuration of `configs/finetune.py`, with the network and its
       clips; changed in place.
-    facts: what the videos are.
+    facts: the facts about the videos.
 
   Returns:
     What was set and why, a sentence each.

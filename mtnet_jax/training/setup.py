@@ -48,7 +48,7 @@ class Setup:
     dataset: the batches.
     mesh: the devices of all processes.
     initial_state: makes the state of step 0.
-    shardings: how the state lies on the devices.
+    shardings: the layout of the state on the devices.
     train_step: the function from `make_train_step`.
     validate: the function from `validation.make_validation`.
   """

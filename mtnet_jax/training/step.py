@@ -59,7 +59,7 @@ def make_train_step(
     accumulate: the steps of an update, as `optim.build` was told.
     ema_decay: the share that `state.ema` keeps of itself at each update.
     label_smoothing: see `losses.make_targets`.
-    mix: how clips are mixed; None: not at all.
+    mix: the settings by which clips are mixed; None: no mixing.
     gate_after: steps before which the decisions of SRTG's gates do not count.
     regularization_loss: weight of the mean loss of Class Regularisation's
       scores, a part of `loss`.
