@@ -81,10 +81,7 @@ def main() -> int:
   )
   home = os.path.expanduser
   parser.add_argument(
-    '--out',
-    type=home,
-    default='runs/pod',
-    help='folder to write all files to; default: %(default)s',
+    '--out', type=home, default='runs/pod', help='folder to write all files to'
   )
   parser.add_argument(
     '--aot',

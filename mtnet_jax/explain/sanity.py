@@ -154,8 +154,7 @@ def boxes_in_view(
     boxes: `x0, y0, x1, y1` in pixels of the video.
     width: the video's width in pixels.
     height: the video's height in pixels.
-    crop_size: the size that the shorter side is resized to, and the crop's
-      side.
+    crop_size: the shorter side after resizing, and the crop's side.
     input_size: the size that the crop is resized to.
 
   Returns:

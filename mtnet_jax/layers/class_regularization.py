@@ -1,8 +1,8 @@
 """Class Regularisation: the thesis's section 6.3, Algorithm 1.
 
 In each stage of a network the classifier's weights, mapped to the stage's
-channels, tell which class a clip looks most like so far, and the channels that
-speak for that class are kept while the others are turned down.
+channels, tell which class a clip looks most like so far. The channels that
+speak for that class are kept, and the others are scaled down.
 """
 
 import math
@@ -35,7 +35,8 @@ def class_maps(
 def _product(
   x: Float[Array, 'm d'], y: Float[Array, 'd n']
 ) -> Float[Array, 'm n']:
-  # GPUs and TPUs else round float32 to fewer digits, and near classes change.
+  # By default GPUs and TPUs round the factors of a float32 product to fewer
+  # digits, and the best of two near classes changes.
   return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -82,8 +83,9 @@ def regularize(
 
   Algorithm 1. The class with the highest score wins, the lowest index among
   equals. Its map, brought to [λ, 1] by its least and greatest value, scales the
-  channels. A map that is constant scales by one. (As printed, a "+" after the λ
-  is missing: the text has λ = 1 without effect, and more of it towards 0.)
+  channels. A map that is constant scales by one. (The printed equation lacks a
+  "+" after the λ: in the text, λ = 1 has no effect, and smaller values have
+  more.)
 
   Args:
     a: activations, any float dtype.

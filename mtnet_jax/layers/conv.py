@@ -78,4 +78,4 @@ class Conv3D(nn.Module):
       assert not edge
       convolve = functools.partial(convolve_same, convolve)
     y = convolve(x, kernel, self.strides)
-    return y[:, edge : y.shape[1] - edge]  # what zeros have touched goes
+    return y[:, edge : y.shape[1] - edge]  # drops what padding touched

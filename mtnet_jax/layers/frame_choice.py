@@ -1,7 +1,7 @@
 """Chooses the frames that an MTConv's prolonged branch keeps.
 
 The thesis scores activations by the temporal triplet cosine (5.6–5.7) and does
-not say which. The others are here to find out whether the choice matters.
+not say which. The other inputs serve to find out whether the choice matters.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from mtnet_jax.ops.frame_selection import (
 from mtnet_jax.ops.mean import mean
 from mtnet_jax.typing import Array, Float, Int
 
-# Scored are the branch's own input; all that the layer reads; the pixels. And
-# two controls that know nothing of the clip.
+# The first three score the branch's own input, all that the layer reads, and
+# the pixels. The last two are controls that do not depend on the clip.
 SELECTION_INPUTS = ('branch', 'input', 'motion', 'random', 'every_second')
 
 

@@ -1,8 +1,8 @@
-"""Multi-Temporal convolution, the thesis, 5.1–5.4.
+"""Multi-Temporal convolution (thesis, 5.1–5.4).
 
 Most channels see the clip as it is: the local branch. The others see half its
 frames at half its size, so that one kernel covers twice the time and space: the
-prolonged branch, which also reads what the local branch found.
+prolonged branch, which also reads the output of the local branch.
 """
 
 import functools
@@ -28,7 +28,7 @@ Branches = tuple[Float[Array, '...'], Float[Array, '...']]
 def branch_features(
   features: int, local_ratio: float, groups: int = 1
 ) -> tuple[int, int]:
-  """Returns how many channels the local and the prolonged branch make (5.1).
+  """Returns the output channels of the local and the prolonged branch (5.1).
 
   `⌊local_ratio · features⌋`, less what is more than a multiple of `groups`, and
   the rest.
@@ -155,7 +155,7 @@ class MTConv(nn.Module):
     return join(y_local, y) if self.joined else (y_local, y)
 
   def _share(self, features):
-    """The channels of each branch, of so many."""
+    """Returns how many of the channels belong to each branch."""
     groups = max(1, self.groups) if self.channel_separated else 1
     return branch_features(features, self.local_ratio, groups)
 
@@ -191,7 +191,7 @@ class MTConv(nn.Module):
     return lambda x: norm(conv(x), self.activation)
 
   def _pool(self, x, stride=1, frames=None):
-    """x, and every stride-th frame of it, or the given ones, down-sampled."""
+    """Returns x, and every stride-th frame of it, or the given ones, pooled."""
     kind, selects_frames = split_pooling(self.pooling)
     if selects_frames and stride == 1:
       return pool_with_residual(x, kind, frames)
@@ -223,7 +223,7 @@ class MTConv(nn.Module):
     self.sow('intermediates', 'kept_frames', indices)
     pooled = gather_frames(pooled, indices)
     if self.shared_selection:
-      # Pooling is per frame: only the frames that stay need it.
+      # Pooling works frame by frame, so only the kept frames are pooled.
       y_local, pooled_local = self._pool(y_local, frames=indices)
       return indices, y_local, pooled, pooled_local
     y_local, pooled_local = self._pool(y_local)

@@ -1,6 +1,6 @@
 """Batch normalization whose statistics keep a constant batch.
 
-Multigrid training (the thesis, 5.4.1) changes the number of clips a step. The
+Multigrid training (thesis, 5.4.1) changes the number of clips per step. The
 statistics then have to come from sub-batches of one fixed size, or the noise
 that regularizes the network would change with the schedule.
 """
@@ -126,7 +126,7 @@ def raw_moments(moments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_statistics(raw: Mapping[str, Any]) -> dict[str, Any]:
-  """Means and variances, as `batch_stats` has them, of E[x] and E[x²]."""
+  """Returns means and variances, as in `batch_stats`, from E[x] and E[x²]."""
 
   def center(norm):
     mean = norm['mean']

@@ -1,8 +1,8 @@
-"""Parameters of a layer.
+"""Declares the parameters of layers without tracing their initial values.
 
 Flax's `param` traces a parameter's initial value again in every trace of a
-network, to learn its shape: half the time that tracing a large one takes. Here
-layers say the shape.
+network, to learn its shape: that is half the time of tracing a large network.
+Here layers state the shape.
 """
 
 from collections.abc import Callable

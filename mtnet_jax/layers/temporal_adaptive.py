@@ -20,12 +20,12 @@ _NARROWING = 4  # of the gate's channels
 
 
 class TemporalAdaptive(nn.Module):
-  """Gates frames, and convolves them with kernels that it makes of the clip.
+  """Gates frames, and convolves them with kernels computed from the clip.
 
-  Both come of the means over rows and columns. The global branch makes a kernel
-  for each channel out of its t means alone; the local branch gates each frame
-  by its neighbors. The global branch's layers take t numbers: a network of 8
-  frames takes no 16.
+  The gates and the kernels depend on the means over rows and columns. The
+  global branch makes a kernel for each channel out of its t means alone; the
+  local branch gates each frame by its neighbors. The global branch's layers
+  take t numbers: a network of 8 frames cannot take 16.
 
   Submodules: `kernel_hidden`, `kernel_norm`, `kernel_output`; `gate_reduce`,
   `gate_norm`, `gate_expand`.

@@ -1,4 +1,4 @@
-"""MF-Net: convolutions in groups, fibers, which a multiplexer lets exchange.
+"""MF-Net: grouped convolutions ("fibers"), which a multiplexer connects.
 
 Source: Y. Chen et al., *Multi-Fiber Networks for Video Recognition*, 2018, Fig.
 2 and Table 1.
@@ -123,9 +123,9 @@ class MFNet(Network):
   ) -> tuple[Float[Array, 'n k'], dict[str, Any]]:
     """Returns logits and endpoints; `models.build` says which.
 
-    The endpoint `stem` is what its max-pool returns. The others are sums that
-    the next block's BN and ReLU see, but for `stage_4`, which is `last` and
-    comes after them; `features` is its mean.
+    The endpoint `stem` is what its max-pool returns. The other endpoints are
+    sums before the next block's BN and ReLU, except `stage_4`, which equals
+    `last` and comes after them; `features` is its mean.
 
     Args:
       clips: normalized pixels, `(n, t, h, w, 3)`.

@@ -1,8 +1,8 @@
-"""MTNet and X3D: the thesis, 5.3, Fig. 5.2 and Table 6.1b.
+"""MTNet and X3D (thesis, 5.3, Fig. 5.2 and Table 6.1b).
 
 An MTNet is an X3D network (C. Feichtenhofer, *X3D*, 2020) whose convolutions
 are Multi-Temporal and whose squeeze-and-excitation is Squeeze and Recursion.
-One module is both; the table below says which parts each network has.
+One module implements both; the table below lists the parts of each network.
 """
 
 import dataclasses
@@ -180,10 +180,10 @@ class MTNet(Network):
     return classifier(self._embed(features, train)), endpoints
 
   def _fitting_groups(self, width):
-    """Into how many groups a TPU cuts rows; see `lanes`.
+    """Returns into how many groups a TPU cuts rows; see `lanes`.
 
-    So that the channel-separated kernels, which become dense, fit into the
-    lanes; or the blocks' outputs, where these kernels are not what takes most.
+    The channel-separated kernels, which become dense, then fit into the lanes;
+    or the blocks' outputs do, where those kernels do not cost the most.
     """
     inner, outer = self.stages[0]
     separated_alone = self.local_ratio == 1 and not self.recurrence
@@ -282,8 +282,8 @@ class MTBlock(nn.Module):
     strides = (1, self.stride, self.stride)
     excite = self.squeeze_excitation
     x, y = fork(x)
-    # One array for whoever looks into the network; a TPU's program spares it,
-    # where groups do not cut it elsewhere.
+    # The concatenation serves those who read intermediates. A TPU's program
+    # leaves it out, unless groups cut the array elsewhere.
     joined = not forms.traces_for_tpu() or self.groups > 0
     y = self.mtconv(self.inner, (1, 1, 1), joined=joined, name='expand')(y)
     y = self.mtconv(

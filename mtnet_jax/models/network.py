@@ -34,8 +34,8 @@ from mtnet_jax.ops.pooling import split_pooling
 from mtnet_jax.ops.recurrence import find_cell
 from mtnet_jax.typing import Array, Bool, Float
 
-# Those of MTConv and of Squeeze and Recursion, which a network without any does
-# not read.
+# Options of MTConv and of Squeeze and Recursion, which networks without these
+# layers do not have.
 MTCONV_OPTIONS = frozenset(
   {
     'local_ratio',
@@ -53,7 +53,7 @@ BRANCH_INPUTS = ('all', 'split')
 
 
 class Network(nn.Module):
-  """A network of stages of blocks; its subclasses say of which.
+  """A network of stages of blocks, which its subclasses define.
 
   Attributes:
     num_classes: number of classes, at least 1.
@@ -188,7 +188,7 @@ class Network(nn.Module):
   def make_parts(
     self, train: bool, **conv_fields
   ) -> dict[str, Callable[..., nn.Module]]:
-    """Returns what makes convolutions, `conv`, and normalizations, `norm`.
+    """Returns factories of convolutions, `conv`, and normalizations, `norm`.
 
     Args:
       train: whether normalizations use the batch's statistics.
@@ -212,7 +212,7 @@ class Network(nn.Module):
     parts: dict[str, Callable[..., nn.Module]],
     clips: Float[Array, 'n t h w 3'] | None = None,
   ) -> Callable[..., nn.Module]:
-    """Returns what makes Multi-Temporal convolutions of `make_parts`.
+    """Returns a factory of Multi-Temporal convolutions.
 
     Args:
       train: whether they draw, and use the batch's statistics.
@@ -239,7 +239,7 @@ class Network(nn.Module):
   def make_recursion(
     self, gates_decide: Bool[Array, ''] | bool
   ) -> Callable[..., nn.Module]:
-    """Returns what makes Squeeze and Recursion.
+    """Returns a factory of Squeeze and Recursion.
 
     Args:
       gates_decide: whether its gates' decisions count.
@@ -349,7 +349,7 @@ def check_range(name: str, value: Any, valid: bool, allowed: str) -> None:
 
 
 def _is_color(value):
-  """Whether these are numbers above 0, one of each channel."""
+  """Returns whether these are numbers above 0, one for each channel."""
   return (
     isinstance(value, tuple)
     and len(value) == 3

@@ -1,7 +1,7 @@
-"""SlowFast: one pathway sees few frames, a thin one all of them.
+"""SlowFast: one pathway sees few frames, and a thin one sees all frames.
 
 Source: C. Feichtenhofer et al., *SlowFast Networks for Video Recognition*,
-2019, section 3 and Table 1. Each pathway is one of `video_resnet`.
+2019, section 3 and Table 1. Each pathway is a `video_resnet.Pathway`.
 """
 
 import dataclasses
@@ -53,10 +53,10 @@ def slow_frames(
 class SlowFast(Network):
   """Two pathways; the fast one's maps go into the slow one before each stage.
 
-  Submodules: of the slow pathway `stem` and `stage_{i}_block_{j}` counted from
-  1, of the fast one the same after `fast_`; `lateral_{i}` after stage i, 0 for
-  the stem; `classifier`; with Class Regularisation, which acts on the slow
-  pathway, `class_regularization_{i}`.
+  Submodules: in the slow pathway `stem` and `stage_{i}_block_{j}` counted from
+  1, in the fast one the same with the prefix `fast_`; `lateral_{i}` after stage
+  i, 0 for the stem; `classifier`; with Class Regularisation, which acts on the
+  slow pathway, `class_regularization_{i}`.
 
   It has the attributes of `Network` too.
 
@@ -160,7 +160,7 @@ class SlowFast(Network):
     return classifier(dropout(features)), endpoints
 
   def _join(self, slow, fast, unit, i, groups):
-    """The slow pathway's maps, and of the fast one's a convolution."""
+    """Joins the slow pathway's maps with a convolution of the fast one's."""
     more = {}
     if not self.lateral_norm:
       more = {'norm': _identity, 'activation': None}
@@ -175,13 +175,13 @@ class SlowFast(Network):
       return jnp.concatenate([slow, lateral(fast)], -1)
 
   def _thin_out(self, fast):
-    """Means over as many frames as there are for each of the slow pathway."""
+    """Averages the frames that belong to each frame of the slow pathway."""
     n, t, *rest = fast.shape
     x = fast.reshape(n, t // self.ratio, self.ratio, *rest)
     return jnp.mean(precision.widen(x), axis=2).astype(fast.dtype)
 
   def _run(self, blocks, frames, x, train):
-    """A pathway's stage, in runs of blocks that see as many frames."""
+    """Applies a pathway's stage, in runs of blocks with equal kernels."""
     shared = train and not self.is_initializing()
     few = [j for j, count in enumerate(frames) if count != frames[0]]
     cut = few[0] if few else len(blocks)
@@ -213,7 +213,7 @@ def _row(depth, frames, ratio, lateral_frames) -> Mapping[str, Any]:
 
 
 _LATE = ((1,), (1,), (3,), (3,))
-# Of the third stage's 23 blocks as many as of 50 layers see three frames.
+# As many of the third stage's 23 blocks see three frames as with 50 layers.
 _FEW = ((1,), (1,), (3,) * 6 + (1,) * 17, (3,))
 # Fields of `SlowFast` by model name.
 VARIANTS = types.MappingProxyType(

@@ -87,7 +87,7 @@ class FactorizedUnit(nn.Module):
 
 
 class PaddedShortcut(nn.Module):
-  """A residual connection without weights: zeros are its new channels.
+  """A residual connection without weights, whose new channels are zeros.
 
   Source: K. He et al., *Deep Residual Learning*, 2016, option A.
 

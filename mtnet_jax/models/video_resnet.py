@@ -1,9 +1,9 @@
 """Bottleneck ResNets for video: C2D, Slow-only, I3D, TSM, CSN, 3-D ResNeXts.
 
-One backbone, whose rows say what differs: how many frames each block's first
-convolution sees, what stands for its second one, where time is halved, and what
-is done between neighboring frames besides. Convolutions have symmetric padding
-and no bias; BN follows each.
+All networks share one backbone. Their rows say how many frames each block's
+first convolution sees, what replaces its second convolution, where time is
+halved, and what else is done between neighboring frames. Convolutions have
+symmetric padding and no bias; BN follows each.
 
 Sources: C. Feichtenhofer et al., *SlowFast Networks*, 2019, Table 1
 (Slow-only); X. Wang et al., *Non-local Neural Networks*, 2018, Table 1 (C2D,
@@ -124,7 +124,7 @@ class Pathway:
 
   @property
   def widths(self) -> tuple[int, ...]:
-    """Channels that the stages give."""
+    """The output channels of the stages."""
     return tuple(4 * self.width * 2**i for i in range(len(self.blocks)))
 
   @property
@@ -139,7 +139,7 @@ def apply_stem(
   x: Float[Array, 'n t h w 3'],
   name: str,
 ) -> Float[Array, 'n u v x c']:
-  """Returns what a pathway's stem makes of clips, its max-pool included.
+  """Applies a pathway's stem to clips, its max-pool included.
 
   Args:
     pathway: the pathway.
@@ -187,7 +187,7 @@ def make_stages(
 
 
 def _make_block(pathway, parts, i, j, mtconv, zero_init_residual):
-  """Block j of stage i, both counted from 0; a stage's first one strides."""
+  """Makes block j of stage i, both from 0; a stage's first block strides."""
   unit = functools.partial(ConvUnit, **parts)
   inner = pathway.inner_factor * pathway.width * 2**i
   frames = pathway.frames[i]

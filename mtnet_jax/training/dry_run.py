@@ -1,7 +1,7 @@
-"""What will a run need on devices that are not here?
+"""Estimates what a run needs on devices that are not at hand.
 
-Its train step is compiled ahead of time for a target of `devices.targets`. What
-comes out are the compiler's estimates: nothing runs.
+Its train step is compiled ahead of time for a target of `devices.targets`. The
+results are the compiler's estimates; nothing runs.
 """
 
 import functools
@@ -20,7 +20,7 @@ from mtnet_jax.runs.state import TrainState
 from mtnet_jax.training import optim, programs, setup
 from mtnet_jax.training.step import TrainStep, make_train_step
 
-# Where no data set says it.
+# The number of classes where no data set says it.
 _CLASSES = 400
 _DAY = 86_400  # seconds
 

@@ -1,4 +1,4 @@
-"""What happens from the first step of a training to the last?"""
+"""Trains a network from the first step to the last."""
 
 import contextlib
 import functools
@@ -38,10 +38,11 @@ from mtnet_jax.training.setup import Setup
 from mtnet_jax.training.step import Metrics
 from mtnet_jax.training.step_metrics import StepMetrics
 
-# What a process adds to the sum that stops all, by the signal that it got. Of
-# SIGINT alone, more processes than there are would make SIGTERM's.
+# The number, by the signal that a process got, that it adds to the sum which
+# stops all processes. SIGTERM's exceeds what SIGINT of all processes adds up
+# to.
 _STOP = {'SIGINT': 1.0, 'SIGTERM': 2.0**16}
-# For a few lines: a file system that takes longer stands still.
+# Seconds for writing a few lines: a file system that takes longer is stalled.
 _WRITING_SECONDS = 60.0
 
 
@@ -54,8 +55,8 @@ def train(
 ) -> None:
   """Trains `config` in `workdir`, from its last checkpoint if it has one.
 
-  Of a run that is finished, the log says so, and what it holds stays.
-  Where there are several processes, each of them calls it.
+  A finished run is left as it is, and the log says so. Every process of a run
+  calls it.
 
   Args:
     config: see configs/base.py.
@@ -104,7 +105,7 @@ def train(
         if step >= end:
           _tell_finished(config, workdir, step, end)
           return
-        # One is enough: the others do the same.
+        # One process is enough: the others would do the same.
         profiler = Profiler(profiled if main else range(0), workdir / 'profile')
         loop = _Loop(
           config, setup, workdir, checkpoints, watchdog, stop, profiler
@@ -125,7 +126,7 @@ def is_due(step: int, every: int) -> bool:
 
 
 class _Loop:
-  """The steps of a run, and what is due between them."""
+  """The steps of a run, and the work that is due between them."""
 
   def __init__(
     self,
@@ -221,7 +222,7 @@ class _Loop:
     self._quarantine.check(round(self._metrics.total('broken')))
     rows = len(batch['labels'])
     counters = {
-      # Only what all know in the same step can make all of them stop.
+      # Only what all processes know in the same step can stop all of them.
       'stop': np.full(
         rows, _STOP[self._stop[0]] / rows if self._stop else 0, np.float32
       ),
@@ -282,7 +283,7 @@ class _Loop:
 
 @contextlib.contextmanager
 def _catch_signals() -> Iterator[list[str]]:
-  """A list that gets the names of signals, so that the loop can end in order.
+  """Yields a list that gets the names of signals, to end the loop in order.
 
   SIGTERM and SIGINT, which is Ctrl-C's, ask for that; a second SIGINT ends the
   process at once.
@@ -294,7 +295,7 @@ def _catch_signals() -> Iterator[list[str]]:
 
   def stop(number: int, _: object) -> None:
     name = signal.Signals(number).name
-    # Not by what Python prints with, which may be in use just now.
+    # `print` cannot be used, since its buffer may be in use just now.
     if name == 'SIGINT' and told:
       os.write(2, b'\nEnded at once; the last checkpoint is whole.\n')
       os._exit(RESUME)
@@ -335,7 +336,7 @@ def _write_run(
 ) -> None:
   """Writes what is trained, and warns where a resumed run does differently.
 
-  Of a finished run, only what is missing: what was trained stays written.
+  For a finished run it writes only what is missing.
   """
   path = workdir / 'config.json'
   if not finished:

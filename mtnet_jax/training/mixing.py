@@ -1,8 +1,8 @@
-"""MixUp and CutMix: clips of a batch that show two actions at once.
+"""MixUp and CutMix: clips of a batch are mixed and show two actions at once.
 
-Clips are mixed on the device, each with a neighbor of its own group: the groups
-are those that share BN's statistics, which lie within a device, so that no clip
-is sent. Loaders and validation know nothing of it.
+Clips are mixed on the device, each with a neighbor of its own group: clips of a
+group share BN's statistics and lie on one device, so no clip is sent. Loaders
+and validation are not concerned.
 """
 
 import dataclasses
@@ -81,16 +81,17 @@ class Mixing:
 
 
 def _beta(uniform: Float[Array, ' n'], alpha: float) -> Float[Array, ' n']:
-  """Numbers of the beta distribution of (alpha, alpha), from uniform ones."""
-  # By a table of quantiles: `jax.random.beta` is a loop, which takes seconds to
-  # compile in each program and which devices would leave together.
+  """Returns beta-distributed numbers (alpha, alpha) from uniform ones."""
+  # A table of quantiles is used, because `jax.random.beta` is a loop, which
+  # takes seconds to compile in each program and which all devices must leave at
+  # the same time.
   grid = np.linspace(0, 1, 4097, dtype=np.float32)
   quantiles = scipy.special.betaincinv(alpha, alpha, grid)
   return jnp.interp(uniform, grid, np.float32(quantiles))
 
 
 def check(mixing: Mixing, group: int) -> None:
-  """Sees that clips can be mixed so.
+  """Raises a UserError unless clips can be mixed with these settings.
 
   Args:
     mixing: the settings to check.

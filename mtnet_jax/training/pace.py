@@ -1,4 +1,4 @@
-"""How long will a training take on this machine?"""
+"""Measures how long a training will take on this machine."""
 
 import os
 import time
@@ -16,7 +16,7 @@ from mtnet_jax.training.recipe import Pace
 from mtnet_jax.training.step_metrics import COUNTERS
 
 _STEPS = 3  # that are measured, after one that is not
-# Of a training step on the same clips, what judging them takes.
+# The time of scoring clips, as a share of a training step on the same clips.
 _FORWARD_SHARE = 0.4
 
 

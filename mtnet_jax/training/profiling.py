@@ -1,4 +1,4 @@
-"""What do devices and host do in some of the steps?"""
+"""Writes a trace of what devices and host do in some of the steps."""
 
 import contextlib
 import re

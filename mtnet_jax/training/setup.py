@@ -1,4 +1,4 @@
-"""What do a configuration and a data set make of each other?"""
+"""Builds what a training needs from its configuration and data set."""
 
 import dataclasses
 import functools
@@ -31,7 +31,7 @@ from mtnet_jax.training import (
 from mtnet_jax.training.mixing import Mixing
 from mtnet_jax.training.step import TrainStep, make_train_step
 
-# What to do where a device's memory does not do.
+# The advice where a device's memory is too small.
 LESS_MEMORY = (
   'a smaller --config.train.batch_size or more devices, '
   '--config.model.dtype=bfloat16, --config.model.rematerialize=True (less '
@@ -125,7 +125,7 @@ def build(config: ml_collections.ConfigDict, workdir: Path) -> Setup:
 def step_options(
   config: ml_collections.ConfigDict, model: nn.Module
 ) -> dict[str, Any]:
-  """Returns what the configuration says of a step besides its optimizer.
+  """Returns the options of a train step besides its optimizer.
 
   Args:
     config: see configs/base.py.
@@ -208,7 +208,7 @@ def make_mesh(
 def build_model(
   config: ml_collections.ConfigDict, num_classes: int, mesh: jax.sharding.Mesh
 ) -> nn.Module:
-  """Returns the network as it is trained; as `runs.model.build_model`."""
+  """Returns the network for training, like `runs.model.build_model`."""
   a_device = config.train.batch_size // mesh.size
   return model_lib.build_model(
     config,
@@ -248,7 +248,7 @@ def first_state(
 def make_schedule(
   config: ml_collections.ConfigDict, dataset: pipeline.TrainingBatches
 ) -> optax.Schedule:
-  """Returns the learning rate of each step; of an update, of its first step."""
+  """Returns the learning rate by step; an update has that of its first step."""
   multigrid, accumulate = dataset.multigrid, config.train.accumulate
   factors = [
     multigrid.learning_rate_factor(step) for step in range(multigrid.period)
