@@ -1,4 +1,4 @@
-"""What is XLA told about a whole program?"""
+"""Compiles whole programs, with the options that XLA gets for them."""
 
 import contextlib
 import functools
@@ -51,7 +51,7 @@ def quick_jit(function: Callable, **kwargs) -> Callable:
 
 
 def keep_programs(folder: str, key: str) -> None:
-  """Has compiled programs kept in a folder, and looked for there from now on.
+  """Keeps compiled programs in a folder, and from now on looks there for them.
 
   Args:
     folder: a folder of a file system or of a bucket (`gs://BUCKET/FOLDER`),
@@ -63,7 +63,7 @@ def keep_programs(folder: str, key: str) -> None:
   """
   if not folder:
     return
-  # JAX's own way to buckets; orbax brings it along.
+  # JAX reads buckets through this package, which orbax installs.
   from etils import epath
 
   try:
@@ -85,7 +85,7 @@ def keep_programs(folder: str, key: str) -> None:
       "processes may write, or '' for none."
     ) from error
   jax.config.update('jax_compilation_cache_dir', folder)
-  # A process that has compiled before stays with the folder of then.
+  # A process that has compiled before keeps its earlier folder until a reset.
   with contextlib.suppress(ImportError, AttributeError):
     from jax.experimental.compilation_cache import compilation_cache
 
@@ -111,14 +111,15 @@ def _options(mesh, training):
   one_cpu = forms.is_one_cpu(mesh)
   options = {
     # Eigen multiplies matrices, as fast as YNN or faster, and our kernels sum.
-    # XLA looks each call of YNN up in a list of all instructions where a
-    # program is read again: minutes, for the largest networks.
+    # When a program is read from the cache, XLA looks each call of YNN up in a
+    # list of all instructions, which takes minutes for the largest networks.
     'xla_cpu_experimental_ynn_fusion_type': (
       '' if forms.uses_kernels(mesh) else 'LIBRARY_FUSION_TYPE_REDUCE'
     )
   }
   if training and one_cpu:
-    # What blocks share is optimized before it is copied to each block.
+    # Functions that blocks share are optimized before they are copied to each
+    # block.
     options['xla_cpu_opt_preset'] = 'CPU_OPT_PRESET_FAST_COMPILE'
   return _known(options, 'cpu') or None
 
@@ -133,7 +134,8 @@ def _knows(option: str, value: str | int, platform: str | None) -> bool:
   """Tries an option, which may go with any release, on a trivial program."""
   trivial = jax.jit(lambda x: x, compiler_options={option: value})
   try:
-    # Of this platform: JAX_PLATFORMS may leave out all others.
+    # The array must be on this platform: JAX_PLATFORMS may leave out all
+    # others.
     with jax.default_device(jax.local_devices(backend=platform)[0]):
       trivial.lower(0.0).compile()
   except jax.errors.JaxRuntimeError as error:

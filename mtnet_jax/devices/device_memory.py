@@ -1,4 +1,4 @@
-"""What did not fit into a device's memory, in words?"""
+"""Explains errors of a device that is out of memory."""
 
 import contextlib
 import re
@@ -23,7 +23,7 @@ _SAID = (
 
 @contextlib.contextmanager
 def explained(mend: str) -> Iterator[None]:
-  """Has running out of a device's memory inside end in one sentence.
+  """Turns an exhausted device memory inside the context into one sentence.
 
   Args:
     mend: the remedy, as the end of the sentence "Give …".
@@ -45,7 +45,7 @@ def is_exhausted(error: Exception) -> bool:
 
 
 def describe(error: Exception) -> str:
-  """Returns a sentence: what was needed, and what there is where that is known.
+  """Returns a sentence: the memory needed and, if known, the memory there is.
 
   Args:
     error: an error for which `is_exhausted` is true.
@@ -68,7 +68,7 @@ def describe(error: Exception) -> str:
 
 
 def _amount(text: str) -> str:
-  """`17.05G` or `18307096576 bytes` in GB; what is neither, as it is."""
+  """Converts `17.05G` or `18307096576 bytes` to GB; other texts stay."""
   number, unit = re.fullmatch(r'([\d.]+) ?(\w+)', text).groups()
   scale = {'bytes': 1, 'B': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30}.get(
     unit if unit == 'bytes' else unit[0]

@@ -171,7 +171,7 @@ def steps(program: Program) -> list[Step]:
   """Returns all that runs, in order.
 
   The body of a loop runs as often as `trips` says, once where that is unknown.
-  Of the branches of a condition the one of the most cycles is taken.
+  Of the branches of a condition, the one with the most cycles counts.
   """
   return list(_steps(program, program.entry, 1))
 
@@ -202,7 +202,7 @@ def total_cycles(ran: list[Step]) -> int:
 
 
 def unknown_loops(program: Program) -> list[str]:
-  """Returns the loops of which it is unknown how often they run.
+  """Returns the loops whose number of runs is unknown.
 
   A loop has the name of the traced operation, or else of its instruction.
   """
@@ -217,9 +217,9 @@ def unknown_loops(program: Program) -> list[str]:
 def trips(program: Program, name: str, loop: Instruction) -> int | None:
   """Returns how often a loop's body runs; None where the text does not say.
 
-  That is what the compiler names. Else it follows from a condition that
-  compares a counter with a constant, the counter's first value, and what the
-  body adds to it.
+  The compiler may state the number. Otherwise it follows from a condition that
+  compares a counter with a constant, from the counter's first value, and from
+  what the body adds to it.
 
   Args:
     program: the program that the loop is part of.
@@ -251,7 +251,7 @@ def trips(program: Program, name: str, loop: Instruction) -> int | None:
 
 
 def _count(start, limit, added, direction) -> int | None:
-  """Values of a counter that a condition lets through, before one it stops."""
+  """Counts the values of a counter that a condition lets through."""
   if None in (start, limit, added) or not added:
     return None
   span = limit - start
@@ -280,7 +280,7 @@ def _elements(computation: Computation, name: str) -> dict[int, int]:
 def _value(
   computation: Computation, name: str, first: Mapping[int, int]
 ) -> int | None:
-  """The integer that an instruction gives, where it is known.
+  """Returns the integer that an instruction gives, where it is known.
 
   Args:
     computation: the computation that lists the instruction.
@@ -310,7 +310,7 @@ def _index(computation: Computation, name: str) -> int | None:
 
 
 def _hands_on(body: Computation, index: int) -> bool:
-  """Whether a loop's body leaves an element of its parameter as it is."""
+  """Returns whether a loop's body leaves an element of its parameter alone."""
   result = _root(body)
   return (
     result.opcode == 'tuple' and _index(body, result.operands[index]) == index

@@ -13,14 +13,14 @@ from mtnet_jax.typing import PyTree
 
 
 def platform() -> str:
-  """Returns what this process computes on: 'cpu', 'gpu' or 'tpu'."""
+  """Returns the platform of this process's devices: 'cpu', 'gpu' or 'tpu'."""
   return jax.default_backend()
 
 
 def make_mesh(
   data: int = 0, fsdp: int = 1, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-  """Devices in a grid of `data` × `fsdp`; batches are split over all of them.
+  """Makes a grid of `data` × `fsdp` devices, over which batches are split.
 
   Args:
     data: groups of devices, each with all of the parameters; 0: as many as

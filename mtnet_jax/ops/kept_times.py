@@ -1,4 +1,4 @@
-"""Interpolation in time of frames that stand at their own times."""
+"""Interpolates frames in time that stand at their own times."""
 
 import jax.numpy as jnp
 
@@ -11,9 +11,8 @@ def interpolate_times(
 ) -> Float[Array, 'n t h w c']:
   """Returns all frames of each clip, from some of them.
 
-  A frame that is given stays what it is, one between two of them is
-  interpolated linearly, and beyond the first and the last of them the nearest
-  one holds.
+  Given frames stay as they are, frames between two of them are interpolated
+  linearly, and beyond the first and the last the nearest one holds.
 
   Args:
     x: activations of the given frames, any float dtype; computed in float32.

@@ -1,8 +1,8 @@
-"""Functions that are chosen by the platform that a program is lowered for.
+"""Chooses functions by the platform that a program is lowered for.
 
-One equation of a program stands for a pass of an operation. What is in it is
-traced where it is lowered, of the form of that platform alone, and once for all
-equal equations.
+One equation of a program stands for a pass of an operation. The pass is traced
+when it is lowered, only in the form of that platform, and once for all equal
+equations.
 """
 
 import dataclasses
@@ -78,7 +78,7 @@ def _types(function, *types):
 
 
 def _make_primitive(name):
-  """A primitive whose parameters are passes that give results of one type."""
+  """Makes a primitive whose parameters are passes with results of one type."""
   primitive = Primitive(f'mtnet_jax_{name}')
   primitive.multiple_results = True
 

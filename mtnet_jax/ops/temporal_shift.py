@@ -1,4 +1,4 @@
-"""Moves some channels one frame on, and some one frame back.
+"""Shifts some channels by one frame forwards, and some backwards.
 
 Source: J. Lin et al., *TSM: Temporal Shift Module*, 2019, section 3.
 """

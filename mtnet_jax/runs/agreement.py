@@ -1,4 +1,4 @@
-"""Do all processes of a run do the same?"""
+"""Checks that all processes of a run have the same configuration and videos."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from mtnet_jax.devices import processes
 from mtnet_jax.errors import UserError
 from mtnet_jax.runs import configuration
 
-# What may be another on each machine: of its disks and cores.
+# Keys that may differ between machines, about their disks and cores.
 _OWN_KEYS = (
   *('data.dir', 'data.num_workers', 'data.prefetch'),
   'train.compilation_cache',
@@ -24,7 +24,7 @@ def check(
   config: ml_collections.ConfigDict,
   dataset: TrainingBatches | EvaluationBatches,
 ) -> None:
-  """Sees that all processes have one configuration and the same videos.
+  """Raises a UserError unless all processes have one configuration and data.
 
   All processes call it.
 
@@ -59,7 +59,7 @@ def _told(config, dataset) -> dict[str, str]:
 
 
 def difference(told: Sequence[Mapping[str, str]]) -> UserError:
-  """Returns what is raised where processes differ.
+  """Returns the error for processes that differ.
 
   Args:
     told: the values of each process, by name; those of two at least differ.

@@ -1,4 +1,4 @@
-"""Which configuration does a command that reads a run go by?
+"""Merges a run's own configuration with what a command line sets.
 
 A run's own configuration says what its network and its clips are. A command
 line may change where the data lie, how they are loaded and how the run is
@@ -20,8 +20,8 @@ from mtnet_jax.errors import UserError
 from mtnet_jax.runs import folder as run_folder
 from mtnet_jax.runs.given import Given
 
-# What a file of --config says of these counts where it differs from the
-# defaults: a file that leaves a key alone says nothing.
+# Values of these keys in a --config file count if they differ from the
+# defaults; a file that does not set a key has the default.
 _FREE = {
   'data.dir',
   'data.frames_per_second',
@@ -42,7 +42,7 @@ _CLIPS = {
   'data.input_size',
   'data.short_videos',
 }
-# What may be changed of an exported model, whose program is compiled.
+# Keys that may be changed for an exported model, whose program is compiled.
 _OF_EXPORTS = (
   'data.frames_per_second',
   'eval.num_clips',
@@ -159,7 +159,7 @@ def _overrides(given: Given) -> dict[str, Any]:
 
 
 def _is_fixed(key: str) -> bool:
-  """Whether another value makes another network, or other clips."""
+  """Returns whether another value makes another network, or other clips."""
   return key in _CLIPS or (key.startswith('model.') and key not in _FREE)
 
 
@@ -197,7 +197,7 @@ def _check_types(
 ) -> None:
   """Raises a `UserError` for a value that is of another kind than its default.
 
-  What is wrong in the section `model` is told where the network is made.
+  Errors in the section `model` are reported where the network is made.
   """
   for key, value in own.items():
     if key not in defaults:

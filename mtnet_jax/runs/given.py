@@ -1,4 +1,4 @@
-"""What does a command line say of the configuration of a run that is there?"""
+"""The flags that change the configuration of an existing run."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Are the files of a folder what they were when they were written?"""
+"""Checks the files of a folder against their SHA-256."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Which network is a run's, and what are its weights?"""
+"""Builds the network of a run, and restores its weights."""
 
 import contextlib
 import functools

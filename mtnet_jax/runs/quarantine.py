@@ -19,8 +19,8 @@ _COLUMNS = ('id', 'cause')
 class Quarantine:
   """Counts, names and records the broken videos that a process has met.
 
-  Only those that this start of the run has met count: what was mended since
-  the last one does not.
+  Only videos that failed since this start of the run count, as others may have
+  been mended.
   """
 
   def __init__(

@@ -1,4 +1,4 @@
-"""What does training carry from step to step, and where does it lie?"""
+"""The state of a training, and its layout on the devices."""
 
 import flax.struct
 import jax
@@ -12,13 +12,13 @@ from jax.sharding import PartitionSpec as P
 from mtnet_jax.devices.mesh import replicated
 from mtnet_jax.typing import PyTree
 
-# Splitting smaller arrays would save little and cost a message each.
+# Splitting smaller arrays would save little memory and cost a message each.
 _MIN_SPLIT = 2**12
 
 
 @flax.struct.dataclass
 class TrainState:
-  """Everything that a run needs to go on; the data is a function of the step.
+  """Everything that a run needs to resume; the data follow from the step.
 
   Attributes:
     step: the number of updates so far: an int32 array (), or a stand-in for it
@@ -98,7 +98,8 @@ def start_average(state: TrainState) -> TrainState:
 
 
 def _loss_scale() -> dynamic_scale.DynamicScale:
-  # Typed as they come out of a step: else the second would be compiled anew.
+  # The types are those of a step's results, or the second step would be
+  # recompiled.
   return dynamic_scale.DynamicScale(
     fin_steps=jnp.zeros((), jnp.int32), scale=jnp.full((), 2.0**16, jnp.float32)
   )
