@@ -1,4 +1,4 @@
-"""What should be mended in a data set before a network is trained on it?"""
+"""Advises what to mend in a data set before a network is trained on it."""
 
 import dataclasses
 import math
@@ -140,7 +140,7 @@ def _of_lengths(facts: Facts) -> Iterator[str]:
   short = sum(count < span for count in frames)
   if short <= _NEGLIGIBLE * len(frames):
     return
-  # What all but a few of the videos have.
+  # The length that all but a few of the videos reach.
   common = frames[int(_NEGLIGIBLE * len(frames))]
   clip = f'a clip: {facts.num_frames} frames'
   if not whole:
@@ -183,7 +183,7 @@ def _of_names(look_alikes: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def _of_the_test_set(count: int | None) -> Iterator[str]:
   if count and count < _SMALL_TEST:
-    # Half of the 95 % interval, where every second video is right.
+    # Half of the 95 % interval if every second video is right.
     margin = 1.96 * math.sqrt(0.25 / count)
     yield (
       f'The test set is too small to tell: {_number(count, "video")} '

@@ -13,9 +13,10 @@ from jaxtyping import Int
 from mtnet_jax.errors import UserError
 
 STARTS = ('uniform', 'normal')
-# Of a part of the video, of the whole of it, or of a window that wraps round.
+# Frames come from a part of the video, from all of it, or from a window that
+# wraps round.
 SAMPLINGS = ('clip', 'uniform', 'dense')
-# What happens to a video that is shorter than a clip.
+# Ways to treat a video that is shorter than a clip.
 SHORT_VIDEOS = ('repeat', 'error')
 
 
@@ -161,7 +162,7 @@ def shortest(num_frames: int, stride: int, sampling: str) -> int:
     stride: source frames between neighboring frames of a clip.
     sampling: 'clip', 'uniform' or 'dense'.
   """
-  # The others take frames that are nearer to each other.
+  # The other samplings take frames that are nearer to each other.
   return (num_frames - 1) * stride + 1 if sampling == 'dense' else num_frames
 
 

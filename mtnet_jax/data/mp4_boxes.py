@@ -45,8 +45,7 @@ def check_counts(file: BinaryIO, size: int, most: int) -> None:
       fragments += first
     else:
       tables[-1].frames = max(tables[-1].frames, second)
-  # Of sound without compression each sample counts, and FFmpeg takes many as
-  # one.
+  # In uncompressed sound each sample counts, and FFmpeg reads many at once.
   frames = [t.frames for t in tables if not (t.sound and t.even)]
   named = max([*frames, fragments])
   if named > most:

@@ -1,4 +1,4 @@
-"""Which files of a folder are the frames of one video, and in which order?
+"""Finds and orders the files of a folder that are frames of one video.
 
 A video may be a folder of images that have one name but for their number:
 `img_00001.jpg`, `frame_000001.jpg`, `00001.png`.
@@ -17,7 +17,7 @@ from mtnet_jax.errors import printable
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 
 _NUMBERED = re.compile(r'(?!\.)(.*?)([0-9]+)', re.DOTALL)
-# Beside the frames, what moves from each to the next: no pictures.
+# Optical flow, which may lie beside the frames and is no picture.
 _FLOW = re.compile(r'(flow[_-]?)?[xyuv][_-]?', re.IGNORECASE)
 
 
@@ -38,7 +38,7 @@ class Image(NamedTuple):
 
 
 def parse(name: str) -> Image | None:
-  """Returns what a file's name says; None: it is no numbered image's."""
+  """Returns the parts of a file's name; None for one that is not numbered."""
   stem, suffix = os.path.splitext(name)
   match = _NUMBERED.fullmatch(stem)
   if not match or suffix.lower() not in SUFFIXES:

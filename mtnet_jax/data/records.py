@@ -22,9 +22,9 @@ from mtnet_jax.errors import UserError
 SUFFIX = '.array_record'
 
 _OPTIONS = 'group_size:1,uncompressed'
-# What the library raises on a file that is not whole, or not its own.
+# The errors of the library for a file that is not whole, or not its own.
 _ERRORS = (OSError, RuntimeError, ValueError)
-# What it then says; it is silent of this where the disk fails.
+# The library's message for such a file; a failing disk gives another.
 _DAMAGE = 'Riegeli/records file'
 
 
@@ -138,8 +138,8 @@ class Reader(Sequence[Example]):
         error
       )
       if not damaged:
-        # A file that could not be read once fails for ever; a copy opens it
-        # anew.
+        # A file that could not be read once fails for ever; a copy of the
+        # reader opens it again.
         self._source = copy.copy(self._source)
       first = os.path.basename(self._paths[0])
       raise VideoError(

@@ -77,7 +77,7 @@ def describe(
   total: int,
   num_frames: int,
 ) -> list[tuple[str, str]]:
-  """Says in words what there is.
+  """Describes the data set in words.
 
   Args:
     probes: the probes of the videos that were looked at.
@@ -169,7 +169,7 @@ def gather_facts(
   training_counts: Mapping[str, int],
   data: ml_collections.ConfigDict,
 ) -> Facts:
-  """Returns what the advice on a data set is given from.
+  """Returns the facts that the advice on a data set is based on.
 
   Args:
     source: the videos of a split.
@@ -209,7 +209,7 @@ def gather_facts(
 
 
 def show_advice(lines: Sequence[str]) -> None:
-  """Prints what should be mended, or that nothing has to be."""
+  """Prints what should be mended, or that nothing needs to be."""
   print('advice:' if lines else 'advice: nothing to mend was found.')
   for number, line in enumerate(lines, 1):
     print(printable(f'{number}. {line}'))

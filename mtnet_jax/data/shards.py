@@ -1,8 +1,8 @@
-"""One record file from its videos: the piece of work that machines share.
+"""Writes one record file from its videos, the task that machines share.
 
-Beside a whole record file lies its report, `NAME.json`. Who makes a record file
-anew removes the report first and writes it last. Where there is a report, then,
-the record file is the one that it tells of, at whatever moment a machine died.
+Beside a whole record file lies its report, `NAME.json`. A record file is remade
+by removing its report first and writing it last. So a report always describes
+the record file beside it, whenever a machine died.
 """
 
 import collections
@@ -160,7 +160,7 @@ def _try_all(
 
 
 def _try(example: Example, short_side: int) -> tuple[Example, int, str]:
-  """Returns what is to be written, its number of frames, and what is wrong."""
+  """Returns the bytes to write, the number of frames, and what is wrong."""
   start, end = example.start, example.end
   try:
     parts = start is not None or end is not None

@@ -1,6 +1,6 @@
 """A directory as a sequence of labeled videos.
 
-What a directory may be is told in docs/data.md: record files, a `clips.csv`, or
+docs/data.md says what a directory may be: record files, a `clips.csv`, or
 folders of classes and splits.
 """
 
@@ -37,7 +37,7 @@ CSV_NAME = 'clips.csv'
 MANIFEST_NAME = 'manifest.json'
 
 _SHARD = re.compile(rf'(\w+)-(\d{{5}})-of-(\d{{5}}){re.escape(records.SUFFIX)}')
-# What JSON that is no manifest raises.
+# The errors of JSON that is no manifest.
 _ILL_FORMED = (AttributeError, LookupError, TypeError, ValueError)
 
 
@@ -78,7 +78,7 @@ class Source:
     return example
 
   def names(self) -> Iterator[str]:
-    """Yields what tells these videos from others, without reading them.
+    """Yields names that identify these videos, without reading them.
 
     Those are their ids, of record files the files' names and sizes.
     """
@@ -184,7 +184,7 @@ def count_videos(
 
 
 def relabel(source: Source, labels: Sequence[str]) -> Source:
-  """Numbers the classes of a source as another list does.
+  """Numbers the classes of a source as in another list.
 
   Args:
     source: the videos.
@@ -197,7 +197,7 @@ def relabel(source: Source, labels: Sequence[str]) -> Source:
 
 @dataclasses.dataclass(frozen=True)
 class _Relabeled(Sequence[Example]):
-  """A source's videos, each with the number that its class has elsewhere."""
+  """A source whose labels are the classes' numbers in another list."""
 
   source: Source
   numbers: tuple[int, ...]
@@ -290,7 +290,7 @@ def _find_classes(path: pathlib.Path) -> Divided:
 
 
 def _is_there(video: str) -> bool:
-  """Whether there is a file, or a folder, which may hold images."""
+  """Returns whether there is a file, or a folder, which may hold images."""
   return os.path.isfile(video) or os.path.isdir(video)
 
 
@@ -349,7 +349,7 @@ def _open_records(path: pathlib.Path, split: str) -> Source:
 
 
 def _check_labels(labels: Sequence[str], path: pathlib.Path):
-  """Sees that `labels.txt` is what was written with the records."""
+  """Raises a UserError unless `labels.txt` belongs to the records."""
   try:
     written = tuple(map(str, _read_manifest(path / MANIFEST_NAME)['labels']))
   except (OSError, *_ILL_FORMED):

@@ -175,13 +175,13 @@ class VideoReader:
 
   @property
   def width(self) -> int:
-    """Pixels, of the upright frame."""
+    """The width of the upright frame in pixels."""
     frame = self._decode_first()
     return frame.height if self._orientation.transposed else frame.width
 
   @property
   def height(self) -> int:
-    """Pixels, of the upright frame."""
+    """The height of the upright frame in pixels."""
     frame = self._decode_first()
     return frame.width if self._orientation.transposed else frame.height
 
