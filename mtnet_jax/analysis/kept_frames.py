@@ -96,7 +96,7 @@ def motion(clips: UInt8[np.ndarray, 'n t h w c']) -> Float[np.ndarray, 'n t']:
 
   The mean absolute difference of pixels, of 255, summed over the frame before
   and the frame after; the first and the last frame have one neighbor, which
-  counts twice: as the selection weighs its cosines.
+  counts twice, as in the selection by cosines.
   """
   clips = clips.astype(np.float32)
   steps = np.abs(clips[:, 1:] - clips[:, :-1]).mean(axis=(2, 3, 4))  # n t-1
@@ -111,7 +111,7 @@ def relative_motion(
 ) -> dict[str, float]:
   """Returns the motion of each layer's kept frames over that of all frames.
 
-  1 is what a selection that pays no heed to motion has on average.
+  A selection that ignores motion has 1 on average.
   """
   moved = motion(clips)
   moved = moved / np.maximum(moved.mean(axis=1, keepdims=True), 1e-6)
@@ -200,7 +200,7 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
 
 
 def _select_all(dataset, model, variables, wanted):
-  """The clips to show with their masks, and the whole split's figures."""
+  """Returns the clips to show with their masks, and the split's figures."""
   shown, ratios = {}, []
   with Progress('selecting', dataset.num_videos, 'videos') as progress:
     for batch in loading.iterate(dataset):

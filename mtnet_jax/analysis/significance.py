@@ -59,7 +59,7 @@ def mcnemar(both: int, only_a: int, only_b: int, neither: int) -> Comparison:
   """Tests by McNemar with Edwards's correction (thesis, eq. 6.1).
 
   `(|only_a - only_b| - 1)² / (only_a + only_b)`. The correction takes one off
-  the difference where there is one; there is nothing to take off none.
+  the difference where there is one; a difference of 0 stays 0.
 
   Args:
     both: videos that both models have right.
@@ -222,7 +222,8 @@ class Gain:
   @property
   def gain(self) -> float:
     """Share of the videos, in [-1, 1]; positive: the second is better."""
-    # Of whole numbers, so that equal gains are equal.
+    # The difference is taken between whole numbers, so that equal gains are
+    # equal.
     return (self.right_b - self.right_a) / self.videos
 
 
@@ -263,8 +264,8 @@ def write_gains(gains: Sequence[Gain], path: str | pathlib.Path) -> None:
 def draw_gains(gains: Sequence[Gain]) -> matplotlib.figure.Figure:
   """Draws what each class gains, as the thesis's Figure 6.5.
 
-  Up to 40 classes are all named, with their number of videos. Of more, a curve
-  shows all and the 20 at either end are named beside it.
+  Up to 40 classes are all named, with their number of videos. With more
+  classes, a curve shows all, and the 20 at either end are named beside it.
 
   Args:
     gains: the gains from `per_class`.

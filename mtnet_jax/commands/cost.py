@@ -105,7 +105,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues, _: Sequence[str] = ()) -> None:
-  """Counts, and times, what the flags name; prints it and writes the JSON.
+  """Counts and times the networks; prints the figures and writes the JSON.
 
   Args:
     values: the parsed flags that `define_flags` declares.
@@ -153,7 +153,7 @@ def _device():
 
 
 def _build(name, values):
-  """A network's entry in the report, the network, and its clips' shape."""
+  """Returns a network's report entry, the network, and the clip shape."""
   overrides = _parse_overrides(name, values.override)
   fields = {'dtype': values.dtype, **overrides}
   model = models.build(name, values.num_classes, **fields)
@@ -182,7 +182,7 @@ def _parse_clip(text):
 
 
 def _parse_overrides(name, texts):
-  """Values of the types that the network's own have."""
+  """Converts the values to the types of the network's fields."""
   default = models.build(name, 1)
   overrides = {}
   for text in texts:
@@ -232,7 +232,7 @@ def _write(report, path):
 def measure_latency(
   model: nn.Module, clip_shape: ClipShape, batch: int
 ) -> dict[str, Any]:
-  """Returns the seconds a clip of both passes, ready for JSON.
+  """Returns the seconds per clip of both passes, ready for JSON.
 
   Args:
     model: a network from `mtnet_jax.models.build`.

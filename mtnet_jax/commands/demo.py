@@ -33,7 +33,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues, _: Sequence[str]) -> int:
-  """Gives one command after the other, until one fails; returns its code."""
+  """Runs one command after the other until one fails; returns its code."""
   out = str(locations.local_path(values.out))
   for command, arguments in _steps(out, values.static):
     if code := cli.call(command, *arguments):

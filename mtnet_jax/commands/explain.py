@@ -88,7 +88,8 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   """Explains the video that the flags name."""
-  # Not above: a mistake in the flags is told before jax is loaded.
+  # The imports are here so that mistakes in flags are reported before jax
+  # loads.
   from mtnet_jax.devices import device_memory
   from mtnet_jax.explain import files
   from mtnet_jax.explain.explainer import Settings, explain
@@ -105,7 +106,7 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
     at=values.at,
     faithfulness_steps=values.faithfulness_steps,
   )
-  # Better to hear now than after the work that there is no place for it.
+  # A folder that cannot be written is reported before the work starts.
   out = make_folder(values.out)
   predictor = Predictor(
     values.workdir, values.checkpoint, given=given.read(values)

@@ -44,7 +44,7 @@ def main(values: flags.FlagValues, names: Sequence[str]) -> int:
     )
   if not values.out.endswith('.npz'):
     raise UserError(f'--out (={values.out}) must be a name that ends in .npz.')
-  # Better to hear now than after the work that there is no place for it.
+  # A folder that cannot be written is reported before the work starts.
   out = file_path(values.out)
   host_memory.keep_freed_memory()
   predictor = Predictor(

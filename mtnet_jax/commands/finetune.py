@@ -24,7 +24,7 @@ from mtnet_jax.runs import folder, given
 
 _PLAN = 'finetune.json'
 _PROBED = 300  # videos that are looked at
-# Where compiled programs are kept: the second time is faster.
+# The folder of compiled programs, which make a second run start faster.
 _PROGRAMS = '~/.cache/mtnet_jax/programs'
 _NEXT = """Next:
   mtnet predict --workdir={out} VIDEO
@@ -69,14 +69,15 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues, _: Sequence[str]) -> None:
-  """Plans, trains and scores what the flags name."""
+  """Plans a run for the videos, trains it and scores it."""
   minutes = values.minutes
   if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
     raise UserError(
       f'--minutes={minutes:g} leaves no time to train: give a number above 0, '
       'or leave it out for as long as the videos need.'
     )
-  # Not above: a mistake in the flags is told before jax is loaded.
+  # The imports are here so that mistakes in flags are reported before jax
+  # loads.
   from mtnet_jax.devices import host_memory
   from mtnet_jax.training import loop
 
@@ -142,7 +143,7 @@ def plan(
     config.train.init_from = weights
     if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
       config.train.compilation_cache = os.path.expanduser(_PROGRAMS)
-    # The command line has the last word.
+    # The command line overrides what was derived.
     config.update_from_flattened_dict(_overrides(values))
   measured = pace.measure(config, locations.as_path(workdir))
   judged = recipe.judged_clips(config, counts)
@@ -258,7 +259,7 @@ def _overrides(values: flags.FlagValues) -> dict[str, Any]:
 
 
 def _count(data: str, split: str) -> int:
-  """The videos of a split; 0 where there is none."""
+  """Returns the number of videos of a split; 0 where there is none."""
   from mtnet_jax.data import sources
 
   try:
@@ -268,7 +269,7 @@ def _count(data: str, split: str) -> int:
 
 
 def _lengths(probes: Sequence[Any], data: str) -> dict[str, float]:
-  """The medians of what can be read."""
+  """Returns the medians over the videos that can be read."""
   good = [probe for probe in probes if not probe.cause]
   if not good:
     raise UserError(

@@ -88,7 +88,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues, names: Sequence[str]) -> int:
-  """Judges the videos that the command line names."""
+  """Classifies the videos that the command line names."""
   times = values.window, values.hop
   check_arguments(names, values.timeline, *times)
   if values.json and values.csv:
@@ -168,7 +168,7 @@ class TimelineWriter:
     return str(folder)
 
   def _folder(self, video: str) -> str:
-    # Without dots at its start: `...mp4` would name the folder above.
+    # Dots at the start are dropped: `...mp4` would name the folder above.
     stem = name = pathlib.Path(video).stem.lstrip('.') or 'video'
     count = 1
     while name in self._taken:  # of another folder's video
@@ -187,7 +187,7 @@ def predict(
   as_csv: bool = False,
   timelines: TimelineWriter | None = None,
 ) -> int:
-  """Judges videos and prints what came out.
+  """Classifies videos and prints the results.
 
   Args:
     predictor: the model.
@@ -271,7 +271,7 @@ def _csv_columns(top: int) -> list[str]:
 def _print_csv(verdict: Verdict, top: int, file: TextIO) -> None:
   result, row = verdict.result, [tables.cell(verdict.video)]
   if isinstance(result, InputError):
-    # Of all columns between the first and the last, none has a value.
+    # The columns between the first and the last have no values.
     row += [''] * (2 * top + 3) + [tables.cell(str(result))]
   else:
     for name, share in result.top(top):

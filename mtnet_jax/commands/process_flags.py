@@ -1,4 +1,4 @@
-"""Which flags say that a run has several processes?"""
+"""The flags of runs on several processes."""
 
 from typing import Any
 
@@ -71,7 +71,7 @@ def get(values: flags.FlagValues) -> dict[str, Any] | None:
 
 def join(values: flags.FlagValues) -> None:
   """Makes this process one of several, where the flags say so."""
-  # Not above: a mistake in the flags is told before jax is loaded.
+  # The import is here so that mistakes in flags are reported before jax loads.
   from mtnet_jax.devices import processes
 
   found = get(values)

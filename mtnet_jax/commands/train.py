@@ -14,7 +14,7 @@ from mtnet_jax.commands import process_flags
 from mtnet_jax.devices import targets
 from mtnet_jax.errors import UserError
 
-# What --dry_run has no use for.
+# Flags that --dry_run does not allow.
 _OF_A_RUN = ('profile', *process_flags.NAMES)
 
 
@@ -53,13 +53,14 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues, _: Sequence[str]) -> None:
-  """Trains what the flags name."""
+  """Trains the configuration of the flags, or makes a dry run of it."""
   if values.dry_run or values.target:
     _try(values)
     return
   if values.workdir is None:
     raise UserError('--workdir=DIR is needed: the folder of the run.')
-  # Not above: a mistake in the flags is told before jax is loaded.
+  # The imports are here so that mistakes in flags are reported before jax
+  # loads.
   from mtnet_jax.devices import host_memory
   from mtnet_jax.training import loop, profiling
 

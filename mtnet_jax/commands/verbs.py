@@ -1,4 +1,4 @@
-"""`mtnet VERB`: which command is each verb?
+"""Runs the command of a verb: mtnet VERB.
 
 Only the command that is asked for is imported: `mtnet --help` answers at once.
 """
@@ -46,7 +46,7 @@ _HELP = ('--help', '-help', '-h', 'help')
 
 @cli.reader_may_leave()
 def main() -> None:
-  """Does what the process's command line says, and ends the process."""
+  """Runs the command of the process's command line, and ends the process."""
   words = sys.argv[1:]
   lines = {verb: does for verb, (_, does) in VERBS.items()}
   verb = _choose(lines, words, 'verb', 'mtnet VERB')

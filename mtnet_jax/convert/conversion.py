@@ -17,9 +17,9 @@ from mtnet_jax.runs.leaves import leaf_paths
 from mtnet_jax.runs.model import variable_shapes
 from mtnet_jax.training.optim import CLASSIFIER
 
-# BN counts its batches in PyTorch; we have no use for the number.
+# BN counts its batches in PyTorch; the counter is not needed here.
 _COUNTER = '.num_batches_tracked'
-# Sees the pixels' channels.
+# The layer that sees the channels of pixels.
 _FIRST_KERNELS = (
   'params/stem_spatial/kernel',
   'params/stem/conv/kernel',
@@ -117,7 +117,7 @@ def complete(
   model: nn.Module,
   config: ml_collections.ConfigDict,
 ) -> dict[str, Any]:
-  """Returns all variables; what the file has not begins as in training.
+  """Returns all variables; those not in the file start as in training.
 
   Args:
     conversion: the conversion of the file.
@@ -145,7 +145,7 @@ def complete(
 def check(
   conversion: Conversion, source: str | pathlib.Path, allow_mismatch: bool
 ) -> None:
-  """Sees that all of a file went into all of the network.
+  """Raises a UserError unless all of a file went into all of the network.
 
   Args:
     conversion: the conversion of the file.

@@ -66,7 +66,7 @@ _BLOCK = re.compile(
 _X3D_BY_BLOCKS = types.MappingProxyType(
   {26: ('x3d_xs', 'x3d_s', 'x3d_m'), 55: ('x3d_l',)}
 )
-# By whether blocks are Bottlenecks, and how many there are.
+# The depth, by whether blocks are Bottlenecks, and by their number.
 _DEPTHS = types.MappingProxyType(
   {
     (False, 8): 18,
@@ -76,7 +76,7 @@ _DEPTHS = types.MappingProxyType(
     (True, 50): 152,
   }
 )
-# Of SRTG's author's: no weights are published.
+# SRTG's author has published no weights.
 _SRTG = types.MappingProxyType(
   {
     'data.num_frames': 16,
@@ -107,7 +107,7 @@ def check_model(name: str) -> None:
 def recognize(
   tensors: Mapping[str, np.ndarray], prefix: str, family: str | None = None
 ) -> Origin | None:
-  """Tells from the names of tensors what network they are of.
+  """Recognizes a network by the names of its tensors.
 
   Args:
     tensors: the tensors by name.
@@ -137,7 +137,8 @@ def recognize(
     what = _resnet_name(tensors, blocks)
     names = (what,) if what in models.NAMES else ()
     possible = _resnet_families(tensors, what)
-    # torchvision published this one; the author saves what DataParallel wraps.
+    # torchvision published this file; SRTG's author saves networks that
+    # DataParallel wraps.
     likely = what == 'r2plus1d_18' and not prefix.startswith('module.')
     if len(possible) > 1 and not (family or likely):
       raise _ambiguous(what)
@@ -164,7 +165,7 @@ def _resnet_name(tensors: Mapping[str, np.ndarray], blocks: int) -> str:
   bottleneck = last in tensors
   kind = 'r2plus1d' if 'layer1.0.conv2.0.3.weight' in tensors else 'r3d'
   second = np.shape(tensors.get('layer2.0.conv1.0.weight', ()))
-  # Of a bottleneck the first kernel is a point.
+  # The first kernel of a bottleneck is 1×1×1.
   flat = not bottleneck and len(second) == 5 and second[2] == 1
   if kind == 'r3d' and flat:
     kind = 'mc3'
@@ -180,7 +181,7 @@ def _resnet_name(tensors: Mapping[str, np.ndarray], blocks: int) -> str:
   if any('.sar.' in name for name in tensors):
     kind = f'srtg_{kind}'
   depth = _DEPTHS.get((bottleneck, blocks))
-  # Between the halves of its second stage's second convolution.
+  # The width between the halves of the second stage's second convolution.
   mid = np.shape(tensors.get('layer2.0.conv2.0.0.weight', ()))[:1]
   if (kind, depth, mid) == ('r2plus1d', 34, (288,)):
     return 'r2plus1d_34_ig65m'
@@ -213,7 +214,7 @@ def _ambiguous(name: str) -> UserError:
 
 
 def layout(family: str, model: str) -> layouts.Layout | None:
-  """Returns what a family calls a network's layers; None: it has no such."""
+  """Returns the layout of a family's network; None: it has no such network."""
   if family in ('pytorchvideo', 'pyslowfast'):
     x3d = {
       'pytorchvideo': layouts.PYTORCHVIDEO_X3D,

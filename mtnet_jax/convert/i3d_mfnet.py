@@ -18,7 +18,7 @@ _MFNET_SIGN = 'conv2.B01.conv_i1.conv.weight'
 
 
 def recognize(tensors: Mapping[str, np.ndarray]) -> Found | None:
-  """Tells one of these networks by the names of its tensors.
+  """Recognizes one of these networks by the names of its tensors.
 
   Args:
     tensors: the tensors by name, without a prefix that all have.
@@ -44,7 +44,7 @@ def recognize(tensors: Mapping[str, np.ndarray]) -> Found | None:
 
 
 def layout(family: str, model: str) -> Layout | None:
-  """Returns what a family calls a network's layers; None: it has no such.
+  """Returns the layout of a family's network; None: it has no such network.
 
   Args:
     family: one of `families.FAMILIES`.
@@ -72,7 +72,7 @@ _I3D = Layout(
     ),
     'classifier': 'logits.conv3d',
   },
-  # Their blocks of a stage are counted from b on.
+  # The authors letter the blocks of a stage from b on.
   block=lambda i, j: f'Mixed_{i + 1}{"abcdef"[j]}',
   inside=_i3d_units(
     {

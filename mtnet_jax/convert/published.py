@@ -1,12 +1,12 @@
 """Published weights, and the clips and pixels that they were trained on.
 
-`weights.csv` has a row for each file: our network, whose layout it has, where
-it lies, its license, its data, how clips are taken of a video, how large, by
-what mean and deviation pixels are normalized, and the top-1 that was published
-with so many views (clips × crops). PyTorchVideo spreads a clip's frames evenly
+`weights.csv` has a row for each file: our network, the authors' layout, the
+address, the license, the data, how clips are taken from a video and at what
+size, the mean and deviation that normalize pixels, and the published top-1 with
+its number of views (clips × crops). PyTorchVideo spreads a clip's frames evenly
 from the first to the last of T times the stride that its names say, so that
-they lie further apart: `stride` is what is nearest to that. Behind a `#` is the
-name of a file in a shared folder.
+they lie further apart: `stride` is the nearest whole number. In an address, the
+name of a file in a shared folder follows `#`.
 """
 
 import csv
@@ -114,7 +114,7 @@ def network_of(model: str) -> str:
 def find(
   model: str, family: str, source: str | pathlib.Path, classes: int = 0
 ) -> Weights | None:
-  """Returns the row that tells the clips and pixels of a file.
+  """Returns the row with the clips and pixels of a file.
 
   Args:
     model: the name of a row, or a network.
@@ -166,18 +166,18 @@ def _possible(network, family) -> list[Weights]:
 
 
 def _kind(network: str) -> str:
-  """The name without the depth."""
+  """Returns the name without the depth."""
   return re.sub(r'_r?\d+(_.*)?$', '', network)
 
 
 def _trained_on(row: Weights) -> tuple:
-  """Clips and pixels, without the views that it was scored with."""
+  """Returns clips and pixels, without the views for scoring."""
   views = ('eval.num_clips', 'eval.num_crops')
   return tuple((k, v) for k, v in row.settings.items() if k not in views)
 
 
 def _choices(possible: Sequence[Weights]) -> str:
-  """One name for each kind of clips and pixels."""
+  """Lists one name for each kind of clips and pixels."""
   kinds = {_trained_on(row): row for row in reversed(possible)}
   return ', '.join(
     f'--model={row.name} ({row.clips}, mean '
@@ -187,7 +187,7 @@ def _choices(possible: Sequence[Weights]) -> str:
 
 
 def table() -> str:
-  """Returns the table for reading, a line a file."""
+  """Returns the table as text, a line for each file."""
   lines = [
     (
       row.name,

@@ -141,7 +141,7 @@ def _check_unused(workdir: str | pathlib.Path) -> None:
 
 
 def _check_origin(source, tensors, origin, model_name, allow_mismatch):
-  """The layout of the file's tensors, where it is of this network."""
+  """Returns the layout of the file's tensors, if they fit this network."""
   if origin is None:
     raise UserError(
       f'{source} (--from) holds {len(tensors)} tensors, '
@@ -243,7 +243,7 @@ def _write(
 
 
 def _as_python(config: ml_collections.ConfigDict) -> str:
-  """A configuration file that `mtnet train` takes."""
+  """Returns a configuration file that `mtnet train` takes."""
   lines = [
     f'  config.{section}.{key} = {value!r}'
     for section in _SECTIONS
@@ -294,7 +294,7 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def _define_run_flags(values: flags.FlagValues) -> None:
-  """Declares what the run is that is written."""
+  """Declares the flags for the run that is written."""
   cli.define_config(values, 'base', 'Recipe for what the weights leave open.')
   flags.DEFINE_string(
     'model',
@@ -324,7 +324,7 @@ def _define_run_flags(values: flags.FlagValues) -> None:
 
 
 def _define_source_flags(values: flags.FlagValues) -> None:
-  """Declares where the weights come from, and what may be amiss with them."""
+  """Declares the flags for the source of the weights, and for its faults."""
   flags.DEFINE_bool(
     'list',
     False,

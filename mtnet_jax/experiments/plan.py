@@ -13,8 +13,8 @@ from mtnet_jax.runs import configuration
 from mtnet_jax.runs import folder as run_folder
 
 _START = 'train.init_from'
-# What a run that ends comes to does not depend on these. Devices (`mesh`) are
-# not among them: BN's statistics are of a device's clips.
+# Keys that do not change the result of a finished run. Those of devices
+# (`mesh`) are not among them: BN's statistics come from a device's clips.
 _FREE = {
   'data.dir',
   'data.num_workers',
@@ -50,7 +50,7 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """The runs of a table that were asked for.
+  """The chosen runs of a table.
 
   Attributes:
     table: a table of the thesis, '5.8' for instance.
@@ -133,7 +133,7 @@ def _choose(
   runs: Collection[str] | None,
   reference: str,
 ) -> list[str]:
-  """The names of the runs that are wanted, in the order of the thesis."""
+  """Returns the names of the wanted runs, in the order of the thesis."""
   unknown = sorted({*(runs or ()), reference or next(iter(rows))} - set(rows))
   if unknown or (runs is not None and not runs):
     raise UserError(
@@ -152,11 +152,11 @@ def _choose(
 
 
 def check_workdir(job: Job) -> None:
-  """Sees that a workdir holds nothing, or a run of this configuration.
+  """Raises a UserError if a workdir holds a run of another configuration.
 
   A key that the stored configuration lacks had the default that it has now.
-  Keys that cannot change what a run comes to may differ: where the data lies,
-  how it is loaded, how often something is saved or told.
+  Keys that cannot change the result may differ: where the data lie, how they
+  are loaded, how often something is saved or logged.
 
   Args:
     job: a job of a plan.
@@ -184,7 +184,7 @@ def check_workdir(job: Job) -> None:
 
 def _settings(config: ml_collections.ConfigDict, job: Job) -> dict[str, Any]:
   """Returns the keys that distinguish a run from others, with dots."""
-  # Where it starts from follows from the folder.
+  # The start follows from the folder.
   free = _FREE | {_START} if job.after else _FREE
   values = configuration.flatten(config)
   return {key: v for key, v in values.items() if key not in free}

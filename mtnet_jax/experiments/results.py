@@ -1,7 +1,7 @@
 """Writes the results of a table: a row for each seed, a line for each run.
 
-Every figure is read from the files of the workdirs, so that a table that was
-stopped and goes on, or that `mtnet train` and `eval` made, gives the same.
+Every figure is read from the files of the workdirs, so that a resumed table, or
+one that `mtnet train` and `eval` made, gives the same results.
 """
 
 import csv

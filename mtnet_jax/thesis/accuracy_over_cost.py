@@ -1,7 +1,7 @@
-"""Accuracy over cost: the thesis's Figures 4.7, 5.7 and 5.8.
+"""Draws accuracy over cost, as Figures 4.7, 5.7 and 5.8 of the thesis.
 
-A network is a disc at its GFLOPs, as printed, and its top-1; its area is its
-number of parameters. A user's own run is a star among them, and as large.
+A network is a disc at its printed GFLOPs and top-1; its area shows its number
+of parameters. A user's own run is a star, sized alike.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ _COLORS = {
 _AREA = 8.0  # square points for a million parameters
 _FAR = 16  # points from a disc: from there a line leads to its label
 _LEAST_STAR = 60.0  # square points: what can still be seen
-# What `draw_all` writes: the thesis's Figures 4.7, 5.7 and 5.8.
+# The files that `draw_all` writes: Figures 4.7, 5.7 and 5.8 of the thesis.
 FIGURES = (
   'srtg_accuracy.png',
   'kinetics_accuracy.png',
@@ -73,7 +73,7 @@ class Star:
 
   @property
   def area(self) -> float:
-    """Square points, as a disc's, but never too few to be seen."""
+    """The area in square points, as a disc's, but large enough to be seen."""
     return max(_AREA * self.parameters, _LEAST_STAR)
 
 
@@ -217,7 +217,7 @@ def _draw_panel(axes, panel, stars) -> None:
       zorder=1,
     )
   for disc in sorted(panel.discs, key=lambda disc: -disc.parameters):
-    # Discs shine through each other; the white below hides lines and grid.
+    # Discs are transparent; the white below them hides lines and grid.
     for color, alpha, order in (
       ('white', 1, 1.5),
       (_COLORS[disc.group], 0.75, 2),

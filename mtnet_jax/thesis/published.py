@@ -1,4 +1,4 @@
-"""The thesis's figures, as `tables/*.csv` here hold them.
+"""Reads the published figures of the thesis from `tables/*.csv`.
 
 A file is a table of the thesis, or several with the same rows: a header of
 `#` lines that names them, then columns as printed, then four of ours:
@@ -21,8 +21,8 @@ from mtnet_jax.errors import UserError
 
 DIRECTORY = pathlib.Path(__file__).resolve().parent / 'tables'
 OURS = ('network', 'overrides', 'clip', 'why')
-# Networks are counted with as many classes: only these give the published
-# parameters, also in the tables of HACS, which has 200.
+# The number of classes that networks are counted with: only these give the
+# published parameters, also in the tables of HACS, which has 200.
 NUM_CLASSES = 400
 
 
