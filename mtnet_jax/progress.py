@@ -14,10 +14,10 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 class Progress:
-  """Shows share done, rate and time left on stderr; a context manager.
+  """Shows the share done, the rate and the time left on stderr.
 
-  On a terminal it is a bar; elsewhere a line now and then, so that the log of
-  a batch job stays readable.
+  It is a context manager. On a terminal it shows a bar; elsewhere it prints a
+  line now and then, so that the log of a batch job stays readable.
   """
 
   def __init__(

@@ -1,4 +1,4 @@
-"""Which configuration does `--config` mean: a name of ours, or a file?"""
+"""Finds the configuration of `--config`: a recipe's name, or a file."""
 
 import difflib
 import os
@@ -13,7 +13,7 @@ _DEFAULTS = 'base'  # nobody trains it
 
 
 class Parser(config_flags.ConfigFileFlagParser):
-  """Loads `NAME[:ARGUMENT]` as it does `FILE.py[:ARGUMENT]`."""
+  """Loads `NAME[:ARGUMENT]` or `FILE.py[:ARGUMENT]`."""
 
   def parse(self, path: str):
     """Returns the configuration, locked.

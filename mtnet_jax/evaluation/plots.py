@@ -1,4 +1,4 @@
-"""Pictures of a run: training curves and the confusion of classes."""
+"""Draws a run's training curves and the confusion of its classes."""
 
 import pathlib
 from collections.abc import Sequence
@@ -92,7 +92,7 @@ def is_gate(metric: str) -> bool:
 def draw_gates(
   records: Sequence[dict[str, float]], path: str | pathlib.Path
 ) -> None:
-  """Draws the share of open gates over the steps, a line a block.
+  """Draws the share of open gates over the steps, a line for each block.
 
   Args:
     records: the lines of `metrics.jsonl`, from `metric_writer.read`, of a

@@ -1,4 +1,4 @@
-"""What does a network say of each video of a split?"""
+"""A network's predictions for the videos of a split, and their accuracy."""
 
 import csv
 import dataclasses
@@ -86,7 +86,7 @@ def write_predictions(
 def per_class(
   predictions: Predictions, names: tuple[str, ...]
 ) -> list[tuple[str, int, float, float]]:
-  """Rows `(class, videos, top-1, top-5)`; classes without a video left out."""
+  """Returns rows `(class, videos, top-1, top-5)` of classes with videos."""
   rows = []
   for index, name in enumerate(names):
     own = predictions.labels == index

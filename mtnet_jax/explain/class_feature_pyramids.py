@@ -1,10 +1,10 @@
-"""Class Feature Pyramids: the features behind a class (the thesis, chapter 7).
+"""Class Feature Pyramids: the features behind a class (thesis, chapter 7).
 
-From the last activations the channels that matter for a class are found, and
-from those, layer by layer, the channels that matter for them: the back step
-(7.2–7.5). Everything that is compared is first normalized to [0, 1] by its
-minimum and maximum, and kept where its sigmoid exceeds the threshold θ. (7.3 as
-printed is always true.)
+First the channels of the last activations that matter for a class are found.
+Then the back step finds, layer by layer, the channels that matter for those
+(7.2–7.5). Importances are normalized to [0, 1] by their minimum and maximum,
+and channels are kept whose sigmoid exceeds the threshold θ. (Eq. 7.3 as printed
+is always true.)
 
 Layer-wise, the kept kernels of a layer are averaged and make one set below.
 Feature-wise, every kept kernel finds its own: a tree whose nodes are channels.
@@ -156,7 +156,7 @@ def class_feature_pyramid(
 
 
 def default_threshold(model: nn.Module) -> float:
-  """Returns θ as Table 7.1 has it for the model's family, else 0.6."""
+  """Returns θ from Table 7.1 for the model's family, else 0.6."""
   if isinstance(model, MTNet):
     return _MTNET if model.local_ratio < 1 else _THRESHOLD
   if isinstance(model, Inception):
@@ -165,7 +165,7 @@ def default_threshold(model: nn.Module) -> float:
 
 
 def _is_r3d_50(model):
-  """Whether it is the thesis's r3d-50, or that of Hara et al."""
+  """Returns whether a model is the thesis's r3d-50, or that of Hara et al."""
   if isinstance(model, ResNet3D):
     kind = (model.convolution, model.width, model.depth)
     return kind == ('r3d', 1, 50)
@@ -211,7 +211,7 @@ def observe(
   logits, endpoints, recorded = record(
     model, variables, clip, whole=sorted({*paths, *kernels})
   )
-  # Only means leave the device; activations stay until a tube is drawn.
+  # Only means leave the device; activations stay there until a tube is drawn.
   logits, features, kernels, means = jax.device_get(
     (logits[0], endpoints['features'][0], *_pool(kernels, recorded))
   )
@@ -225,7 +225,7 @@ def observe(
 
 @jax.jit
 def _pool(kernels, recorded):
-  """Means over frames, height and width, of one clip's activations."""
+  """Averages one clip's activations over frames, height and width."""
   kernels = jax.tree.map(lambda k: jnp.mean(k, axis=(0, 1, 2)), kernels)
   means = jax.tree.map(
     lambda a: jnp.mean(precision.widen(a[0]), axis=(0, 1, 2)), recorded
@@ -309,7 +309,8 @@ def level_tubes(
   for level in pyramid.levels:
     kept = _kept_activations(level, observation)
     if level.importance:
-      # A tube stretches each channel for itself: weights would have no effect.
+      # A tube stretches each channel by itself, so weights would have no
+      # effect.
       tubes.append(saliency_tube(kept, np.ones(len(level.importance))))
     else:
       tubes.append(np.zeros(kept.shape[:3], np.float32))

@@ -87,7 +87,7 @@ def amplified_kernels(
 def _rows(
   params: Mapping[str, Any], endpoints: Mapping[str, Any], label: int | None
 ) -> Iterator[tuple[str, int, Float[np.ndarray, ' c']]]:
-  """Each stage that is regularized, a class and the layer's map of it."""
+  """Yields each regularized stage, a class, and the layer's map of it."""
   picked = endpoints['early_predictions']
   if not picked:
     raise UserError(

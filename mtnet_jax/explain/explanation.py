@@ -9,7 +9,7 @@ import numpy as np
 from mtnet_jax.explain.class_feature_pyramids import Pyramid
 from mtnet_jax.typing import Float, UInt8
 
-# What people call the methods, by the name that flags and files have.
+# The methods' titles, by their names in flags and files.
 METHODS: Mapping[str, str] = types.MappingProxyType(
   {
     'saliency_tubes': 'Saliency Tubes',
@@ -22,7 +22,7 @@ METHODS: Mapping[str, str] = types.MappingProxyType(
 
 
 def layer_name(layer: str) -> str:
-  """Returns what people read in place of an endpoint's name."""
+  """Returns the title of an endpoint."""
   return 'last activations' if layer == 'last' else layer
 
 
@@ -61,7 +61,7 @@ class Faithfulness:
 
   @property
   def random_score(self) -> float:
-    """The same of random places, their mean: about what chance gives."""
+    """The mean score of the map at random places: about what chance gives."""
     removed, shown = self.random_areas.mean(axis=0)
     return float(shown - removed)
 
@@ -89,7 +89,7 @@ class Tube:
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-  """All that is shown of one clip.
+  """An explanation of one clip, with everything that the report shows.
 
   Attributes:
     title: the video's name.

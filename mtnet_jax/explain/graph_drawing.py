@@ -1,4 +1,4 @@
-"""The graph of a Class Feature Pyramid: where things stand, and as a picture.
+"""Lays out and draws the graph of a Class Feature Pyramid.
 
 Layers are columns, in the order in which the network applies them; the class
 stands at the right. A channel's node grows with its importance.
@@ -21,7 +21,7 @@ from mtnet_jax.explain.class_feature_pyramids import Level, Pyramid
 
 MOST_NODES = 16  # of a level: more are named by their number only
 
-# Of all levels: lines grow with the square, and so does the file.
+# The most nodes over all levels: lines, and the file, grow with the square.
 _MOST_DRAWN = 128
 _COLUMN, _ROW = 2.4, 0.3  # inches
 _EDGE_COLORS = {'kernel': '#2b6cb0', 'residual': '#b45309'}
@@ -238,7 +238,7 @@ def _draw_lines(axes, placed: Layout) -> None:
       _curve(
         (x - (_SET_OFFSET if from_set else 0), line.start),
         (x - line.span, line.end),
-        # Past the nodes between: a curve is off by 3/4 of this.
+        # The bow passes the nodes between: a curve reaches 3/4 of this.
         bow=2 / 3 * (line.span - 1),
         color=_EDGE_COLORS[line.via],
         linestyle='--' if line.via == 'residual' else '-',

@@ -1,4 +1,4 @@
-"""The layers of a network as a chain, and the step back through one of them.
+"""Lists the layers of a network as a chain, and steps back through one.
 
 A layer is one convolution with the BN, the activation and the gates after it,
 which all keep the channels' identity, one MTConv, or one block of branches side
@@ -108,7 +108,7 @@ def _block_layers(name, params):
 
 
 def _pre_activated_layers(name, params):
-  """A residual connection around two layers, and one around all four.
+  """Lists layers with residual connections around two, and around all four.
 
   Paths are those of the convolutions, which see what BN and ReLU have left.
   """
@@ -122,14 +122,14 @@ def _pre_activated_layers(name, params):
 
 
 def _split(path, params):
-  """One layer, or the two of a (2+1)D unit."""
+  """Returns one layer, or the two of a (2+1)D unit."""
   if 'spatial' in params:
     return [Layer(f'{path}/spatial'), Layer(f'{path}/temporal')]
   return [Layer(path)]
 
 
 def count_steps(chain: Sequence[Layer], layers: int | str) -> int:
-  """Returns how many steps back are meant, at most one less than layers.
+  """Returns the number of steps back, at most one less than layers.
 
   Args:
     chain: the layers from the last to the first.
@@ -200,10 +200,10 @@ def score_inputs(
   averaged by their sizes; the prolonged group is the average of two routes:
   through its own kernels, and through the point-wise term, the channels of the
   local branch that this keeps, and their kernels. A route that keeps nothing
-  adds nothing. Pooled inputs stand for what the prolonged branch reads, which
-  is the same at half the size. Branches side by side are groups likewise, each
-  with one route: where it has two convolutions, through those channels between
-  them that the second one keeps.
+  adds nothing. Pooled inputs stand for those of the prolonged branch, which are
+  the same at half the size. Branches side by side are groups too, each with one
+  route: where it has two convolutions, through those channels between them that
+  the second one keeps.
 
   Args:
     step: the layer.
@@ -228,7 +228,7 @@ def score_inputs(
 
 
 def _average(routes):
-  """The average of routes' scores by their weights, normalized."""
+  """Averages routes' scores by their weights, and normalizes them."""
   weights = np.array([weight for weight, _ in routes])
   scores = np.stack([scores for _, scores in routes])
   mean = weights @ np.nan_to_num(scores) / weights.sum()
@@ -253,8 +253,8 @@ def score_convolutions(
 ) -> Float[np.ndarray, ' c']:
   """Returns the importance of inputs to the mean of some kernels, in [0, 1].
 
-  Of convolutions one after the other `chosen` are the last's outputs; between
-  them channels are kept by θ. NaN: nothing is, or no kernel reads the input.
+  For convolutions in sequence, `chosen` are outputs of the last; between them
+  channels are kept by θ. NaN: nothing is, or no kernel reads the input.
   """
   *before, last = convolutions
   scores = normalize(multiply(*last, chosen))
@@ -322,5 +322,5 @@ def select_channels(
 
 
 def sort_importance(importance: Importance) -> dict[int, float]:
-  """Returns it with the largest first, of equals the lower channel."""
+  """Returns importances, the largest first, among equals the lower channel."""
   return dict(sorted(importance.items(), key=lambda item: (-item[1], item[0])))

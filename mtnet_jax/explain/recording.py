@@ -22,7 +22,7 @@ def record(
 ) -> tuple[Float[Array, 'n k'], dict[str, Any], Recorded]:
   """Runs a network in inference mode and keeps what was asked for.
 
-  Compiled once for each network, shape of clips and `whole`.
+  The program is compiled once for each network, shape of clips and `whole`.
 
   Args:
     model: a network from `mtnet_jax.models.build`.

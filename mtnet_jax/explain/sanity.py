@@ -123,8 +123,8 @@ def mass_in_boxes(
 ) -> tuple[float, float]:
   """Returns the share of saliency in the boxes, and that of the picture.
 
-  Their ratio is the mean saliency inside over that of everywhere: 1 is what a
-  map scores that does not know where the boxes are.
+  Their ratio is the mean saliency inside the boxes over that of the picture: a
+  map that does not know where the boxes are has 1.
 
   Args:
     saliency: 0 or more.
@@ -376,7 +376,7 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
 def _rows(name, maps, boxes) -> list[str]:
   rows = []
   for method in maps[0]:
-    # The same other videos and the same resamples for every row.
+    # Every row has the same other videos and the same resamples.
     own = [each[method] for each in maps]
     s = score(own, boxes, np.random.default_rng(0))
     rows.append(

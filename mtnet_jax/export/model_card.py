@@ -1,8 +1,7 @@
-"""What does the card of a model on Hugging Face's hub say?
+"""Writes the card of a model on Hugging Face's hub.
 
 A card is Markdown with metadata in YAML at its top. Names of classes and data
-may hold anything, and in Markdown every character of theirs is escaped that
-could mean something there.
+may hold anything, so each character that has a meaning in Markdown is escaped.
 """
 
 import re
@@ -24,7 +23,7 @@ _MOST_CLASSES = 20  # that the card names
 
 
 def check_license(license: str) -> None:
-  """Raises a UserError where a license is no identifier."""
+  """Raises a UserError unless a license is an SPDX identifier."""
   if not _LICENSE.fullmatch(license):
     raise UserError(
       f"--license (={license!r}) must be an SPDX identifier for the hub's card,"
@@ -33,7 +32,7 @@ def check_license(license: str) -> None:
 
 
 def read_summary(workdir: locations.Path) -> dict[str, Any] | None:
-  """Reads what `mtnet eval` found.
+  """Reads the summary that `mtnet eval` writes.
 
   Args:
     workdir: the run's folder.

@@ -1,4 +1,4 @@
-"""What does a path or a name mean that is to be loaded?"""
+"""Loads a model by a path, or by its name on Hugging Face's hub."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""How does a trained network judge a video?
+"""Classifies videos with a trained network.
 
 Example:
   predictor = Predictor('runs/demo')
@@ -36,7 +36,7 @@ from mtnet_jax.runs import folder as run_folder
 from mtnet_jax.runs.given import Given
 from mtnet_jax.typing import Array, Float, Int, UInt8
 
-# A video that is as long as more clips than these has more than one action.
+# The number of clips beyond which a video likely has more than one action.
 _MOST_CLIPS_FOR_ONE_PREDICTION = 10
 
 
@@ -69,7 +69,7 @@ class Prediction:
 
 
 class Predictor:
-  """Judges videos as `mtnet eval` does.
+  """Classifies videos as `mtnet eval` does.
 
   Attributes:
     config: the run's configuration; of an exported model, what is known of its
@@ -132,7 +132,7 @@ class Predictor:
     return min(at.clips_per_step, at.num_clips * at.num_crops)
 
   def __call__(self, video: Video) -> Prediction:
-    """Judges one video.
+    """Classifies one video.
 
     Args:
       video: a video file, a folder of numbered images, an `.npy` file, or an
@@ -204,7 +204,7 @@ class Predictor:
           )
         indices = indices - indices[0, 0]
         last = indices[0, -1]
-        # One that wraps round begins with the video, as in training.
+        # A clip that wraps round begins with the video, as in training.
         slack = 0 if self._too_short(count) else count - 1 - last
         shown = np.searchsorted(times, at, side='right') - 1
         indices += np.clip(round(shown - last / 2), 0, slack)
@@ -278,7 +278,7 @@ class Predictor:
   def probabilities(
     self, clips: UInt8[np.ndarray, 'n t s s 3']
   ) -> Float[np.ndarray, 'n k']:
-    """Probabilities of single clips, float32; rows sum to 1.
+    """Returns probabilities of single clips, float32; rows sum to 1.
 
     Args:
       clips: RGB, 0 to 255. They go through the network in steps of
@@ -326,14 +326,14 @@ class Predictor:
     return jit(pool, self._mesh)
 
   def _map(self, function: Callable, clips: np.ndarray) -> np.ndarray:
-    """Applies a function of clips on the devices, in steps; finite."""
+    """Applies a function to clips on the devices, in steps of few clips."""
     clips = np.asarray(clips)
     if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[-1] != 3:
       raise UserError(
         f'The clips are {clips.dtype} {clips.shape}; allowed is uint8 (clips, '
         'frames, height, width, 3), RGB from 0 to 255, as `views` gives them.'
       )
-    # Of two shapes at most: each takes its time to compile.
+    # There are at most two shapes, because each takes time to compile.
     step = 1 if len(clips) == 1 else self.clips_per_step
     with device_memory.explained('a smaller --config.eval.clips_per_step'):
       found = map_in_chunks(function, clips, step, self._mesh)

@@ -1,4 +1,4 @@
-"""What kind of folder holds a model, and how is it read?"""
+"""Reads the model of a folder: a run, an export, or a model of the hub."""
 
 import dataclasses
 import functools
@@ -137,7 +137,7 @@ def _read_export(directory: locations.Path, given: Given | None) -> StoredModel:
   )
   if given:
     config = configuration.adapt_export(config, given, source)
-  # A program is exported for one device.
+  # An exported program is for one device.
   mesh = mesh_lib.make_mesh(devices=jax.local_devices()[:1])
   names = tuple(metadata['class_names'])
   return StoredModel(
