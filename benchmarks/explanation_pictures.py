@@ -7,9 +7,6 @@ of a Class Feature Pyramid of three steps where the network is a chain of
 layers; each for the class that its network predicts, with the faithfulness that
 `mtnet explain` reports: the score, and in brackets that of the same picture
 moved to random places.
-
-A. Stergiou, *Efficient Modelling Across Time of Human Actions and
-Interactions*, Utrecht University, 2021.
 """
 
 from absl import app, flags

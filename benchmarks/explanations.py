@@ -11,9 +11,6 @@ statistics are random, as are the clips, of `models.DEFAULT_CLIPS`;
 `--table_7_1` measures the table's own rows instead: its networks at the clips
 that its GFLOPs are of, with its thresholds and its layers, beside what is
 printed. The thesis's times are of a GPU that it does not name.
-
-A. Stergiou, *Efficient Modelling Across Time of Human Actions and
-Interactions*, Utrecht University, 2021.
 """
 
 import statistics

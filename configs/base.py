@@ -154,7 +154,7 @@ def get_config() -> ml_collections.ConfigDict:
     accumulate=1,  # steps whose mean gradient makes one update
     num_epochs=400.0,
     num_steps=0,  # 0: as many as num_epochs asks for
-    # Multigrid: the shape of batches changes with the step, at constant b·t·h·w.
+    # Multigrid: the shape of a batch changes with the step at equal b·t·h·w.
     long_cycle=False,  # four shapes per epoch: many small clips first
     short_cycle=False,  # three shapes, step by step
     # Workdir from whose best checkpoint a new run takes its weights; or
