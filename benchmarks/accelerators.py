@@ -9,11 +9,11 @@ and prints what the compiler estimates, beside a floor: docs/accelerators.md
 explains the figures. None of them is measured on a device. Without --network it
 takes a standard table of programs, the smallest first.
 
-A row is written to `OUT/estimates-TARGET.json` as soon as it is known; one that
-is there, of the same sources and versions, is not compiled again unless --again
-is given. A program that cannot be compiled is a row too, with the compiler's
-reason; the command ends with code 1 if --network named it. Compiled programs
-and the compilers' messages stay in `.cache/accelerators`.
+A row is written to `OUT/estimates-TARGET.json` as soon as it is known; a row of
+the same sources and versions is not compiled again unless --again is given. A
+program that cannot be compiled is a row too, with the compiler's reason; the
+command ends with code 1 if --network named it. Compiled programs and the
+compilers' messages stay in `.cache/accelerators`.
 
 It needs libtpu for TPUs and jax-cuda13-plugin for GPUs: `make accelerators`
 installs both in an environment of their own, .venv-aot, and runs the table.
@@ -66,7 +66,7 @@ STANDARD = (
   ('mtnet_m', 'train', _CLIPS, False),
   ('mtnet_l', 'train', 8, True),
 )
-# What the programs depend on, and what the figures depend on besides.
+# Files that the programs depend on, and files that the figures depend on too.
 _PROGRAM_SOURCES = (
   *('mtnet_jax/**/*.py', 'configs/base.py', 'benchmarks/ahead_of_time.py'),
 )
@@ -129,7 +129,7 @@ def _slug(row: Row) -> str:
 
 
 def reason(log: str, code: int) -> str:
-  """Returns the first telling line of a process that failed.
+  """Returns the first informative line of a process that failed.
 
   Args:
     log: what it wrote to stderr.
@@ -150,7 +150,7 @@ def reason(log: str, code: int) -> str:
 
 
 def record(row: Row, out: pathlib.Path, again: bool = False) -> dict[str, Any]:
-  """Returns a row's record, which is in its target's file then.
+  """Returns a row's record, and stores it in its target's file.
 
   Args:
     row: what to estimate.

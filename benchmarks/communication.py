@@ -1,8 +1,8 @@
 """Estimates how training scales: python -m benchmarks.communication [CLIPS].
 
-An estimate from published speeds, not a measurement; CLIPS a step and device, 8
-if not given. docs/scale.md explains the formulas, names the sources and says
-what is left out.
+The estimate follows from published speeds and is no measurement. CLIPS is the
+number of clips per step and device, by default 8. docs/scale.md explains the
+formulas, names the sources and says what is left out.
 """
 
 import math
@@ -25,7 +25,7 @@ DEVICES = (8, 64, 512)
 _CLASSES = 400
 # The gradients of input and kernel cost a forward pass each.
 TRAIN_PASSES = 3
-# Of the published peaks. A faster step hides less of what is sent.
+# The share of the published peaks. A faster step hides less of what is sent.
 _UTILIZATION = 0.5
 # XLA puts so many bytes, and so many arrays, into one message on GPUs; assumed
 # of TPUs too.
@@ -136,7 +136,7 @@ def measure(name: str, passes: int = TRAIN_PASSES) -> Network:
 
 
 def floor_seconds(network: Network, chip: Chip, clips: int) -> float:
-  """Of computing at a device's peaks: arithmetic or memory, the longer one."""
+  """Returns the time at a device's peaks: arithmetic or memory, the longer."""
   arithmetic = network.flops / chip.flops
   return clips * max(arithmetic, network.traffic / chip.bandwidth)
 

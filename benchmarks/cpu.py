@@ -1,4 +1,4 @@
-"""Our speed on a CPU beside PyTorch's, and beside the machine's limits.
+"""Compares our speed on a CPU with PyTorch's, and with the machine's limits.
 
     python -m benchmarks.cpu [--only=TEXT] [--seconds=2] [--out=DIR]
 
@@ -42,7 +42,7 @@ from mtnet_jax.ops.separated_conv import channel_separated_conv3d
 _CLASSES = programs.CLASSES
 # Of `torch_peers.LAYOUTS`.
 _LAYOUTS = ('default', 'channels_last_3d')
-# Far more than the caches hold.
+# Bytes, far more than the caches hold.
 _COPIED_BYTES = 2**28
 
 Run = Callable[[], Any]
@@ -76,7 +76,7 @@ class Case(NamedTuple):
 
 
 def cases() -> list[Case]:
-  """Every row of networks and layers, with what we aim at."""
+  """Returns every row of networks and layers, with its goals."""
   train, infer = 'train step', 'inference'
   large, small = (1, 16, 224), (2, 4, 112)
   return [
@@ -125,7 +125,7 @@ def _clips_in_words(shape):
 def network(
   name: str, kind: str, shape: tuple[int, int, int], **goals: float
 ) -> Case:
-  """A network of ours against PyTorch's.
+  """Returns the case of a network of ours against PyTorch's.
 
   Args:
     name: the name of a network that `torch_rows` has too.
@@ -147,7 +147,7 @@ def network(
 
 
 def best_layout(times: Peers) -> Peers:
-  """PyTorch's default and, of both of its layouts, the faster one."""
+  """Returns PyTorch's default layout and the faster one of both layouts."""
   best = min(times.values(), key=lambda timing: timing.median)
   return {'PyTorch, default': times['default'], 'PyTorch, best': best}
 
@@ -155,7 +155,7 @@ def best_layout(times: Peers) -> Peers:
 def by_macs(
   name: str, other: str, kind: str, shape: tuple[int, int, int]
 ) -> Case:
-  """A network against another of ours that had as many multiply-adds."""
+  """Returns a network's case against another of ours, by multiply-adds."""
   _, frames, size = shape
 
   def compare(times):
@@ -179,7 +179,7 @@ def by_macs(
 def separated(
   shape: tuple[int, ...], strides: tuple[int, int, int], backward: bool
 ) -> Case:
-  """The channel-separated 3×3×3 against PyTorch's and against copying.
+  """Returns the case of the channel-separated 3×3×3 against PyTorch and a copy.
 
   Args:
     shape: the shape of the input, `n t h w c`, divisible by the strides.
@@ -233,7 +233,7 @@ def separated(
 def separated_bytes(
   shape: tuple[int, ...], y_shape: tuple[int, ...], backward: bool
 ) -> int:
-  """Bytes in float32 that must move at least; kernels are nothing beside.
+  """Returns the least bytes that must move in float32, without kernels.
 
   Forward x is read and y written; backward x and dy are read, dx written.
 
@@ -247,7 +247,7 @@ def separated_bytes(
 
 
 def scaled(timing: Timing, factor: float) -> Timing:
-  """The timing of `factor` times as much work."""
+  """Returns the timing of `factor` times as much work."""
   *seconds, runs = timing
   return Timing(*(factor * value for value in seconds), runs)
 
@@ -264,14 +264,14 @@ def contender(name: str, which: str) -> Run:
 
 
 def _start(make):
-  """A program of ours, compiled, as our commands would run it."""
+  """Returns a program of ours, compiled as our commands would run it."""
   host_memory.keep_freed_memory()
   program = make()
   return program.start(program.compile())
 
 
 def _torch(make, *args):
-  """What PyTorch runs; it may be absent where only our side is looked at."""
+  """Returns PyTorch's program; PyTorch may be absent where only ours is run."""
   from benchmarks import torch_rows
 
   return getattr(torch_rows, make)(*args)
@@ -305,7 +305,7 @@ def run(case: Case, seconds: float) -> results.Row:
 def parts(
   seconds: float,
 ) -> Iterator[tuple[str, Callable[[], list[results.Row]]]]:
-  """Every part of the benchmark: its name, and what measures its rows."""
+  """Yields each part of the benchmark: its name, and a function for its rows."""
   for case in cases():
     yield case.name, lambda case=case: [run(case, seconds)]
   yield 'compilation', compilation.rows
@@ -319,7 +319,7 @@ def _loading_rows(seconds):
 
 
 def device_name() -> str:
-  """The processor and how many of its cores this process may use."""
+  """Returns the processor and how many of its cores this process may use."""
   name = platform.processor() or platform.machine()
   info = pathlib.Path('/proc/cpuinfo')
   if info.exists():

@@ -11,8 +11,8 @@ another:
   profile    where the time of MTNet-M's train step goes
 
 A row is written as soon as it is measured, to `OUT/YYYY-MM-DD-DEVICE.json`,
-which later parts add to; what does not fit into memory is said, and left out.
-PyTorch stands beside ours where it is installed, with CUDA; its X3D needs
+which later parts add to; what does not fit into memory is reported and left
+out. PyTorch stands beside ours where it is installed, with CUDA; its X3D needs
 pytorchvideo (docs/performance.md). `--small` tries all of it on any device.
 """
 
@@ -123,7 +123,7 @@ def _line(row):
 
 def main(values: flags.FlagValues) -> None:
   """Measures one part, or all of them one after the other."""
-  # Memory is shared with PyTorch; and every part is to see what it needs.
+  # Memory is shared with PyTorch, and every part shall show what it needs.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   if values.small and not values.out:
     raise UserError(

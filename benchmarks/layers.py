@@ -1,4 +1,4 @@
-"""Times each layer's formulation against the one that first comes to mind.
+"""Times each layer's formulation against the most obvious one.
 
     python -m benchmarks.layers
 

@@ -1,4 +1,4 @@
-"""Seconds of what several contenders do with the same work, taken in turns.
+"""Measures the seconds of several contenders with the same work, in turns.
 
 A machine's speed changes from minute to minute. Contenders that run in turns
 see the same changes, so that the ratio of their medians means more than either.
@@ -44,7 +44,7 @@ def race(
   clock: Callable[[], float] = time.perf_counter,
   rest: Callable[[float], None] = time.sleep,
 ) -> dict[str, Timing]:
-  """Runs each in turns and returns what it took, by name.
+  """Runs the contenders in turns and returns their timings, by name.
 
   Args:
     runs: functions to measure, by name. Each returns when its result is there.

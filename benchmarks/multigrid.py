@@ -1,4 +1,4 @@
-"""Time to the same held-out accuracy, with multigrid and without.
+"""Measures the time to the same held-out accuracy, with and without multigrid.
 
   python -m data.stick_figures.prepare --out=DATA
   python -m benchmarks.multigrid --data=DATA --out=DIR

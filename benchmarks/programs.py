@@ -1,4 +1,4 @@
-"""The programs of a network that are timed: a train step and inference."""
+"""Builds the programs of a network that are timed: train step and inference."""
 
 import functools
 import math
@@ -19,7 +19,7 @@ from mtnet_jax.runs import state as state_lib
 from mtnet_jax.training import optim
 from mtnet_jax.training.step import make_train_step
 
-# Of Kinetics-400.
+# The number of classes of Kinetics-400.
 CLASSES = 400
 
 Shape = tuple[int, int, int, int]
