@@ -305,7 +305,7 @@ def run(case: Case, seconds: float) -> results.Row:
 def parts(
   seconds: float,
 ) -> Iterator[tuple[str, Callable[[], list[results.Row]]]]:
-  """Yields each part of the benchmark: its name, and a function for its rows."""
+  """Yields the name of each part of the benchmark, and its function of rows."""
   for case in cases():
     yield case.name, lambda case=case: [run(case, seconds)]
   yield 'compilation', compilation.rows

@@ -205,7 +205,7 @@ def _convolutions(model: str) -> Runs:
 
 
 def _regularizations(model: str) -> Runs:
-  """Returns runs without, with, and with only the maps of the regularization."""
+  """Returns runs without and with Class Regularisation, or with its maps."""
   plain = {'name': model, 'class_regularization': False}
   regularized = {'name': model, 'class_regularization': True}
   return {
