@@ -1,4 +1,4 @@
-"""What compilers estimate of our programs on accelerators that are not here.
+"""Prints compilers' estimates for accelerators that are not at hand.
 
   python -m benchmarks.accelerators [--target=v5e:2x2,h100]
   python -m benchmarks.accelerators --network=x3d_m,mtnet_m --target=v5e:2x2
@@ -9,11 +9,11 @@ and prints what the compiler estimates, beside a floor: docs/accelerators.md
 explains the figures. None of them is measured on a device. Without --network it
 takes a standard table of programs, the smallest first.
 
-A row is written to `OUT/estimates-TARGET.json` as soon as it is known; one that
-is there, of the same sources and versions, is not compiled again unless --again
-is given. A program that cannot be compiled is a row too, with the compiler's
-reason; the command ends with code 1 if --network named it. Compiled programs
-and the compilers' messages stay in `.cache/accelerators`.
+A row is written to `OUT/estimates-TARGET.json` as soon as it is known; a row of
+the same sources and versions is not compiled again unless --again is given. A
+program that cannot be compiled is a row too, with the compiler's reason; the
+command ends with code 1 if --network named it. Compiled programs and the
+compilers' messages stay in `.cache/accelerators`.
 
 It needs libtpu for TPUs and jax-cuda13-plugin for GPUs: `make accelerators`
 installs both in an environment of their own, .venv-aot, and runs the table.
@@ -66,7 +66,7 @@ STANDARD = (
   ('mtnet_m', 'train', _CLIPS, False),
   ('mtnet_l', 'train', 8, True),
 )
-# What the programs depend on, and what the figures depend on besides.
+# Files that the programs depend on, and files that the figures depend on too.
 _PROGRAM_SOURCES = (
   *('mtnet_jax/**/*.py', 'configs/base.py', 'benchmarks/ahead_of_time.py'),
 )
@@ -129,11 +129,11 @@ def _slug(row: Row) -> str:
 
 
 def reason(log: str, code: int) -> str:
-  """Returns the first telling line of a process that failed.
+  """Returns the first informative line of a process that failed.
 
   Args:
     log: what it wrote to stderr.
-    code: its exit code, below 0 if a signal ended it.
+    code: the compiling process's exit code, below 0 if a signal ended it.
   """
   lines = [line.strip() for line in log.splitlines() if line.strip()]
   telling = [
@@ -150,7 +150,7 @@ def reason(log: str, code: int) -> str:
 
 
 def record(row: Row, out: pathlib.Path, again: bool = False) -> dict[str, Any]:
-  """Returns a row's record, which is in its target's file then.
+  """Returns a row's record, and stores it in its target's file.
 
   Args:
     row: what to estimate.
@@ -207,7 +207,7 @@ def rows(values: flags.FlagValues) -> list[Row]:
     )
   if values.rematerialize and values.program == 'infer':
     raise UserError(
-      '--rematerialize is of the train step: inference has no backward pass. '
+      '--rematerialize needs a train step: inference has no backward pass. '
       'Leave it out, or give --program=train.'
     )
   asked = [
@@ -240,32 +240,44 @@ def main(values: flags.FlagValues) -> int:
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   flags.DEFINE_list(
-    'network', [], 'Networks; else the standard table.', flag_values=values
+    'network',
+    [],
+    'Networks to compile, separated by commas; without it a standard table of '
+    'programs.',
+    flag_values=values,
   )
   flags.DEFINE_list(
     'target',
     [],
-    'A topology of TPUs such as v5e:2x2, h100, or h200; several with commas. '
-    f'By default {_TARGETS[0]}; {" and ".join(_TARGETS)} for the table.',
+    'Devices to compile for, separated by commas: TPU topologies such as '
+    f'v5e:2x2, h100, or h200. Without it {_TARGETS[0]} for --network, '
+    f'{" and ".join(_TARGETS)} for the table.',
     flag_values=values,
   )
   flags.DEFINE_integer(
-    'clips', _CLIPS, 'Clips of one device.', 1, flag_values=values
+    'clips', _CLIPS, 'Number of clips per device.', 1, flag_values=values
   )
   flags.DEFINE_bool(
     'rematerialize',
     False,
-    'Compute blocks again in the backward pass.',
+    'Recompute the activations of blocks in the backward pass.',
     flag_values=values,
   )
   flags.DEFINE_enum(
-    'program', PROGRAMS[0], PROGRAMS, 'What to compile.', flag_values=values
+    'program',
+    PROGRAMS[0],
+    PROGRAMS,
+    'Program to compile: a train step or inference.',
+    flag_values=values,
   )
   flags.DEFINE_string(
-    'out', _RESULTS, 'Folder of the JSON files.', flag_values=values
+    'out', _RESULTS, 'Folder to write the JSON files to.', flag_values=values
   )
   flags.DEFINE_bool(
-    'again', False, 'Compile what is known already.', flag_values=values
+    'again',
+    False,
+    'Compile programs again whose estimates are in --out already.',
+    flag_values=values,
   )
 
 

@@ -1,4 +1,4 @@
-"""Compiles one program for devices that are not here, and reads the result.
+"""Compiles one program for devices that are not at hand; reads the result.
 
   python -m benchmarks.ahead_of_time ROW FILE
 
@@ -34,7 +34,7 @@ def lower(row: Row, devices: Sequence[jax.Device]) -> jax.stages.Lowered:
 
   Args:
     row: what to lower; its target is not looked at.
-    devices: of the program, all of one kind.
+    devices: the program's devices, all of one kind.
 
   Raises:
     RuntimeError: the program calls kernels that only a CPU has.
@@ -65,7 +65,7 @@ def lower(row: Row, devices: Sequence[jax.Device]) -> jax.stages.Lowered:
 
 
 def _inference(model: nn.Module, shape, clips, mesh):
-  """The function, and abstract arrays of the variables and of clips."""
+  """Returns the function, and abstract arrays of the variables and clips."""
   variables = jax.eval_shape(
     model.init,
     jax.random.key(0),

@@ -1,7 +1,8 @@
-"""Videos coded frame by frame, in files as TensorFlow Datasets builds them.
+"""Codes videos frame by frame, in files as TensorFlow Datasets builds them.
 
-What is read of such a video are the frames of the clip. Of a video file, those
-between them are decoded too, so that four frames cost nearly what sixteen do.
+From such a video only the frames of the clip are read. From a video file the
+frames between them are decoded too, so that four frames cost nearly as much as
+sixteen.
 """
 
 import json
@@ -26,7 +27,7 @@ def write(data: str, splits: Sequence[str], folder: pathlib.Path) -> str:
   Args:
     data: the videos, as `config.data.dir` names them.
     splits: which of them.
-    folder: to be made.
+    folder: a folder, which is made.
 
   Returns:
     The new data set, as `config.data.dir` names it.

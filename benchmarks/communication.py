@@ -1,8 +1,8 @@
-"""How well training should scale: python -m benchmarks.communication [CLIPS].
+"""Estimates how training scales: python -m benchmarks.communication [CLIPS].
 
-An estimate from published speeds, not a measurement; CLIPS a step and device, 8
-if not given. docs/scale.md explains the formulas, names the sources and says
-what is left out.
+The estimate follows from published speeds and is no measurement. CLIPS is the
+number of clips per step and device, by default 8. docs/scale.md explains the
+formulas, names the sources and says what is left out.
 """
 
 import math
@@ -25,7 +25,7 @@ DEVICES = (8, 64, 512)
 _CLASSES = 400
 # The gradients of input and kernel cost a forward pass each.
 TRAIN_PASSES = 3
-# Of the published peaks. A faster step hides less of what is sent.
+# The share of the published peaks. A faster step hides less of what is sent.
 _UTILIZATION = 0.5
 # XLA puts so many bytes, and so many arrays, into one message on GPUs; assumed
 # of TPUs too.
@@ -34,10 +34,10 @@ _MESSAGE_ARRAYS = 256
 
 
 class Network(NamedTuple):
-  """What a program computes, moves and sends, a clip each but the last two.
+  """The work of a program: `flops`, `traffic` and `exchanged` are per clip.
 
   Attributes:
-    flops: of all passes.
+    flops: the floating-point operations of all passes.
     traffic: bytes through the device's memory.
     exchanged: bytes of all gradients and BN statistics.
     messages: into which they are put.
@@ -53,11 +53,11 @@ class Machine(NamedTuple):
   """Published speeds of one device.
 
   Attributes:
-    name: of the device and what connects it to the others.
+    name: the name of the device and of what connects it to the others.
     chip: the device by itself.
-    link: of the number of devices: bytes a second that a device sends in an
-      all-reduce, and seconds that a message takes however small; None where
-      there is no such machine.
+    link: a function of the number of devices. It returns the bytes per second
+      that a device sends in an all-reduce, and the seconds that the smallest
+      message takes; None where there is no such machine.
   """
 
   name: str
@@ -136,20 +136,20 @@ def measure(name: str, passes: int = TRAIN_PASSES) -> Network:
 
 
 def floor_seconds(network: Network, chip: Chip, clips: int) -> float:
-  """Of computing at a device's peaks: arithmetic or memory, the longer one."""
+  """Returns the time at a device's peaks: arithmetic or memory, the longer."""
   arithmetic = network.flops / chip.flops
   return clips * max(arithmetic, network.traffic / chip.bandwidth)
 
 
 def step_seconds(network: Network, machine: Machine, clips: int) -> float:
-  """Of computing alone, at half of the peaks."""
+  """Returns the time of computing alone, at half of the peaks."""
   return floor_seconds(network, machine.chip, clips) / _UTILIZATION
 
 
 def exchange_seconds(
   network: Network, machine: Machine, devices: int
 ) -> float | None:
-  """Of the all-reduces, one after the other; None where not possible."""
+  """Returns the time of all all-reduces in turn; None if not possible."""
   link = machine.link(devices)
   if link is None:
     return None

@@ -1,4 +1,4 @@
-"""How long the largest network's train step takes to compile.
+"""Measures how long the largest network's train step takes to compile.
 
     python -m benchmarks.compilation NAME FRAMES SIZE [CLIPS [STEPS [FIELDS]]]
 
@@ -21,7 +21,7 @@ from benchmarks import measure, programs, results
 from mtnet_jax import models
 from mtnet_jax.devices import host_memory
 
-# Of a start, the seconds that nobody minds waiting.
+# The seconds of a start that nobody minds waiting.
 _LIMITS = {'first start': 60.0, 'start from the cache': 10.0}
 
 
@@ -51,7 +51,7 @@ def main(
 
 
 def _step(program, compiled, steps):
-  """The median seconds of so many steps, after one that is not timed."""
+  """Returns the median seconds of the steps, after one that is not timed."""
   if not steps:
     return None
   run = program.start(compiled)

@@ -1,4 +1,4 @@
-"""Our speed on a CPU beside PyTorch's, and beside the machine's limits.
+"""Compares our speed on a CPU with PyTorch's, and with the machine's limits.
 
     python -m benchmarks.cpu [--only=TEXT] [--seconds=2] [--out=DIR]
 
@@ -9,8 +9,8 @@ compared. Prints a line for each row as it comes and a table at the end, and
 adds the rows to DIR/YYYY-MM-DD-DEVICE.json.
 
 PyTorch is measured in both of its memory layouts, and the faster one is its
-best. It gets normalised float clips, which is its easier case: ours are uint8
-and normalised in the program.
+best. It gets normalized float clips, which is its easier case: ours are uint8
+and normalized in the program.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ from mtnet_jax.ops.separated_conv import channel_separated_conv3d
 _CLASSES = programs.CLASSES
 # Of `torch_peers.LAYOUTS`.
 _LAYOUTS = ('default', 'channels_last_3d')
-# Far more than the caches hold.
+# Bytes, far more than the caches hold.
 _COPIED_BYTES = 2**28
 
 Run = Callable[[], Any]
@@ -54,11 +54,12 @@ class Case(NamedTuple):
 
   Attributes:
     work: what it is.
-    shape: in words.
+    shape: the shape of the inputs, in words.
     ours: makes our program.
-    others: by name, makes what runs in turns with it and waits for its result.
-    compare: from the others' timings to the row's peers.
-    goals: by peer's name, its least ratio to ours.
+    others: functions, by name, that make a contender: what runs in turns with
+      ours and waits for its result.
+    compare: a function from the others' timings to the row's peers.
+    goals: the least ratio to ours that is aimed at, by the peer's name.
   """
 
   work: str
@@ -75,7 +76,7 @@ class Case(NamedTuple):
 
 
 def cases() -> list[Case]:
-  """Every row of networks and layers, with what we aim at."""
+  """Returns every row of networks and layers, with its goals."""
   train, infer = 'train step', 'inference'
   large, small = (1, 16, 224), (2, 4, 112)
   return [
@@ -124,10 +125,10 @@ def _clips_in_words(shape):
 def network(
   name: str, kind: str, shape: tuple[int, int, int], **goals: float
 ) -> Case:
-  """A network of ours against PyTorch's.
+  """Returns the case of a network of ours against PyTorch's.
 
   Args:
-    name: of a network that `torch_rows` has too.
+    name: the name of a network that `torch_rows` has too.
     kind: 'train step' or 'inference'.
     shape: clips, frames, height and width in pixels.
     **goals: least ratios to its `default` layout and to its `best`.
@@ -146,7 +147,7 @@ def network(
 
 
 def best_layout(times: Peers) -> Peers:
-  """PyTorch's default and, of both of its layouts, the faster one."""
+  """Returns PyTorch's default layout and the faster one of both layouts."""
   best = min(times.values(), key=lambda timing: timing.median)
   return {'PyTorch, default': times['default'], 'PyTorch, best': best}
 
@@ -154,7 +155,7 @@ def best_layout(times: Peers) -> Peers:
 def by_macs(
   name: str, other: str, kind: str, shape: tuple[int, int, int]
 ) -> Case:
-  """A network against another of ours that had as many multiply-adds."""
+  """Returns a network's case against another of ours, by multiply-adds."""
   _, frames, size = shape
 
   def compare(times):
@@ -178,10 +179,10 @@ def by_macs(
 def separated(
   shape: tuple[int, ...], strides: tuple[int, int, int], backward: bool
 ) -> Case:
-  """The channel-separated 3×3×3 against PyTorch's and against copying.
+  """Returns the case of the channel-separated 3×3×3 against PyTorch and a copy.
 
   Args:
-    shape: of the input, `n t h w c`, divisible by the strides.
+    shape: the shape of the input, `n t h w c`, divisible by the strides.
     strides: frames, rows, columns.
     backward: whether both passes are made.
   """
@@ -232,13 +233,13 @@ def separated(
 def separated_bytes(
   shape: tuple[int, ...], y_shape: tuple[int, ...], backward: bool
 ) -> int:
-  """Bytes in float32 that must move at least; kernels are nothing beside.
+  """Returns the least bytes that must move in float32, without kernels.
 
   Forward x is read and y written; backward x and dy are read, dx written.
 
   Args:
-    shape: of x.
-    y_shape: of the output.
+    shape: the shape of x.
+    y_shape: the shape of the output.
     backward: whether both passes are made.
   """
   x, y = math.prod(shape), math.prod(y_shape)
@@ -246,7 +247,7 @@ def separated_bytes(
 
 
 def scaled(timing: Timing, factor: float) -> Timing:
-  """The timing of `factor` times as much work."""
+  """Returns the timing of `factor` times as much work."""
   *seconds, runs = timing
   return Timing(*(factor * value for value in seconds), runs)
 
@@ -255,7 +256,7 @@ def contender(name: str, which: str) -> Run:
   """Returns what one of a case's contenders runs.
 
   Args:
-    name: of the case.
+    name: the case's name.
     which: 'ours', or one of the others.
   """
   (case,) = (case for case in cases() if case.name == name)
@@ -263,14 +264,14 @@ def contender(name: str, which: str) -> Run:
 
 
 def _start(make):
-  """A program of ours, compiled, as our commands would run it."""
+  """Returns a program of ours, compiled as our commands would run it."""
   host_memory.keep_freed_memory()
   program = make()
   return program.start(program.compile())
 
 
 def _torch(make, *args):
-  """What PyTorch runs; it may be absent where only our side is looked at."""
+  """Returns PyTorch's program; PyTorch may be absent where only ours is run."""
   from benchmarks import torch_rows
 
   return getattr(torch_rows, make)(*args)
@@ -281,7 +282,7 @@ def run(case: Case, seconds: float) -> results.Row:
 
   Args:
     case: one of `cases()`.
-    seconds: for each contender.
+    seconds: the time to measure each contender, in seconds.
   """
   with contextlib.ExitStack() as stack:
     contenders = {
@@ -304,7 +305,7 @@ def run(case: Case, seconds: float) -> results.Row:
 def parts(
   seconds: float,
 ) -> Iterator[tuple[str, Callable[[], list[results.Row]]]]:
-  """Every part of the benchmark: its name, and what measures its rows."""
+  """Yields the name of each part of the benchmark, and its function of rows."""
   for case in cases():
     yield case.name, lambda case=case: [run(case, seconds)]
   yield 'compilation', compilation.rows
@@ -318,7 +319,7 @@ def _loading_rows(seconds):
 
 
 def device_name() -> str:
-  """The processor and how many of its cores this process may use."""
+  """Returns the processor and how many of its cores this process may use."""
   name = platform.processor() or platform.machine()
   info = pathlib.Path('/proc/cpuinfo')
   if info.exists():
@@ -342,8 +343,8 @@ def main(only: str, seconds: float, out: str) -> None:
   """Prints and keeps the rows.
 
   Args:
-    only: of the rows, those whose name contains this.
-    seconds: for each contender.
+    only: text in the names of the rows to measure.
+    seconds: the time to measure each contender, in seconds.
     out: folder.
 
   Raises:
@@ -373,13 +374,13 @@ def main(only: str, seconds: float, out: str) -> None:
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   flags.DEFINE_string(
-    'only', '', 'Rows whose name contains this.', flag_values=values
+    'only', '', 'Text in the names of rows to measure.', flag_values=values
   )
   flags.DEFINE_float(
-    'seconds', 2.0, 'For each contender.', 0.0, flag_values=values
+    'seconds', 2.0, 'Seconds for each contender.', 0.0, flag_values=values
   )
   flags.DEFINE_string(
-    'out', 'benchmarks/results', 'Folder for rows.', flag_values=values
+    'out', 'benchmarks/results', 'Folder for the rows.', flag_values=values
   )
 
 

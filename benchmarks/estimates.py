@@ -1,4 +1,4 @@
-"""What a compiler estimates of a program, beside what it must cost at least."""
+"""Reads a compiler's estimates of a program, and computes its lower bounds."""
 
 import collections
 import dataclasses
@@ -19,7 +19,7 @@ class Row:
   Attributes:
     network: one of `models.NAMES`, on clips of its usual size.
     program: one of `PROGRAMS`, in bfloat16.
-    clips: of one device.
+    clips: the number of clips per device.
     rematerialize: whether the train step computes its blocks again.
     target: see `targets.check`.
     xla_flags: the environment's XLA_FLAGS.
@@ -35,13 +35,13 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-  """What a compiler gave.
+  """A compiled program and the compiler's report.
 
   Attributes:
     text: the scheduled program.
-    seconds: of this machine: `lower` until XLA has the program, `compile` until
-      it is compiled, and `compile_cpu`, what all threads of this process
-      computed meanwhile.
+    seconds: seconds on this machine: `lower` until XLA has the program,
+      `compile` until it is compiled, and `compile_cpu`, the CPU time of all
+      threads of this process meanwhile.
     memory: bytes of one device: `needed` for arguments, results and temporary
       arrays together, `peak` at any moment.
   """
@@ -62,7 +62,7 @@ def figures(row: Row, compiled: Compiled) -> dict[str, Any]:
 
   Args:
     row: what was compiled.
-    compiled: of it.
+    compiled: the compiled program.
   """
   program = hlo.parse(compiled.text)
   ran, chip = hlo.steps(program), targets.chip(row.target)

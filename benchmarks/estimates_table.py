@@ -1,4 +1,4 @@
-"""Records of compilers' estimates as Markdown."""
+"""Writes records of compilers' estimates as Markdown."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ def text(records: Sequence[Record]) -> str:
   """Returns a line for each record of one target, then the parts of each.
 
   Args:
-    records: of `accelerators.record`, one at least.
+    records: one or more records from `accelerators.record`.
   """
   target = records[0]['target']
   versions = ', '.join(
@@ -107,7 +107,7 @@ def _last_cells(record: Record) -> dict[str, str]:
 
 
 def _collectives(record: Record) -> str:
-  """Of each kind: how many, the bytes of all, how many are overlapped."""
+  """Returns, by kind, the number, the bytes, and how many are overlapped."""
   of_kind: dict[str, list] = {}
   for collective in record['collectives']:
     of_kind.setdefault(collective['kind'], []).append(collective)
@@ -142,7 +142,7 @@ def _parts(record: Record) -> str:
 
 
 def _markdown(rows: Sequence[Mapping[str, str]]) -> str:
-  """A table; columns that are empty in all rows are left out."""
+  """Returns a table; columns that are empty in all rows are left out."""
   if not rows:
     return ''
   keys = [key for key in rows[0] if any(row[key] for row in rows)]

@@ -7,9 +7,6 @@ of a Class Feature Pyramid of three steps where the network is a chain of
 layers; each for the class that its network predicts, with the faithfulness that
 `mtnet explain` reports: the score, and in brackets that of the same picture
 moved to random places.
-
-A. Stergiou, *Efficient Modelling Across Time of Human Actions and
-Interactions*, Utrecht University, 2021.
 """
 
 from absl import app, flags
@@ -19,8 +16,10 @@ from mtnet_jax.explain.explainer import Settings, explain
 from mtnet_jax.explain.explanation import METHODS, Explanation
 from mtnet_jax.prediction import Predictor
 
-_VIDEO = flags.DEFINE_string('video', None, 'Video file.', required=True)
-_OUT = flags.DEFINE_string('out', None, 'PNG to write.', required=True)
+_VIDEO = flags.DEFINE_string(
+  'video', None, 'Video file to explain.', required=True
+)
+_OUT = flags.DEFINE_string('out', None, 'PNG file to write.', required=True)
 _METHODS = ('saliency_tubes', 'class_feature_pyramids', 'grad_cam')
 
 

@@ -1,4 +1,4 @@
-"""What explaining a clip costs: python -m benchmarks.explanations [NAME ...].
+"""Measures what an explanation costs: python -m benchmarks.explanations [NAME].
 
 The rows of Table 7.1 of the thesis for every network: multiply-adds of a clip,
 and milliseconds of a forward pass, of a Saliency Tube of the clip's size, and
@@ -11,9 +11,6 @@ statistics are random, as are the clips, of `models.DEFAULT_CLIPS`;
 `--table_7_1` measures the table's own rows instead: its networks at the clips
 that its GFLOPs are of, with its thresholds and its layers, beside what is
 printed. The thesis's times are of a GPU that it does not name.
-
-A. Stergiou, *Efficient Modelling Across Time of Human Actions and
-Interactions*, Utrecht University, 2021.
 """
 
 import statistics
@@ -35,10 +32,16 @@ from mtnet_jax.progress import Progress
 from mtnet_jax.thesis import published
 
 _CLIP = flags.DEFINE_enum(
-  'clip', 'own', ['own', 'small'], "Each network's own clip, or a small one."
+  'clip',
+  'own',
+  ['own', 'small'],
+  "Clip to explain: own is each network's usual size, small 4 frames of 32 "
+  'x 32 pixels.',
 )
 _TABLE = flags.DEFINE_bool(
-  'table_7_1', False, 'Measure the rows of the thesis, Table 7.1.'
+  'table_7_1',
+  False,
+  'Measure the networks and clips of the thesis, Table 7.1, instead.',
 )
 _CLASSES = 400
 _REPEATS = 5

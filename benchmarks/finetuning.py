@@ -5,8 +5,8 @@
 Trains a network on ten classes of the stick figures, and then `mtnet finetune`
 on the other five, of which it gets 20 videos each: with those weights, and by
 the same recipe from nothing, three seeds. Writes DIR/finetuning.json:
-accuracies on the five classes' test videos, and minutes. Stopped, it goes on
-with the next run.
+accuracies on the five classes' test videos, and minutes. The same command
+resumes with the next run.
 """
 
 import itertools
@@ -24,7 +24,7 @@ from mtnet_jax.datasets.stick_figures import prepare
 _NEW = 5  # classes, the last of the alphabet
 _VIDEOS = 20  # of each
 _SEEDS = range(3)
-# Of a recipe, what `finetune` chooses otherwise where there are no weights.
+# Keys of a recipe that `finetune` sets otherwise without weights.
 _SAME = (
   'data.short_side',
   'data.crop_size',
@@ -121,7 +121,11 @@ def _call(command: cli.Command, *arguments: str) -> None:
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the flag."""
   flags.DEFINE_string(
-    'out', None, 'Folder of all of it.', required=True, flag_values=values
+    'out',
+    None,
+    'Folder to write the videos, the runs and finetuning.json to.',
+    required=True,
+    flag_values=values,
   )
 
 

@@ -1,4 +1,4 @@
-"""How fast this is on a GPU: python -m benchmarks.gpu [--part=NAME].
+"""Measures speed on a GPU: python -m benchmarks.gpu [--part=NAME].
 
 Parts, each in a process of its own, so that none begins with the memory of
 another:
@@ -11,8 +11,8 @@ another:
   profile    where the time of MTNet-M's train step goes
 
 A row is written as soon as it is measured, to `OUT/YYYY-MM-DD-DEVICE.json`,
-which later parts add to; what does not fit into memory is said, and left out.
-PyTorch stands beside ours where it is installed, with CUDA; its X3D needs
+which later parts add to; what does not fit into memory is reported and left
+out. PyTorch stands beside ours where it is installed, with CUDA; its X3D needs
 pytorchvideo (docs/performance.md). `--small` tries all of it on any device.
 """
 
@@ -43,7 +43,7 @@ _RESULTS = 'benchmarks/results'
 
 
 def limits(options: Options) -> Iterator[Case]:
-  """What the device can do at best."""
+  """Measures what the device can do at best."""
 
   def copy():
     timing, moved = gpu_common.time_copy(options)
@@ -88,7 +88,7 @@ def run_part(part: str, options: Options, only: str = '') -> list[Row]:
 
   Args:
     part: one of `PARTS`.
-    options: of the command.
+    options: the command's options.
     only: cases whose name contains this.
 
   Returns:
@@ -123,7 +123,7 @@ def _line(row):
 
 def main(values: flags.FlagValues) -> None:
   """Measures one part, or all of them one after the other."""
-  # Memory is shared with PyTorch; and every part is to see what it needs.
+  # Memory is shared with PyTorch, and every part shall show what it needs.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   if values.small and not values.out:
     raise UserError(
@@ -167,20 +167,39 @@ def _run_all(arguments):
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   flags.DEFINE_enum(
-    'part', None, list(PARTS), 'One alone; else all.', flag_values=values
+    'part',
+    None,
+    list(PARTS),
+    'Part of the benchmark to run; without it all, one after the other.',
+    flag_values=values,
   )
   flags.DEFINE_string(
-    'only', '', 'Measure what has this in its name.', flag_values=values
+    'only',
+    '',
+    'Measure only cases whose name contains this text; without it all.',
+    flag_values=values,
   )
   flags.DEFINE_string(
-    'out', None, f'Folder of the JSON file; {_RESULTS}.', flag_values=values
+    'out',
+    None,
+    f'Folder to write the JSON file to; without it {_RESULTS}.',
+    flag_values=values,
   )
-  flags.DEFINE_integer('batch', 16, 'Clips a step.', 1, flag_values=values)
+  flags.DEFINE_integer(
+    'batch', 16, 'Number of clips per step.', 1, flag_values=values
+  )
   flags.DEFINE_float(
-    'seconds', 1.0, 'For each contender of a race.', 0.0, flag_values=values
+    'seconds',
+    1.0,
+    'Time in seconds to measure each contender of a race.',
+    0.0,
+    flag_values=values,
   )
   flags.DEFINE_bool(
-    'small', False, 'Tiny shapes, to try the code.', flag_values=values
+    'small',
+    False,
+    'Try the code on tiny shapes, whose figures mean nothing.',
+    flag_values=values,
   )
 
 

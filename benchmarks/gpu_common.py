@@ -1,4 +1,4 @@
-"""What the parts of the GPU's benchmark share."""
+"""Code that the parts of the GPU benchmark share."""
 
 import dataclasses
 import functools
@@ -24,13 +24,13 @@ _UNDER_WAY = 20
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """Of the command.
+  """The options of the command.
 
   Attributes:
     out: folder for what is measured.
     small: tiny shapes, to try the benchmark itself on any device.
     batch: clips a step.
-    seconds: for each contender of a race.
+    seconds: the time to measure each contender of a race, in seconds.
   """
 
   out: pathlib.Path
@@ -47,7 +47,7 @@ class Case(NamedTuple):
   """Something to measure, apart from all else.
 
   Attributes:
-    name: of the work and the precision.
+    name: the name of the work and the precision.
     measure: gives one row or several that belong together. It may raise a
       RuntimeError, as both frameworks do where memory is short.
   """
@@ -64,7 +64,7 @@ class Contender(NamedTuple):
 
   Attributes:
     start: the work, without waiting for it.
-    wait: for what `start` returned, and for all before.
+    wait: waits for what `start` returned, and for all work before it.
   """
 
   start: Callable[[], Any]
@@ -84,7 +84,7 @@ def contest(
   Args:
     contenders: functions that prepare them. Those that raise a RuntimeError,
       for want of memory for instance, are left out.
-    seconds: for each.
+    seconds: the time to measure each contender, in seconds.
     under_way: runs that are started before one waits for them.
   """
   ready, first, failures = {}, {}, {}
@@ -120,7 +120,7 @@ def _run(contender, times):
 
 
 def reason(error: RuntimeError) -> str:
-  """Why a device refused, in a few words."""
+  """Returns why a device refused, in a few words."""
   text = str(error)
   if 'RESOURCE_EXHAUSTED' in text or 'out of memory' in text.lower():
     return 'does not fit into memory'
@@ -153,9 +153,9 @@ def time_matmul(
   """Seconds of a large product of square matrices, and its operations.
 
   Args:
-    options: of the command.
-    dtype: of the matrices.
-    precision: of the product, as `jnp.matmul` takes it.
+    options: the command's options.
+    dtype: the dtype of the matrices.
+    precision: the precision of the product, as `jnp.matmul` takes it.
   """
   n = 256 if options.small else 8192
   # Numbers drawn at random: of zeros, some devices make less work.

@@ -1,4 +1,4 @@
-"""What a train step costs besides time: memory, compilation; and a profile."""
+"""Measures memory and compilation of a train step, and profiles it."""
 
 import collections
 import functools
@@ -93,7 +93,7 @@ def compile_times(options: Options) -> Iterator[Case]:
 
 
 def profile(options: Options) -> Iterator[Case]:
-  """What MTNet-M's train step spends its time on, in `OUT/profile`.
+  """Profiles MTNet-M's train step, into `OUT/profile`.
 
   The whole trace for TensorBoard or xprof, and in `costliest.txt` the
   operations that take the most time, which the row's note says in short.

@@ -67,7 +67,7 @@ def floor_bytes(
   """Bytes that the layers with kernels read and write in a forward pass.
 
   Args:
-    model: from `build`.
+    model: a network from `build`.
     shape: frames, height, width, channels of a clip.
     batch: clips, which share the kernels.
   """

@@ -35,8 +35,8 @@ class Work(NamedTuple):
 
   Attributes:
     shape: frames, height, width and channels of its input.
-    kernel: its frames, rows, columns.
-    stride: in height and width.
+    kernel: the kernel's frames, rows, columns.
+    stride: the stride in height and width.
   """
 
   shape: tuple[int, int, int, int]
@@ -45,7 +45,7 @@ class Work(NamedTuple):
 
   @property
   def strides(self) -> tuple[int, int, int]:
-    """In time, height and width."""
+    """The strides in time, height and width."""
     return (1, self.stride, self.stride)
 
   @property

@@ -36,7 +36,7 @@ def separated(
 
   Args:
     x: activations.
-    kernel: of their dtype.
+    kernel: the kernel, of the same dtype.
     dy: the gradient by the output.
     strides: frames, rows, columns.
     what: 'forward', 'input gradient' or 'kernel gradient'.
@@ -76,7 +76,7 @@ def separated(
 
 
 def to_jax(result: torch.Tensor, what: str) -> Float[Array, '*d']:
-  """What `separated` computes, float32, its axes in our order."""
+  """Returns what `separated` computes, float32, with its axes in our order."""
   is_kernel = what == 'kernel gradient'
   axes = _KERNEL_FROM_TORCH if is_kernel else _FROM_TORCH
   return jnp.from_dlpack(result.float().permute(axes).contiguous())

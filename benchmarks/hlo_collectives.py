@@ -1,4 +1,4 @@
-"""What a compiled program's devices send each other."""
+"""Reads the collectives of a compiled program: what devices send each other."""
 
 from typing import NamedTuple
 
@@ -15,8 +15,8 @@ class Collective(NamedTuple):
   """An exchange between devices.
 
   Attributes:
-    kind: such as 'all-reduce'.
-    num_bytes: of its result on one device.
+    kind: the kind of collective, such as 'all-reduce'.
+    num_bytes: the size of the result on one device.
     times: how often, in one run of the program.
     overlapped: whether the device does other work between start and end.
   """

@@ -68,9 +68,9 @@ def by_part(
   """Returns the sum of all steps' costs by part, in the order of `PARTS`.
 
   Args:
-    program: that the steps are of.
-    ran: from `hlo.steps`.
-    cost: of a step, as often as it runs.
+    program: the program that the steps belong to.
+    ran: steps from `hlo.steps`.
+    cost: a function that returns the cost of a step, over all of its runs.
   """
   sums = dict.fromkeys(PARTS, 0)
   for step in ran:
@@ -88,10 +88,10 @@ def costliest(
   """Returns what costs the most: cost, part, name, traced operation, shape.
 
   Args:
-    program: that the steps are of.
-    ran: from `hlo.steps`.
-    cost: of a step, as often as it runs.
-    count: so many at most.
+    program: the program that the steps belong to.
+    ran: steps from `hlo.steps`.
+    cost: a function that returns the cost of a step, over all of its runs.
+    count: the largest number of instructions to return.
   """
   first = sorted(ran, key=cost, reverse=True)[:count]
   return [
@@ -141,7 +141,7 @@ def launch(program: Program, instruction: Instruction) -> str | None:
   """Returns the kind of kernel that a GPU starts for an instruction, or None.
 
   Args:
-    program: that the instruction is of.
+    program: the program that the instruction belongs to.
     instruction: one that runs by itself.
   """
   opcode = instruction.opcode.removesuffix('-start')
@@ -168,7 +168,7 @@ def part(program: Program, step: Step) -> str:
   """Returns which of `PARTS` a step belongs to.
 
   Args:
-    program: that the step is of.
+    program: the program that the step belongs to.
     step: an instruction where it runs.
   """
   computation, hero = _hero(program, step)
@@ -207,7 +207,7 @@ def _is_layout_change(opcodes: set[str]) -> bool:
 def _separated_pass(
   program: Program, computation: str, hero: Instruction
 ) -> str:
-  """Of a channel-separated convolution: the forward pass, dx or dw."""
+  """Returns a channel-separated convolution's pass: forward, dx or dw."""
   name = hero.op_name
   if 'transpose(' not in name or 'rematted_computation' in name:
     return _FORWARD
@@ -271,7 +271,7 @@ def _target(instruction: Instruction) -> str:
 def _contents(
   program: Program, instruction: Instruction, computation: str = ''
 ) -> Iterator[tuple[str, Instruction]]:
-  """What a fusion does, of fusions within it likewise; else the instruction."""
+  """Yields a fusion's instructions, nested ones too, or the instruction."""
   if instruction.opcode not in ('fusion', 'fusion-start'):
     yield computation, instruction
     return

@@ -1,4 +1,4 @@
-"""Times each layer's formulation against the one that first comes to mind.
+"""Times each layer's formulation against the most obvious one.
 
     python -m benchmarks.layers
 
@@ -30,8 +30,14 @@ from mtnet_jax.ops import (
   soft_pool,
 )
 
-_SECONDS = flags.DEFINE_float('seconds', 2.0, 'Time for each comparison.')
-_ONLY = flags.DEFINE_string('only', '', 'Operations whose name contains this.')
+_SECONDS = flags.DEFINE_float(
+  'seconds', 2.0, 'Time in seconds to measure each comparison.'
+)
+_ONLY = flags.DEFINE_string(
+  'only',
+  '',
+  'Measure only operations whose name contains this text; without it all.',
+)
 
 SEPARATED = separated_conv.channel_separated_conv3d
 
@@ -40,11 +46,12 @@ class Case(NamedTuple):
   """One operation: `ours` and `peer` take the same arrays.
 
   Attributes:
-    name: of the operation.
-    peer_name: of what it is compared with.
+    name: the operation's name.
+    peer_name: the name of the formulation that it is compared with.
     ours: function under test.
     peer: function with the same values.
-    shapes: of the arguments, float32; gradients are taken by all of them.
+    shapes: the shapes of the arguments, float32; gradients are taken by all of
+      them.
   """
 
   name: str

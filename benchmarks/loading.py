@@ -48,7 +48,7 @@ class Video(NamedTuple):
   """A video file of a constant frame rate.
 
   Attributes:
-    source: its path, or its contents.
+    source: the video's path, or its contents.
     frames: how many it has.
   """
 
@@ -57,11 +57,11 @@ class Video(NamedTuple):
 
 
 class Case(NamedTuple):
-  """What is loaded.
+  """A kind of clips to load.
 
   Attributes:
-    shape: of the clips and the videos, in words.
-    batches: as training gets them.
+    shape: the shape of the clips and the videos, in words.
+    batches: the batches, as training gets them.
     videos: the videos by their ids.
   """
 
@@ -74,8 +74,8 @@ def rows(seconds: float = 2.0) -> list[results.Row]:
   """Measures the loader and its peers.
 
   Args:
-    seconds: of each contender, for each kind of videos, the starts of processes
-      apart; at least five rounds are made.
+    seconds: the time to measure each contender on each kind of videos, in
+      seconds, without the starts of processes; at least five rounds are made.
   """
   with tempfile.TemporaryDirectory() as folder:
     return [_measure(case, seconds) for case in cases(pathlib.Path(folder))]
@@ -88,8 +88,9 @@ def cases(
 
   Args:
     folder: where they lie.
-    num_videos: of each size.
-    num_frames: of each video; the small ones have a quarter.
+    num_videos: the number of videos of each size.
+    num_frames: the number of frames of each video; the small ones have a
+      quarter.
   """
   sizes = {340: 256, 320: 240, 108: 90}
   for width, height in sizes.items():
@@ -142,7 +143,7 @@ def _case(
 
 
 class Sample(NamedTuple):
-  """What one contender took of one round.
+  """One contender's share of one round.
 
   Attributes:
     wall: seconds a clip.
@@ -252,8 +253,8 @@ def decode(video: Video, indices: np.ndarray) -> list[np.ndarray]:
   """Decodes frames as simply as PyAV allows, in one thread.
 
   Args:
-    video: whose frames come at a constant rate.
-    indices: of the frames, ascending, each once.
+    video: a video whose frames come at a constant rate.
+    indices: the frames' indices, ascending, each once.
 
   Returns:
     uint8 (h, w, 3), RGB, for each.
@@ -291,7 +292,11 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   flags.DEFINE_float(
-    'seconds', 2.0, 'For each contender of a race.', 0.0, flag_values=values
+    'seconds',
+    2.0,
+    'Time in seconds to measure each contender of a race.',
+    0.0,
+    flag_values=values,
   )
 
 

@@ -1,4 +1,4 @@
-"""Seconds of what several contenders do with the same work, taken in turns.
+"""Measures the seconds of several contenders with the same work, in turns.
 
 A machine's speed changes from minute to minute. Contenders that run in turns
 see the same changes, so that the ratio of their medians means more than either.
@@ -25,10 +25,10 @@ class Timing(NamedTuple):
   """Seconds of one contender.
 
   Attributes:
-    median: of the runs.
+    median: the median of the runs, in seconds.
     low: their lower quartile.
     high: their upper quartile.
-    runs: so many, warm-up not counted.
+    runs: the number of runs, without the warm-up.
   """
 
   median: float
@@ -44,11 +44,12 @@ def race(
   clock: Callable[[], float] = time.perf_counter,
   rest: Callable[[float], None] = time.sleep,
 ) -> dict[str, Timing]:
-  """Runs each in turns and returns what it took, by name.
+  """Runs the contenders in turns and returns their timings, by name.
 
   Args:
-    runs: by name, what is measured. Each returns when its result is there.
-    seconds: for each contender, rests between the runs included.
+    runs: functions to measure, by name. Each returns when its result is there.
+    seconds: the time to measure each contender, in seconds, with the rests
+      between the runs.
     least: rounds, however long they take; a first one warms up besides.
     clock: seconds since any moment.
     rest: pauses for so many seconds, before each run.
@@ -70,7 +71,7 @@ def turns(
   clock: Callable[[], float] = time.perf_counter,
   rest: Callable[[float], None] = time.sleep,
 ) -> dict[str, Timing]:
-  """As `race`, of contenders that take their own time and return it."""
+  """Does the same as `race` for contenders that return their own time."""
   taken = {name: [] for name in contenders}
   until = None
   rounds = 0
@@ -99,7 +100,7 @@ def apart(
 
   Args:
     make: returns what is to be run; both it and `args` can be pickled.
-    *args: of `make`.
+    *args: arguments of `make`.
 
   Yields:
     What runs it and returns the seconds; the first call makes it.

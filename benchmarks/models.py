@@ -1,4 +1,4 @@
-"""What each network costs: python -m benchmarks.models [NAME ...].
+"""Measures the cost of each network: python -m benchmarks.models [NAME ...].
 
 Parameters and multiply-adds of a clip; seconds to compile its train step and to
 run it on one clip here, and the run's ratio to x3d_m on the same clip in the

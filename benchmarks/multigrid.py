@@ -1,4 +1,4 @@
-"""Time to the same held-out accuracy, with multigrid and without.
+"""Measures the time to the same held-out accuracy, with and without multigrid.
 
   python -m data.stick_figures.prepare --out=DATA
   python -m benchmarks.multigrid --data=DATA --out=DIR
@@ -30,16 +30,38 @@ _REPEATS = 5
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   flags.DEFINE_string(
-    'data', None, 'Videos.', required=True, flag_values=values
+    'data',
+    None,
+    'Folder of the videos, a data set such as data.stick_figures.prepare '
+    'makes.',
+    required=True,
+    flag_values=values,
   )
   flags.DEFINE_string(
-    'out', None, 'Folder of the runs.', required=True, flag_values=values
+    'out',
+    None,
+    'Folder to write the runs to.',
+    required=True,
+    flag_values=values,
   )
   flags.DEFINE_float(
-    'epochs', 16.0, 'Of the run without multigrid.', flag_values=values
+    'epochs',
+    16.0,
+    'Number of epochs of the run without multigrid.',
+    flag_values=values,
   )
-  flags.DEFINE_float('multigrid_epochs', 52.0, 'With it.', flag_values=values)
-  flags.DEFINE_integer('batch', 8, 'Clips of a base step.', flag_values=values)
+  flags.DEFINE_float(
+    'multigrid_epochs',
+    52.0,
+    'Number of epochs of the run with multigrid.',
+    flag_values=values,
+  )
+  flags.DEFINE_integer(
+    'batch',
+    8,
+    'Number of clips of a step at the base shape.',
+    flag_values=values,
+  )
 
 
 def main(values: flags.FlagValues, _: Sequence[str]) -> None:

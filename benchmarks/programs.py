@@ -1,4 +1,4 @@
-"""The programs of a network that are timed: a train step and inference."""
+"""Builds the programs of a network that are timed: train step and inference."""
 
 import functools
 import math
@@ -19,7 +19,7 @@ from mtnet_jax.runs import state as state_lib
 from mtnet_jax.training import optim
 from mtnet_jax.training.step import make_train_step
 
-# Of Kinetics-400.
+# The number of classes of Kinetics-400.
 CLASSES = 400
 
 Shape = tuple[int, int, int, int]
@@ -29,7 +29,7 @@ class Program(NamedTuple):
   """A jitted function and what it takes.
 
   Attributes:
-    function: of the arguments.
+    function: a function of the arguments.
     arguments: abstract arrays, or pytrees of them.
     has_state: the first result is the first argument of the next call.
   """
@@ -46,7 +46,7 @@ class Program(NamedTuple):
     """Returns a function of no arguments that runs once and waits.
 
     Args:
-      compiled: from `compile`.
+      compiled: a program from `compile`.
     """
     arguments = draw(self.arguments)
     if not self.has_state:
@@ -64,7 +64,7 @@ def train_step(model: nn.Module, shape: Shape, batch: int) -> Program:
   """A train step with momentum and weight decay, on uint8 clips.
 
   Args:
-    model: from `models.build`; it computes in its dtype.
+    model: a network from `models.build`; the step computes in its dtype.
     shape: frames, height, width, channels of a clip.
     batch: clips a step.
   """

@@ -1,4 +1,4 @@
-"""What a benchmark measured: a table for people, a file for later."""
+"""Writes measurements: a table for people, a file for later."""
 
 import dataclasses
 import datetime
@@ -27,12 +27,13 @@ class Row:
 
   Attributes:
     work: what is measured.
-    shape: of the clips or of the arrays.
+    shape: the shape of the clips or of the arrays.
     precision: 'float32' or 'bfloat16'.
     ours: a timing in seconds, or one number.
-    unit: of all values: 's', 's/clip' or 'bytes'.
-    peers: by name.
-    goals: by peer's name, the ratio that we aim at. Not every peer has one.
+    unit: the unit of all values: 's', 's/clip' or 'bytes'.
+    peers: the values of the peers, by name.
+    goals: the ratio that is aimed at, by the peer's name. Not every peer has
+      one.
     note: what a reader must know.
   """
 
@@ -88,8 +89,8 @@ def write(
 
   Args:
     rows: measured on this machine, in this process or its children.
-    device: in words.
-    command: that measured the rows.
+    device: the device, in words.
+    command: the command that measured the rows.
     out: folder, made if need be.
   """
   today = datetime.date.today().isoformat()
@@ -152,7 +153,7 @@ def _key(record: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _versions() -> dict[str, str]:
-  """Of Python and of those libraries that are in use."""
+  """Returns the versions of Python and of the libraries in use."""
   found = {
     name: str(sys.modules[name].__version__)
     for name in _LIBRARIES

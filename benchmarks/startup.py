@@ -1,4 +1,4 @@
-"""How long a data set takes to open: python -m benchmarks.startup [FILES].
+"""Measures the opening of data sets: python -m benchmarks.startup [FILES].
 
 Training and evaluation batches of a directory of 10,000 videos, as folders and
 as a CSV file, against `os.walk` over the same directory in the same run. The

@@ -1,4 +1,4 @@
-"""What simple cues tell of the classes of the stick figures.
+"""Measures what simple cues tell of the classes of the stick figures.
 
   mtnet prepare stick_figures --set=idle --out=DATA
   python -m benchmarks.stick_figure_cues --data=DATA
@@ -25,7 +25,11 @@ from mtnet_jax.progress import Progress
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   flags.DEFINE_string(
-    'data', None, 'Stick figures.', required=True, flag_values=values
+    'data',
+    None,
+    'Folder of stick figures, as mtnet prepare stick_figures makes them.',
+    required=True,
+    flag_values=values,
   )
 
 

@@ -1,4 +1,4 @@
-"""What we compare ourselves with, in PyTorch.
+"""The PyTorch networks that the benchmarks compare with.
 
 PyTorchVideo's X3D, the residual network with Squeeze and Recursion, as plain
 layers, and what training and inference are of any of them. Only those import
@@ -29,7 +29,7 @@ def x3d_m(num_classes: int, frames: int, size: int) -> nn.Module:
 
   Args:
     num_classes: classes.
-    frames: of the clips, for its last pooling.
+    frames: the number of frames of the clips, for its last pooling.
     size: height and width of the clips in pixels, likewise.
   """
   with _boxes():
@@ -54,7 +54,7 @@ def of_pytorchvideo(
   Args:
     name: 'slow_r50', 'slowfast_r50_8x8' or 'ir_csn_101'.
     num_classes: classes.
-    frames: of the clips, for the last pooling.
+    frames: the number of frames of the clips, for the last pooling.
     size: height and width of the clips in pixels, likewise.
   """
   with _boxes():
@@ -124,7 +124,7 @@ class SRTGResNet(nn.Module):
 
   Args:
     num_classes: classes.
-    blocks: of each stage.
+    blocks: the number of blocks of each stage.
     widths: channels of each stage.
   """
 
@@ -207,7 +207,7 @@ class _SqueezeAndRecursion(nn.Module):
 
 
 def cycle_consistent(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-  """Which clips' two embeddings `(n, t, c)` agree on the order, `(n,)`."""
+  """Returns which clips' embeddings `(n, t, c)` agree on the order, `(n,)`."""
   return _finds_itself(a, b) & _finds_itself(b, a)
 
 
@@ -241,11 +241,11 @@ def train_step(
 ) -> Callable[[], torch.Tensor]:
   """A function that makes one step and returns its loss.
 
-  BN normalises by the batch; SGD with momentum 0.9 and weight decay 5e-5.
+  BN normalizes by the batch; SGD with momentum 0.9 and weight decay 5e-5.
 
   Args:
-    network: in the layout of the clips.
-    clips: `(n, 3, t, h, w)`, normalised before: PyTorch's easier case.
+    network: a network in the memory layout of the clips.
+    clips: `(n, 3, t, h, w)`, normalized before: PyTorch's easier case.
     labels: `(n,)`.
   """
   network.train()
@@ -273,8 +273,8 @@ def inference(
   """A function that returns logits; BN by its moving statistics.
 
   Args:
-    network: in the layout of the clips.
-    clips: `(n, 3, t, h, w)`, normalised before.
+    network: a network in the memory layout of the clips.
+    clips: `(n, 3, t, h, w)`, normalized before.
   """
   network.eval()
 

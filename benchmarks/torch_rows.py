@@ -1,4 +1,4 @@
-"""What PyTorch runs beside each of our rows on a CPU, on all cores."""
+"""Runs in PyTorch the peers of the CPU benchmark's rows, on all cores."""
 
 import functools
 import os
@@ -54,9 +54,9 @@ def separated(
   """The channel-separated 3×3×3 convolution.
 
   Args:
-    shape: of the input, `n t h w c`.
+    shape: the shape of the input, `n t h w c`.
     strides: frames, rows, columns.
-    y_shape: of the output.
+    y_shape: the shape of the output.
     backward: whether both passes are made.
     layout: one of `torch_peers.LAYOUTS`.
   """

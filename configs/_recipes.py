@@ -1,4 +1,4 @@
-"""Which files of this folder may others vary, and how are they loaded?"""
+"""Loads the configurations of this folder that others vary."""
 
 import importlib
 import pathlib
@@ -8,7 +8,7 @@ import ml_collections
 _FINETUNE = '/finetune'
 
 
-# Files of this folder that have nothing of their own to vary.
+# Files of this folder that other configurations cannot vary.
 _NO_RECIPES = {
   '__init__',
   '_recipes',
@@ -43,10 +43,10 @@ def load(recipe: str) -> ml_collections.ConfigDict:
 def load_for(
   file: str, argument: str
 ) -> tuple[ml_collections.ConfigDict, bool]:
-  """Returns a configuration that another file changes, and how it is to.
+  """Returns a configuration that another file changes, and how.
 
   Args:
-    file: of this folder, without its suffix; for the message.
+    file: a file of this folder, without its suffix; for the message.
     argument: CONFIG or CONFIG/finetune, CONFIG as `load` takes it.
 
   Returns:

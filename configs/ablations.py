@@ -1,7 +1,7 @@
 """The runs of the thesis's Tables 4.1, 4.5, 5.2, 5.6, 5.7, 5.8 and 6.4.
 
-And those that try its claims one by one: `selection`, `gates`, `recurrence`,
-`shares` and `maps`, which docs/claims.md sets down.
+There are also runs that test its claims one by one: `selection`, `gates`,
+`recurrence`, `shares` and `maps`, see docs/claims.md.
 
   mtnet train --config=ablations:5.8/avg \
     --config.data.dir=DIR --workdir=runs/5.8/avg
@@ -15,12 +15,12 @@ Tables 4.1, 4.5, 5.2 and 6.4 take bottleneck ResNets of other authors too:
 
 The thesis trains Tables 5.2 and 6.4 on Kinetics-400
 (--config.data.frame_stride=5), the others on HACS, 4.5 on Kinetics-700 and
-Moments in Time too. What it has and this folder has not: the rows Multi-Fiber,
-Slow-only and SlowFast of Table 5.2, which need networks of other authors. What
-it has not: in Table 4.1 the places `top` and `end` of Fig. 4.5, which only
-blocks of three convolutions have (depth 50 and more), in Table 5.6 the ratio
-0.625 for MTNet-L, in Table 6.4 Class Regularisation from the start (`whole`).
-Its run `maps` goes on from `without`: name that with --config.train.init_from.
+Moments in Time too. The rows Multi-Fiber, Slow-only and SlowFast of Table 5.2
+are missing here, since they need networks of other authors. Not in the thesis
+are: in Table 4.1 the places `top` and `end` of Fig. 4.5, which only blocks of
+three convolutions have (depth 50 and more), in Table 5.6 the ratio 0.625 for
+MTNet-L, in Table 6.4 Class Regularisation from the start (`whole`). Its run
+`maps` starts from `without`: name that with --config.train.init_from.
 """
 
 import re
@@ -123,8 +123,8 @@ def _find(table: str) -> Table:
   return TABLES[table]
 
 
-# Bottleneck ResNets of one pathway, of other authors: SRTG and MTConv are
-# options of theirs.
+# Bottleneck ResNets of other authors with one pathway, which have SRTG and
+# MTConv as options.
 _TAKE_PARTS = re.compile(
   'c2d_|slow_|i3d_r50|tsm_|tanet_|i[rp]_csn_|resnext3d_|ptv_r2plus1d_'
   '|hara_r3d_(50|101|152)$'
@@ -136,9 +136,9 @@ def _takes_parts(model: str) -> bool:
 
 
 def _backbones(table: str, model: str) -> tuple[dict[str, str], int]:
-  """The plain networks of the model's depth by backbone, and the depth.
+  """Returns the plain networks of the model's depth by backbone, and the depth.
 
-  Both kinds of convolution; wide networks are of one kind alone.
+  They have both kinds of convolution; wide networks have only one.
   """
   match = re.fullmatch(r'(?:srtg_)?(wide_r3d|r3d|r2plus1d)_(\d+)', model)
   if not match:
@@ -152,9 +152,9 @@ def _backbones(table: str, model: str) -> tuple[dict[str, str], int]:
 
 
 def _placements(model: str) -> Runs:
-  """Both kinds of convolution at the model's depth, SRTG at every place.
+  """Returns both kinds of convolution at the model's depth, SRTG everywhere.
 
-  Of networks of other authors, their own convolution alone.
+  Networks of other authors have only their own convolution.
   """
   if _takes_parts(model):
     places = ('start', 'top', 'mid', 'end', 'res', 'final')
@@ -175,7 +175,7 @@ def _placements(model: str) -> Runs:
 
 
 def _pairs(model: str) -> Runs:
-  """Both kinds of convolution at the model's depth, without and with SRTG."""
+  """Returns both kinds of convolution at the model's depth, and with SRTG."""
   if _takes_parts(model):
     rows = {'without': {}, 'srtg': {'placement': 'final', 'gate': True}}
     return _of_one('without', rows, model)
@@ -188,14 +188,14 @@ def _pairs(model: str) -> Runs:
 
 
 def _of_one(against: str, rows: Mapping[str, Any], model: str) -> Runs:
-  """Runs that vary options of one network."""
+  """Returns runs that vary options of one network."""
   return {
     name: Run({'name': model, **row}, against) for name, row in rows.items()
   }
 
 
 def _convolutions(model: str) -> Runs:
-  """The thesis's ResNet-50s, or the model with other kernels in its blocks."""
+  """Returns the thesis's ResNet-50s, or the model with other kernels."""
   if _takes_parts(model):
     kinds = ('cubic', 'spatial', 'factorized', 'mtconv')
     rows = {kind: {'middle': kind} for kind in kinds}
@@ -205,7 +205,7 @@ def _convolutions(model: str) -> Runs:
 
 
 def _regularizations(model: str) -> Runs:
-  """Without Class Regularisation, with, and its maps alone on the first."""
+  """Returns runs without and with Class Regularisation, or with its maps."""
   plain = {'name': model, 'class_regularization': False}
   regularized = {'name': model, 'class_regularization': True}
   return {
@@ -220,7 +220,7 @@ def _regularizations(model: str) -> Runs:
 def _values(
   kinds: str, key: str, values: tuple, default: Any
 ) -> Callable[[str], Runs]:
-  """One key of a network at several values, `kinds` having that key.
+  """Returns a function that varies one key of networks of the `kinds`.
 
   All are compared with the value that is the thesis's choice.
   """
@@ -228,7 +228,7 @@ def _values(
   def choices(model):
     if not re.fullmatch(kinds, model):
       raise ValueError(
-        f'This table varies `{key}`, which {model!r} has not. Give another '
+        f'This table varies `{key}`, which {model!r} lacks. Give another '
         'CONFIG, mtnet_m for instance.'
       )
     return {
@@ -242,12 +242,12 @@ def _values(
 def _claims(
   kinds: str, against: str, rows: Mapping[str, Mapping[str, Any]]
 ) -> Callable[[str], Runs]:
-  """Options of networks of the `kinds`, all compared with `against`."""
+  """Returns a function from a model to runs that vary its options."""
 
   def choices(model):
     if not re.fullmatch(kinds, model):
       raise ValueError(
-        f'{model!r} has not what this table varies. Give a network that fits '
+        f'{model!r} lacks what this table varies. Give a network that fits '
         f'{kinds}.'
       )
     return _of_one(against, rows, model)
@@ -256,7 +256,7 @@ def _claims(
 
 
 def _gates(model: str) -> Runs:
-  """What gates compare, once the network has been trained for a while."""
+  """Returns runs that compare gates, on a network trained for a while."""
   if not model.startswith('srtg_'):
     raise ValueError(f'{model!r} has no gates. Give srtg_r3d_18 for instance.')
   none = 'no_gate'
@@ -272,7 +272,7 @@ def _gates(model: str) -> Runs:
 
 
 def _maps(model: str) -> Runs:
-  """Maps of Class Regularisation on a network that is trained without."""
+  """Returns runs of maps of Class Regularisation on a trained network."""
   plain = {'name': model, 'class_regularization': False}
   choices = {'without': Run(plain, 'without')}
   for score in ('sum', 'own'):

@@ -14,175 +14,183 @@ def get_config() -> ml_collections.ConfigDict:
   config.seed = 0
 
   config.data = _section(
-    # Records, plain files with a clips.csv, or a folder a class: docs/data.md
+    # The data set: records, a clips.csv, or class folders; see docs/data.md.
     dir='',
-    num_frames=16,  # frames a clip
-    # 'clip': a part of the video, at `frame_stride`; 'uniform': the whole video
-    # in `num_frames` equal parts, a frame of each, whatever the stride (TSN,
-    # TSM); 'dense': as 'clip', but nothing is drawn but the start, and frames
-    # beyond the end begin again at 0, a window being `num_frames` times
-    # `frame_stride` (TSM and TANet on Kinetics: 64, so 8 for 8 frames)
+    num_frames=16,  # frames per clip
+    # Where the frames of a clip come from. 'clip': a part of the video, at
+    # `frame_stride`. 'uniform': one frame of each of `num_frames` equal parts
+    # of the whole video, without a stride (TSN, TSM). 'dense': a window of
+    # `num_frames` times `frame_stride` frames, which wraps round the video's
+    # end; only its start is drawn (TSM and TANet take 64 frames on Kinetics, a
+    # stride of 8 for 8 frames).
     sampling='clip',
-    # Source frames from one frame of a clip to the next; the thesis takes 2 for
-    # HACS, 3 for Moments in Time, 5 for Kinetics
+    # Source frames from one frame of a clip to the next. The thesis takes 2 for
+    # HACS, 3 for Moments in Time and 5 for Kinetics.
     frame_stride=5,
-    # Of 'clip' in training: the start frame, 'uniform' or 'normal'; and whether
-    # the others are drawn among all that follow, or are the next ones
+    # Training with 'clip': how the start frame is drawn, 'uniform' or 'normal';
+    # and whether the other frames are drawn from all that follow, or are the
+    # next ones at the stride.
     start='uniform',
     draw_frames=True,
     short_side=320,  # pixels: training videos are resized to this
     crop_size=224,  # pixels: random square crop
     input_size=224,  # pixels: the crop is resized to this for the model
     flip=True,  # mirror half of the training clips: docs/data.md
-    augment_share=0.0,  # of training clips that augmentations change
-    augment_method_share=0.4,  # of those, the share that each method changes
-    rand_augment=0,  # RandAugment: changes of each training clip
-    rand_augment_strength=0.3,  # of them, from 0 to 1
-    # Of training clips, those that are mixed with another one of the batch:
-    # MixUp blends two clips, CutMix puts a box of one into the other. How much
-    # is drawn from a beta distribution of (alpha, alpha).
+    augment_share=0.0,  # share of training clips that are augmented
+    augment_method_share=0.4,  # share of those that each method changes
+    rand_augment=0,  # RandAugment: number of changes per training clip
+    rand_augment_strength=0.3,  # strength of those changes, from 0 to 1
+    # Shares of training clips that are mixed with another clip of the batch:
+    # MixUp blends two clips, CutMix puts a box of one into the other. The
+    # proportion is drawn from the beta distribution of (alpha, alpha).
     mixup_share=0.0,
     mixup_alpha=0.8,
     cutmix_share=0.0,
     cutmix_alpha=1.0,
-    # Of videos that are folders of images, where a clips.csv does not say it.
-    # Only seconds depend on it; 25 is what most data sets have
+    # Frame rate of folders of images for which a clips.csv gives none. Only
+    # times depend on it; most data sets have 25.
     frames_per_second=25.0,
-    short_videos='repeat',  # with too few frames for a clip: or 'error'
-    max_broken_share=0.01,  # of unreadable videos, above which training stops
-    read_attempts=4,  # at a file that a disk or network fails to give
+    short_videos='repeat',  # their frames; or 'error': refuse such videos
+    max_broken_share=0.01,  # training stops above this share of broken videos
+    read_attempts=4,  # to read a file, where a disk or a network fails
     num_workers=2,  # loader processes; 0 loads in the main process
-    prefetch=2,  # batches that each worker keeps ready
+    prefetch=2,  # batches that each loader process keeps ready
   )
 
   config.model = _section(
     name='mtnet_m',  # one of mtnet_jax.models.NAMES
-    # Of the computation, or 'bfloat16', or 'float16' with a scaled loss where a
-    # GPU has no bfloat16; parameters are float32
+    # Data type of the computation: 'float32', 'bfloat16', or 'float16' with a
+    # scaled loss, for GPUs without bfloat16. Parameters are float32.
     dtype='float32',
-    # Training computes each block again in the backward pass: less memory
+    # Recompute each block in the backward pass, to save memory in training.
     rematerialize=False,
-    # Overrides of the named model; unset means the model's own default.
+    # The keys below override fields of the named model; unset keys keep the
+    # model's own values.
     class_regularization=config_dict.placeholder(bool),  # after every stage
-    # Its strength for each stage, from 1 (without effect) to 0
+    # Strength of Class Regularisation in each stage, from 1 (no effect) to 0.
     affection_rates=config_dict.placeholder(tuple),
-    # How it scores a class: 'sum', as the thesis, or the stage's 'own' way
+    # Score of a class: 'sum', as in the thesis, or 'own' to each stage.
     regularization_score=config_dict.placeholder(str),
     dropout=config_dict.placeholder(float),
     local_ratio=config_dict.placeholder(float),  # MTConv's delta, in (0, 1]
     # MTConv's prolonged branch: 'avg', 'max', 'stochastic', 'softpool',
     # 'avg+cos' or 'softpool+cos'
     pooling=config_dict.placeholder(str),
-    # False: each input of that branch keeps frames of its own
+    # False: each input of the prolonged branch keeps frames of its own.
     shared_selection=config_dict.placeholder(bool),
-    # What chooses the frames kept: 'branch', 'input', 'motion', 'random' or
-    # 'every_second'; and whether they are put back at their own times
+    # What the choice of kept frames depends on: 'branch', 'input', 'motion',
+    # 'random' or 'every_second'; and whether they return to their own times.
     selection_input=config_dict.placeholder(str),
     keep_times=config_dict.placeholder(bool),
-    # 'split': each branch of an MTConv reads its own share of the channels
+    # 'split': each branch of an MTConv reads its own share of the channels.
     branch_inputs=config_dict.placeholder(str),
-    # False: MTNet's kernels see one frame at a time, as a control
+    # False: MTNet's kernels see one frame at a time, as a control.
     temporal_kernels=config_dict.placeholder(bool),
-    # True: beyond a clip's ends MTNet repeats its frames, rather than zeros
+    # True: MTNet pads clips in time by their end frames instead of zeros.
     repeat_edges=config_dict.placeholder(bool),
-    recurrence=config_dict.placeholder(bool),  # MTNet: SR in every block
-    # MTNet: squeeze-and-excitation in every other block, as X3D has it
+    # MTNet: Squeeze and Recursion in every block.
+    recurrence=config_dict.placeholder(bool),
+    # MTNet: squeeze-and-excitation in every other block, as in X3D.
     squeeze_excitation=config_dict.placeholder(bool),
     cell=config_dict.placeholder(str),  # gru, lstm, peephole_lstm or rnn
-    middle=config_dict.placeholder(str),  # bottleneck ResNets: its kernels
-    placement=config_dict.placeholder(str),  # SRTG: where in the block
+    # Bottleneck ResNets: the kind of convolution in the middle of a block.
+    middle=config_dict.placeholder(str),
+    placement=config_dict.placeholder(str),  # SRTG: its place in a block
     gate=config_dict.placeholder(bool),  # SRTG: the cycle-consistency gate
-    # What the gate compares: 'hidden', 'fused' or 'normalized'
+    # SRTG: the embedding that the gate compares pooled activations with:
+    # 'hidden', 'fused' or 'normalized'.
     gate_embedding=config_dict.placeholder(str),
-    recurrent_layers=config_dict.placeholder(int),  # of Squeeze and Recursion
-    # MTNet: groups of each branch's 3x3x3; 0: a group for each channel
+    # The number of recurrent layers of Squeeze and Recursion.
+    recurrent_layers=config_dict.placeholder(int),
+    # MTNet: groups of the 3x3x3 convolution of each branch; 0: one per channel.
     separated_groups=config_dict.placeholder(int),
     stage_features=config_dict.placeholder(tuple),  # 3-D ResNets: widths
-    norm_epsilon=config_dict.placeholder(float),  # what BN adds to variances
-    # SlowFast: which frames its slow pathway sees, 'linspace' or 'nearest'; how
-    # many frames lateral connections see, and whether BN ends them
+    norm_epsilon=config_dict.placeholder(float),  # BN adds it to variances
+    # SlowFast: the frames of the slow pathway, 'linspace' or 'nearest'; the
+    # frames that the kernels of lateral connections see; and whether BN and
+    # ReLU follow these connections.
     slow_frames=config_dict.placeholder(str),
     lateral_frames=config_dict.placeholder(int),
     lateral_norm=config_dict.placeholder(bool),
-    # What networks of other authors have: no max-pool after the stem, residual
-    # connections without weights (3-D ResNets), BN on all projected ones (X3D),
-    # and other numbers to normalise pixels by, a channel each, of [0, 1]
-    # brightness
-    stem_pool=config_dict.placeholder(bool),
+    stem_pool=config_dict.placeholder(bool),  # max-pool after the stem
+    # 3-D ResNets: residual connections that change shape have weights.
     project_shortcuts=config_dict.placeholder(bool),
-    # Bottleneck ResNets: the last BN of each block starts with a scale of 0
+    # Bottleneck ResNets: the last BN of each block starts with a scale of 0.
     zero_init_residual=config_dict.placeholder(bool),
+    # X3D: BN follows projections that keep their width, too.
     norm_all_shortcuts=config_dict.placeholder(bool),
+    # Mean and deviation that pixels are normalized by: a number per channel, in
+    # units of [0, 1] brightness.
     input_mean=config_dict.placeholder(tuple),
     input_std=config_dict.placeholder(tuple),
   )
 
   config.optim = _section(
     name='sgd',  # or 'adamw'
-    schedule='cosine',  # half a period, or 'step'
-    learning_rate=0.1,  # at a batch of `reference_batch`; scales linearly
-    reference_batch=64,
-    warmup_steps=0,  # linear, from zero
+    schedule='cosine',  # from the peak to 0; or 'step'
+    learning_rate=0.1,  # peak for `reference_batch`; grows with the batch
+    reference_batch=64,  # clips per step
+    warmup_steps=0,  # steps in which the rate grows linearly from 0
     milestones=(),  # epochs at which 'step' multiplies by `decay`
     decay=0.1,
-    momentum=0.9,  # of sgd; of adamw it is beta 1
-    second_momentum=0.999,  # of adamw alone: its beta 2
-    weight_decay=5e-5,  # not on BN scales and biases; adamw takes far more
-    # The largest norm of all of the gradient together; 0: any
+    momentum=0.9,  # momentum of sgd, beta 1 of adamw
+    second_momentum=0.999,  # beta 2 of adamw
+    weight_decay=5e-5,  # for kernels only; adamw needs a larger one
+    # The gradient is scaled down to this global norm; 0: no limit.
     clip_norm=0.0,
-    # Of a moving average of the weights, what it keeps of itself at an update,
-    # for instance 0.999; it is what is validated, evaluated and exported. 0: no
-    # average
+    # Decay of a moving average of the weights, for instance 0.999. The average
+    # is validated, evaluated and exported. 0: no average.
     ema_decay=0.0,
-    label_smoothing=0.0,  # share of a label that is spread over all classes
-    backbone_rate=1.0,  # of all but the classifier, over the learning rate
-    # 'all', or on the weights of `train.init_from` only the 'classifier' or the
-    # maps of 'class_regularization'; BN then keeps its statistics
+    label_smoothing=0.0,  # share of a label spread over all classes
+    backbone_rate=1.0,  # factor of the rate for all but the classifier
+    # What is trained: 'all', or on the weights of `train.init_from` only the
+    # 'classifier' or the maps of 'class_regularization'; BN then keeps its
+    # statistics.
     trained='all',
   )
 
   config.train = _section(
-    batch_size=64,  # clips a step, over all devices
-    accumulate=1,  # steps whose gradients' mean makes one update
+    batch_size=64,  # clips per step, over all devices
+    accumulate=1,  # steps whose mean gradient makes one update
     num_epochs=400.0,
-    num_steps=0,  # 0: from num_epochs
-    # Multigrid: shapes that change with the step, at constant b·t·h·w
-    long_cycle=False,  # four shapes an epoch: many small clips first
+    num_steps=0,  # 0: as many as num_epochs asks for
+    # Multigrid: the shape of a batch changes with the step at equal b·t·h·w.
+    long_cycle=False,  # four shapes per epoch: many small clips first
     short_cycle=False,  # three shapes, step by step
-    # Workdir whose weights a new run starts from, those of its best checkpoint;
-    # or WORKDIR/checkpoints/STEP
+    # Workdir from whose best checkpoint a new run takes its weights; or
+    # WORKDIR/checkpoints/STEP.
     init_from='',
-    gate_after=0,  # steps before which SRTG's gates only measure
-    # Of the loss, weight of Class Regularisation's early predictions; the
-    # thesis leaves it out on purpose
+    gate_after=0,  # steps in which SRTG's gates measure but do not act
+    # Weight in the loss of Class Regularisation's early predictions; the thesis
+    # leaves them out on purpose.
     regularization_loss=0.0,
-    norm_batch_size=0,  # clips that share BN statistics; 0: one device's
-    freeze_norm=False,  # BN keeps the statistics that it has of `init_from`
-    precise_norm_steps=0,  # batches that BN's statistics are of in validation
-    log_every=50,  # steps
-    eval_every=1_000,  # steps; validation with one view a video
-    checkpoint_every=500,  # steps
-    validation_split='val',  # '' for none
-    # Validations without a better top-1 after which training ends; 0: never
+    norm_batch_size=0,  # clips that share BN statistics; 0: those of a device
+    freeze_norm=False,  # BN keeps its statistics from `init_from`
+    precise_norm_steps=0,  # batches to measure BN by; 0: moving averages
+    log_every=50,  # steps between log lines
+    eval_every=1_000,  # steps between validations, with one view per video
+    checkpoint_every=500,  # steps between checkpoints
+    validation_split='val',  # '': no validation
+    # Validations without a better top-1 after which training ends; 0: no limit.
     patience=0,
-    # False: a full disk is a warning, and a single process trains on
+    # False: on a full disk, a single process warns and trains on.
     stop_if_unsaved=True,
-    stall_timeout=600,  # seconds without a batch or a step; then it ends
-    # Folder in which compiled programs are kept for the next start, perhaps of
-    # a bucket, gs://BUCKET/FOLDER; '': JAX_COMPILATION_CACHE_DIR, or none
+    stall_timeout=600,  # seconds without a batch or a step that end the run
+    # Folder that keeps compiled programs for the next start, perhaps on a
+    # bucket, gs://BUCKET/FOLDER; '': JAX_COMPILATION_CACHE_DIR, or none.
     compilation_cache='',
   )
 
-  # Devices: their product is the number of all; data=0 takes what fsdp leaves.
+  # The grid of devices, `data` times `fsdp`; data=0 follows from fsdp.
   config.mesh = _section(
-    data=0,  # groups of devices, each with all of the parameters
-    fsdp=1,  # devices in a group, each with a share of them
+    data=0,  # groups of devices; each group holds all parameters
+    fsdp=1,  # devices in a group; each holds a share of the parameters
   )
 
   config.eval = _section(
     split='test',
-    num_clips=10,  # temporal views a video
-    num_crops=3,  # spatial views a clip, along the long side
+    num_clips=10,  # temporal views per video
+    num_crops=3,  # spatial views per clip, along the long side
     crop_size=256,  # pixels: the short side is resized to this
     input_size=256,  # pixels: the crop is resized to this for the model
     clips_per_step=30,  # views that go through the model at once

@@ -1,33 +1,33 @@
-"""Class Regularisation of a trained network: the thesis's section 6.4.2.
+"""Adds Class Regularisation to a trained network (thesis, 6.4.2).
 
   mtnet train --config=class_regularization:mtnet_m \
     --config.train.init_from=runs/mtnet_m --config.data.dir=DIR \
     --workdir=runs/mtnet_m_cr
 
-The argument is CONFIG, a file of this folder with its argument, that the
-network and everything that is not here are taken from: mtnet_m, srtg:r3d_50,
-quickstart. The network of `init_from` gets Class Regularisation after each of
-its stages, and the maps that it needs are all that is trained: the classes must
-be those of that run. CONFIG/finetune trains them on, from a run that has such
-maps (of one without, the log says that they are new), at a hundredth of the
-rate ("every 70 steps" in the thesis must mean epochs).
+The argument is CONFIG, a file of this folder with its argument, such as
+mtnet_m, srtg:r3d_50 or quickstart. The network, and all keys that are not set
+here, are CONFIG's. The network of `init_from` gets Class Regularisation after
+each of its stages, and the maps that it needs are all that is trained: the
+classes must be those of that run. CONFIG/finetune trains them on, from a run
+that has such maps (of one without, the log says that they are new), at a
+hundredth of the rate ("every 70 steps" in the thesis must mean epochs).
 
-Backbones without SRTG, as the thesis has them, and MTNets alike:
+It works for backbones without SRTG, as in the thesis, and for MTNets:
   --config=class_regularization:srtg:r3d_50 \
   --config.model.name=r3d_50
 
 To train a whole network with Class Regularisation from the start, take its own
 recipe: --config=mtnet_m --config.model.class_regularization=True.
 
-No multigrid: what small clips look like early in the network is not what the
-evaluation sees, and the maps cost little to train.
+There is no multigrid: early activations of small clips differ from those in
+evaluation, and the maps cost little to train.
 """
 
 import ml_collections
 
 from mtnet_jax.configs import _recipes
 
-# What the maps are trained with, whatever the network was trained with.
+# Settings for the maps, whatever the network was trained with.
 MAPS = {
   'optim.schedule': 'step',
   'optim.learning_rate': 0.1,

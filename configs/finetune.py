@@ -1,9 +1,9 @@
-"""A classifier of one's own videos: what `mtnet finetune` starts from.
+"""The base of `mtnet finetune`, which trains a classifier of your own videos.
 
   mtnet finetune --data=DIR --out=runs/mine --from=runs/x3d_s
 
-What depends on the videos (steps, batch, stride, augmentation, views) that
-command sets, and says why: `mtnet_jax/training/recipe.py`. With
+The command sets what depends on the videos (steps, batch, stride, augmentation,
+views), and says why; see `mtnet_jax/training/recipe.py`. With
 
   mtnet train --config=finetune --config.data.dir=DIR \
     --config.train.init_from=runs/x3d_s --workdir=runs/mine

@@ -81,13 +81,14 @@ def main() -> int:
   )
   home = os.path.expanduser
   parser.add_argument(
-    '--out', type=home, default='runs/pod', help='folder of all files'
+    '--out', type=home, default='runs/pod', help='folder to write all files to'
   )
   parser.add_argument(
     '--aot',
     type=home,
     default='.venv-aot/bin/python',
-    help='an interpreter that has libtpu, where this one has not',
+    help='Python interpreter that has libtpu, for when this one has not; '
+    'default: %(default)s',
   )
   options = parser.parse_args()
   out = pathlib.Path(options.out).absolute()
@@ -181,7 +182,7 @@ def _go_on(out: pathlib.Path, commands: Sequence[Sequence[str]]) -> None:
   _title('Go on: the same commands')
   _run(out, **_named('train_again', commands))
   log = _log(out, 'train_again-0', 'err').read_text()
-  found = re.search(r'Going on from the checkpoint of step (\d+)', log)
+  found = re.search(r'Resuming from the checkpoint of step (\d+)', log)
   if not found:
     raise _Failure(f'The run began anew, says {_log(out, "train_again-0")}.')
   done = _logged_steps()

@@ -1,4 +1,4 @@
-"""What every command shares: flags, and one sentence for a mistake."""
+"""Runs commands: parses flags, and prints a mistake as one sentence."""
 
 import contextlib
 import copy
@@ -32,7 +32,7 @@ _HOME = re.compile(r'(^|=)(~|~[^/=]+(?=/))(?=/|$)')
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-  """What a command line does.
+  """A command: its flags, and the function that does the work.
 
   Attributes:
     main: a function of the parsed flags and of the arguments that are no flags.
@@ -77,9 +77,10 @@ def reader_may_leave() -> Iterator[None]:
 
 @reader_may_leave()
 def run(command: Command) -> None:
-  """Does what this process's command line says, and ends the process."""
+  """Runs the command with this process's command line, and ends the process."""
   _declare(command, flags.FLAGS)
-  # Names may hold what this terminal cannot show, and need not stop a command.
+  # Names may hold characters that this terminal cannot show; they must not stop
+  # a command.
   sys.stdout.reconfigure(errors='backslashreplace')
   app.run(
     lambda argv: sys.exit(_execute(command, flags.FLAGS, argv[1:])),
@@ -88,17 +89,17 @@ def run(command: Command) -> None:
 
 
 def call(command: Command, *argv: str) -> int:
-  """Does what a command line says, in this process, which goes on.
+  """Runs the command with a command line, without ending this process.
 
   Args:
-    command: what to do.
+    command: the command.
     *argv: flags and arguments, without the command's name.
 
   Returns:
     The exit code that the process would have ended with.
   """
   values = flags.FlagValues()
-  # Where ml_collections looks for a configuration's keys.
+  # ml_collections looks for a configuration's keys in `sys.argv`.
   before, sys.argv = sys.argv, ['', *argv]
   try:
     with _telling_mistakes(sys.argv):
@@ -112,9 +113,9 @@ def call(command: Command, *argv: str) -> int:
 
 
 def _declare(command: Command, values: flags.FlagValues) -> None:
-  """Declares the flags, and has --help show them below the command's text."""
+  """Declares the flags, and makes --help show them below the command's text."""
   before = set(values)
-  # Where --config has a default, it is here that its keys are set.
+  # If --config has a default, its keys are set here.
   with _telling_mistakes(sys.argv):
     command.define_flags(values)
   for name in set(values) - before:
@@ -139,7 +140,7 @@ def _execute(
     return command.main(values, arguments) or 0
   except UserError as error:
     resumes = command.resumes and error.code == RESUME
-    _fail(f'{error}{" The same command goes on." * resumes}', error.code)
+    _fail(f'{error}{" The same command resumes." * resumes}', error.code)
   except Exception as error:
     if getattr(error, 'errno', None) in files.NO_ROOM:
       _fail_for_room(error)
@@ -147,7 +148,7 @@ def _execute(
       _fail(str(locations.refused('The bucket', str(error))))
     raise
   except KeyboardInterrupt:
-    hint = '; the same command goes on' if command.resumes else ''
+    hint = '; the same command resumes' if command.resumes else ''
     print(f'Interrupted{hint}.', file=sys.stderr)
     sys.exit(_INTERRUPTED)
 
@@ -162,7 +163,7 @@ def _fail_for_room(error: OSError) -> NoReturn:
 
 
 def _drop_unwritten() -> None:
-  """Drops what stdout does not take, and would refuse again at the end."""
+  """Drops output that stdout refuses, and would refuse again at the end."""
   try:
     sys.stdout.flush()
   except OSError:
@@ -170,7 +171,7 @@ def _drop_unwritten() -> None:
 
 
 def _nobody_reads(pipe: int) -> bool:
-  """Whether the reader of a pipe, `head` perhaps, is gone."""
+  """Returns whether the reader of a pipe, `head` perhaps, is gone."""
   poll = select.poll()
   poll.register(pipe, 0)
   return any(event & select.POLLERR for _, event in poll.poll(0))
@@ -179,19 +180,20 @@ def _nobody_reads(pipe: int) -> bool:
 def define_config(
   values: flags.FlagValues,
   default: str | None = None,
-  meaning: str = 'The recipe.',
+  meaning: str = 'Recipe of the run.',
 ) -> None:
   """Declares `--config=NAME[:argument]` and `--config.KEY=VALUE`.
 
   Args:
-    values: where the flags are declared.
+    values: the flag values to declare the flags in.
     default: a configuration's name, or None.
-    meaning: what the configuration is for; begins the help of the flag.
+    meaning: the beginning of the flag's help: what the configuration is for.
   """
   config_flags.DEFINE_config_file(
     'config',
     None,
-    f'{meaning} A name such as quickstart or srtg:r3d_34, or a FILE.py.',
+    f'{meaning} A name such as quickstart or srtg:r3d_34, or a FILE.py. '
+    '--config.KEY=VALUE changes a value.',
     flag_values=values,
   )
   values['config'].parser = recipes.Parser('config')
@@ -199,12 +201,12 @@ def define_config(
 
 
 def define_run(
-  values: flags.FlagValues, workdir: str = 'Folder of the run.'
+  values: flags.FlagValues, workdir: str = 'Folder of the run to use.'
 ) -> None:
   """Declares `--workdir` and `--checkpoint`: the weights of a run to use.
 
   Args:
-    values: where the flags are declared.
+    values: the flag values to declare the flags in.
     workdir: the help of `--workdir`.
   """
   flags.DEFINE_string(
@@ -214,7 +216,8 @@ def define_run(
     'checkpoint',
     'best',
     CHECKPOINTS,
-    'The checkpoint with the best validation top-1, or the last one.',
+    'Checkpoint whose weights are used: the best by the top-1 of its '
+    'validation, or the last.',
     flag_values=values,
   )
 
@@ -255,7 +258,7 @@ def _expand_homes(config: ml_collections.ConfigDict) -> None:
 
 
 def _tell_unraisable(left: Any) -> None:
-  """Drops what Orbax leaves behind where a write fails: that one is told.
+  """Drops the errors that follow a failed write of Orbax, which is reported.
 
   It writes arrays side by side, in tasks of a loop that ends with the first
   error; the others then find it closed.
@@ -265,11 +268,11 @@ def _tell_unraisable(left: Any) -> None:
 
 
 def _worth_reading(record: std_logging.LogRecord) -> bool:
-  """Drops what libraries report of themselves.
+  """Drops what libraries log about their own work.
 
   Orbax logs dozens of lines a checkpoint. It and the libraries that read
-  buckets also log the traceback of every error that they raise, which we tell
-  in our own words.
+  buckets also log the traceback of every error that they raise, which commands
+  report in one sentence.
   """
   path = pathlib.Path(record.pathname)
   if path.is_relative_to(_PACKAGE) or 'site-packages' not in path.parts:
@@ -279,7 +282,7 @@ def _worth_reading(record: std_logging.LogRecord) -> bool:
 
 
 class _Once(std_logging.Filter):
-  """Drops what a command has told already, of what need not be told again."""
+  """Drops records that a command has logged already and marked `once`."""
 
   def __init__(self):
     super().__init__()
@@ -294,13 +297,13 @@ class _Once(std_logging.Filter):
 
 
 class _Formatter(logging.PythonFormatter):
-  """Writes out what would upset a terminal: names may hold anything."""
+  """Escapes control characters: names may hold anything."""
 
   def format(self, record: std_logging.LogRecord) -> str:
     """Returns the line, or lines where the message itself has several."""
     record = copy.copy(record)
     if isinstance(record.args, tuple):
-      # Lines of their own are for us to make, not for a file's name.
+      # A file's name must not start a new line.
       record.args = tuple(map(_printable_argument, record.args))
     return '\n'.join(map(printable, super().format(record).split('\n')))
 
@@ -352,7 +355,7 @@ def _telling_mistakes(argv: Sequence[str]) -> Iterator[None]:
 
 
 def _dashed_file(arguments: Sequence[str]) -> str:
-  """Returns what to write for a file that is taken for a flag, or ''."""
+  """Returns advice for a file that is taken for a flag, or ''."""
   for argument in itertools.takewhile(lambda a: a != '--', arguments):
     if not argument.startswith('-'):
       continue
@@ -367,7 +370,7 @@ def _dashed_file(arguments: Sequence[str]) -> str:
 
 
 def _flag_sentence(error: Exception) -> str:
-  """Keeps the sentence of what ml_collections wraps in reprs."""
+  """Extracts the sentence from an error of ml_collections."""
   text = str(error).replace('\\n', '\n').replace("\\'", "'")
   meant = re.search(r'Did you mean "(.*)" instead of "(.*)"\?', text)
   if meant:
@@ -377,7 +380,7 @@ def _flag_sentence(error: Exception) -> str:
   lines = [line for line in text.splitlines() if line.strip()]
   if isinstance(error, flags.Error):
     if 'Traceback' in text:
-      # A ValueError's sentence is a configuration's own.
+      # The sentence of a ValueError comes from the configuration itself.
       reason = lines[-1].removeprefix('ValueError: ')
       return f'--config cannot be loaded: {reason}'
     return ' '.join(lines)

@@ -1,4 +1,4 @@
-"""What is wrong, in words, and with which code does a command end?"""
+"""Errors for users, the codes that commands end with, and printable names."""
 
 import os
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ RESUME = os.EX_TEMPFAIL
 
 
 class UserError(ValueError):
-  """Something that the user gave is wrong, and the message says how to mend it.
+  """An error in what the user gave; the message says how to mend it.
 
   A message states what is wrong, what was given, what is allowed and what to
   do. Commands print it as one sentence and end with code 2, or `code`.
@@ -26,7 +26,7 @@ class UserError(ValueError):
 
 
 class Interruption(UserError):
-  """Something from outside ended the work, which the same command resumes."""
+  """An end of the work from outside, which the same command resumes."""
 
   code = RESUME
 
@@ -42,7 +42,7 @@ def first_causes(causes: Iterable[tuple[str, str]]) -> str:
 
 
 def printable(text: str) -> str:
-  """Returns a file's or class's name with nothing in it that upsets a terminal.
+  """Returns a file's or class's name with its control characters escaped.
 
   Control characters, and bytes that are not UTF-8, are written out: `\\x1b`.
   """

@@ -1,4 +1,4 @@
-"""How is a file written that is always whole, and read that may be anything?"""
+"""Writes files that are always whole, and reads JSON that may hold anything."""
 
 import contextlib
 import errno
@@ -12,9 +12,9 @@ from typing import Any
 
 from mtnet_jax.locations import Path, on_bucket, telling_refusal
 
-# Ends the names of files that are not whole.
+# The suffix of files that are not whole.
 PARTIAL = '.partial'
-# What a system says where there is no room, and what makes some.
+# The error codes of a system without space, and the remedy for each.
 NO_ROOM = {
   errno.ENOSPC: 'Free some space',
   errno.EDQUOT: 'Free some space',
@@ -23,7 +23,7 @@ NO_ROOM = {
 
 
 def check_writable(folder: Path) -> None:
-  """Sees that files can be made in a folder and be removed.
+  """Raises an OSError unless files can be made in a folder and removed.
 
   Args:
     folder: exists, if it is not on a bucket.
@@ -38,7 +38,7 @@ def check_writable(folder: Path) -> None:
 
   probe = folder / f'{uuid.uuid4().hex}{PARTIAL}'
   with telling_refusal(folder):
-    # As Orbax will, but with the first checkpoint.
+    # Orbax will do the same, but only with the first checkpoint.
     storage.Client().get_bucket(folder.parts[2])
     probe.write_bytes(b'')
     probe.unlink()
@@ -88,8 +88,8 @@ def naming(path: Path, written: Path | None = None) -> Iterator[None]:
   """Names in an `OSError` what could not be written.
 
   Args:
-    path: as the user knows it.
-    written: what is written to instead; None: `path` itself.
+    path: the path that the user knows.
+    written: the path that is written to instead; None: `path` itself.
   """
   try:
     yield
@@ -98,13 +98,13 @@ def naming(path: Path, written: Path | None = None) -> Iterator[None]:
     named = str(getattr(error, 'filename', None) or written)
     if not error.errno or not named.startswith(written):
       raise
-    # Another one: libraries' own cannot be changed.
+    # A new error is raised, because libraries' own cannot be changed.
     name = str(path) + named.removeprefix(written)
     raise OSError(error.errno, os.strerror(error.errno), name) from error
 
 
 def no_room(error: Exception) -> int | None:
-  """Returns the code of `NO_ROOM` that a library's error tells of in words."""
+  """Returns the code of `NO_ROOM` that a library's error has in its text."""
   codes = (code for code in NO_ROOM if os.strerror(code) in str(error))
   return next(codes, None)
 
@@ -127,7 +127,7 @@ def save_figure(figure: Any, path: str | os.PathLike, dpi: float) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-  """Writes a text in UTF-8; otherwise as `write_bytes`."""
+  """Writes a text in UTF-8, like `write_bytes`."""
   write_bytes(path, text.encode())
 
 
@@ -146,7 +146,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def parse_json(text: str | bytes) -> Any:
-  """Returns what JSON says.
+  """Parses JSON.
 
   Raises:
     ValueError: it is none.
@@ -178,7 +178,7 @@ def writing_folder(folder: Path) -> Iterator[pathlib.Path]:
   """Gives files their names when all of them are whole.
 
   Args:
-    folder: where the files go, those of folders below it too; made if need be.
+    folder: the folder of the files and of folders with files; made if need be.
 
   Yields:
     A temporary folder of this machine, whose files are moved, or uploaded, at
@@ -194,7 +194,7 @@ def writing_folder(folder: Path) -> Iterator[pathlib.Path]:
   temporary = tempfile.TemporaryDirectory(
     prefix='.writing-',
     dir=place,
-    # After an error a library's thread may write on for a moment.
+    # After an error a thread of a library may still write for a moment.
     ignore_cleanup_errors=True,
   )
   with temporary as name, naming(folder, pathlib.Path(name)):
@@ -213,10 +213,10 @@ def writing_folder(folder: Path) -> Iterator[pathlib.Path]:
 
 
 def move_folder(source: Path, target: Path) -> None:
-  """Gives a folder another name; the one above that is made if need be.
+  """Renames a folder; the parent of the new name is made if need be.
 
-  On a bucket, which cannot do so, all files are copied before the first is
-  deleted: if it is interrupted, none is lost.
+  Buckets cannot rename, so all files are copied before the first is deleted: an
+  interruption loses none.
 
   Raises:
     OSError: the disk or the bucket refuses it.

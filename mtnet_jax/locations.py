@@ -1,4 +1,4 @@
-"""What does a path that a user gives name: something here, or on a bucket?
+"""Tells paths of this machine from paths on a bucket.
 
 The folder of a run may lie on a bucket of Google Cloud Storage. There a path is
 an `epath.Path`, elsewhere a `pathlib.Path`; what uses them is the same.
@@ -17,11 +17,11 @@ from mtnet_jax.errors import UserError
 # A `pathlib.Path`, or an `epath.Path` of a bucket.
 Path = Any
 
-# Before epath looks for it: TensorFlow would take seconds and much memory.
+# TensorFlow is hidden from epath: to load it takes seconds and much memory.
 os.environ.setdefault('EPATH_USE_TF', 'false')
 
 _BUCKET = 'gs://'
-# What to do about files that must be on this machine.
+# The advice for files that must be on this machine.
 MOUNT = (
   'mount the bucket with gcsfuse, records and videos read-only, and name the '
   'mounted folder (docs/scale.md)'
@@ -32,7 +32,7 @@ _RIGHTS = (
 )
 # pathlib makes `gs:/` of `gs://`.
 _URL = re.compile(r'[a-zA-Z][\w+.-]*://|gs:/')
-# How TensorStore says that a bucket is out of reach.
+# Words of TensorStore for a bucket that is out of reach.
 _REFUSED = re.compile(
   'UNAVAILABLE|UNAUTHENTICATED|PERMISSION_DENIED|DEADLINE_EXCEEDED|'
   'RESOURCE_EXHAUSTED|Forbidden'
@@ -44,7 +44,7 @@ class BucketError(UserError, OSError):
 
 
 def on_bucket(path: str | os.PathLike) -> bool:
-  """Whether a path is one of Google Cloud Storage."""
+  """Returns whether a path is one of Google Cloud Storage."""
   return os.fspath(path).startswith(_BUCKET)
 
 
@@ -66,7 +66,7 @@ def as_path(path: str | os.PathLike) -> Path:
   """Returns the path of a run's folder, or of a file in one.
 
   Args:
-    path: of this machine, or `gs://BUCKET/FOLDER`.
+    path: a path of this machine, or `gs://BUCKET/FOLDER`.
 
   Raises:
     UserError: it is another address, the bucket cannot be read, or what reads
@@ -84,7 +84,7 @@ def as_path(path: str | os.PathLike) -> Path:
   import fsspec
   from etils import epath
 
-  # Others write there too, TensorStore among them.
+  # Other libraries write to the bucket too, such as TensorStore.
   fsspec.config.conf.setdefault('gcs', {})['use_listings_cache'] = False
   found = epath.Path(path)
   if len(found.parts) < 4:  # /, gs, the bucket, the folder
@@ -108,7 +108,7 @@ def cause(error: Exception) -> str:
 
 
 def is_refusal(error: Exception) -> bool:
-  """Whether a bucket is out of reach, rather than the file on it damaged."""
+  """Returns whether a bucket is out of reach, not the file on it damaged."""
   if isinstance(error, OSError | ValueError):
     return bool(_REFUSED.search(str(error)))
   libraries = 'gcsfs', 'aiohttp', 'google.api_core', 'google.auth'
@@ -116,14 +116,14 @@ def is_refusal(error: Exception) -> bool:
 
 
 def refused(path: str | os.PathLike, why: str) -> BucketError:
-  """Returns what is raised where a bucket cannot be used."""
+  """Returns the error for a bucket that cannot be used."""
   why = ' '.join(why.split()).rstrip('.')
   return BucketError(f'{path} cannot be used: {why}. {_RIGHTS}')
 
 
 @contextlib.contextmanager
 def telling_refusal(path: Path) -> Iterator[None]:
-  """Raises a `BucketError` of what a bucket refuses below `path`.
+  """Raises a `BucketError` where a bucket refuses access below `path`.
 
   A `FileNotFoundError` passes, and everything where `path` is on no bucket.
   """

@@ -1,4 +1,4 @@
-"""How often is a classifier right? Pure functions of scores and labels."""
+"""Measures how often a classifier is right; functions of scores and labels."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from mtnet_jax.typing import Array, Bool, Float, Int
 def top_k_correct(
   scores: Float[Array, 'n k'], labels: Int[Array, ' n'], k: int
 ) -> Bool[Array, ' n']:
-  """Whether the label is among the k best scores.
+  """Returns whether the label is among the k best scores.
 
   A label counts its rank as one plus the number of classes that score higher
   *or equal*, itself apart: equal scores (all zero, all NaN) never count as
@@ -32,7 +32,7 @@ def top_k_correct(
 def confusion_matrix(
   predicted: Int[np.ndarray, ' n'], labels: Int[np.ndarray, ' n'], classes: int
 ) -> Int[np.ndarray, 'k k']:
-  """Counts of videos by true class (rows) and predicted class (columns)."""
+  """Counts videos by true class (rows) and predicted class (columns)."""
   matrix = np.zeros((classes, classes), np.int64)
   np.add.at(matrix, (labels, predicted), 1)
   return matrix

@@ -1,4 +1,4 @@
-"""uint8 clips to normalised input, on the device."""
+"""Normalizes uint8 clips on the device."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +16,7 @@ STD = (0.225, 0.225, 0.225)
 def prepare(
   clips: UInt8[Array, '*batch t h w 3'], model: nn.Module
 ) -> Float[Array, '*batch t h w 3']:
-  """What a network takes: `normalize` by its own numbers, in its dtype.
+  """Returns the input of a network: clips normalized by its own numbers.
 
   Args:
     clips: RGB, 0 to 255.

@@ -1,4 +1,4 @@
-"""How far a long piece of work is: a bar for people, lines for log files."""
+"""Shows the progress of long work: a bar for people, lines for log files."""
 
 import contextlib
 import sys
@@ -14,10 +14,10 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 class Progress:
-  """Shows share done, rate and time left on stderr; a context manager.
+  """Shows the share done, the rate and the time left on stderr.
 
-  On a terminal it is a bar; elsewhere a line now and then, so that the log of
-  a batch job stays readable.
+  It is a context manager. On a terminal it shows a bar; elsewhere it prints a
+  line now and then, so that the log of a batch job stays readable.
   """
 
   def __init__(
@@ -33,9 +33,9 @@ class Progress:
     """Starts at `done` of `total`.
 
     Args:
-      task: what is being done, for instance 'training'.
+      task: the name of the task, for instance 'training'.
       total: units in all.
-      unit: what is counted, for instance 'steps'.
+      unit: the unit of the count, for instance 'steps'.
       done: units that an earlier run has finished; they do not count as speed.
       silent: shows nothing, for one of several processes.
       clock: seconds, rising.

@@ -1,4 +1,4 @@
-"""Which configuration does `--config` mean: a name of ours, or a file?"""
+"""Finds the configuration of `--config`: a recipe's name, or a file."""
 
 import difflib
 import os
@@ -13,7 +13,7 @@ _DEFAULTS = 'base'  # nobody trains it
 
 
 class Parser(config_flags.ConfigFileFlagParser):
-  """Loads `NAME[:ARGUMENT]` as it does `FILE.py[:ARGUMENT]`."""
+  """Loads `NAME[:ARGUMENT]` or `FILE.py[:ARGUMENT]`."""
 
   def parse(self, path: str):
     """Returns the configuration, locked.
@@ -54,7 +54,7 @@ def find(text: str) -> str:
 
 
 def available() -> str:
-  """What `--config` can be here: the files of `configs/`, or the names."""
+  """Returns what `--config` may be: files of `configs/` here, or names."""
   files = {
     path.stem: str(path) for path in pathlib.Path('configs').glob('*.py')
   }
@@ -64,7 +64,7 @@ def available() -> str:
 
 
 def defaults_file() -> str:
-  """The file that lists every key, as it is found from here."""
+  """Returns the file that lists every key, as it is found from here."""
   path = _FOLDER / f'{_DEFAULTS}.py'
   here = pathlib.Path().resolve()
   return str(path.relative_to(here) if path.is_relative_to(here) else path)

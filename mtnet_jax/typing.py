@@ -1,7 +1,7 @@
-"""What are arrays and batches called in annotations?
+"""Names for arrays and batches in annotations.
 
 Axes are always in the order `n t h w c`: clips, frames, height, width,
-channels. What takes jax's arrays takes NumPy's as well.
+channels. Functions that take arrays of jax take NumPy's as well.
 """
 
 from typing import TypeAlias

@@ -207,8 +207,17 @@ def _print(name: str, state: str, last: str = '') -> None:
 def main() -> int:
   """Runs rows, and returns how many have failed."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('names', nargs='*', help='rows whose names begin so')
-  parser.add_argument('--list', action='store_true', help='run nothing')
+  parser.add_argument(
+    'names',
+    nargs='*',
+    help='beginnings of the names of the rows to run; default: all rows '
+    'that have not passed',
+  )
+  parser.add_argument(
+    '--list',
+    action='store_true',
+    help='list the rows and their state, and run none',
+  )
   options = parser.parse_args()
   _FOLDER.mkdir(parents=True, exist_ok=True)
   tree = _tree()

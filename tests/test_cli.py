@@ -196,7 +196,7 @@ def test_arguments_that_are_no_flags_reach_a_command_that_takes_them():
   ('resumes', 'sentence'),
   [
     (False, 'Interrupted.\n'),
-    (True, 'Interrupted; the same command goes on.\n'),
+    (True, 'Interrupted; the same command resumes.\n'),
   ],
 )
 def test_ctrl_c_says_whether_it_goes_on(resumes, sentence):

@@ -102,7 +102,7 @@ def _places(environment, cwd=None) -> list[pathlib.Path]:
     'print(mtnet_jax.__version__)'
   )
   *files, version = environment.run('python', '-c', code, cwd=cwd).split()
-  assert version == '0.1.0'
+  assert version == '0.2.0'
   return [pathlib.Path(file) for file in files]
 
 

@@ -45,7 +45,7 @@ def _check_stop(logs):
     int(re.search(f'{words} (\\d+)', (logs / f'{name}.err').read_text())[1])
     for name, words in (
       ('train-0', 'Stopped by SIGTERM at step'),
-      ('train_again-0', 'Going on from the checkpoint of step'),
+      ('train_again-0', 'Resuming from the checkpoint of step'),
     )
   )
   assert 0 < stopped == going_on < len(_STEPS)

@@ -43,7 +43,7 @@ def tiny_config(
 
   Args:
     directory: `data.dir`.
-    light: also without what takes long to compile.
+    light: whether to leave out what takes long to compile, too.
     **changes: other keys, their dots written as two underscores.
   """
   config = quickstart.get_config()

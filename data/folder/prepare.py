@@ -1,12 +1,11 @@
-"""Makes record files of any videos: of a folder per class, or of a CSV file.
+"""Makes record files of your own videos, from class folders or a CSV file.
 
   mtnet prepare folder --videos=DIR_OR_CSV --out=DIR
 
-Every video is tried: its first and its last frame are decoded, or all of them
-where they are encoded anew. A folder of numbered images is a video, and is
-always encoded, --short_side or not. Those that are missing or broken are left
-out and named. The same command, given again, goes on where an interrupted one
-stopped.
+The first and the last frame of every video are decoded to test it, or all
+frames if it is re-encoded. A folder of numbered images counts as a video and is
+always encoded, with or without --short_side. Videos that are missing or broken
+are reported and left out. The same command resumes interrupted work.
 """
 
 from absl import flags
@@ -19,14 +18,15 @@ def _define_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_float(
     'frames_per_second',
     None,
-    'Of folders of images, where the CSV file does not say it; unset: 25.',
+    'Frame rate of folders of images for which the CSV file gives none; '
+    'without it 25.',
     flag_values=values,
   )
 
 
 COMMAND = prepare_command.make(
   lambda values: sources.list_videos(values.videos, values.frames_per_second),
-  videos='The videos: a folder, or a CSV file.',
+  videos='Videos: a folder with a folder for each class, or a CSV file.',
   define_flags=_define_flags,
 )
 

@@ -2,8 +2,8 @@
 
   mtnet prepare hacs --videos=DIR --annotations=DIR --out=DIR
 
-Two seconds each, several of one YouTube video. Only the positive clips, which
-show their class, are used.
+A clip lasts two seconds, and several come from one YouTube video. Only the
+positive clips, which show their class, are used.
 Source: H. Zhao, A. Torralba, L. Torresani and Z. Yan, HACS: Human action clips
 and segments dataset for recognition and temporal localization, ICCV 2019.
 """
@@ -83,7 +83,7 @@ def _read(path: pathlib.Path) -> dict[str, list[Clip]]:
       )
     )
   logging.info(
-    '%s: left out are %d negative clips, and %d of subset %r, which has no '
+    '%s: %d negative clips are left out, and %d of subset %r, which has no '
     'labels',
     path,
     sum(left_out[subset] for subset in _SPLITS),
@@ -95,8 +95,8 @@ def _read(path: pathlib.Path) -> dict[str, list[Clip]]:
 
 COMMAND = prepare_command.make(
   lambda values: list_videos(values.videos, values.annotations),
-  videos='The folder that holds the videos.',
-  annotations='The folder that holds HACS_clips_v1.1.1.csv.',
+  videos='Folder that holds the videos.',
+  annotations='Folder that holds HACS_clips_v1.1.1.csv.',
 )
 
 if __name__ == '__main__':

@@ -2,8 +2,8 @@
 
   mtnet prepare hmdb51 --videos=DIR --annotations=DIR --out=DIR
 
-Movements from movies and web videos, with three official divisions into 70
-videos a class for training and 30 for the test.
+The videos show movements from movies and the web. Three official divisions have
+70 videos of a class for training and 30 for the test.
 Source: H. Kuehne, H. Jhuang, E. Garrote, T. Poggio and T. Serre, HMDB: A large
 video database for human motion recognition, ICCV 2011.
 """
@@ -59,8 +59,8 @@ def list_videos(
 
 COMMAND = prepare_command.make(
   lambda values: list_videos(values.videos, values.annotations, values.split),
-  videos='The folder that holds the videos.',
-  annotations='The folder testTrainMulti_7030_splits.',
+  videos='Folder that holds the videos.',
+  annotations='Folder testTrainMulti_7030_splits.',
   define_flags=lambda values: prepare_command.define_split(values, NUM_SPLITS),
 )
 

@@ -3,7 +3,7 @@ r"""Makes record files of Kinetics-400, -700 or -700-2020.
   mtnet prepare kinetics --videos=DIR --annotations=DIR --out=DIR \
     [--trimmed]
 
-Ten seconds each of YouTube videos.
+A clip is ten seconds of a YouTube video.
 Sources: W. Kay et al., The Kinetics human action video dataset, 2017;
 J. Carreira, E. Noland, C. Hillier and A. Zisserman, A short note on the
 Kinetics-700 human action dataset, 2019; L. Smaira et al., A short note on the
@@ -72,7 +72,9 @@ def list_videos(
       clips[split].append(clip)
   labels = sorted({clip.label for of in clips.values() for clip in of})
   if not labels:
-    raise UserError(f'--annotations={lists}: no list has labels.')
+    raise UserError(
+      f'--annotations={lists}: no list has labels. Give one that has.'
+    )
   listing = annotations.list_clips(
     videos, labels, {split: of for split, of in clips.items() if of}
   )
@@ -167,15 +169,16 @@ def _define_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_bool(
     'trimmed',
     False,
-    'Files such as ID.mp4 are cut already, and used whole.',
+    'The files, such as ID.mp4, are cut to their clips already and are used '
+    'whole; without it the times of the lists are cut out.',
     flag_values=values,
   )
 
 
 COMMAND = prepare_command.make(
   lambda values: list_videos(values.videos, values.annotations, values.trimmed),
-  videos='The folder that holds the videos.',
-  annotations='The folder that holds train.csv, val.csv and test.csv.',
+  videos='Folder that holds the videos.',
+  annotations='Folder that holds train.csv, val.csv and test.csv.',
   define_flags=_define_flags,
 )
 

@@ -3,7 +3,7 @@ r"""Makes record files of Moments in Time.
   mtnet prepare moments_in_time --videos=DIR --annotations=DIR \
     --out=DIR
 
-Events of three seconds, of people, animals, things and nature.
+A video shows three seconds of people, animals, things or nature.
 Source: M. Monfort et al., Moments in Time dataset: one million videos for event
 understanding, PAMI, 2019.
 """
@@ -69,8 +69,8 @@ def _read(
 
 COMMAND = prepare_command.make(
   lambda values: list_videos(values.videos, values.annotations),
-  videos='The folder that holds the videos.',
-  annotations='The folder that holds trainingSet.csv and the other lists.',
+  videos='Folder that holds the videos.',
+  annotations='Folder that holds trainingSet.csv and the other lists.',
 )
 
 if __name__ == '__main__':

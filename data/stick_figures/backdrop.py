@@ -1,4 +1,4 @@
-"""Where it happens: rooms, streets, parks, halls, and mist."""
+"""Draws the scenery: rooms, streets, parks, halls, and mist."""
 
 import cv2
 import numpy as np
@@ -108,7 +108,7 @@ def _hall(rng, image, horizon: int) -> None:
 
 
 def _mist(rng, image, horizon: int) -> None:
-  """Nothing but blurred patches of color."""
+  """Draws nothing but blurred patches of color."""
   height, width = image.shape[:2]
   base = np.array(random_color(rng, (0, 1), (0.05, 0.5), (0.3, 0.9)), float)
   cells = rng.uniform(0.7, 1.3, (4, 6, 3)) * base
@@ -129,8 +129,8 @@ def paint(
 
   Args:
     rng: decides the place and everything in it.
-    width: in pixels.
-    height: in pixels.
+    width: the width in pixels.
+    height: the height in pixels.
     horizon: the row where the floor meets what is behind.
   """
   image = np.zeros((height, width, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""From meters on the stage to pixels in the picture."""
+"""Projects meters on the stage to pixels of the picture."""
 
 import dataclasses
 
@@ -50,7 +50,7 @@ def fit(
 
   Args:
     points: (n, 3) in meters, all that must be seen.
-    body_height: of the actors, in meters.
+    body_height: the height of the actors, in meters.
     form: the picture's size.
     rng: decides the direction, the scale and the place.
   """

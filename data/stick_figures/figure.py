@@ -1,4 +1,4 @@
-"""What a person looks like: clothes, hair and skin over the jointed body."""
+"""Draws a person: clothes, hair and skin over the jointed body."""
 
 import dataclasses
 

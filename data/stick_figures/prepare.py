@@ -1,4 +1,4 @@
-"""Makes the stick figures, videos of drawn people.
+"""Draws the stick figures, a data set of videos of drawn people.
 
 mtnet prepare stick_figures --out=DIR [--set=idle]
 """
@@ -42,7 +42,7 @@ def prepare(
     directory: empty, or holding an unfinished data set of the same set and
       seed.
     counts: videos a class for 'train', 'val' and 'test', each at least 1.
-    seed: at least 0.
+    seed: the seed, at least 0.
     num_workers: processes beside this one; 0 works in this one.
     figures: the name of the set, one of `sets.SETS`.
 
@@ -209,36 +209,42 @@ def _draw_sheet(
 
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
-  flags.DEFINE_string('out', None, 'Directory to write to.', flag_values=values)
+  flags.DEFINE_string(
+    'out', None, 'Folder to write the data set to.', flag_values=values
+  )
   flags.DEFINE_string(
     'set',
     sets.DEFAULT,
-    'What is drawn: actions, fifteen classes that fill their videos; idle, '
-    'short actions of people who stand idle otherwise; speed, pairs of classes '
-    'that differ in speed alone.',
+    'Set to draw: actions, fifteen classes that fill their videos; idle, '
+    'short actions of people who otherwise stand idle; speed, pairs of '
+    'classes that differ only in speed.',
     flag_values=values,
   )
   flags.DEFINE_integer(
-    'seed', 0, 'Another seed, other videos.', flag_values=values
+    'seed',
+    0,
+    'Seed of the random generator; each draws other videos.',
+    flag_values=values,
   )
   for split, name, count in (
-    ('train', 'Training', 100),
-    ('val', 'Validation', 8),
-    ('test', 'Test', 15),
+    ('train', 'training', 100),
+    ('val', 'validation', 8),
+    ('test', 'test', 15),
   ):
     flags.DEFINE_integer(
-      split, count, f'{name} videos a class.', flag_values=values
+      split, count, f'Number of {name} videos per class.', flag_values=values
     )
   flags.DEFINE_integer(
     'num_workers',
     2,
-    'Processes that make videos; 0: this one.',
+    'Number of processes that draw videos; 0 draws them in this process.',
     flag_values=values,
   )
   flags.DEFINE_string(
     'contact_sheet',
     '',
-    'PNG file for a picture of two videos of each class.',
+    'PNG file to write a picture of two videos of each class to; without it '
+    'none is written.',
     flag_values=values,
   )
 

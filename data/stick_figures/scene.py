@@ -20,12 +20,12 @@ from mtnet_jax.datasets.stick_figures import (
 
 
 class Scene:
-  """What one video shows.
+  """The contents of one video.
 
   Attributes:
     form: size, length and frame rate.
     stage: the performance.
-    joints: of each actor, (t, 17, 3) in meters.
+    joints: the joints of each actor, (t, 17, 3) in meters.
   """
 
   def __init__(
@@ -41,7 +41,7 @@ class Scene:
       label: a class that `perform` knows.
       form: size, length and frame rate.
       rng: everything else follows from it.
-      perform: of a set, see `actions.perform`.
+      perform: the `perform` of a set, see `actions.perform`.
     """
     acting, filming, self._dressing, self._developing = rng.spawn(4)
     self.form = form

@@ -21,7 +21,7 @@ class Figures:
   """One set.
 
   Attributes:
-    names: of the classes.
+    names: the names of the classes.
     perform: puts a class's action on a stage, see `actions.perform`.
     sample: draws the format of a video, see `formats.sample`.
     entropy: numbers that only this set's videos are seeded with.

@@ -36,8 +36,8 @@ def capsule(
   Args:
     p: (t, 2) in pixels.
     q: (t, 2) in pixels.
-    p_radius: in pixels.
-    q_radius: in pixels.
+    p_radius: the radius at p, in pixels.
+    q_radius: the radius at q, in pixels.
   """
   axis = q - p
   length = np.maximum(np.linalg.norm(axis, axis=-1), 1e-6)

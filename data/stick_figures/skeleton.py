@@ -31,7 +31,7 @@ class Body:
   """Lengths of one person, in meters.
 
   Attributes:
-    height: from the floor to the top of the head.
+    height: the height from the floor to the top of the head, in meters.
     thigh: hip to knee.
     shank: knee to ankle.
     foot: ankle to toe.
@@ -103,7 +103,7 @@ def sample_body(rng: np.random.Generator, scale: float = 1.0) -> Body:
 
 @dataclasses.dataclass
 class Motion:
-  """What one person does, frame by frame.
+  """The movement of one person, frame by frame.
 
   Attributes:
     pelvis: (t, 3) where the pelvis wants to be; legs too short pull it down.

@@ -1,4 +1,4 @@
-"""Where an action takes place, who takes part, and what lies about."""
+"""The stage of an action: its actors, its floor and its props."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ class Prop:
   Attributes:
     center: (t, 3) in meters.
     size: half of its extent along its own x, y and z, in meters.
-    yaw: its heading in radians.
+    yaw: the prop's heading in radians.
     ball: drawn as a ball of radius `size[0]`.
   """
 
@@ -26,7 +26,7 @@ class Prop:
 
 
 class Stage:
-  """Where a performance takes place.
+  """The place of a performance.
 
   Attributes:
     phase: (t,) progress of the action, from 0 (not begun) to 1 (over).

@@ -1,4 +1,4 @@
-"""From a place in the data set to a video file."""
+"""Makes a video file from its place in the data set."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ class Video:
   """The place of one video in the data set; everything follows from it.
 
   Attributes:
-    seed: of the data set.
+    seed: the seed of the data set.
     split: one of `SPLITS`.
     label: one of the set's classes.
     index: number within its class and split, from 0.
@@ -37,12 +37,12 @@ class Video:
 
   @property
   def path(self) -> str:
-    """Where the file is, from the data set's directory on."""
+    """The path of the file, relative to the data set's directory."""
     return f'{self.split}/{self.label}/{self.index:04}.mp4'
 
   @property
   def entropy(self) -> tuple[int, ...]:
-    """What seeds the video's generator; no two videos share it."""
+    """The seed of the video's generator; no two videos share it."""
     figures = sets.SETS[self.figures]
     split, label = SPLITS.index(self.split), figures.names.index(self.label)
     return self.seed, split, self.index, 1 + label, *figures.entropy

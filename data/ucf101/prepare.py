@@ -2,8 +2,8 @@
 
   mtnet prepare ucf101 --videos=DIR --annotations=DIR --out=DIR
 
-Actions from YouTube, with three official divisions that keep the videos of one
-group, which show the same person or place, together.
+The videos show actions from YouTube. Three official divisions keep the videos
+of a group, which show the same person or place, in one split.
 Source: K. Soomro, A. R. Zamir and M. Shah, UCF101: A dataset of 101 human
 actions classes from videos in the wild, CRCV-TR-12-01, 2012.
 """
@@ -76,8 +76,8 @@ def _spellings(name: str) -> tuple[str, ...]:
 
 COMMAND = prepare_command.make(
   lambda values: list_videos(values.videos, values.annotations, values.split),
-  videos='The folder that holds the videos.',
-  annotations='The folder ucfTrainTestlist.',
+  videos='Folder that holds the videos.',
+  annotations='Folder ucfTrainTestlist.',
   define_flags=lambda values: prepare_command.define_split(values, NUM_SPLITS),
 )
 

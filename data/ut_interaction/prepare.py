@@ -2,8 +2,9 @@
 
   mtnet prepare ut_interaction --videos=DIR --out=DIR
 
-Six interactions of two people, filmed in two places: set 1 (sequences 1 to 10,
-a parking lot) is for training and set 2 (11 to 20, a lawn) for the test.
+The videos show six interactions of two people and were filmed in two places:
+set 1 (sequences 1 to 10, a parking lot) is for training and set 2 (11 to 20, a
+lawn) for the test.
 Source: M. S. Ryoo and J. K. Aggarwal, UT-Interaction Dataset, ICPR contest on
 Semantic Description of Human Activities, 2010.
 """
@@ -168,14 +169,16 @@ def _define_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_list(
     'validation',
     [],
-    'Sequences of set 1 for validation; without set 2 then.',
+    'Sequences of set 1, separated by commas, to use for validation; set 2 is '
+    'then left out. Without it all of set 1 is for training and set 2 for the '
+    'test.',
     flag_values=values,
   )
 
 
 COMMAND = prepare_command.make(
   _list,
-  videos='The folder that holds the clips.',
+  videos='Folder that holds the clips.',
   define_flags=_define_flags,
 )
 

@@ -1,11 +1,11 @@
-"""Measures whether a network is as often right as it is sure of itself.
+r"""Measures whether a network is right as often as its probabilities say.
 
   mtnet calibration \
     A/evaluation/predictions.npz [B/evaluation/predictions.npz ...] \
     [--bins=15] [--out=reliability.png]
 
-The measures of C. Guo et al., *On Calibration of Modern Neural Networks*, 2017.
-The thesis reports none of them.
+The measures are those of C. Guo et al., *On Calibration of Modern Neural
+Networks*, 2017. The thesis reports none of them.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ _LEAST = float(np.finfo(np.float32).tiny)
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-  """How confidence and accuracy agree.
+  """The agreement of confidence and accuracy.
 
   A video's confidence is its highest probability. Of the m bins, the i-th holds
   confidences in (i/m, (i+1)/m].
@@ -108,8 +108,8 @@ def show(
   """Prints a column for each run.
 
   Args:
-    found: by the run's name.
-    console: where to; the terminal if None.
+    found: calibrations by the run's name.
+    console: the console to print to; None: the terminal.
   """
   table = rich.table.Table('')
   for name in found:
@@ -136,7 +136,7 @@ def draw(found: Mapping[str, Calibration]) -> matplotlib.figure.Figure:
   """Draws accuracy over confidence for each run, and how many videos had it.
 
   Args:
-    found: by the run's name.
+    found: calibrations by the run's name.
   """
   columns = min(len(found), 3)
   rows = -(-len(found) // columns)
@@ -221,9 +221,20 @@ def main(paths: Sequence[str], bins: int, out: str | None) -> None:
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   flags.DEFINE_integer(
-    'bins', 15, 'Of equal width.', 1, 1000, flag_values=values
+    'bins',
+    15,
+    'Number of bins of equal width that probabilities are sorted into, 1 to '
+    '1000.',
+    1,
+    1000,
+    flag_values=values,
   )
-  flags.DEFINE_string('out', None, 'PNG file to write.', flag_values=values)
+  flags.DEFINE_string(
+    'out',
+    None,
+    'PNG file to write the reliability diagrams to; without it none is drawn.',
+    flag_values=values,
+  )
 
 
 COMMAND = cli.Command(

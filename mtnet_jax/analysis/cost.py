@@ -1,8 +1,8 @@
-"""What does a network cost: parameters, multiply-adds, activations?
+"""Counts a network's parameters, multiply-adds and activations.
 
 Counts come from abstract evaluation: no parameter and no activation is
-allocated, so that the largest network takes seconds on any machine. Time is
-`latency`'s.
+allocated, so that the largest network takes seconds on any machine. `latency`
+measures times.
 
 Multiply-adds follow from each layer's mathematical shape, kernel elements times
 output positions, whatever formulation computes it. Convolutions, linear layers,
@@ -12,11 +12,11 @@ gates do not. Class Regularisation maps the classifier's weights once a batch:
 the figure is that of a batch of one clip. Figures of the X3D paper and
 PyTorchVideo count alike; some papers print FLOPs of twice as much.
 
-Activations are what the layers with parameters of their own give out, in the
-dtype that they give: convolutions, BN, linear and recurrent layers, Class
-Regularisation. About these are kept for the backward pass where nothing is
-recomputed. What stands between them, sums, pools, gates and interpolations,
-does not count: how much of it is kept, the compiler decides.
+Activations are the outputs, in their own dtype, of layers with parameters of
+their own: convolutions, BN, linear and recurrent layers, Class Regularisation.
+About these are kept for the backward pass where nothing is recomputed. Sums,
+pools, gates and interpolations between them do not count: the compiler decides
+how much of those is kept.
 """
 
 import collections
@@ -42,7 +42,7 @@ _LAYERS = (*_KERNELS, BatchNorm, ClassRegularization)
 
 @dataclasses.dataclass(frozen=True)
 class ModuleCosts:
-  """What one module costs.
+  """The costs of one module.
 
   Attributes:
     parameters: BN's scales and biases count, its moving statistics do not.
@@ -57,7 +57,7 @@ class ModuleCosts:
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-  """What a network costs.
+  """The costs of a network.
 
   Attributes:
     modules: the cost of each submodule of the network, by name, in the order of
@@ -77,7 +77,7 @@ class Costs:
 
 
 def count(model: nn.Module, clip_shape: ClipShape) -> Costs:
-  """Returns what a network costs, by module.
+  """Returns the costs of a network by module.
 
   Args:
     model: one of `mtnet_jax.models`, or any of their layers.
@@ -122,12 +122,12 @@ def count(model: nn.Module, clip_shape: ClipShape) -> Costs:
 
 
 def parameter_count(model: nn.Module, clip_shape: ClipShape) -> int:
-  """Returns the number of trainable parameters; arguments as `count`'s."""
+  """Returns the number of trainable parameters; the arguments are `count`'s."""
   return count(model, clip_shape).total.parameters
 
 
 def macs(model: nn.Module, clip_shape: ClipShape) -> int:
-  """Returns the multiply-adds of a clip; arguments as `count`'s."""
+  """Returns the multiply-adds of a clip; the arguments are those of `count`."""
   return count(model, clip_shape).total.macs
 
 

@@ -1,13 +1,13 @@
-"""Shows which frames a trained MTNet keeps: a picture, and a number.
+r"""Draws which frames a trained MTNet keeps, and measures their motion.
 
   mtnet kept-frames --workdir=DIR --out=kept.png [--ids=a.mp4,b.mp4] \
     [--config.data.dir=DIR]
 
-Every Multi-Temporal convolution's prolonged branch keeps half of the frames,
-those that differ most from their neighbors (the thesis, 5.6–5.7). The picture
-shows, for the middle view of a few videos, the frames, how much moves in them,
-and which of them each convolution keeps. The number says whether more moves in
-the kept frames than in all, over the whole split.
+The prolonged branch of a Multi-Temporal convolution keeps half of the frames,
+those that differ most from their neighbors (thesis, eq. 5.6–5.7). The picture
+shows the frames of a few videos' middle views, how much moves in each, and
+which of them each convolution keeps. The printed number is the motion of the
+kept frames over that of all frames, averaged over the whole split.
 """
 
 import functools
@@ -44,7 +44,7 @@ def kept_frames(
   Args:
     model: an MTNet, from `models.build`: all its layers see all frames.
     variables: the network's parameters and statistics.
-    clips: uint8.
+    clips: uint8 clips.
 
   Returns:
     Masks under the layers' names, 'stage_1_block_1/expand' for instance, in the
@@ -85,7 +85,7 @@ def _sow(model, variables, clips):
 
 
 def _depth(layer: str) -> tuple[int, ...]:
-  """Where a layer stands, of 'stage_2_block_11/separated' for instance."""
+  """Returns a layer's place, for 'stage_2_block_11/separated' for instance."""
   block, convolution = layer.split('/')
   _, stage, _, number = block.split('_')
   return int(stage), int(number), _CONVOLUTIONS.index(convolution)
@@ -96,7 +96,7 @@ def motion(clips: UInt8[np.ndarray, 'n t h w c']) -> Float[np.ndarray, 'n t']:
 
   The mean absolute difference of pixels, of 255, summed over the frame before
   and the frame after; the first and the last frame have one neighbor, which
-  counts twice: as the selection weighs its cosines.
+  counts twice, as in the selection by cosines.
   """
   clips = clips.astype(np.float32)
   steps = np.abs(clips[:, 1:] - clips[:, :-1]).mean(axis=(2, 3, 4))  # n t-1
@@ -111,7 +111,7 @@ def relative_motion(
 ) -> dict[str, float]:
   """Returns the motion of each layer's kept frames over that of all frames.
 
-  1 is what a selection that pays no heed to motion has on average.
+  A selection that ignores motion has 1 on average.
   """
   moved = motion(clips)
   moved = moved / np.maximum(moved.mean(axis=1, keepdims=True), 1e-6)
@@ -171,7 +171,8 @@ def define_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_list(
     'ids',
     [],
-    'Videos to show; a few of the split if none.',
+    'Videos to show, separated by commas, as paths in the data set; without '
+    'it the first 4 readable ones.',
     flag_values=values,
   )
 
@@ -199,7 +200,7 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
 
 
 def _select_all(dataset, model, variables, wanted):
-  """The clips to show with their masks, and the whole split's figures."""
+  """Returns the clips to show with their masks, and the split's figures."""
   shown, ratios = {}, []
   with Progress('selecting', dataset.num_videos, 'videos') as progress:
     for batch in loading.iterate(dataset):

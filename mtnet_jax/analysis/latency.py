@@ -1,10 +1,11 @@
-"""How long a network takes on the device at hand, and how much memory.
+"""Measures the time and memory of a network on the device at hand.
 
-Two programs: the forward pass of evaluation, and the gradient of a training
-step, which is a forward and a backward pass. The thesis prints the two passes
-apart (Tables 5.5 and 5.7): the backward one is the difference of the medians.
+Two programs are timed: the forward pass of evaluation, and the gradient of a
+training step, which is a forward and a backward pass. The thesis prints the two
+passes apart (Tables 5.5 and 5.7): the backward one is the difference of the
+medians.
 
-Clips are random, of zero mean and unit deviation, as normalisation leaves them,
+Clips are random, of zero mean and unit deviation, as normalization leaves them,
 and lie on the device. Parameters are random too: some devices multiply zeros
 faster than other numbers.
 """
@@ -30,7 +31,8 @@ from mtnet_jax.training import losses
 ClipShape = tuple[int, int, int, int]
 Clock = Callable[[], float]
 
-# A program runs so often, unless that takes longer than the seconds below.
+# The number of runs of a program, unless they take longer than the seconds
+# below.
 _MOST_RUNS = 20
 _LEAST_RUNS = 3
 _SECONDS = 30.0
@@ -97,7 +99,7 @@ def measure_step(
 ) -> Timing:
   """Measures the gradient of a training step by all parameters.
 
-  The loss is the cross-entropy; BN normalises by the batch. The optimiser's
+  The loss is the cross-entropy; BN normalizes by the batch. The optimizer's
   update is not part of it. Arguments and errors are those of
   `measure_forward`.
   """
@@ -139,7 +141,7 @@ def _measure(program, what, model, clip_shape, batch, clock):
     compile_seconds = clock() - start
     memory = compiled.memory_analysis()
     if memory and jax.devices()[0].platform == 'cpu':
-      # Of too much, the system would end the whole process.
+      # If there is too little memory, the system would end the whole process.
       _check_memory(memory, what)
     arguments = (
       jax.tree_util.tree_map_with_path(_draw, variables),
@@ -166,7 +168,7 @@ def _measure(program, what, model, clip_shape, batch, clock):
 
 
 def _time(run: Callable[[], object], clock: Clock) -> list[float]:
-  """Seconds of each run but the first, which warms up."""
+  """Returns the seconds of each run but the first, which warms up."""
   run()
   seconds = []
   while len(seconds) < _LEAST_RUNS or (
@@ -179,7 +181,7 @@ def _time(run: Callable[[], object], clock: Clock) -> list[float]:
 
 
 def _draw(path, leaf):
-  """A random kernel that keeps variances; ones and zeros as BN starts."""
+  """Draws a random kernel that keeps variances; BN gets ones and zeros."""
   if path[-1].key in ('scale', 'var'):
     return jnp.ones(leaf.shape, leaf.dtype)
   if leaf.ndim < 2:
@@ -205,7 +207,7 @@ def _check_memory(memory, what):
 
 
 def _available_memory() -> int:
-  """Bytes that a new program can have, or where nobody tells, all there are."""
+  """Returns the bytes that a new program can have, or if unknown all."""
   try:
     text = pathlib.Path('/proc/meminfo').read_text()
     return int(re.search(r'MemAvailable: *(\d+) kB', text)[1]) * 1024

@@ -1,13 +1,13 @@
-"""Tests by McNemar whether one of two runs is better, or just luckier.
+r"""Tests by McNemar whether one of two runs is significantly better.
 
   mtnet significance \
     A/evaluation/predictions.npz B/evaluation/predictions.npz \
     [--plot=gains.png] [--labels=labels.txt]
 
-Both files must be of the same videos. What decides is not how many each has
-right but on how many they disagree (the thesis, section 6.5 and equation 6.1).
-`--plot` draws which classes gain and which lose, as Figure 6.5 does, and writes
-the same as CSV beside the picture.
+Both files must hold predictions for the same videos. The test counts the videos
+on which one run is right and the other wrong, not how many each has right
+(thesis, section 6.5 and eq. 6.1). --plot draws which classes gain and which
+lose, as Figure 6.5 of the thesis does, and writes the figures as CSV beside it.
 """
 
 import csv
@@ -56,10 +56,10 @@ class Comparison:
 
 
 def mcnemar(both: int, only_a: int, only_b: int, neither: int) -> Comparison:
-  """McNemar's test with Edwards's correction, the thesis's equation 6.1.
+  """Tests by McNemar with Edwards's correction (thesis, eq. 6.1).
 
   `(|only_a - only_b| - 1)² / (only_a + only_b)`. The correction takes one off
-  the difference where there is one; there is nothing to take off none.
+  the difference where there is one; a difference of 0 stays 0.
 
   Args:
     both: videos that both models have right.
@@ -90,8 +90,9 @@ def chi_square(
     only_a: the number that the first alone has right.
     only_b: the number that the second alone has right.
     neither: the number that none has right.
-    difference: what the counts of the two models differ by, 0 or more.
-    variance: its variance, were the models equally good; 0 if there is none.
+    difference: the difference of the two models' counts, 0 or more.
+    variance: the variance of the difference if both models were equally good; 0
+      if there is none.
 
   Returns:
     The counts, `(difference - 1)² / variance` as chi-square statistic of one
@@ -108,8 +109,8 @@ class Pair:
 
   Attributes:
     labels: true classes of the n videos, 0 to `num_classes` - 1.
-    right_a: which videos the first has right.
-    right_b: which the second has right.
+    right_a: whether the first model is right on each video.
+    right_b: whether the second model is right on each video.
     num_classes: the number of classes of the data set.
   """
 
@@ -194,13 +195,13 @@ def count(pair: Pair) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class Gain:
-  """What a class gains from one model to another.
+  """The gain of a class from one model to another.
 
   Attributes:
     name: the class's name.
     videos: the number of its videos, at least 1.
-    right_a: how many of them the first has right.
-    right_b: how many the second has right.
+    right_a: the number of these videos on which the first model is right.
+    right_b: the number of these videos on which the second model is right.
   """
 
   name: str
@@ -221,7 +222,8 @@ class Gain:
   @property
   def gain(self) -> float:
     """Share of the videos, in [-1, 1]; positive: the second is better."""
-    # Of whole numbers, so that equal gains are equal.
+    # The difference is taken between whole numbers, so that equal gains are
+    # equal.
     return (self.right_b - self.right_a) / self.videos
 
 
@@ -262,8 +264,8 @@ def write_gains(gains: Sequence[Gain], path: str | pathlib.Path) -> None:
 def draw_gains(gains: Sequence[Gain]) -> matplotlib.figure.Figure:
   """Draws what each class gains, as the thesis's Figure 6.5.
 
-  Up to 40 classes are all named, with their number of videos. Of more, a curve
-  shows all and the 20 at either end are named beside it.
+  Up to 40 classes are all named, with their number of videos. With more
+  classes, a curve shows all, and the 20 at either end are named beside it.
 
   Args:
     gains: the gains from `per_class`.
@@ -342,7 +344,7 @@ def show(
 
   Args:
     comparison: the comparison from `compare`.
-    console: where to; the terminal if None.
+    console: the console to print to; None: the terminal.
   """
   c, console = comparison, console or rich.console.Console(emoji=False)
   a, b = c.both + c.only_a, c.both + c.only_b
@@ -412,10 +414,18 @@ def _read_names(path, classes):
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   flags.DEFINE_string(
-    'plot', None, 'PNG file for the classes.', flag_values=values
+    'plot',
+    None,
+    'PNG file to write the gain of each class to, beside a CSV file of the '
+    'same name; without it neither is written.',
+    flag_values=values,
   )
   flags.DEFINE_string(
-    'labels', None, 'Names, a line a class.', flag_values=values
+    'labels',
+    None,
+    'Text file for --plot with the name of a class a line; without it the '
+    'labels.txt of the first run.',
+    flag_values=values,
   )
 
 

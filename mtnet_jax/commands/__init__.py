@@ -1,1 +1,1 @@
-"""What does a person type after `mtnet`?"""
+"""Which commands are there after `mtnet`?"""

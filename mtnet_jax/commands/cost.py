@@ -1,10 +1,12 @@
-"""Tells what networks cost here: counts, and times.
+"""Counts what networks cost, and times them: mtnet cost --model=NAME.
 
   mtnet cost --model=mtnet_m [--clip=16x256x256]
   mtnet cost --all
 
-docs/costs.md says what the figures mean. The thesis's latencies are of one clip
-alone (Table 5.7) and a clip of batches of 32 (Table 5.5).
+Counts parameters, multiply-adds and the size of activations, and measures the
+latency on this device. docs/costs.md defines the figures. The latencies of the
+thesis are those of a single clip (Table 5.7) and of a clip in a batch of 32
+(Table 5.5).
 """
 
 import ast
@@ -33,50 +35,77 @@ from mtnet_jax.progress import Progress
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   flags.DEFINE_string(
-    'model', '', f'One of {", ".join(models.NAMES)}.', flag_values=values
+    'model',
+    '',
+    f'Network to count, one of {", ".join(models.NAMES)}. Needed unless --all '
+    'is given.',
+    flag_values=values,
   )
   flags.DEFINE_bool(
-    'all', False, 'Every network, one row each.', flag_values=values
+    'all',
+    False,
+    'Count every network and print a row for each.',
+    flag_values=values,
   )
   flags.DEFINE_string(
     'clip',
     '',
-    'Frames, height and width, for instance 16x256x256; empty: the usual ones.',
+    'Size of a clip as FRAMESxHEIGHTxWIDTH, for instance 16x256x256; without '
+    'it the usual clip of each network.',
     flag_values=values,
   )
-  flags.DEFINE_integer('num_classes', 400, 'Classes.', 1, flag_values=values)
   flags.DEFINE_integer(
-    'views', 30, 'Views of a video that are averaged.', 1, flag_values=values
+    'num_classes',
+    400,
+    'Number of classes of the network.',
+    1,
+    flag_values=values,
+  )
+  flags.DEFINE_integer(
+    'views',
+    30,
+    'Number of views of a video that an evaluation averages; it multiplies '
+    'the GMACs of a clip.',
+    1,
+    flag_values=values,
   )
   flags.DEFINE_string(
-    'dtype', 'float32', 'Of the computation.', flag_values=values
+    'dtype',
+    'float32',
+    'Data type that the network computes in, such as float32 or bfloat16.',
+    flag_values=values,
   )
   flags.DEFINE_multi_string(
     'override',
     [],
-    'KEY=VALUE of a field of the network; may be repeated.',
+    'KEY=VALUE, a field of the network to set, such as pooling=avg',
     flag_values=values,
   )
   flags.DEFINE_bool(
     'latency',
     None,
-    'Time it here; the default, but not with --all.',
+    'Also compile the network and time it on this device. Default: yes with '
+    '--model, no with --all.',
     flag_values=values,
   )
   flags.DEFINE_integer(
     'batch',
     32,
-    'Clips at once, beside one clip alone.',
+    'Number of clips in the larger of the two timed batches; the other is one '
+    'clip.',
     1,
     flag_values=values,
   )
   flags.DEFINE_string(
-    'json', '', 'File that all figures are written to.', flag_values=values
+    'json',
+    '',
+    'JSON file to write all figures to; without it they are only printed.',
+    flag_values=values,
   )
 
 
 def main(values: flags.FlagValues, _: Sequence[str] = ()) -> None:
-  """Counts, and times, what the flags name; prints it and writes the JSON.
+  """Counts and times the networks; prints the figures and writes the JSON.
 
   Args:
     values: the parsed flags that `define_flags` declares.
@@ -124,7 +153,7 @@ def _device():
 
 
 def _build(name, values):
-  """A network's entry in the report, the network, and its clips' shape."""
+  """Returns a network's report entry, the network, and the clip shape."""
   overrides = _parse_overrides(name, values.override)
   fields = {'dtype': values.dtype, **overrides}
   model = models.build(name, values.num_classes, **fields)
@@ -153,7 +182,7 @@ def _parse_clip(text):
 
 
 def _parse_overrides(name, texts):
-  """Values of the types that the network's own have."""
+  """Converts the values to the types of the network's fields."""
   default = models.build(name, 1)
   overrides = {}
   for text in texts:
@@ -203,7 +232,7 @@ def _write(report, path):
 def measure_latency(
   model: nn.Module, clip_shape: ClipShape, batch: int
 ) -> dict[str, Any]:
-  """Returns the seconds a clip of both passes, ready for JSON.
+  """Returns the seconds per clip of both passes, ready for JSON.
 
   Args:
     model: a network from `mtnet_jax.models.build`.
@@ -240,7 +269,7 @@ def show_modules(
 
   Args:
     network: one of the report's `networks`.
-    console: where to.
+    console: the console to print to.
   """
   table = rich.table.Table(
     'module',
@@ -302,8 +331,8 @@ def show_latency(
 
   Args:
     network: one of the report's `networks`.
-    device: it was timed on.
-    console: where to.
+    device: the name of the device that the network was timed on.
+    console: the console to print to.
   """
   table = rich.table.Table(
     'clips', 'pass', title=f'{network["model"]} on {device}, {network["dtype"]}'

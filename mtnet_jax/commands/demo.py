@@ -1,8 +1,9 @@
-"""Shows what there is on drawn videos: mtnet demo [--out=DIR].
+"""Shows the library at work on drawn videos: mtnet demo [--out=DIR].
 
-Draws a data set of people, 1,845 videos of fifteen actions; trains `mtnet_xs`
-on it, scores the test videos beside trivial controls, and explains one of them:
-about six minutes on two cores. DIR/explanation/report.html opens in a browser.
+Draws a data set of 1,845 videos of stick figures in fifteen actions, trains
+`mtnet_xs` on it, scores the test videos and trivial controls, and explains one
+of the videos. This takes about six minutes on two cores. Then open
+DIR/explanation/report.html in a browser.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,18 +19,21 @@ from mtnet_jax.datasets.stick_figures import prepare
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   flags.DEFINE_string(
-    'out', 'runs/demo', 'Folder of the run and its data.', flag_values=values
+    'out',
+    'runs/demo',
+    'Folder to write the run, its data and its explanation to.',
+    flag_values=values,
   )
   flags.DEFINE_bool(
     'static',
     False,
-    'Also train and score a network that is blind to direction in time.',
+    'Also train and score a network that cannot see the direction of time.',
     flag_values=values,
   )
 
 
 def main(values: flags.FlagValues, _: Sequence[str]) -> int:
-  """Gives one command after the other, until one fails; returns its code."""
+  """Runs one command after the other until one fails; returns its code."""
   out = str(locations.local_path(values.out))
   for command, arguments in _steps(out, values.static):
     if code := cli.call(command, *arguments):

@@ -1,10 +1,10 @@
 """Scores a run: mtnet eval --workdir=DIR [--config.data.dir=DATA].
 
-Ten clips by three crops of every video of `config.eval.split`, their softmax
-averaged. The configuration is the run's own; `--config.eval.num_clips=1` and
-the like change how it is evaluated. Writes into WORKDIR/evaluation and prints a
-table; with `--controls` also what the accuracy would be without what it should
-rest on.
+Cuts ten clips by three crops from every video of the split `eval.split` and
+averages their softmax scores. The configuration is the run's own; flags such as
+--config.eval.num_clips=1 change how it is evaluated. Prints a table and writes
+the predictions and figures to WORKDIR/evaluation. With --controls it also
+prints the accuracy of cues that a network should not need.
 """
 
 from collections.abc import Sequence
@@ -24,14 +24,16 @@ def define_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_bool(
     'controls',
     False,
-    'Also: trivial cues alone, and frames shuffled.',
+    'Also measure the accuracy of trivial cues, such as the length of a '
+    'video, and of the network on shuffled frames.',
     flag_values=values,
   )
 
 
 def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   """Scores the run that the flags name."""
-  # Not above: a mistake in the flags is told before jax is loaded.
+  # The imports are here so that mistakes in flags are reported before jax
+  # loads.
   import jax
 
   from mtnet_jax.devices import host_memory, processes

@@ -1,8 +1,9 @@
-"""Explains a video: mtnet explain --workdir=DIR --video=FILE --out=DIR.
+"""Explains a prediction: mtnet explain --workdir=DIR --video=FILE --out=DIR.
 
-Where and when the network of a run saw a class, layer by layer and by several
-methods, and whether to believe each picture. Writes report.html, which holds
-everything and opens in any browser, and the pictures beside it.
+Several methods draw where and when the network of a run found evidence for a
+class, layer by layer, and a test says whether each picture is to be believed.
+Writes report.html, which holds everything and opens in any browser, and the
+pictures beside it. docs/explain.md describes the methods.
 """
 
 from collections.abc import Sequence
@@ -19,46 +20,67 @@ def define_flags(values: flags.FlagValues) -> None:
   cli.define_run(values)
   given.define_flags(values)
   flags.DEFINE_string(
-    'video', None, 'A file.', required=True, flag_values=values
+    'video',
+    None,
+    'Video to explain: a file or a folder of numbered images.',
+    required=True,
+    flag_values=values,
   )
   flags.DEFINE_string(
-    'out', None, 'Folder to write to.', required=True, flag_values=values
+    'out',
+    None,
+    'Folder to write the report and its pictures to.',
+    required=True,
+    flag_values=values,
   )
   flags.DEFINE_float(
     'at',
     None,
-    "Seconds that the clip is about; unset: the video's middle.",
+    'Time in the video, in seconds, that the explained clip is centered on; '
+    'without it the middle of the video.',
     flag_values=values,
   )
   flags.DEFINE_string(
-    'label', None, 'Class; unset: the predicted one.', flag_values=values
+    'label',
+    None,
+    'Name of the class to explain; without it the predicted class.',
+    flag_values=values,
   )
   flags.DEFINE_list(
-    'method', 'all', 'Some of docs/explain.md, or all.', flag_values=values
+    'method',
+    'all',
+    'Methods, separated by commas: saliency_tubes, class_feature_pyramids, '
+    'class_regularization, amplified_kernels, grad_cam; or all that the '
+    'network has.',
+    flag_values=values,
   )
   flags.DEFINE_string(
     'layers',
     '3',
-    "The pyramid's: steps back, or the name of the lowest layer.",
+    'Depth of the Class Feature Pyramid: a number of layers to step back, or '
+    'the name of the lowest layer.',
     flag_values=values,
   )
   flags.DEFINE_enum(
     'mode',
     'layer',
     ['layer', 'feature'],
-    "The pyramid's; feature: each apart.",
+    'Mode of the Class Feature Pyramid: layer averages the kept kernels of a '
+    'layer, feature steps back from each of them alone.',
     flag_values=values,
   )
   flags.DEFINE_float(
     'threshold',
     None,
-    "The pyramid's, from 0.5 to 0.731; unset: the network's.",
+    'Threshold of the Class Feature Pyramid, from 0.5 to below 0.731; a '
+    'higher one keeps fewer channels. Without it the default of the network.',
     flag_values=values,
   )
   flags.DEFINE_integer(
     'faithfulness_steps',
     5,
-    'Points of the curves; 0: measure nothing.',
+    'Number of steps of the deletion and insertion curves that test each '
+    'picture; 0 leaves the test out.',
     0,
     flag_values=values,
   )
@@ -66,7 +88,8 @@ def define_flags(values: flags.FlagValues) -> None:
 
 def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   """Explains the video that the flags name."""
-  # Not above: a mistake in the flags is told before jax is loaded.
+  # The imports are here so that mistakes in flags are reported before jax
+  # loads.
   from mtnet_jax.devices import device_memory
   from mtnet_jax.explain import files
   from mtnet_jax.explain.explainer import Settings, explain
@@ -83,7 +106,7 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
     at=values.at,
     faithfulness_steps=values.faithfulness_steps,
   )
-  # Better to hear now than after the work that there is no place for it.
+  # A folder that cannot be written is reported before the work starts.
   out = make_folder(values.out)
   predictor = Predictor(
     values.workdir, values.checkpoint, given=given.read(values)

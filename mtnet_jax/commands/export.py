@@ -1,11 +1,12 @@
 """Exports a run: mtnet export --workdir=DIR --out=DIR.
 
 Writes the network as a program that needs jax alone (model.stablehlo), its
-weights (params.safetensors) and what both mean (model.json), with --onnx also
-model.onnx. It checks them against the network, on the CPU, the program in a
-process without this library; then puts them in place and prints sizes and
-times. With --format=hub it writes a model for Hugging Face's hub instead:
-config.json, model.safetensors, preprocessor_config.json and README.md.
+weights (params.safetensors) and a description of both (model.json); with --onnx
+also model.onnx. Before the files are put in place, their outputs are compared
+with those of the network on the CPU, the program's in a process that does not
+have this library. With --format=hub the command instead writes a model for
+Hugging Face's hub: config.json, model.safetensors, preprocessor_config.json and
+README.md.
 """
 
 import pathlib
@@ -33,24 +34,34 @@ def define_flags(values: flags.FlagValues) -> None:
   cli.define_run(values)
   given_lib.define_flags(values)
   flags.DEFINE_string(
-    'out', None, 'Folder to write to.', required=True, flag_values=values
+    'out',
+    None,
+    'Folder to write the exported model to.',
+    required=True,
+    flag_values=values,
   )
   flags.DEFINE_enum(
     'format',
     'program',
     ('program', 'hub'),
-    "A program that needs jax alone, or a model for Hugging Face's hub.",
+    'Format to write: program needs jax alone, hub is the files of a model on '
+    "Hugging Face's hub.",
     flag_values=values,
   )
   flags.DEFINE_string(
     'license',
     None,
-    'Of the weights, as model.json will tell it; for the hub an SPDX id, or '
-    "unset 'unknown'.",
+    "License of the weights, which model.json or the hub's card states; an "
+    'SPDX id such as apache-2.0 for the hub. Without it the license is '
+    'unknown.',
     flag_values=values,
   )
   flags.DEFINE_bool(
-    'onnx', False, 'Also model.onnx: docs/export.md.', flag_values=values
+    'onnx',
+    False,
+    'Also write model.onnx, which needs the packages that docs/export.md '
+    'lists. For --format=program alone.',
+    flag_values=values,
   )
 
 
@@ -58,7 +69,9 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
   """Exports the run that the flags name."""
   if values.format == 'hub':
     if values.onnx:
-      raise UserError('--onnx is of --format=program: leave one of them out.')
+      raise UserError(
+        '--onnx needs --format=program: leave out one of the flags.'
+      )
     export_for_hub(
       values.workdir,
       values.out,
@@ -93,9 +106,9 @@ def export_run(
     workdir: folder of the run.
     out: folder to write to, made if need be.
     checkpoint: 'best' (on validation) or 'last'.
-    license: licence of the weights; None: unknown.
-    onnx: also writes `model.onnx`.
-    given: what a command line changes of the run's configuration.
+    license: license of the weights; None: unknown.
+    onnx: whether `model.onnx` is written too.
+    given: the command line's changes to the run's configuration.
 
   Returns:
     The checks, of the program and perhaps of the ONNX file.
@@ -164,8 +177,8 @@ def export_for_hub(
     workdir: folder of the run.
     out: folder to write to, made if need be.
     checkpoint: 'best' (on validation) or 'last'.
-    license: SPDX identifier of the licence of the weights.
-    given: what a command line changes of the run's configuration.
+    license: SPDX identifier of the license of the weights.
+    given: the command line's changes to the run's configuration.
 
   Raises:
     UserError: there is nothing to export, or it cannot be written. An earlier

@@ -1,11 +1,11 @@
 """Writes features: mtnet features --workdir=DIR --out=FILE.npz VIDEO [...].
 
-A VIDEO is a file, a folder, a pattern, or an array of frames in an .npy file;
-the model, a run or a hub folder. FILE.npz has the arrays `ids`, the videos'
-paths, and `features`, float32 (videos, channels): what the network's head
-starts from, averaged over the views that evaluation cuts. Ends with code 1
-where some of the videos could not be read, which are named and left out, with
-2 and without a file where none could.
+A VIDEO is a file, a folder, a pattern, or an .npy file with an array of frames.
+DIR holds a run, or a model in the form of Hugging Face's hub. FILE.npz gets two
+arrays: `ids`, the paths of the videos, and `features`, float32 of the shape
+(videos, channels), the input of the network's head averaged over the views that
+evaluation cuts. Videos that cannot be read are reported and left out: the exit
+code is 1 if there are some, and 2, without a file, if none can be read.
 """
 
 import pathlib
@@ -28,7 +28,7 @@ from mtnet_jax.typing import Float
 
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
-  cli.define_run(values, 'Folder of a run, or a hub folder.')
+  cli.define_run(values, 'Folder of a run, or of a model from the hub.')
   given.define_flags(values)
   flags.DEFINE_string(
     'out', None, 'The .npz file to write.', required=True, flag_values=values
@@ -44,7 +44,7 @@ def main(values: flags.FlagValues, names: Sequence[str]) -> int:
     )
   if not values.out.endswith('.npz'):
     raise UserError(f'--out (={values.out}) must be a name that ends in .npz.')
-  # Better to hear now than after the work that there is no place for it.
+  # A folder that cannot be written is reported before the work starts.
   out = file_path(values.out)
   host_memory.keep_freed_memory()
   predictor = Predictor(

@@ -1,10 +1,10 @@
 """Trains a classifier of your own videos: mtnet finetune --data=DIR --out=RUN.
 
-DIR is a folder a class, or a CSV file. --from=RUN begins with the weights of
-another run, for instance of a converted checkpoint: docs/weights.md. What
-depends on the number and the length of the videos follows from them, and is
-told before training starts. In the end the held-out videos are scored. The same
-command goes on where it was stopped.
+DIR has a folder for each class, or is a CSV file. --from=RUN starts from the
+weights of another run, such as a converted checkpoint (docs/weights.md).
+Settings that depend on the number and the length of the videos are derived from
+them and printed before training starts. Afterwards the held-out videos are
+scored. The same command resumes an interrupted run.
 """
 
 import json
@@ -24,7 +24,7 @@ from mtnet_jax.runs import folder, given
 
 _PLAN = 'finetune.json'
 _PROBED = 300  # videos that are looked at
-# Where compiled programs are kept: the second time is faster.
+# The folder of compiled programs, which make a second run start faster.
 _PROGRAMS = '~/.cache/mtnet_jax/programs'
 _NEXT = """Next:
   mtnet predict --workdir={out} VIDEO
@@ -34,34 +34,50 @@ _NEXT = """Next:
 
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
-  cli.define_config(values, 'finetune', 'What is not derived from the videos.')
+  cli.define_config(
+    values, 'finetune', 'Recipe for all that does not follow from the videos.'
+  )
   flags.DEFINE_string(
     'data',
     None,
-    'The videos: a folder a class, or a CSV file.',
+    'Videos to learn from: a folder with a folder for each class, or a CSV '
+    'file.',
     required=True,
     flag_values=values,
   )
   flags.DEFINE_string(
-    'out', None, 'Folder of the run.', required=True, flag_values=values
+    'out',
+    None,
+    'Folder to write the run to; a run that is there is resumed.',
+    required=True,
+    flag_values=values,
   )
   flags.DEFINE_string(
-    'from', '', 'The run whose weights to begin with.', flag_values=values
+    'from',
+    '',
+    'Folder of a run whose weights training starts from; without it they are '
+    'random.',
+    flag_values=values,
   )
   flags.DEFINE_float(
-    'minutes', None, 'Train and score in at most so long.', flag_values=values
+    'minutes',
+    None,
+    'Time in minutes that training and scoring may take together; without it '
+    'as long as the videos need.',
+    flag_values=values,
   )
 
 
 def main(values: flags.FlagValues, _: Sequence[str]) -> None:
-  """Plans, trains and scores what the flags name."""
+  """Plans a run for the videos, trains it and scores it."""
   minutes = values.minutes
   if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
     raise UserError(
       f'--minutes={minutes:g} leaves no time to train: give a number above 0, '
       'or leave it out for as long as the videos need.'
     )
-  # Not above: a mistake in the flags is told before jax is loaded.
+  # The imports are here so that mistakes in flags are reported before jax
+  # loads.
   from mtnet_jax.devices import host_memory
   from mtnet_jax.training import loop
 
@@ -127,7 +143,7 @@ def plan(
     config.train.init_from = weights
     if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
       config.train.compilation_cache = os.path.expanduser(_PROGRAMS)
-    # The command line has the last word.
+    # The command line overrides what was derived.
     config.update_from_flattened_dict(_overrides(values))
   measured = pace.measure(config, locations.as_path(workdir))
   judged = recipe.judged_clips(config, counts)
@@ -153,7 +169,7 @@ def _score(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def _request(values: flags.FlagValues) -> dict[str, Any]:
-  """What the command line asks for, to know it again."""
+  """Returns what the command line asks for, to recognize it later."""
   return {
     'data': str(pathlib.Path(values.data).absolute()),
     'from': values['from'].value,
@@ -231,7 +247,7 @@ def _with_weights(
 
 
 def _overrides(values: flags.FlagValues) -> dict[str, Any]:
-  """What `--config.KEY=VALUE` says, by dotted key."""
+  """Returns what `--config.KEY=VALUE` sets, by dotted key."""
   config = cli.get_config(values)
   found = {}
   for key in given.override_names(values):
@@ -243,7 +259,7 @@ def _overrides(values: flags.FlagValues) -> dict[str, Any]:
 
 
 def _count(data: str, split: str) -> int:
-  """The videos of a split; 0 where there is none."""
+  """Returns the number of videos of a split; 0 where there is none."""
   from mtnet_jax.data import sources
 
   try:
@@ -253,7 +269,7 @@ def _count(data: str, split: str) -> int:
 
 
 def _lengths(probes: Sequence[Any], data: str) -> dict[str, float]:
-  """The medians of what can be read."""
+  """Returns the medians over the videos that can be read."""
   good = [probe for probe in probes if not probe.cause]
   if not good:
     raise UserError(

@@ -1,14 +1,14 @@
-"""Judges any videos: mtnet predict --workdir=DIR VIDEO [VIDEO ...].
+"""Classifies videos: mtnet predict --workdir=DIR VIDEO [VIDEO ...].
 
-A VIDEO is a file, a folder, a pattern, or an array of frames in an .npy file;
-the model, the best checkpoint of the run in DIR, an exported one, or one in the
-form of Hugging Face's hub. Prints a table, or with --json or --csv a line for
-each video as soon as it is judged:
+A VIDEO is a file, a folder, a pattern, or an .npy file with an array of frames.
+DIR holds a run, whose best checkpoint is used, an exported model, or a model in
+the form of Hugging Face's hub. The command prints a table at the end, or with
+--json or --csv a line for each video as soon as it is classified:
 
   mtnet predict --workdir=DIR --csv --top=3 FOLDER > predictions.csv
 
-Progress and the videos that could not be judged go to stderr. Ends with code 1
-where some of the videos could not be judged, with 2 where none could.
+Progress, and the videos that cannot be read, are reported on stderr. The exit
+code is 1 if some of the videos could not be classified, and 2 if none could.
 """
 
 import csv
@@ -40,46 +40,55 @@ ALL_FAILED = 2
 
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
-  cli.define_run(values, 'Folder of a run, of an export, or a hub folder.')
+  cli.define_run(
+    values, 'Folder of a run, of an export, or of a model from the hub.'
+  )
   given.define_flags(values)
   flags.DEFINE_integer(
     'top',
     5,
-    'Classes that are told of each video; 0: all.',
+    'Number of classes to print for each video, the most probable first; 0 '
+    'prints all.',
     0,
     flag_values=values,
   )
   flags.DEFINE_bool(
-    'json', False, 'Lines of JSON on stdout, no table.', flag_values=values
+    'json',
+    False,
+    'Print a line of JSON for each video instead of a table.',
+    flag_values=values,
   )
   flags.DEFINE_bool(
     'csv',
     False,
-    'A CSV table on stdout, a row a video, no table for people.',
+    'Print CSV with a row for each video instead of a table.',
     flag_values=values,
   )
   flags.DEFINE_string(
     'timeline',
     None,
-    'Folder for what happens when: a CSV and a PNG a video.',
+    'Folder to write the class probabilities over time to, a CSV and a PNG '
+    'file for each video; without it none are written.',
     flag_values=values,
   )
   flags.DEFINE_float(
     'window',
     None,
-    "Seconds judged at a time in it; unset: a clip's.",
+    'Length in seconds of the windows that --timeline classifies; without it '
+    'the length of a clip.',
     flag_values=values,
   )
   flags.DEFINE_float(
     'hop',
     None,
-    'Seconds from one window to the next; unset: half a window.',
+    'Time in seconds from one window of --timeline to the next; without it '
+    'half a window.',
     flag_values=values,
   )
 
 
 def main(values: flags.FlagValues, names: Sequence[str]) -> int:
-  """Judges the videos that the command line names."""
+  """Classifies the videos that the command line names."""
   times = values.window, values.hop
   check_arguments(names, values.timeline, *times)
   if values.json and values.csv:
@@ -107,7 +116,7 @@ def main(values: flags.FlagValues, names: Sequence[str]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-  """What came of one video.
+  """The outcome for one video.
 
   Attributes:
     video: the video's path as it was named, or found in a folder.
@@ -159,7 +168,7 @@ class TimelineWriter:
     return str(folder)
 
   def _folder(self, video: str) -> str:
-    # Without dots at its start: `...mp4` would name the folder above.
+    # Dots at the start are dropped: `...mp4` would name the folder above.
     stem = name = pathlib.Path(video).stem.lstrip('.') or 'video'
     count = 1
     while name in self._taken:  # of another folder's video
@@ -178,7 +187,7 @@ def predict(
   as_csv: bool = False,
   timelines: TimelineWriter | None = None,
 ) -> int:
-  """Judges videos and prints what came out.
+  """Classifies videos and prints the results.
 
   Args:
     predictor: the model.
@@ -262,7 +271,7 @@ def _csv_columns(top: int) -> list[str]:
 def _print_csv(verdict: Verdict, top: int, file: TextIO) -> None:
   result, row = verdict.result, [tables.cell(verdict.video)]
   if isinstance(result, InputError):
-    # Of all columns between the first and the last, none has a value.
+    # The columns between the first and the last have no values.
     row += [''] * (2 * top + 3) + [tables.cell(str(result))]
   else:
     for name, share in result.top(top):
@@ -309,9 +318,9 @@ def tell_failures(failed: Sequence[InputError], count: int, what: str) -> int:
   """Prints why some videos have no result, and returns the exit code.
 
   Args:
-    failed: why, a sentence each.
-    count: all videos.
-    what: became of those that failed, in words.
+    failed: the reasons, a sentence for each failed video.
+    count: the number of all videos.
+    what: the fate of those that failed, in words.
   """
   if not failed:
     return 0
@@ -335,7 +344,7 @@ def check_arguments(
     )
   if directory is None and (window is not None or hop is not None):
     raise UserError(
-      '--window and --hop are of the timeline: give --timeline=DIR too.'
+      '--window and --hop need a timeline: give --timeline=DIR too.'
     )
   timeline.check_times(window, hop)
 

@@ -1,4 +1,4 @@
-"""Which flags say that a run has several processes?"""
+"""The flags of runs on several processes."""
 
 from typing import Any
 
@@ -14,26 +14,29 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_bool(
     'distributed',
     False,
-    'One of several processes; the cluster says which.',
+    'This process is one of several, whose number and address the cluster '
+    '(Cloud TPU, Slurm, Open MPI) tells. Without it, and without '
+    '--coordinator, the process runs alone.',
     flag_values=values,
   )
   flags.DEFINE_string(
     'coordinator',
     '',
-    'HOST:PORT of process 0, where no cluster says it.',
+    'HOST:PORT of process 0, for machines where no cluster tells it; needs '
+    '--num_processes and --process_id.',
     flag_values=values,
   )
   flags.DEFINE_integer(
     'num_processes',
     None,
-    'Processes in all, with --coordinator.',
+    'Number of processes in all; needs --coordinator.',
     1,
     flag_values=values,
   )
   flags.DEFINE_integer(
     'process_id',
     None,
-    'Number of this process, from 0.',
+    'Number of this process, from 0; needs --coordinator.',
     0,
     flag_values=values,
   )
@@ -68,7 +71,7 @@ def get(values: flags.FlagValues) -> dict[str, Any] | None:
 
 def join(values: flags.FlagValues) -> None:
   """Makes this process one of several, where the flags say so."""
-  # Not above: a mistake in the flags is told before jax is loaded.
+  # The import is here so that mistakes in flags are reported before jax loads.
   from mtnet_jax.devices import processes
 
   found = get(values)

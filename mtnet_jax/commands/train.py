@@ -1,7 +1,7 @@
 """Trains a video classifier: mtnet train --config=NAME --workdir=DIR.
 
-Run on the same workdir again, it goes on from the last checkpoint. On several
-machines, each runs it: docs/scale.md.
+The same command resumes an interrupted run from its last checkpoint. To train
+on several machines, give the command on each of them, as docs/scale.md shows.
 """
 
 import os
@@ -14,7 +14,7 @@ from mtnet_jax.commands import process_flags
 from mtnet_jax.devices import targets
 from mtnet_jax.errors import UserError
 
-# What --dry_run has no use for.
+# Flags that --dry_run does not allow.
 _OF_A_RUN = ('profile', *process_flags.NAMES)
 
 
@@ -22,37 +22,45 @@ def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
   cli.define_config(values)
   process_flags.define(values)
-  flags.DEFINE_string('workdir', None, 'Folder of the run.', flag_values=values)
+  flags.DEFINE_string(
+    'workdir',
+    None,
+    'Folder to write the run to; a run that is there is resumed. Needed '
+    'unless --dry_run is given.',
+    flag_values=values,
+  )
   flags.DEFINE_string(
     'profile',
     '',
-    'FROM:TO: writes a trace of these steps to WORKDIR/profile.',
+    'FROM:TO, the steps to profile: their trace is written to '
+    'WORKDIR/profile. Without it no step is profiled.',
     flag_values=values,
   )
   flags.DEFINE_bool(
     'dry_run',
     False,
-    'Only compiles the train step for --target, which need not be here, and '
-    "prints the compiler's estimates of memory and time.",
+    'Train nothing: compile the train step for --target, which need not be '
+    "here, and print the compiler's estimates of memory and time.",
     flag_values=values,
   )
   flags.DEFINE_string(
     'target',
     '',
-    'With --dry_run: a topology of TPUs such as v5e:4x4 or v5p:4x4x4, h100 or '
-    'h200.',
+    'Devices that --dry_run compiles for: a TPU topology such as v5e:4x4 or '
+    'v5p:4x4x4, or the GPUs h100 or h200.',
     flag_values=values,
   )
 
 
 def main(values: flags.FlagValues, _: Sequence[str]) -> None:
-  """Trains what the flags name."""
+  """Trains the configuration of the flags, or makes a dry run of it."""
   if values.dry_run or values.target:
     _try(values)
     return
   if values.workdir is None:
     raise UserError('--workdir=DIR is needed: the folder of the run.')
-  # Not above: a mistake in the flags is told before jax is loaded.
+  # The imports are here so that mistakes in flags are reported before jax
+  # loads.
   from mtnet_jax.devices import host_memory
   from mtnet_jax.training import loop, profiling
 

@@ -1,4 +1,4 @@
-"""`mtnet VERB`: which command is each verb?
+"""Runs the command of a verb: mtnet VERB.
 
 Only the command that is asked for is imported: `mtnet --help` answers at once.
 """
@@ -17,25 +17,28 @@ from mtnet_jax.errors import USER_ERROR, printable
 # By verb: the module of `mtnet_jax` that holds its COMMAND, and what it does.
 VERBS: Mapping[str, tuple[str, str]] = types.MappingProxyType(
   {
-    'demo': ('commands.demo', 'Shows what there is on drawn videos.'),
+    'demo': ('commands.demo', 'Shows the library on drawn videos.'),
     'prepare': ('datasets', 'Makes record files of a data set.'),
-    'inspect': ('data.report', 'Looks at a data set, and at its loading.'),
+    'inspect': ('data.report', 'Looks at a data set and its loading.'),
     'preview': ('data.preview', 'Draws a batch as the network sees it.'),
     'train': ('commands.train', 'Trains a video classifier.'),
     'finetune': ('commands.finetune', 'Trains a classifier of your videos.'),
     'eval': ('commands.eval', 'Scores a run on its test videos.'),
-    'predict': ('commands.predict', 'Judges any videos.'),
-    'features': ('commands.features', "Writes videos' features."),
+    'predict': ('commands.predict', 'Classifies videos.'),
+    'features': ('commands.features', "Writes videos' features to a file."),
     'explain': ('commands.explain', 'Shows why a video got its class.'),
-    'export': ('commands.export', 'Writes a run as a program of its own.'),
-    'convert': ('convert.torch_weights', 'Makes a run of PyTorch weights.'),
-    'cost': ('commands.cost', 'Counts and times what networks compute.'),
+    'export': ('commands.export', 'Exports a model for other programs.'),
+    'convert': ('convert.torch_weights', 'Makes a run from PyTorch weights.'),
+    'cost': ('commands.cost', 'Counts what networks cost; times them.'),
     'compare': ('experiments.__main__', 'Trains a table of the thesis.'),
     'significance': ('analysis.significance', 'Tests which run is better.'),
-    'calibration': ('analysis.calibration', 'Measures how sure a run may be.'),
-    'kept-frames': ('analysis.kept_frames', 'Draws what an MTNet keeps.'),
+    'calibration': (
+      'analysis.calibration',
+      'Measures whether probabilities hold.',
+    ),
+    'kept-frames': ('analysis.kept_frames', 'Draws the frames an MTNet keeps.'),
     'sanity': ('explain.sanity', 'Tests whether saliency lies on actors.'),
-    'results': ('thesis.results', "Sets the thesis's figures beside ours."),
+    'results': ('thesis.results', 'Writes published results beside ours.'),
   }
 )
 _HELP = ('--help', '-help', '-h', 'help')
@@ -43,7 +46,7 @@ _HELP = ('--help', '-help', '-h', 'help')
 
 @cli.reader_may_leave()
 def main() -> None:
-  """Does what the process's command line says, and ends the process."""
+  """Runs the command of the process's command line, and ends the process."""
   words = sys.argv[1:]
   lines = {verb: does for verb, (_, does) in VERBS.items()}
   verb = _choose(lines, words, 'verb', 'mtnet VERB')
@@ -73,10 +76,11 @@ def _choose(
   """Returns the first word, one of `choices`, or ends the process.
 
   Args:
-    choices: what may be chosen, with a line on each.
-    words: what the user typed in the place of the last word of `usage`.
-    kind: what is chosen.
-    usage: what is typed; its last word stands for the choice.
+    choices: the choices, with a line on each.
+    words: the words that the user typed in the place of the last word of
+      `usage`.
+    kind: the kind of choice, such as 'verb'.
+    usage: the words to type; the last one stands for the choice.
   """
   word = words[0] if words else ''
   if word in choices:

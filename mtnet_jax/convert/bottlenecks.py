@@ -1,4 +1,4 @@
-"""What others call the layers of bottleneck ResNets, and how to know them.
+"""The names of layers in other authors' bottleneck ResNets.
 
 Sources: the modules of PyTorchVideo 0.1.5 (`create_resnet`, `create_csn`,
 `create_slowfast`), MMAction2 1.2 (`ResNet3d`, `ResNet3dSlowFast`,
@@ -19,7 +19,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Found(NamedTuple):
-  """Whose file it is, and of what.
+  """The family and network that a file was recognized as.
 
   Attributes:
     family: one of `families.FAMILIES`.
@@ -31,10 +31,10 @@ class Found(NamedTuple):
 
 
 def recognize(tensors: Mapping[str, np.ndarray]) -> Found | None:
-  """Tells a bottleneck ResNet by the names and shapes of its tensors.
+  """Recognizes a bottleneck ResNet by the names and shapes of its tensors.
 
   Args:
-    tensors: by name, without a prefix that all have.
+    tensors: the tensors by name, without a prefix that all have.
 
   Returns:
     What was found; None: nothing that this module knows.
@@ -47,7 +47,7 @@ def recognize(tensors: Mapping[str, np.ndarray]) -> Found | None:
 
 
 def _depth(shapes: Shapes, third: str) -> str:
-  """The depth, by how many blocks the third stage has."""
+  """Returns the depth, by how many blocks the third stage has."""
   pattern = re.compile(re.escape(third) + r'(\d+)\.')
   count = len({m[1] for m in map(pattern.match, shapes) if m})
   depths = {6: '50', 23: '101', 36: '152'}
@@ -149,7 +149,8 @@ def _vmz_ip(shapes):
   return Found('vmz', f'ip_csn_{_depth(shapes, "layer3.")}')
 
 
-# A tensor that only one kind of file has, its axes, and what tells more.
+# A tensor that only one kind of file has, its axes, and what distinguishes
+# further.
 _SIGNS: tuple[tuple[str, int, Callable[[Shapes], Found | None]], ...] = (
   ('blocks.0.multipathway_blocks.0.conv.weight', 5, _pytorchvideo_slowfast),
   ('backbone.slow_path.conv1.conv.weight', 5, _mmaction2_slowfast),
@@ -167,7 +168,7 @@ _SIGNS: tuple[tuple[str, int, Callable[[Shapes], Found | None]], ...] = (
 
 
 def layout(family: str, model: str) -> Layout | None:
-  """Returns what a family calls a network's layers; None: it has no such.
+  """Returns the layout of a family's network; None: it has no such network.
 
   Args:
     family: one of `families.FAMILIES`.
@@ -190,7 +191,7 @@ def layout(family: str, model: str) -> Layout | None:
   return make[family](video_resnet.VARIANTS[model])
 
 
-# Of which networks a family has names.
+# The networks for which a family has names.
 _NETWORKS = {
   'pytorchvideo': 'c2d_|slow|i3d_r50$|ir_csn|ptv_',
   'mmaction2': 'slow|i3d_r50_32x2|tsm_|tanet_|i[rp]_csn',
@@ -203,7 +204,7 @@ def units(names: Mapping[str, tuple[str, str]]) -> dict[str, str]:
   """Returns the modules of units of a convolution and its BN.
 
   Args:
-    names: what they are called, by unit.
+    names: the names of the units' modules, by unit.
   """
   return {
     f'{unit}/{part}': name
@@ -270,7 +271,7 @@ _PYTORCHVIDEO_SLOWFAST = Layout(
 
 
 def _mm_units(names: Mapping[str, str]) -> dict[str, str]:
-  """As MMAction2 has them: a module with `conv` and `bn`."""
+  """Returns names as in MMAction2: a module has a `conv` and a `bn`."""
   return units({k: (f'{name}.conv', f'{name}.bn') for k, name in names.items()})
 
 

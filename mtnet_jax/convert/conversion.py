@@ -17,9 +17,9 @@ from mtnet_jax.runs.leaves import leaf_paths
 from mtnet_jax.runs.model import variable_shapes
 from mtnet_jax.training.optim import CLASSIFIER
 
-# BN counts its batches in PyTorch; we have no use for the number.
+# BN counts its batches in PyTorch; the counter is not needed here.
 _COUNTER = '.num_batches_tracked'
-# Sees the pixels' channels.
+# The layer that sees the channels of pixels.
 _FIRST_KERNELS = (
   'params/stem_spatial/kernel',
   'params/stem/conv/kernel',
@@ -30,7 +30,7 @@ _HEAD = f'params/{CLASSIFIER}/kernel'
 
 
 class Conversion(NamedTuple):
-  """Where the weights of a network come from.
+  """The sources of a network's weights.
 
   Attributes:
     values: the leaves that were in the file, by path, float32.
@@ -38,9 +38,9 @@ class Conversion(NamedTuple):
     new_head: leaves of the class head, left to chance on purpose.
     missing: leaves that are not in the file, and the tensors that they would be
       made of; misshapen ones are among them.
-    misshapen: what is wrong with those, a sentence each.
+    misshapen: the faults of those arrays, a sentence each.
     unused: tensors that no leaf is made of.
-    ignored: how many counters of BN's there are.
+    ignored: the number of BN's counters of batches, which are not converted.
   """
 
   values: dict[str, np.ndarray]
@@ -117,7 +117,7 @@ def complete(
   model: nn.Module,
   config: ml_collections.ConfigDict,
 ) -> dict[str, Any]:
-  """Returns all variables; what the file has not begins as in training.
+  """Returns all variables; those not in the file start as in training.
 
   Args:
     conversion: the conversion of the file.
@@ -145,20 +145,20 @@ def complete(
 def check(
   conversion: Conversion, source: str | pathlib.Path, allow_mismatch: bool
 ) -> None:
-  """Sees that all of a file went into all of the network.
+  """Raises a UserError unless all of a file went into all of the network.
 
   Args:
     conversion: the conversion of the file.
     source: the file, for messages.
-    allow_mismatch: some of it is enough.
+    allow_mismatch: whether it is enough that some tensors fit.
 
   Raises:
     UserError: something is missing, misshapen or left over; or nothing fits.
   """
   if not conversion.values:
     raise UserError(
-      f'Nothing in {source} (--from) fits this network. Name the --model that '
-      'its weights are of.'
+      f'Nothing in {source} (--from) fits this network. Give the '
+      '--model that the weights belong to.'
     )
   problems = [*conversion.misshapen]
   absent = [

@@ -1,4 +1,4 @@
-"""Whose weights a file holds, of which network, and what they were trained on.
+"""Recognizes the authors, the network and the settings of a file of weights.
 
 Clips and pixels are those of `published`; for SRTG's author, those of his
 network/config.py.
@@ -26,13 +26,13 @@ from mtnet_jax.training.optim import CLASSIFIER
 
 
 class Origin(NamedTuple):
-  """What a file was recognised as.
+  """The authors and networks that a file was recognized as.
 
   Attributes:
     family: one of `FAMILIES`.
     models: the networks that the file may be of, by our names: those that
       differ in their clips alone; () where we have none such.
-    text: the same in words.
+    text: a description of the file, in words.
   """
 
   family: str
@@ -66,7 +66,7 @@ _BLOCK = re.compile(
 _X3D_BY_BLOCKS = types.MappingProxyType(
   {26: ('x3d_xs', 'x3d_s', 'x3d_m'), 55: ('x3d_l',)}
 )
-# By whether blocks are Bottlenecks, and how many there are.
+# The depth, by whether blocks are Bottlenecks, and by their number.
 _DEPTHS = types.MappingProxyType(
   {
     (False, 8): 18,
@@ -76,7 +76,7 @@ _DEPTHS = types.MappingProxyType(
     (True, 50): 152,
   }
 )
-# Of SRTG's author's: no weights are published.
+# SRTG's author has published no weights.
 _SRTG = types.MappingProxyType(
   {
     'data.num_frames': 16,
@@ -98,19 +98,19 @@ def check_model(name: str) -> None:
   known = [n for n in models.NAMES if not re.match('mtnet_|mt_r3d|x3d_xl', n)]
   if name not in known:
     raise UserError(
-      f'There are no PyTorch weights of --model={name} that could be taken '
-      f'over. There may be of {", ".join(known)}; `mtnet convert --list` tells '
-      'those that are published.'
+      f'There are no PyTorch weights for --model={name}. Weights can be '
+      f'converted for {", ".join(known)}; `mtnet convert --list` lists those '
+      'that are published.'
     )
 
 
 def recognize(
   tensors: Mapping[str, np.ndarray], prefix: str, family: str | None = None
 ) -> Origin | None:
-  """Tells from the names of tensors what network they are of.
+  """Recognizes a network by the names of its tensors.
 
   Args:
-    tensors: by name.
+    tensors: the tensors by name.
     prefix: the prefix that their names had in the file.
     family: one of `FAMILIES`; needed where the names alone leave a choice.
 
@@ -137,7 +137,8 @@ def recognize(
     what = _resnet_name(tensors, blocks)
     names = (what,) if what in models.NAMES else ()
     possible = _resnet_families(tensors, what)
-    # torchvision published this one; the author saves what DataParallel wraps.
+    # torchvision published this file; SRTG's author saves networks that
+    # DataParallel wraps.
     likely = what == 'r2plus1d_18' and not prefix.startswith('module.')
     if len(possible) > 1 and not (family or likely):
       raise _ambiguous(what)
@@ -154,8 +155,8 @@ def _origin(family: str, names: tuple[str, ...], what: str) -> Origin:
 def _check_family(family: str | None, possible: tuple[str, ...]) -> None:
   if family is not None and family not in possible:
     raise UserError(
-      f'--family={family} names tensors otherwise than the file does, which is '
-      f'of {" or ".join(possible)}. Leave --family out.'
+      f'The tensors of the file are not named as in --family={family}, but as '
+      f'in {" or ".join(possible)}. Leave --family out.'
     )
 
 
@@ -164,7 +165,7 @@ def _resnet_name(tensors: Mapping[str, np.ndarray], blocks: int) -> str:
   bottleneck = last in tensors
   kind = 'r2plus1d' if 'layer1.0.conv2.0.3.weight' in tensors else 'r3d'
   second = np.shape(tensors.get('layer2.0.conv1.0.weight', ()))
-  # Of a bottleneck the first kernel is a point.
+  # The first kernel of a bottleneck is 1×1×1.
   flat = not bottleneck and len(second) == 5 and second[2] == 1
   if kind == 'r3d' and flat:
     kind = 'mc3'
@@ -173,14 +174,14 @@ def _resnet_name(tensors: Mapping[str, np.ndarray], blocks: int) -> str:
       if name not in tensors or not tensors[name].ndim:
         raise UserError(
           f'The file has {last}, but {name} is missing or a single number: it '
-          'is of no network that we know. Give another one.'
+          'belongs to no known network. Give another one.'
         )
     inner, outer = tensors[first].shape[0], tensors[last].shape[0]
     kind = f'wide_{kind}' if inner == 2 * outer else kind
   if any('.sar.' in name for name in tensors):
     kind = f'srtg_{kind}'
   depth = _DEPTHS.get((bottleneck, blocks))
-  # Between the halves of its second stage's second convolution.
+  # The width between the halves of the second stage's second convolution.
   mid = np.shape(tensors.get('layer2.0.conv2.0.0.weight', ()))[:1]
   if (kind, depth, mid) == ('r2plus1d', 34, (288,)):
     return 'r2plus1d_34_ig65m'
@@ -190,7 +191,7 @@ def _resnet_name(tensors: Mapping[str, np.ndarray], blocks: int) -> str:
 def _resnet_families(
   tensors: Mapping[str, np.ndarray], name: str
 ) -> tuple[str, ...]:
-  """Those whose names these are."""
+  """Returns the families that use these names."""
   if name.endswith('_ig65m'):
     return ('vmz',)
   if 'layer1.0.conv2.0.weight' in tensors:
@@ -213,7 +214,7 @@ def _ambiguous(name: str) -> UserError:
 
 
 def layout(family: str, model: str) -> layouts.Layout | None:
-  """Returns what a family calls a network's layers; None: it has no such."""
+  """Returns the layout of a family's network; None: it has no such network."""
   if family in ('pytorchvideo', 'pyslowfast'):
     x3d = {
       'pytorchvideo': layouts.PYTORCHVIDEO_X3D,
@@ -271,7 +272,7 @@ def settings(
     for key in ('model.input_mean', 'model.input_std'):
       keys[key] = keys[key][::-1]
   if network in mtnet.VARIANTS:
-    # The first stage's projection keeps its width. PySlowFast normalises it all
+    # The first stage's projection keeps its width. PySlowFast normalizes it all
     # the same, PyTorchVideo does not.
     sources = layout(family, network).sources(
       'params/stage_1_block_1/shortcut_norm/scale'
@@ -289,7 +290,7 @@ def settings(
 
 
 def _slowfast_settings(family, network, tensors):
-  """What differs between PyTorchVideo's SlowFast and MMAction2's."""
+  """Returns what differs between PyTorchVideo's SlowFast and MMAction2's."""
   (kernel,) = layout(family, network).sources('params/lateral_0/conv/kernel')
   keys = {'model.lateral_frames': tensors[kernel].shape[2]}
   if family == 'mmaction2':

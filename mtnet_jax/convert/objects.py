@@ -1,4 +1,4 @@
-"""What a PyTorch file holds beside tensors, without making any of it.
+"""Lists the objects in a PyTorch file beside tensors, without making any.
 
 PyTorch refuses a file for one object of a class that it does not know, and does
 not say under which key. Here each such class is replaced by one that does
@@ -26,7 +26,7 @@ class _Inert:
 
 
 def foreign(torch: Any, path: pathlib.Path) -> dict[str, str]:
-  """Returns under which keys of a checkpoint objects lie, and of which class.
+  """Returns the keys of a checkpoint that hold objects, and their classes.
 
   Args:
     torch: the module.
@@ -49,7 +49,7 @@ def foreign(torch: Any, path: pathlib.Path) -> dict[str, str]:
 
 
 def _class_in(value: Any, depth: int) -> str:
-  """The class of an object in a value; ''."""
+  """Returns the class of an object in a value, or ''."""
   if isinstance(value, _Inert):
     return type(value).__name__
   if depth and isinstance(value, Mapping):

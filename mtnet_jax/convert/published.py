@@ -1,12 +1,12 @@
 """Published weights, and the clips and pixels that they were trained on.
 
-`weights.csv` has a row for each file: our network, whose layout it has, where
-it lies, its licence, its data, how clips are taken of a video, how large, by
-what mean and deviation pixels are normalised, and the top-1 that was published
-with so many views (clips × crops). PyTorchVideo spreads a clip's frames evenly
+`weights.csv` has a row for each file: our network, the authors' layout, the
+address, the license, the data, how clips are taken from a video and at what
+size, the mean and deviation that normalize pixels, and the published top-1 with
+its number of views (clips × crops). PyTorchVideo spreads a clip's frames evenly
 from the first to the last of T times the stride that its names say, so that
-they lie further apart: `stride` is what is nearest to that. Behind a `#` is the
-name of a file in a shared folder.
+they lie further apart: `stride` is the nearest whole number. In an address, the
+name of a file in a shared folder follows `#`.
 """
 
 import csv
@@ -22,18 +22,19 @@ _PATH = pathlib.Path(__file__).with_name('weights.csv')
 
 
 class Weights(NamedTuple):
-  """A row.
+  """A row of the table: one published file of weights.
 
   Attributes:
     name: unique, 'slow_r50_8x8_pytorchvideo' for instance.
     network: one of `models.NAMES`.
     family: one of `families.FAMILIES`.
-    address: of the file.
-    licence: of the repository.
-    data: what they were trained on last.
-    classes: of that; 0: not known.
+    address: the address (URL) of the file.
+    license: the license of the repository.
+    data: the data set that the weights were trained on last.
+    classes: the number of classes of `data`; 0: not known.
     top1: published accuracy in percent, or ''.
-    views: that it was found with, '10x3' for instance, or ''.
+    views: the views of a video that `top1` was measured with, such as '10x3',
+      or ''.
     settings: keys of a configuration, with values.
   """
 
@@ -41,7 +42,7 @@ class Weights(NamedTuple):
   network: str
   family: str
   address: str
-  licence: str
+  license: str
   data: str
   classes: int
   top1: str
@@ -87,7 +88,7 @@ def _row(cells) -> Weights:
     clips, crops = map(int, cells['views'].split('x'))
     # Crops are spread along the long side: three of them see all of it.
     keys['eval.num_clips'], keys['eval.num_crops'] = clips, min(crops, 3)
-  names = ('name', 'network', 'family', 'address', 'licence', 'data')
+  names = ('name', 'network', 'family', 'address', 'license', 'data')
   return Weights(
     **{name: cells[name] for name in names},
     classes=int(cells['classes'] or 0),
@@ -105,7 +106,7 @@ def network_of(model: str) -> str:
   """Returns the network that a name of the table or of a network stands for.
 
   Args:
-    model: as the user names it; names that are in no row are networks.
+    model: a name that the user gave; names that are in no row are networks.
   """
   return next((row.network for row in rows() if row.name == model), model)
 
@@ -113,13 +114,14 @@ def network_of(model: str) -> str:
 def find(
   model: str, family: str, source: str | pathlib.Path, classes: int = 0
 ) -> Weights | None:
-  """Returns the row that tells the clips and pixels of a file.
+  """Returns the row with the clips and pixels of a file.
 
   Args:
     model: the name of a row, or a network.
-    family: whose file it is.
+    family: the family that the file belongs to.
     source: the file, whose own name may tell.
-    classes: of its class head, whose number may tell; 0: not known.
+    classes: the number of classes of the file's class head, which may tell the
+      row; 0: not known.
 
   Returns:
     The row; of a network without published weights that of a sibling of
@@ -146,8 +148,8 @@ def find(
     possible = [row for row in possible if is_like(row)] or possible
   if len({_trained_on(row) for row in possible}) > 1:
     raise UserError(
-      f'{source} (--from) does not tell on which clips it was trained. Say '
-      f'whose it is like: {_choices(possible)}.'
+      f'{source} (--from) does not tell on which clips it was trained. Name '
+      f'the published weights that it is like: {_choices(possible)}.'
     )
   return possible[0] if possible else None
 
@@ -164,18 +166,18 @@ def _possible(network, family) -> list[Weights]:
 
 
 def _kind(network: str) -> str:
-  """The name without the depth."""
+  """Returns the name without the depth."""
   return re.sub(r'_r?\d+(_.*)?$', '', network)
 
 
 def _trained_on(row: Weights) -> tuple:
-  """Clips and pixels, without the views that it was scored with."""
+  """Returns clips and pixels, without the views for scoring."""
   views = ('eval.num_clips', 'eval.num_crops')
   return tuple((k, v) for k, v in row.settings.items() if k not in views)
 
 
 def _choices(possible: Sequence[Weights]) -> str:
-  """One name for each kind of clips and pixels."""
+  """Lists one name for each kind of clips and pixels."""
   kinds = {_trained_on(row): row for row in reversed(possible)}
   return ', '.join(
     f'--model={row.name} ({row.clips}, mean '
@@ -185,7 +187,7 @@ def _choices(possible: Sequence[Weights]) -> str:
 
 
 def table() -> str:
-  """Returns the table for reading, a line a file."""
+  """Returns the table as text, a line for each file."""
   lines = [
     (
       row.name,

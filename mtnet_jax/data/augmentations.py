@@ -1,8 +1,8 @@
 """Changes of a training clip's light, sharpness and geometry.
 
-Every change is drawn once and is the same in all frames of a clip: motion stays
-what it was. The thesis, 4.4.1 and 5.4.1: a share of the clips is changed at
-all, and of those each by every method with a probability of its own.
+Every change is drawn once and is the same in all frames of a clip, so that
+motion is not altered. A share of the clips is changed at all, and each method
+is applied to those with its own probability (thesis, 4.4.1 and 5.4.1).
 """
 
 import cv2
@@ -10,7 +10,8 @@ import numpy as np
 
 from mtnet_jax.data.transforms import Clip
 
-# Sizes follow the clip's: what is a slight blur of 224 pixels hides 48.
+# Sizes are relative to the clip's: a slight blur of 224 pixels hides everything
+# at 48.
 _BLUR = 0.006  # largest standard deviation, as a share of the height
 _MEAN = 0.02  # largest window, as a share of the height
 _SHIFT = 15  # of a color channel, of 255 (4.4.1)

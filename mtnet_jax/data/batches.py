@@ -1,8 +1,8 @@
 """Batches of clips: batch k is a function of (configuration, k, process).
 
-Nothing is kept from one batch to the next, so that a run goes on from any step,
-on any number of loader processes, with the same bytes. Clips are uint8 until
-they are on the device.
+Nothing is kept from one batch to the next, so that a run can resume from any
+step, on any number of loader processes, with the same bytes. Clips are uint8
+until they are on the device.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from mtnet_jax.errors import UserError, first_causes
 # Arrays by name; `clips`, `labels` and others: see the builders below.
 Batch = dict[str, np.ndarray]
 
-# So many broken videos in a row are no accident.
+# The number of broken videos in a row that is no accident.
 _MAX_ATTEMPTS = 20
 _ORDER = 1  # tells the seeds of the epochs' orders from those of the clips
 
@@ -54,7 +54,7 @@ def open_clip(
 
 @dataclasses.dataclass(frozen=True)
 class _Videos:
-  """What training and evaluation batches have in common."""
+  """The common base of training and evaluation batches."""
 
   source: sources.Source
   num_frames: int
@@ -72,7 +72,7 @@ class _Videos:
 
   @property
   def num_videos(self) -> int:
-    """Videos in the split."""
+    """The number of videos in the split."""
     return len(self.source)
 
   def _check_step(self, step: int):
@@ -80,7 +80,7 @@ class _Videos:
       raise IndexError(f'Batch {step} of {len(self)}')
 
   def _share(self, first: int, count: int) -> range:
-    """Returns this process's of the positions from `first` on."""
+    """Returns this process's share of the positions from `first` on."""
     rows = count // self.process_count
     first += self.process_index * rows
     return range(first, first + rows)
@@ -141,7 +141,7 @@ class TrainingBatches(_Videos):
 
     Args:
       step: the batch's number.
-      count: clips; None: all of them.
+      count: the number of clips; None: all of them.
 
     Returns:
       As `[step]`.
@@ -160,7 +160,7 @@ class TrainingBatches(_Videos):
     }
 
   def at_base_shape(self, num_steps: int) -> 'TrainingBatches':
-    """Returns so many batches of the same stream, all of the base shape."""
+    """Returns batches of the same stream, all of the base shape."""
     constant = dataclasses.replace(
       self.multigrid, long_cycle=False, short_cycle=False
     )
@@ -207,7 +207,8 @@ class TrainingBatches(_Videos):
   def _clip(
     self, example: Example, position: int, t: int, size: int
   ) -> np.ndarray:
-    # Anew in each attempt: what was read before leaves no trace.
+    # The generator is made anew in each attempt, so that failed ones leave no
+    # trace.
     rng = np.random.default_rng((self.seed, position))
     with open_clip(example) as video:
       self._check_length(example, video.num_frames)

@@ -1,4 +1,4 @@
-"""Record files made on a cluster, by Apache Beam.
+"""Makes record files on a cluster, by Apache Beam.
 
 Each element is a `shards.Shard` with all that a worker needs to know. The
 workers read the videos and write the record files under the same paths as the
@@ -18,7 +18,7 @@ from mtnet_jax.errors import UserError
 from mtnet_jax.progress import Progress
 
 _SECONDS_BETWEEN_LOOKS = 10.0
-# Beam's other runners are known to it by their short names.
+# Beam knows its other runners by their short names.
 _DASK = 'apache_beam.runners.dask.dask_runner.DaskRunner'
 
 
@@ -67,7 +67,7 @@ def build(runner: str, options: Sequence[str]):
 
 
 def _prepare_dask(all_options):
-  """Makes each record file a task, and sees that the cluster is there.
+  """Makes each record file a task, and checks that the cluster is there.
 
   Raises:
     UserError: it is not.
@@ -126,12 +126,12 @@ def run(pipeline, unfinished: Sequence[Shard]) -> None:
 def _write(shard: Shard) -> None:
   # Dask forgets what a worker had done when it loses that worker.
   if shards.read_report(shard) is None:
-    # One thread: Beam gives each core shards of its own.
+    # One thread is used: Beam gives each core shards of its own.
     shards.write(shard)
 
 
 def _user_error(error: Exception) -> Exception:
-  """Returns what is to be told, or the error itself where it is a mistake here.
+  """Returns the user's error, or the error itself if it is a defect of ours.
 
   Some runners pass on the exception of a worker, others its traceback as text;
   both add which step it was.
@@ -146,7 +146,7 @@ def _user_error(error: Exception) -> Exception:
     'distributed.'
   ):
     return UserError(
-      f'The cluster gave up: {text.rstrip(".")}. The same command goes on.'
+      f'The cluster gave up: {text.rstrip(".")}. The same command resumes.'
     )
   if not isinstance(error, UserError):
     name = f'{UserError.__module__}.{UserError.__qualname__}: '

@@ -15,8 +15,8 @@ from mtnet_jax.data.dividing import SPLITS
 from mtnet_jax.data.folders import LeftOut, Place
 from mtnet_jax.errors import UserError, printable
 
-# Of a split, or of undivided videos (''): each class's videos, named from the
-# data set's folder on.
+# For a split, or undivided videos (''): the videos of each class, with paths
+# from the data set's folder on.
 Divided = dict[str, dict[str, list[str]]]
 
 _NAMES = {
@@ -41,8 +41,8 @@ def split_of(name: str) -> str:
   """Returns the split that a folder's name stands for, or ''.
 
   Args:
-    name: in any case of letters; 'Validation', 'valid', 'dev' and 'val_set' are
-      all 'val'.
+    name: the name of a folder, in upper or lower case; 'Validation', 'valid',
+      'dev' and 'val_set' are all 'val'.
   """
   name = name.strip().casefold()
   matching = (s for s, form in _PATTERNS.items() if form.fullmatch(name))
@@ -157,7 +157,7 @@ def _name_splits(root: pathlib.Path, names: Sequence[str]) -> dict[str, str]:
   splits = {name: split_of(name) for name in names if split_of(name)}
   found = set(splits.values())
   for name in splits:
-    # Who has both `eval` and `test` validates on the former.
+    # With both `eval` and `test`, the former is for validation.
     if name.casefold().startswith('eval') and 'val' not in found:
       others = [n for n, s in splits.items() if s == 'test' and n != name]
       if others:
@@ -176,7 +176,7 @@ def _name_splits(root: pathlib.Path, names: Sequence[str]) -> dict[str, str]:
 def _check_splits(
   root: pathlib.Path, videos: Sequence[Place], named: Sequence[str]
 ) -> None:
-  """Sees that folders named like splits are, and that all are splits.
+  """Raises a UserError where it is unclear which folders are splits.
 
   Raises:
     UserError: they may be classes, or classes stand beside them.
@@ -212,7 +212,7 @@ def _check_splits(
 def _check_classes(
   root: pathlib.Path, videos: Sequence[Place], depth: int
 ) -> None:
-  """Sees that the folders at a depth are classes.
+  """Raises a UserError unless the folders at a depth are classes.
 
   Raises:
     UserError: those in them may be.

@@ -1,4 +1,4 @@
-"""What the classes of a data set are called, and what is told of them."""
+"""Reads and checks the class names of a data set, and logs their counts."""
 
 import collections
 import os
@@ -122,7 +122,7 @@ def warn_of_untrained(
 
   Args:
     labels: the classes' names.
-    trained: those that have videos for training.
+    trained: the classes that have videos for training.
     where: the data set, as the user knows it.
   """
   missing = [label for label in labels if label not in trained]

@@ -1,4 +1,4 @@
-"""A CSV file as a list of labeled videos, or of parts of videos."""
+"""Reads a CSV file as a list of labeled videos, or of parts of videos."""
 
 import collections
 import math
@@ -16,8 +16,8 @@ from mtnet_jax.errors import UserError, printable
 
 _REQUIRED_COLUMNS = ('path', 'label')
 
-# Words of a column's name that say which end of a part it gives; with which it
-# is in seconds, in something else, or no time of a video.
+# Words in a column's name: which end of a part it gives, and whether it is in
+# seconds, in another unit, or no time of a video.
 _WORDS = {
   'start': set('start starts begin begins onset tstart from'.split()),
   'end': set('end ends stop tend until to'.split()),

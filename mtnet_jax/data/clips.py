@@ -1,4 +1,4 @@
-"""Which frames of a video make a clip.
+"""Chooses the frames of a video that make a clip.
 
 Frames are chosen before anything is decoded, so that only those are decoded.
 Sources: the thesis, Fig. 5.6 (training) and Sections 4.4.1 and 5.4.1 (views);
@@ -13,9 +13,10 @@ from jaxtyping import Int
 from mtnet_jax.errors import UserError
 
 STARTS = ('uniform', 'normal')
-# Of a part of the video, of the whole of it, or of a window that wraps round.
+# Frames come from a part of the video, from all of it, or from a window that
+# wraps round.
 SAMPLINGS = ('clip', 'uniform', 'dense')
-# What happens to a video that is shorter than a clip.
+# Ways to treat a video that is shorter than a clip.
 SHORT_VIDEOS = ('repeat', 'error')
 
 
@@ -161,7 +162,7 @@ def shortest(num_frames: int, stride: int, sampling: str) -> int:
     stride: source frames between neighboring frames of a clip.
     sampling: 'clip', 'uniform' or 'dense'.
   """
-  # The others take frames that are nearer to each other.
+  # The other samplings take frames that are nearer to each other.
   return (num_frames - 1) * stride + 1 if sampling == 'dense' else num_frames
 
 

@@ -1,7 +1,7 @@
-"""Videos that nobody has divided: which are for training, which for testing?
+"""Divides videos into those for training, validation and testing.
 
-A video's place follows from its name alone, so that another video more moves
-hardly any of the others.
+A video's place follows from its name alone, so that a new video moves hardly
+any of the others.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 
 SPLITS = ('train', 'val', 'test')
-# Of a class whose other videos are for training.
+# The shares of a class; its other videos are for training.
 _HELD_OUT = 0.15
 
 

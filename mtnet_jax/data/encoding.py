@@ -1,4 +1,4 @@
-"""Videos encoded anew: small, and quick to read at any frame."""
+"""Re-encodes videos, small and quick to read at any frame."""
 
 import io
 from fractions import Fraction
@@ -10,10 +10,10 @@ from mtnet_jax.data.frame_folders import FrameFolderReader
 from mtnet_jax.data.video import VideoError, VideoReader
 
 _KEYFRAME_EVERY = 30  # frames: what is decoded at most before a wanted one
-# 18 is hardly to be told from the original. The bytes are the same on every
-# call and every machine: with one thread (whoever calls has one for each core),
-# and without algorithms that a processor chooses, of which one call in some
-# hundreds came out otherwise.
+# A quality of 18 can hardly be told from the original. The bytes are the same
+# on every call and every machine: there is one thread (callers have one process
+# per core), and no algorithm that depends on the processor, with which one call
+# in some hundreds differed.
 _OPTIONS = {'crf': '18', 'threads': '1', 'x264-params': 'cpu-independent=1'}
 
 
@@ -43,7 +43,7 @@ def encode(video: VideoReader | FrameFolderReader, short_side: int) -> bytes:
     with av.open(file, 'w', format='mp4') as container:
       stream = None
       for seconds, image in video.frames(side):
-        # Colors are stored for every second pixel.
+        # Colors are stored for every second pixel, so sizes are even.
         height, width = (length // 2 * 2 for length in image.shape[:2])
         stream = stream or _add_stream(container, video, height, width)
         image = np.ascontiguousarray(image[:height, :width])

@@ -1,8 +1,8 @@
-"""What below a folder are videos, and what is left out, and why?
+"""Finds the videos below a folder, and says what is left out and why.
 
 A video is a file, or a folder of numbered images.
 
-Training, preparation and prediction ask here, so that a folder holds the same
+Training, preparation and prediction use it, so that a folder holds the same
 videos for all of them.
 """
 
@@ -25,7 +25,7 @@ VIDEO_SUFFIXES = tuple(
   '.mpegts .mpg .mpv .mts .mxf .nut .ogm .ogv .ogx .qt .rm .rmvb .tod .tp .trp '
   '.ts .vob .vro .webm .wmv .wtv .xvid .y4m'.split()
 )
-# What systems, programs and network disks leave behind, in small letters.
+# Names that systems, programs and network disks leave behind, in small letters.
 _SYSTEM_NAMES = frozenset(
   [
     '#recycle',
@@ -68,7 +68,7 @@ DEEP = f'folders more than {_MAX_DEPTH} deep'
 
 
 class LeftOut:
-  """What is not taken for data: numbers and first names, by reason."""
+  """Files that are not taken for data: counts and first names, by reason."""
 
   def __init__(self):
     """Begins with nothing."""
@@ -80,7 +80,7 @@ class LeftOut:
     """Counts a file or a folder, which is named if it is among the first.
 
     Args:
-      reason: why it is left out, in words that may follow a number.
+      reason: the reason why it is left out, in words that may follow a number.
       place: the names of the folders above it, and its own.
     """
     self._counts[reason] += 1
@@ -124,12 +124,13 @@ class LeftOut:
 
 @dataclasses.dataclass(frozen=True)
 class Contents:
-  """What is below a folder.
+  """The videos and other files below a folder.
 
   Attributes:
     videos: the places of the videos, by name. Links that lead nowhere are among
       them: whoever reads them tells that.
-    frame_folders: of those, the places of folders of numbered images.
+    frame_folders: the places among `videos` that are folders of numbered
+      images.
     left_out: everything else.
     unreadable: folders that cannot be read, each with the cause.
   """
@@ -303,7 +304,7 @@ class _Walk:
 
 
 def is_folder(entry: os.DirEntry) -> bool:
-  """Returns whether it is a folder, or a link that leads to one."""
+  """Returns whether a path is a folder, or a link that leads to one."""
   try:
     return entry.is_dir()
   except OSError:  # a link to itself
@@ -315,7 +316,7 @@ def _is_numbered_image(entry: os.DirEntry) -> bool:
 
 
 def _is_special(entry: os.DirEntry) -> bool:
-  """Whether it exists and is no file, but perhaps a pipe."""
+  """Returns whether a path exists and is no file, but perhaps a pipe."""
   try:
     return not stat.S_ISREG(entry.stat().st_mode)
   except OSError:  # a link that leads nowhere

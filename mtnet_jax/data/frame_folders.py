@@ -1,4 +1,4 @@
-"""Chosen frames of a video that is a folder of numbered images."""
+"""Reads frames of a video that is a folder of numbered images."""
 
 import bisect
 import os
@@ -13,10 +13,10 @@ from mtnet_jax.data import folders, numbered_images, opening, pictures
 from mtnet_jax.data.video import LASTING, VideoError
 from mtnet_jax.errors import UserError, printable
 
-# Of images whose rate nobody gives: that of arrays of frames, and of most
-# videos of the data sets. Only seconds depend on it.
+# Frames per second of images whose rate is not given: that of arrays of frames,
+# and of most videos of the data sets. Only times depend on it.
 FRAMES_PER_SECOND = 25.0
-# Of a second; slower and faster ones are mistakes of the unit.
+# Frames per second; lower and higher ones are mistakes of the unit.
 _RATES = 0.01, 1000
 
 
@@ -32,7 +32,7 @@ def check_rate(value: object, where: str) -> None:
 
   Args:
     value: the value.
-    where: it stands, in words.
+    where: the place that the value comes from, in words.
   """
   if not is_rate(value):
     raise UserError(
@@ -107,7 +107,7 @@ class FrameFolderReader:
 
   @property
   def num_frames(self) -> int:
-    """Frames in the range."""
+    """The number of frames in the range."""
     return len(self._names)
 
   @property
@@ -123,12 +123,12 @@ class FrameFolderReader:
 
   @property
   def width(self) -> int:
-    """Pixels, of the first frame."""
+    """The width of the first frame in pixels."""
     return self._first_size()[0]
 
   @property
   def height(self) -> int:
-    """Pixels, of the first frame."""
+    """The height of the first frame in pixels."""
     return self._first_size()[1]
 
   def read(
@@ -187,7 +187,7 @@ class FrameFolderReader:
   def _between(
     self, names: list[str], start: float | None, end: float | None
   ) -> list[str]:
-    """The names of the images at some times."""
+    """Returns the names of the images in a range of times."""
 
     def seconds(number: int) -> float:
       return float(number * self.time_base)

@@ -1,4 +1,4 @@
-"""Batches one after the other, loaded ahead by other processes."""
+"""Iterates over batches that other processes load ahead."""
 
 import contextlib
 import itertools
@@ -20,7 +20,7 @@ from mtnet_jax.errors import Interruption
 _MIN_SHARED_BYTES = 2**24
 # The processes of each loader that is in use.
 _workers: list[list[multiprocessing.Process]] = []
-# All that were ever a loader's, perhaps of one that is closed.
+# All processes that were ever a loader's, even of one that is closed.
 _known: weakref.WeakSet[multiprocessing.Process] = weakref.WeakSet()
 
 
@@ -50,8 +50,8 @@ def iterate(
     for step in range(start_step, len(batches)):
       yield batches[step]
     return
-  # Here and not above: grain imports jax where it finds it, which someone who
-  # starts no processes need not wait for.
+  # The import is here because grain imports jax, which is slow and not needed
+  # without processes.
   import grain
 
   if not flags.FLAGS.is_parsed():  # in a notebook; grain reads its own flags
@@ -81,7 +81,7 @@ def iterate(
 def killed_worker() -> str:
   """Returns in a sentence which loader process was killed; '' where none was.
 
-  Whoever waits for its batches may not notice it for long.
+  A reader of its batches may not notice for long.
   """
   for process in tuple(itertools.chain(*_workers)):
     if process.exitcode is not None and process.exitcode < 0:
@@ -100,7 +100,7 @@ def _killed_by(number: int, which: str = '') -> str:
 
 @contextlib.contextmanager
 def _watching(num_workers: int) -> Iterator[Callable[[], None]]:
-  """Yields what notes the processes of a loader, which come one by one."""
+  """Yields a function that notes the processes of a loader as they start."""
   others = set(multiprocessing.active_children())
   workers = []
 
@@ -125,16 +125,16 @@ def _watching(num_workers: int) -> Iterator[Callable[[], None]]:
       raise Interruption(killed[0].upper() + killed[1:]) from None
     raise
   finally:
-    # Before the loader ends them, slow ones by SIGKILL: a loader that goes on
-    # beside it must not take those for its own.
+    # This happens before the loader ends them, slow ones by SIGKILL: another
+    # loader must not take those for its own.
     take_new()
     _workers.remove(workers)
 
 
 def _start_worker(unused_index: int, unused_count: int):
-  """Makes a loader process a good child of its parent."""
+  """Makes a loader process end with its parent, and leave signals to it."""
   cv2.setNumThreads(0)
-  # A terminal and a job manager signal the whole group; the parent decides.
+  # A terminal and a job manager signal the whole group; only the parent reacts.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
   threading.Thread(target=_end_with_parent, daemon=True).start()

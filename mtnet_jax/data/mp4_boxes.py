@@ -1,4 +1,4 @@
-"""What an MP4 file says of its frames, read before FFmpeg believes it.
+"""Reads what an MP4 file says of its frames, before FFmpeg believes it.
 
 FFmpeg makes room for as many frames as a box says that there are: a file of
 some kilobytes can ask for gigabytes.
@@ -17,8 +17,8 @@ def check_counts(file: BinaryIO, size: int, most: int) -> None:
   """Refuses a file that counts more frames than it can hold.
 
   Args:
-    file: anything; what is no MP4 file passes.
-    size: its bytes.
+    file: any file; one that is no MP4 file passes.
+    size: the size of the file in bytes.
     most: frames of a track, at most; in a smaller file there are no more than
       it has bytes.
 
@@ -45,8 +45,7 @@ def check_counts(file: BinaryIO, size: int, most: int) -> None:
       fragments += first
     else:
       tables[-1].frames = max(tables[-1].frames, second)
-  # Of sound without compression each sample counts, and FFmpeg takes many as
-  # one.
+  # In uncompressed sound each sample counts, and FFmpeg reads many at once.
   frames = [t.frames for t in tables if not (t.sound and t.even)]
   named = max([*frames, fragments])
   if named > most:
@@ -58,7 +57,7 @@ def check_counts(file: BinaryIO, size: int, most: int) -> None:
 
 @dataclasses.dataclass
 class _Table:
-  """What a track says of itself."""
+  """A track's description of itself."""
 
   sound: bool = False
   even: bool = False

@@ -1,7 +1,7 @@
-"""Multigrid: shapes of training batches that change with the step.
+"""Multigrid training: the shape of a batch changes with the step.
 
 Batches of many short, small clips come first and cost as much as few long,
-large ones: b·t·h·w = B·T·H·W, up to rounding. Source: the thesis, Fig. 4.6 and
+large ones: b·t·h·w = B·T·H·W, up to rounding. Source: thesis, Fig. 4.6 and
 Sections 4.4.1 and 5.4.1, after Wu et al., *A Multigrid Method for Efficiently
 Training Video Models*, CVPR 2020.
 """
@@ -39,8 +39,8 @@ class Multigrid:
   Sizes are rounded to the nearest multiple of 8, and are at least 24 and at
   most H; H itself is taken as it is. Frames are rounded to the nearest number,
   batches to the nearest multiple of `batch_multiple`; both are at least one of
-  it. Halves go up: 13 / 2 frames are 7. Batches make no amends for what is
-  rounded elsewhere, so that `volume_ratio` may be a little off 1.
+  it. Halves go up: 13 / 2 frames are 7. Batch sizes do not compensate for
+  rounding, so `volume_ratio` may differ a little from 1.
 
   Attributes:
     batch: clips of a batch of the base shape, B.
@@ -82,7 +82,7 @@ class Multigrid:
     return self._cycles[phase][place]
 
   def learning_rate_factor(self, step: int) -> float:
-    """Returns what the learning rate is multiplied by: 8, 4, 2 or 1.
+    """Returns the factor of the learning rate: 8, 4, 2 or 1.
 
     It is the long cycle's batch over B; the short cycle leaves it as it is.
     """
@@ -109,7 +109,7 @@ class Multigrid:
 
   @functools.cached_property
   def period(self) -> int:
-    """Steps after which the shapes come again.
+    """The number of steps after which the shapes repeat.
 
     With the long cycle it is an epoch, rounded up to whole phases of equal
     length; with the short one alone it is three steps, else one.
@@ -118,7 +118,7 @@ class Multigrid:
 
   @property
   def steps_per_epoch(self) -> float:
-    """Steps in which `samples_per_epoch` are drawn, in the long run."""
+    """The number of steps that draw `samples_per_epoch`, on average."""
     return self.period * self.samples_per_epoch / self._samples_per_period
 
   def shapes(self) -> dict[Shape, int]:
@@ -135,7 +135,7 @@ class Multigrid:
 
   @functools.cached_property
   def _cycles(self) -> tuple[tuple[Shape, ...], ...]:
-    """The shapes of each phase's short cycle."""
+    """Returns the shapes of each phase's short cycle."""
     short = _SHORT if self.short_cycle else _CONSTANT
     return tuple(
       tuple(
@@ -147,7 +147,7 @@ class Multigrid:
 
   @functools.cached_property
   def _phase_steps(self) -> int:
-    """Steps of a phase; without the long cycle, of one short cycle."""
+    """The steps of a phase, or without the long cycle those of a short one."""
     if not self.long_cycle:
       return len(self._cycles[0])
 

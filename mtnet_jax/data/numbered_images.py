@@ -1,4 +1,4 @@
-"""Which files of a folder are the frames of one video, and in which order?
+"""Finds and orders the files of a folder that are frames of one video.
 
 A video may be a folder of images that have one name but for their number:
 `img_00001.jpg`, `frame_000001.jpg`, `00001.png`.
@@ -17,12 +17,12 @@ from mtnet_jax.errors import printable
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 
 _NUMBERED = re.compile(r'(?!\.)(.*?)([0-9]+)', re.DOTALL)
-# Beside the frames, what moves from each to the next: no pictures.
+# Optical flow, which may lie beside the frames and is no picture.
 _FLOW = re.compile(r'(flow[_-]?)?[xyuv][_-]?', re.IGNORECASE)
 
 
 class Image(NamedTuple):
-  """What the name of a numbered image says.
+  """The parts of a numbered image's name.
 
   Attributes:
     series: the name up to the number.
@@ -38,7 +38,7 @@ class Image(NamedTuple):
 
 
 def parse(name: str) -> Image | None:
-  """Returns what a file's name says; None: it is no numbered image's."""
+  """Returns the parts of a file's name; None for one that is not numbered."""
   stem, suffix = os.path.splitext(name)
   match = _NUMBERED.fullmatch(stem)
   if not match or suffix.lower() not in SUFFIXES:
@@ -50,7 +50,7 @@ def group(names: Iterable[str]) -> dict[str, list[Image]]:
   """Returns the numbered images among some files, by series.
 
   Args:
-    names: of the files of a folder.
+    names: the names of the files of a folder.
 
   Returns:
     The images in no order. Optical flow (`flow_x_00001.jpg`) is not among them,
@@ -67,8 +67,8 @@ def order(names: Iterable[str]) -> list[str]:
   """Returns the names of a video's frames, in order.
 
   Args:
-    names: of the files of its folder. Those that are no numbered images are
-      left out, and optical flow is, beside frames.
+    names: the names of the files of the video's folder. Files that are no
+      numbered images are left out, and so is optical flow beside frames.
 
   Raises:
     ValueError: there is no frame, there are those of several videos, or one is

@@ -1,4 +1,4 @@
-"""What is opened as a video, and what is not.
+"""Opens files as videos, and refuses what must not be opened.
 
 A file that is named like a video may be anything: a pipe that never ends, a
 list that leads to other files and addresses, or a header that asks for all the
@@ -30,8 +30,8 @@ _OPTIONS = {
   'protocol_whitelist': 'file',
   'max_pixels': str(picture_sizes.MAX_PIXELS),
 }
-# A stray byte in a title is no reason to refuse a video. PyAV 19 has no such
-# option: it never refuses one.
+# A stray byte in a title must not refuse a video. PyAV 19 lacks the option and
+# never refuses one.
 _TAKES_ANY_BYTES = int(av.__version__.split('.')[0]) >= 19
 _METADATA = {} if _TAKES_ANY_BYTES else {'metadata_errors': 'replace'}
 DECODER_OPTIONS = {'max_pixels': _OPTIONS['max_pixels']}
@@ -46,10 +46,10 @@ _KINDS = {
 
 
 def check_regular(path: str | os.PathLike) -> int:
-  """Returns the bytes of a file, which may stand behind a link.
+  """Returns the size of a file in bytes, perhaps behind a link.
 
   Args:
-    path: what is to be read.
+    path: the path to read.
 
   Raises:
     ValueError: it is a pipe, a socket or a device, which may never end.
@@ -66,7 +66,7 @@ def check_regular(path: str | os.PathLike) -> int:
 
 
 def open_container(source: str | bytes) -> av.container.InputContainer:
-  """Opens a video file; whoever calls closes it.
+  """Opens a video file, which the caller closes.
 
   Args:
     source: a path, or a file's contents.

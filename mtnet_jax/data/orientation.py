@@ -1,4 +1,4 @@
-"""How players turn and mirror a stored picture before they show it.
+"""Turns and mirrors stored pictures as players do before they show them.
 
 Phones and editors store pictures as the sensor has them, with a matrix that
 says how they are to be shown: the pixel (x, y) goes to (a x + c y, b x + d y),
@@ -16,7 +16,7 @@ _ODD_ANGLE = 0.5  # degrees from a right angle: what FFmpeg rounds away
 
 @dataclasses.dataclass(frozen=True)
 class Orientation:
-  """What is done to a stored picture, in this order.
+  """Operations on a stored picture, in this order.
 
   Attributes:
     transposed: whether rows become columns.

@@ -1,4 +1,4 @@
-"""A user's videos, divided into those that train and those that judge."""
+"""Divides a user's videos into splits for training and for scoring."""
 
 import collections
 import csv
@@ -12,7 +12,7 @@ from mtnet_jax.data import class_names, dividing, sources
 from mtnet_jax.data.records import SUFFIX, Example
 from mtnet_jax.errors import UserError
 
-# Of whom some are held out where a split is missing, and for what.
+# Splits that are made of training videos where they are missing, and their use.
 _MADE = {'test': 'testing', 'val': 'validation'}
 
 
@@ -21,15 +21,15 @@ def divide(
   folder: pathlib.Path,
   fps: float | None = None,
 ) -> tuple[str, list[str]]:
-  """Sees that a data set has all three splits, as far as it can have them.
+  """Gives a data set all three splits, as far as it has enough videos.
 
   Where nobody divided the videos, loading does that. Where there are splits,
   but no `val` or no `test`, some of the training videos become one, all parts
   of a video in the same.
 
   Args:
-    directory: what docs/data.md describes, or a CSV file. Records stay as they
-      are.
+    directory: a data set as in docs/data.md, or a CSV file. Records stay as
+      they are.
     folder: gets a `clips.csv` and a `labels.txt` where a split is made.
     fps: images per second of folders of images; None: it is not known.
 
@@ -70,7 +70,7 @@ def divide(
 
 
 def _hold_out(examples: Sequence[Example]) -> set[str]:
-  """Chooses videos of each class; of classes with few, none."""
+  """Chooses videos of each class, and none of classes with few."""
   videos = collections.defaultdict(dict)
   for example in examples:
     videos[example.label].setdefault(example.video)

@@ -1,9 +1,9 @@
-"""The packets of a video file, from anywhere in it, exactly.
+"""Reads the packets of a video file from any place, exactly.
 
-Of a file that is open only numbers are kept, some bytes a packet: a film of two
-hours takes a few megabytes. What a container's index says of where a packet is
-may be wrong; therefore a packet that was found by it is known again by where it
-lies in the file, and so is every one that follows.
+For an open file only numbers are kept, some bytes per packet: a film of two
+hours takes a few megabytes. A container's index may be wrong about where a
+packet is. Therefore a packet that was found by it, and every one that follows,
+is identified by its position in the file.
 """
 
 import array
@@ -33,7 +33,7 @@ class Packets:
     rate: frames a second, the average where the rate varies.
     time_base: seconds, the unit of the times of presentation.
     stamps: int64, the times of presentation of the frames that are shown.
-    num_frames: how many are shown.
+    num_frames: the number of frames that are shown.
     end: the time at which the last of them ends; after the average time of a
       frame where the container does not tell how long it is shown.
     header_frames: the frames that the file's header counts; 0: unknown.
@@ -148,7 +148,7 @@ class Packets:
     return max(0, bisect_right(self._entries[0], stamp) - 1)
 
   def is_ahead(self, entry: int) -> bool:
-    """Whether an entry's packet comes after the next one."""
+    """Returns whether an entry's packet comes after the next one."""
     return self._entries[2][entry] > self._next
 
   def go_to(self, entry: int):
@@ -249,11 +249,11 @@ class Packets:
       raise ValueError('there is no decoder for it')
     if decoder.width and decoder.height:
       picture_sizes.check(decoder.width, decoder.height)
-    # One thread: the loader's processes already use every core.
+    # One thread is used: the loader's processes already use every core.
     decoder.thread_type = 'NONE'
     decoder.options = opening.DECODER_OPTIONS
-    # Now, with nothing left out: AV1's decoder keeps the `skip_frame` that it
-    # was opened with.
+    # The decoder is opened now, with nothing skipped: AV1's keeps the
+    # `skip_frame` that it was opened with.
     decoder.open(strict=False)
     return decoder
 
@@ -261,7 +261,7 @@ class Packets:
     return (p for p in self._container.demux(self._stream) if p.size)
 
   def _seek(self, time: int) -> int | None:
-    """Has the container find a time; returns the number of the next packet."""
+    """Seeks a time in the container; returns the number of the next packet."""
     try:
       self._container.seek(time, stream=self._stream)
       self._packets = self._demux()
@@ -280,7 +280,7 @@ class Packets:
 
 
 def _identity(packet: av.Packet | None) -> int:
-  """Returns a number that tells a packet from the file's others."""
+  """Returns a number that identifies a packet within its file."""
   if packet is None:
     return _END
   return hash((packet.pts, packet.pos, packet.size))

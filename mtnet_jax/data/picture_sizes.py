@@ -1,4 +1,4 @@
-"""How large pictures may be, and what they are resized to."""
+"""Limits the sizes of pictures, and computes what they are resized to."""
 
 MAX_PIXELS = 2**26  # 8192 × 8192: more than any camera's video
 _MAX_RATIO = 32
@@ -17,9 +17,9 @@ def resized(width: int, height: int, short_side: int | None) -> tuple[int, int]:
   """Returns width and height with the shorter side of that length.
 
   Args:
-    width: pixels.
-    height: pixels.
-    short_side: pixels; None: as they are.
+    width: the width in pixels.
+    height: the height in pixels.
+    short_side: the new shorter side in pixels; None: no change.
 
   Raises:
     ValueError: a side is more than 32 times the other, so that few pixels

@@ -1,4 +1,4 @@
-"""Coded pictures to pixels, within the limits that videos have."""
+"""Decodes pictures to pixels, within the limits that videos have."""
 
 import io
 import warnings
@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from mtnet_jax.data import picture_sizes
 
 _FORMATS = ('BMP', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')
-# Of pictures that are refused here, in a sentence.
+# The reason for pictures that are refused here, as a sentence.
 warnings.simplefilter('ignore', PIL.Image.DecompressionBombWarning)
 
 
@@ -53,7 +53,7 @@ def resize(
 
   Args:
     image: the picture.
-    short_side: pixels; None: the picture stays as it is.
+    short_side: the new shorter side in pixels; None: no change.
 
   Returns:
     The picture: bilinear, or of less size the mean over what a pixel covers.

@@ -1,4 +1,4 @@
-"""From a configuration to its batches."""
+"""Builds the batches of a configuration."""
 
 import math
 
@@ -109,7 +109,7 @@ def _build_training(
     rand_augment=data.rand_augment,
     rand_augment_strength=data.rand_augment_strength,
     seed=config.seed,
-    # No step is left over that would be in no update.
+    # Every step belongs to an update.
     num_steps=-(-steps // config.train.accumulate) * config.train.accumulate,
   )
 

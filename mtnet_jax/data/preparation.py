@@ -1,4 +1,4 @@
-"""Listed videos into record files, with a report on each of them."""
+"""Writes listed videos into record files, with a report on each file."""
 
 import collections
 import dataclasses
@@ -77,7 +77,8 @@ def write(
   """
   out = locations.local_path(out)
   _check(listing, out, short_side)
-  # First: what Beam cannot do must not cost what is there.
+  # The pipeline is built first: if Beam refuses, existing files must not be
+  # lost.
   pipeline = beam_runner.build(runner, pipeline_options) if runner else None
   found = shared_videos.look_at_files(listing.splits)
   class_names.warn_of_look_alikes(listing.labels, listing.directory)
@@ -301,7 +302,7 @@ def show(manifest: Mapping, out: str | os.PathLike) -> None:
 
   Args:
     manifest: the manifest from `write`.
-    out: where the records are.
+    out: the folder of the records.
   """
   for split, numbers in manifest['splits'].items():
     print(

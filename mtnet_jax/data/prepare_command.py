@@ -58,7 +58,7 @@ def define_split(values: flags.FlagValues, num_splits: int) -> None:
   flags.DEFINE_integer(
     'split',
     1,
-    'Which of the official divisions.',
+    'Number of the official division into training and test videos.',
     1,
     num_splits,
     flag_values=values,
@@ -74,40 +74,42 @@ def _define_flags(values: flags.FlagValues, videos: str, annotations: str):
   flags.DEFINE_string(
     'out',
     None,
-    'The folder that gets the records.',
+    'Folder to write the records to.',
     required=True,
     flag_values=values,
   )
   flags.DEFINE_integer(
     'num_shards',
     0,
-    'Record files a split; 0: one for each 256 MiB of videos.',
+    'Number of record files per split; 0 makes one for each 256 MiB of videos.',
     0,
     flag_values=values,
   )
   flags.DEFINE_integer(
     'num_frames',
     16,
-    'Videos with fewer frames are named as short.',
+    'Number of frames below which a video is reported as short; it is kept.',
     1,
     flag_values=values,
   )
   flags.DEFINE_integer(
     'short_side',
     0,
-    'Pixels to encode the videos with; 0: as they are.',
+    'Length in pixels of the shorter side that videos are re-encoded with; 0 '
+    'stores the files as they are.',
     0,
     flag_values=values,
   )
   flags.DEFINE_string(
     'runner',
     '',
-    "An Apache Beam runner's name; empty: on this machine.",
+    'Name of the Apache Beam runner that does the work; without it this '
+    'machine does it, without Beam.',
     flag_values=values,
   )
   flags.DEFINE_multi_string(
     'beam_options',
     [],
-    'A flag for Beam, such as --region=x.',
+    'Option for Apache Beam, such as --region=europe-west4; needs --runner',
     flag_values=values,
   )

@@ -1,11 +1,11 @@
-r"""Draws a batch as the model sees it: a row a clip, its frames over time.
+r"""Draws a batch as the network sees it, a row of frames for each clip.
 
   mtnet preview --config=quickstart \
     --config.data.dir=DIR --out=batch.png [--step=0] [--clips=8] [--split=train]
 
-Clips are cut, resized, augmented and, with multigrid, of the step's shape, as
-training on one device gets them. With another split, the rows are the views of
-an evaluation.
+The clips are cut, resized and augmented as in training on one device and, with
+multigrid, have the shape of the step. For the other splits, the rows are the
+views of an evaluation.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ _CAPTION_WIDTH, _TITLE_WIDTH, _ID_WIDTH = 140, 26, 36
 
 @dataclasses.dataclass(frozen=True)
 class Sheet:
-  """What is shown.
+  """The contents of the picture.
 
   Attributes:
     clips: uint8 (n, t, h, w, 3), h = w.
@@ -130,7 +130,7 @@ def draw(sheet: Sheet, path: pathlib.Path) -> None:
   number, pixel for pixel, where they are small.
 
   Args:
-    sheet: what is shown.
+    sheet: the contents of the picture.
     path: the PNG to write.
   """
   n, t, size, _, _ = sheet.clips.shape
@@ -249,13 +249,26 @@ def define_flags(values: flags.FlagValues) -> None:
     'out', None, 'PNG file to write.', required=True, flag_values=values
   )
   flags.DEFINE_integer(
-    'step', 0, "The batch's number.", lower_bound=0, flag_values=values
+    'step',
+    0,
+    'Number of the training step whose batch is drawn, from 0.',
+    lower_bound=0,
+    flag_values=values,
   )
   flags.DEFINE_integer(
-    'clips', 8, 'Rows, at most.', lower_bound=1, flag_values=values
+    'clips',
+    8,
+    'Number of clips, or of views of an evaluation, to draw at most, a row '
+    'each.',
+    lower_bound=1,
+    flag_values=values,
   )
   flags.DEFINE_enum(
-    'split', 'train', sources.SPLITS, 'Which videos.', flag_values=values
+    'split',
+    'train',
+    sources.SPLITS,
+    'Split whose videos are drawn.',
+    flag_values=values,
   )
 
 

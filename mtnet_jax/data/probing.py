@@ -1,4 +1,4 @@
-"""What is in a data set, and how fast it can be loaded."""
+"""Examines a data set, and measures how fast it can be loaded."""
 
 import collections
 import concurrent.futures
@@ -22,18 +22,19 @@ _WARM_UP = 2  # batches: the first is made while the process starts
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-  """What one video is like.
+  """The properties of one video.
 
   Attributes:
     index: the video's place in its source.
-    id: the video's.
+    id: the video's id.
     label: the class's number; -1 if that cannot be read.
-    frames: in the range of times; 0 if they cannot be read, as below.
+    frames: the number of frames in the range of times; 0 if they cannot be
+      read, as below.
     seconds: the time from its first to the end of its last frame; NaN if the
       frames' times are not known.
-    height: pixels.
-    width: pixels.
-    cause: why the first or the last frame cannot be decoded, or ''.
+    height: the height in pixels.
+    width: the width in pixels.
+    cause: the reason why the first or the last frame cannot be decoded, or ''.
   """
 
   index: int
@@ -51,7 +52,7 @@ def probe(source: Source, sample: int = 0, seed: int = 0) -> list[Probe]:
 
   Args:
     source: the videos of a split.
-    sample: so many videos at most, drawn at random; 0: all.
+    sample: the largest number of videos to open, drawn at random; 0: all.
     seed: the seed of that choice.
 
   Returns:
@@ -96,7 +97,7 @@ def _probe(source: Source, index: int) -> Probe:
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-  """How fast training clips are made.
+  """The speed at which training clips are made.
 
   Attributes:
     loaded: clips/s that one loader process gives, with nothing beside it.
@@ -165,7 +166,7 @@ def _decode(
 
 @dataclasses.dataclass(frozen=True)
 class _Subset(Sequence[Example]):
-  """Some of a source's videos, by their places; picklable."""
+  """A subset of a source's videos, by their places; picklable."""
 
   source: Source
   indices: tuple[int, ...]

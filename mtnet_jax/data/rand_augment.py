@@ -1,8 +1,8 @@
 """RandAugment on a clip: a few changes drawn from many, all of one strength.
 
-Every change is the same in all frames of a clip, those that look at the
-picture's values included: they look at all frames together. Source: E. D. Cubuk
-et al., *RandAugment*, 2020; the sizes are those of torchvision's.
+Every change is the same in all frames of a clip. Changes that depend on the
+picture's values use all frames together. Source: E. D. Cubuk et al.,
+*RandAugment*, 2020; the sizes are those of torchvision's.
 """
 
 import functools
@@ -30,8 +30,8 @@ def rand_augment(
   Args:
     clip: uint8 (t, h, w, 3).
     count: changes, each drawn from all of them; 0 changes nothing.
-    strength: of all changes that have one, in [0, 1]. Where a change has two
-      directions, one is drawn.
+    strength: the strength in [0, 1] of all changes that have one. Where a
+      change has two directions, one is drawn.
     rng: the source of randomness.
 
   Returns:
@@ -60,7 +60,7 @@ def _enhance(enhancer, clip: Clip, amount: float) -> Clip:
 
 
 def _sharpen(clip: Clip, amount: float) -> Clip:
-  # Each frame by itself: it looks at neighboring pixels.
+  # Each frame is changed by itself, since the change reads neighboring pixels.
   frames = [
     _enhance(ImageEnhance.Sharpness, frame[None], amount) for frame in clip
   ]

@@ -22,9 +22,9 @@ from mtnet_jax.errors import UserError
 SUFFIX = '.array_record'
 
 _OPTIONS = 'group_size:1,uncompressed'
-# What the library raises on a file that is not whole, or not its own.
+# The errors of the library for a file that is not whole, or not its own.
 _ERRORS = (OSError, RuntimeError, ValueError)
-# What it then says; it is silent of this where the disk fails.
+# The library's message for such a file; a failing disk gives another.
 _DAMAGE = 'Riegeli/records file'
 
 
@@ -40,8 +40,8 @@ class Example:
       contents.
     start: seconds from which the video counts; None: from its first frame.
     end: seconds before which it counts; None: to its last frame.
-    fps: of a folder of images, frames per second; None: not known. Files tell
-      their own, and records do not hold it.
+    fps: the frames per second of a folder of images; None: not known. Files
+      tell their own rate, and records do not hold it.
   """
 
   id: str
@@ -66,7 +66,7 @@ def write(path: str | os.PathLike, examples: Iterable[Example]) -> None:
 
   Args:
     path: the file to write.
-    examples: in the order of the file; may be a generator.
+    examples: the examples in the order of the file; may be a generator.
 
   Raises:
     OSError: the file cannot be written.
@@ -138,8 +138,8 @@ class Reader(Sequence[Example]):
         error
       )
       if not damaged:
-        # A file that could not be read once fails for ever; a copy opens it
-        # anew.
+        # A file that could not be read once fails for ever; a copy of the
+        # reader opens it again.
         self._source = copy.copy(self._source)
       first = os.path.basename(self._paths[0])
       raise VideoError(

@@ -5,9 +5,9 @@ r"""Looks at a data set: its classes, lengths and sizes, and the loader's speed.
 
 DIR is what --config.data.dir would be. A sample of the videos is opened, and
 the first and the last frame of each are decoded. Then one loader process makes
-training clips as the configuration has them, by itself, beside the rate at
-which a single thread decodes the same videos. At the end stands what should be
-mended before a training, and how.
+training clips as the configuration asks for them, and its speed is compared
+with that of a single thread that only decodes the same videos. At the end the
+command advises what to mend in the data set before training, and how.
 """
 
 import collections
@@ -77,7 +77,7 @@ def describe(
   total: int,
   num_frames: int,
 ) -> list[tuple[str, str]]:
-  """Says in words what there is.
+  """Describes the data set in words.
 
   Args:
     probes: the probes of the videos that were looked at.
@@ -129,7 +129,7 @@ def judge(
   Args:
     speed: the measured speed.
     batch_size: clips a step.
-    step_time: seconds; 0: unknown.
+    step_time: the seconds of a step; 0: unknown.
     num_workers: loader processes that the configuration has. More than the
       machine has cores count as many as those.
 
@@ -169,7 +169,7 @@ def gather_facts(
   training_counts: Mapping[str, int],
   data: ml_collections.ConfigDict,
 ) -> Facts:
-  """Returns what the advice on a data set is given from.
+  """Returns the facts that the advice on a data set is based on.
 
   Args:
     source: the videos of a split.
@@ -209,7 +209,7 @@ def gather_facts(
 
 
 def show_advice(lines: Sequence[str]) -> None:
-  """Prints what should be mended, or that nothing has to be."""
+  """Prints what should be mended, or that nothing needs to be."""
   print('advice:' if lines else 'advice: nothing to mend was found.')
   for number, line in enumerate(lines, 1):
     print(printable(f'{number}. {line}'))
@@ -286,35 +286,53 @@ def define_flags(values: flags.FlagValues) -> None:
   flags.DEFINE_string(
     'dir',
     None,
-    'The data set, as --config.data.dir.',
+    'Data set to look at: a folder or a CSV file, as --config.data.dir takes '
+    'it.',
     required=True,
     flag_values=values,
   )
   flags.DEFINE_enum(
-    'split', 'train', sources.SPLITS, 'Which videos.', flag_values=values
+    'split',
+    'train',
+    sources.SPLITS,
+    'Split whose videos are looked at.',
+    flag_values=values,
   )
   flags.DEFINE_string(
-    'out', 'report.png', 'The picture that is written.', flag_values=values
+    'out',
+    'report.png',
+    'PNG file to write the picture of the data set to.',
+    flag_values=values,
   )
   flags.DEFINE_integer(
-    'sample', 1_000, 'Videos to look at; 0: all.', 0, flag_values=values
+    'sample',
+    1_000,
+    'Number of videos to open, drawn at random; 0 opens all.',
+    0,
+    flag_values=values,
   )
   flags.DEFINE_integer(
     'batch_size',
     0,
-    "Clips a step; 0: the configuration's train.batch_size.",
+    "Number of clips per training step; 0 takes the configuration's "
+    'train.batch_size.',
     0,
     flag_values=values,
   )
   flags.DEFINE_float(
     'step_time',
     0.0,
-    'Seconds of a training step, to compare with.',
+    'Time in seconds of a training step, to say whether it would wait for '
+    'clips; 0 says nothing of it.',
     0.0,
     flag_values=values,
   )
   flags.DEFINE_float(
-    'seconds', 10.0, 'For measuring the loader.', 0.0, flag_values=values
+    'seconds',
+    10.0,
+    'Time in seconds to measure the speed of loading.',
+    0.0,
+    flag_values=values,
   )
 
 

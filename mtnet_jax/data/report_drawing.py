@@ -1,4 +1,4 @@
-"""What picture shows the lengths, sizes, failures and classes of a data set?"""
+"""Draws the lengths, sizes, failures and classes of a data set."""
 
 import collections
 import math

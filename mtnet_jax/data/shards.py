@@ -1,8 +1,8 @@
-"""One record file from its videos: the piece of work that machines share.
+"""Writes one record file from its videos, the task that machines share.
 
-Beside a whole record file lies its report, `NAME.json`. Who makes a record file
-anew removes the report first and writes it last. Where there is a report, then,
-the record file is the one that it tells of, at whatever moment a machine died.
+Beside a whole record file lies its report, `NAME.json`. A record file is remade
+by removing its report first and writing it last. So a report always describes
+the record file beside it, whenever a machine died.
 """
 
 import collections
@@ -29,12 +29,13 @@ MISSING = os.strerror(errno.ENOENT)
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-  """What is the same for all record files of a data set.
+  """The properties that all record files of a data set share.
 
   Attributes:
     labels: the classes' names.
     num_frames: videos with fewer frames are named as short.
-    short_side: pixels; 0: videos keep their size, and whole files every byte.
+    short_side: the shorter side in pixels; 0: videos keep their size, and whole
+      files every byte.
   """
 
   labels: tuple[str, ...]
@@ -60,7 +61,7 @@ class Shard:
 
   @property
   def report_path(self) -> pathlib.Path:
-    """The file that tells what came of the videos."""
+    """The file that says what became of each video."""
     return self.path.with_suffix('.json')
 
 
@@ -87,7 +88,7 @@ def write(
   """Writes a record file of the videos that can be read, and its report.
 
   Args:
-    shard: what is to be written, where no report is.
+    shard: the file to write, unless its report is there.
     advance: called after each video.
     num_threads: videos that are read at once.
 
@@ -159,7 +160,7 @@ def _try_all(
 
 
 def _try(example: Example, short_side: int) -> tuple[Example, int, str]:
-  """Returns what is to be written, its number of frames, and what is wrong."""
+  """Returns the bytes to write, the number of frames, and what is wrong."""
   start, end = example.start, example.end
   try:
     parts = start is not None or end is not None

@@ -1,6 +1,6 @@
-"""Which videos stand in more than one split?
+"""Finds videos that are in more than one split.
 
-What a network was trained on says nothing of how it does on other videos.
+The accuracy on training videos says nothing about other videos.
 """
 
 import collections
@@ -64,8 +64,8 @@ def find(
 ) -> list[Shared]:
   """Returns which splits have videos in common, for each two that do.
 
-  Those are parts of one file, and files with the same bytes. Only files of one
-  size that stand in different splits are read, and of most of them little.
+  Such videos are parts of one file, or files with the same bytes. Only files of
+  the same size in different splits are read, and of most of them only a sample.
 
   Args:
     splits: the videos of each split, by their paths.

@@ -1,6 +1,6 @@
 """A directory as a sequence of labeled videos.
 
-What a directory may be is told in docs/data.md: record files, a `clips.csv`, or
+docs/data.md says what a directory may be: record files, a `clips.csv`, or
 folders of classes and splits.
 """
 
@@ -37,7 +37,7 @@ CSV_NAME = 'clips.csv'
 MANIFEST_NAME = 'manifest.json'
 
 _SHARD = re.compile(rf'(\w+)-(\d{{5}})-of-(\d{{5}}){re.escape(records.SUFFIX)}')
-# What JSON that is no manifest raises.
+# The errors of JSON that is no manifest.
 _ILL_FORMED = (AttributeError, LookupError, TypeError, ValueError)
 
 
@@ -78,7 +78,7 @@ class Source:
     return example
 
   def names(self) -> Iterator[str]:
-    """Yields what tells these videos from others, without reading them.
+    """Yields names that identify these videos, without reading them.
 
     Those are their ids, of record files the files' names and sizes.
     """
@@ -109,7 +109,7 @@ def open_source(
   """Opens a split of a data set.
 
   Args:
-    directory: what docs/data.md describes: a directory, a CSV file or
+    directory: a data set as in docs/data.md: a directory, a CSV file or
       'tfds:NAME'.
     split: 'train', 'val' or 'test'.
     fps: see `list_videos`.
@@ -156,7 +156,7 @@ def count_videos(
 
   Args:
     source: the split's videos, from `open_source`.
-    directory: what it was opened from.
+    directory: the data set that the source was opened from.
     split: the split's name.
 
   Returns:
@@ -177,14 +177,14 @@ def count_videos(
     counts = {str(name): int(count) for name, count in shown.items()}
   except (OSError, *_ILL_FORMED) as error:
     raise UserError(
-      f'{path} is damaged, or not of these records: {error!r}. Delete it: then '
-      'the classes of those videos are counted that are looked at.'
+      f'{path} is damaged, or belongs to other records: {error!r}. Delete it; '
+      'classes are then counted over the videos that are looked at.'
     ) from error
   return dict.fromkeys(source.labels, 0) | counts
 
 
 def relabel(source: Source, labels: Sequence[str]) -> Source:
-  """Numbers the classes of a source as another list does.
+  """Numbers the classes of a source as in another list.
 
   Args:
     source: the videos.
@@ -197,7 +197,7 @@ def relabel(source: Source, labels: Sequence[str]) -> Source:
 
 @dataclasses.dataclass(frozen=True)
 class _Relabeled(Sequence[Example]):
-  """A source's videos, each with the number that its class has elsewhere."""
+  """A source whose labels are the classes' numbers in another list."""
 
   source: Source
   numbers: tuple[int, ...]
@@ -226,7 +226,7 @@ def list_videos(
   """Lists the videos of a directory of plain files, in a fixed order.
 
   Args:
-    directory: what docs/data.md describes, or a CSV file; not records.
+    directory: a data set as in docs/data.md, or a CSV file; not records.
     fps: images per second of videos that are folders of images, where a CSV
       file does not say it; None: it is not known.
 
@@ -290,13 +290,13 @@ def _find_classes(path: pathlib.Path) -> Divided:
 
 
 def _is_there(video: str) -> bool:
-  """Whether there is a file, or a folder, which may hold images."""
+  """Returns whether there is a file, or a folder, which may hold images."""
   return os.path.isfile(video) or os.path.isdir(video)
 
 
 def _existing(directory: str | os.PathLike) -> pathlib.Path:
   if not os.fspath(directory):
-    raise UserError('No data is named: give --config.data.dir=DIR.')
+    raise UserError('No data set is given: give --config.data.dir=DIR.')
   path = locations.local_path(directory)
   if not path.exists():
     raise UserError(f'There is no data at {path}: no such file or directory.')
@@ -349,7 +349,7 @@ def _open_records(path: pathlib.Path, split: str) -> Source:
 
 
 def _check_labels(labels: Sequence[str], path: pathlib.Path):
-  """Sees that `labels.txt` is what was written with the records."""
+  """Raises a UserError unless `labels.txt` belongs to the records."""
   try:
     written = tuple(map(str, _read_manifest(path / MANIFEST_NAME)['labels']))
   except (OSError, *_ILL_FORMED):

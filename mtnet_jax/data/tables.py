@@ -1,4 +1,4 @@
-"""Tables in CSV files."""
+"""Reads and writes tables in CSV files."""
 
 import collections
 import csv
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from mtnet_jax.errors import UserError
 
-# What spreadsheets take for the beginning of a formula, in wide letters too.
+# Characters that begin a formula in spreadsheets, wide ones too.
 _FORMULA = tuple('=+-@＝＋－＠')
 _APOSTROPHE = "'"
 
@@ -97,7 +97,8 @@ def _read_lines(path: pathlib.Path) -> list[tuple[int, list[str]]]:
       f'{path}, line {line} cannot be read as a CSV file: {error.reason}. Save '
       'it as UTF-8.'
     ) from error
-  # Strict: a quotation mark too many would swallow the lines behind it.
+  # The reader is strict: otherwise an extra quotation mark would swallow the
+  # following lines.
   reader = csv.reader(
     io.StringIO(text, newline=''), skipinitialspace=True, strict=True
   )

@@ -1,4 +1,4 @@
-"""Data sets that TensorFlow Datasets has built, read without TensorFlow.
+"""Reads data sets that TensorFlow Datasets has built, without TensorFlow.
 
 TFDS codes the frames of a video one by one, as JPEG or PNG, in a list of a
 `tf.train.Example`. Its own `tfds.data_source` needs TensorFlow for every data
@@ -28,7 +28,7 @@ PREFIX = 'tfds:'
 
 _INFO, _FEATURES = 'dataset_info.json', 'features.json'
 _SPLITS = {'val': 'validation'}  # TFDS's names, where they are not ours
-# What broken files of TFDS raise when they are read.
+# The errors that broken files of TFDS raise.
 _ERRORS = (
   AttributeError,
   LookupError,
@@ -58,7 +58,7 @@ class FramesReader:
 
   @property
   def num_frames(self) -> int:
-    """Frames in the video."""
+    """The number of frames in the video."""
     return len(self._frames)
 
   @property
@@ -73,12 +73,12 @@ class FramesReader:
 
   @property
   def width(self) -> int:
-    """Pixels, of the first frame."""
+    """The width of the first frame in pixels."""
     return self._decode(0).shape[1]
 
   @property
   def height(self) -> int:
-    """Pixels, of the first frame."""
+    """The height of the first frame in pixels."""
     return self._decode(0).shape[0]
 
   def read(

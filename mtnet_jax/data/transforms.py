@@ -1,4 +1,4 @@
-"""Where a clip is cut out and at what size.
+"""Chooses where a clip is cut out of its frames, and at what size.
 
 Every function takes a clip, does the same to all of its frames, and returns
 another. Randomness comes from the `rng` argument only.
@@ -21,8 +21,8 @@ def resize(clip: Clip, height: int, width: int) -> Clip:
 
   Args:
     clip: uint8 (t, h, w, c).
-    height: pixels.
-    width: pixels.
+    height: the new height in pixels.
+    width: the new width in pixels.
 
   Returns:
     uint8 (t, height, width, c); the clip itself where the size is right.
@@ -48,7 +48,7 @@ def random_crop(clip: Clip, size: int, rng: np.random.Generator) -> Clip:
 
   Args:
     clip: uint8 (t, h, w, c) with h, w ≥ size.
-    size: pixels.
+    size: the side of the crop in pixels.
     rng: the source of randomness.
 
   Returns:
@@ -101,7 +101,7 @@ def mirror(clip: Clip) -> Clip:
 
 
 def names_a_side(class_name: str) -> bool:
-  """Whether a class's name has the word left or right in it.
+  """Returns whether a class's name has the word left or right in it.
 
   In the mirror such a class may be another one, so that its clips must not be
   mirrored.

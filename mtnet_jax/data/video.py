@@ -48,7 +48,7 @@ class VideoError(Exception):
 
   Attributes:
     name: the file's path, or 'video in memory'.
-    cause: what is wrong with it.
+    cause: the fault of the video, in words.
     passing: whether the disk or the network failed, which may work again soon,
       and not the video.
   """
@@ -68,10 +68,10 @@ def retry(
   attempts: int,
   sleep: Callable[[float], None] = time.sleep,
 ) -> T:
-  """Reads, again where a disk or a network fails.
+  """Reads, and tries again where a disk or a network fails.
 
   Args:
-    read: what is to be done; each attempt calls it.
+    read: a function that reads; each attempt calls it.
     attempts: calls at most, ≥ 1. Between them are 0.1, 0.4, 1.6 … seconds.
     sleep: waits so many seconds.
 
@@ -175,13 +175,13 @@ class VideoReader:
 
   @property
   def width(self) -> int:
-    """Pixels, of the upright frame."""
+    """The width of the upright frame in pixels."""
     frame = self._decode_first()
     return frame.height if self._orientation.transposed else frame.width
 
   @property
   def height(self) -> int:
-    """Pixels, of the upright frame."""
+    """The height of the upright frame in pixels."""
     frame = self._decode_first()
     return frame.width if self._orientation.transposed else frame.height
 

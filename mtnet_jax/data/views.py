@@ -1,4 +1,4 @@
-"""What a model sees of a video when it judges it, whoever holds the frames."""
+"""Cuts the views of a video that a model judges, whoever holds the frames."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -30,7 +30,7 @@ class Frames(Protocol):
   def read(
     self, indices: Sequence[int], short_side: int | None = None
   ) -> UInt8[np.ndarray, 'n h w 3']:
-    """The frames of these numbers, resized to that shorter side."""
+    """Returns the frames of these numbers, resized to that shorter side."""
 
 
 def read(

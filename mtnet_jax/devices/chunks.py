@@ -1,4 +1,4 @@
-"""How do many clips go through a network: so many at a time?"""
+"""Sends many clips through a network, a fixed number at a time."""
 
 from collections.abc import Callable
 from typing import Any

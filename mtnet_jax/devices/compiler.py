@@ -1,4 +1,4 @@
-"""What is XLA told about a whole program?"""
+"""Compiles whole programs, with the options that XLA gets for them."""
 
 import contextlib
 import functools
@@ -20,7 +20,7 @@ def jit(
   training: bool = False,
   **kwargs,
 ) -> Callable:
-  """As `jax.jit`, of a whole program: it is not called in another.
+  """Compiles a whole program, which is not called in another, by `jax.jit`.
 
   For one CPU the program calls our kernels, and so cannot be exported.
 
@@ -28,7 +28,7 @@ def jit(
     function: the function to compile.
     mesh: the devices that the program will run on; None: not known.
     training: whether it is a train step.
-    **kwargs: of `jax.jit`.
+    **kwargs: keyword arguments of `jax.jit`.
   """
 
   @functools.wraps(function)
@@ -40,22 +40,22 @@ def jit(
 
 
 def quick_jit(function: Callable, **kwargs) -> Callable:
-  """As `jax.jit`, of what runs once: little time is spent on optimizing it.
+  """Compiles by `jax.jit` what runs once: XLA hardly optimizes it.
 
   Args:
     function: the function to compile.
-    **kwargs: of `jax.jit`.
+    **kwargs: keyword arguments of `jax.jit`.
   """
   options = _known({'xla_backend_optimization_level': 0})
   return jax.jit(function, compiler_options=options or None, **kwargs)
 
 
 def keep_programs(folder: str, key: str) -> None:
-  """Has compiled programs kept in a folder, and looked for there from now on.
+  """Keeps compiled programs in a folder, and from now on looks there for them.
 
   Args:
-    folder: of a file system, or of a bucket (`gs://BUCKET/FOLDER`); it is made.
-      '': where JAX_COMPILATION_CACHE_DIR says, or nowhere.
+    folder: a folder of a file system or of a bucket (`gs://BUCKET/FOLDER`),
+      which is made. '': the one that JAX_COMPILATION_CACHE_DIR names, or none.
     key: the configuration's key that holds the folder, for messages.
 
   Raises:
@@ -63,7 +63,7 @@ def keep_programs(folder: str, key: str) -> None:
   """
   if not folder:
     return
-  # JAX's own way to buckets; orbax brings it along.
+  # JAX reads buckets through this package, which orbax installs.
   from etils import epath
 
   try:
@@ -85,7 +85,7 @@ def keep_programs(folder: str, key: str) -> None:
       "processes may write, or '' for none."
     ) from error
   jax.config.update('jax_compilation_cache_dir', folder)
-  # A process that has compiled before stays with the folder of then.
+  # A process that has compiled before keeps its earlier folder until a reset.
   with contextlib.suppress(ImportError, AttributeError):
     from jax.experimental.compilation_cache import compilation_cache
 
@@ -111,20 +111,21 @@ def _options(mesh, training):
   one_cpu = forms.is_one_cpu(mesh)
   options = {
     # Eigen multiplies matrices, as fast as YNN or faster, and our kernels sum.
-    # XLA looks each call of YNN up in a list of all instructions where a
-    # program is read again: minutes, for the largest networks.
+    # When a program is read from the cache, XLA looks each call of YNN up in a
+    # list of all instructions, which takes minutes for the largest networks.
     'xla_cpu_experimental_ynn_fusion_type': (
       '' if forms.uses_kernels(mesh) else 'LIBRARY_FUSION_TYPE_REDUCE'
     )
   }
   if training and one_cpu:
-    # What blocks share is optimized before it is copied to each block.
+    # Functions that blocks share are optimized before they are copied to each
+    # block.
     options['xla_cpu_opt_preset'] = 'CPU_OPT_PRESET_FAST_COMPILE'
   return _known(options, 'cpu') or None
 
 
 def _known(options: dict, platform: str | None = None) -> dict:
-  """Those that a platform's compiler has; None: that of the process."""
+  """Returns the options that a platform's compiler has; None: the process's."""
   return {k: v for k, v in options.items() if _knows(k, v, platform)}
 
 
@@ -133,7 +134,8 @@ def _knows(option: str, value: str | int, platform: str | None) -> bool:
   """Tries an option, which may go with any release, on a trivial program."""
   trivial = jax.jit(lambda x: x, compiler_options={option: value})
   try:
-    # Of this platform: JAX_PLATFORMS may leave out all others.
+    # The array must be on this platform: JAX_PLATFORMS may leave out all
+    # others.
     with jax.default_device(jax.local_devices(backend=platform)[0]):
       trivial.lower(0.0).compile()
   except jax.errors.JaxRuntimeError as error:

@@ -1,4 +1,4 @@
-"""What did not fit into a device's memory, in words?"""
+"""Explains errors of a device that is out of memory."""
 
 import contextlib
 import re
@@ -23,10 +23,10 @@ _SAID = (
 
 @contextlib.contextmanager
 def explained(mend: str) -> Iterator[None]:
-  """Has running out of a device's memory inside end in one sentence.
+  """Turns an exhausted device memory inside the context into one sentence.
 
   Args:
-    mend: what to do about it, the end of the sentence "Give …".
+    mend: the remedy, as the end of the sentence "Give …".
 
   Raises:
     UserError: a device has too little memory for what is done inside.
@@ -40,15 +40,15 @@ def explained(mend: str) -> Iterator[None]:
 
 
 def is_exhausted(error: Exception) -> bool:
-  """Whether it says that a device's memory is not enough."""
+  """Returns whether an error says that a device's memory is not enough."""
   return 'RESOURCE_EXHAUSTED' in str(error)
 
 
 def describe(error: Exception) -> str:
-  """Returns a sentence: what was needed, and what there is where that is known.
+  """Returns a sentence: the memory needed and, if known, the memory there is.
 
   Args:
-    error: of which `is_exhausted` says so.
+    error: an error for which `is_exhausted` is true.
   """
   text = str(error)
   found = next(filter(None, (said.search(text) for said in _SAID)), None)
@@ -68,7 +68,7 @@ def describe(error: Exception) -> str:
 
 
 def _amount(text: str) -> str:
-  """`17.05G` or `18307096576 bytes` in GB; what is neither, as it is."""
+  """Converts `17.05G` or `18307096576 bytes` to GB; other texts stay."""
   number, unit = re.fullmatch(r'([\d.]+) ?(\w+)', text).groups()
   scale = {'bytes': 1, 'B': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30}.get(
     unit if unit == 'bytes' else unit[0]

@@ -36,15 +36,16 @@ class Instruction:
   Attributes:
     name: unique in the program.
     is_root: whether it gives the computation's result.
-    shape: of the result, as printed: of an array `bf16[8,16]{1,0}`, of a tuple
-      the shapes of its elements in parentheses.
-    opcode: what it does, such as 'fusion'.
+    shape: the shape of the result as printed: `bf16[8,16]{1,0}` for an array,
+      for a tuple the shapes of its elements in parentheses.
+    opcode: the operation, such as 'fusion'.
     operands: names of instructions in the same computation.
-    literal: what stands between the parentheses: of a constant its value.
+    literal: the text between the parentheses: for a constant its value.
     attributes: all that follows the parentheses.
     op_name: the traced operation that it stems from, with the modules and
       functions around it; '' where XLA names none.
-    cycles: of the device, as the compiler estimates; 0 where it does not.
+    cycles: the compiler's estimate of the device's cycles; 0 where there is
+      none.
     called: computations by the role that they have for this instruction.
   """
 
@@ -68,7 +69,8 @@ class Program:
   """A compiled program.
 
   Attributes:
-    computations: by name, the instructions of each by name, in order.
+    computations: the computations by name: the instructions of each by name, in
+      order.
     entry: name of the computation that runs first.
   """
 
@@ -80,8 +82,8 @@ class Step(NamedTuple):
   """An instruction where it runs.
 
   Attributes:
-    instruction: what runs.
-    times: how often, in one run of the program.
+    instruction: the instruction.
+    times: the number of times that it runs in one run of the program.
     computation: name of the computation that lists it.
   """
 
@@ -137,7 +139,7 @@ def _instruction(name: str, text: str, is_root: bool) -> Instruction:
 
 
 def _closing(text: str, start: int) -> int:
-  """Where the parenthesis that opens at `start` has been closed."""
+  """Returns where the parenthesis that opens at `start` has been closed."""
   depth = 0
   for match in re.finditer(r'[()]', text[start:]):
     depth += 1 if match[0] == '(' else -1
@@ -169,7 +171,7 @@ def steps(program: Program) -> list[Step]:
   """Returns all that runs, in order.
 
   The body of a loop runs as often as `trips` says, once where that is unknown.
-  Of the branches of a condition the one of the most cycles is taken.
+  Of the branches of a condition, the one with the most cycles counts.
   """
   return list(_steps(program, program.entry, 1))
 
@@ -200,7 +202,7 @@ def total_cycles(ran: list[Step]) -> int:
 
 
 def unknown_loops(program: Program) -> list[str]:
-  """Returns the loops of which it is unknown how often they run.
+  """Returns the loops whose number of runs is unknown.
 
   A loop has the name of the traced operation, or else of its instruction.
   """
@@ -215,13 +217,13 @@ def unknown_loops(program: Program) -> list[str]:
 def trips(program: Program, name: str, loop: Instruction) -> int | None:
   """Returns how often a loop's body runs; None where the text does not say.
 
-  That is what the compiler names. Else it follows from a condition that
-  compares a counter with a constant, the counter's first value, and what the
-  body adds to it.
+  The compiler may state the number. Otherwise it follows from a condition that
+  compares a counter with a constant, from the counter's first value, and from
+  what the body adds to it.
 
   Args:
-    program: that the loop is part of.
-    name: of the computation that the loop is listed in.
+    program: the program that the loop is part of.
+    name: the name of the computation that the loop is listed in.
     loop: a `while` instruction.
   """
   known = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes)
@@ -249,7 +251,7 @@ def trips(program: Program, name: str, loop: Instruction) -> int | None:
 
 
 def _count(start, limit, added, direction) -> int | None:
-  """Values of a counter that a condition lets through, before one it stops."""
+  """Counts the values of a counter that a condition lets through."""
   if None in (start, limit, added) or not added:
     return None
   span = limit - start
@@ -267,7 +269,7 @@ def _root(computation: Computation) -> Instruction:
 
 
 def _elements(computation: Computation, name: str) -> dict[int, int]:
-  """Those elements of a tuple that are constants, by index."""
+  """Returns the elements of a tuple that are constants, by index."""
   values = {
     index: _value(computation, operand, {})
     for index, operand in enumerate(computation[name].operands)
@@ -278,11 +280,11 @@ def _elements(computation: Computation, name: str) -> dict[int, int]:
 def _value(
   computation: Computation, name: str, first: Mapping[int, int]
 ) -> int | None:
-  """The integer that an instruction gives, where it is known.
+  """Returns the integer that an instruction gives, where it is known.
 
   Args:
-    computation: that lists the instruction.
-    name: of the instruction.
+    computation: the computation that lists the instruction.
+    name: the instruction's name.
     first: elements of the computation's parameter by index.
   """
   instruction = computation[name]
@@ -296,7 +298,7 @@ def _value(
 
 
 def _index(computation: Computation, name: str) -> int | None:
-  """Which element of the computation's parameter an instruction is."""
+  """Returns which element of the computation's parameter this is."""
   instruction = computation[name]
   while instruction.opcode in ('bitcast', 'convert', 'copy', 'reshape'):
     instruction = computation[instruction.operands[0]]
@@ -308,7 +310,7 @@ def _index(computation: Computation, name: str) -> int | None:
 
 
 def _hands_on(body: Computation, index: int) -> bool:
-  """Whether a loop's body leaves an element of its parameter as it is."""
+  """Returns whether a loop's body leaves an element of its parameter alone."""
   result = _root(body)
   return (
     result.opcode == 'tuple' and _index(body, result.operands[index]) == index
@@ -318,7 +320,7 @@ def _hands_on(body: Computation, index: int) -> bool:
 def _added(
   body: Computation, index: int, kept: Mapping[int, int]
 ) -> int | None:
-  """What a loop's body adds to an element of its parameter."""
+  """Returns what a loop's body adds to an element of its parameter."""
   result = _root(body)
   if result.opcode != 'tuple':
     return None

@@ -13,20 +13,20 @@ from mtnet_jax.typing import PyTree
 
 
 def platform() -> str:
-  """Returns what this process computes on: 'cpu', 'gpu' or 'tpu'."""
+  """Returns the platform of this process's devices: 'cpu', 'gpu' or 'tpu'."""
   return jax.default_backend()
 
 
 def make_mesh(
   data: int = 0, fsdp: int = 1, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-  """Devices in a grid of `data` × `fsdp`; batches are split over all of them.
+  """Makes a grid of `data` × `fsdp` devices, over which batches are split.
 
   Args:
     data: groups of devices, each with all of the parameters; 0: as many as
       there are.
     fsdp: devices in a group, each with a share of the parameters and of the
-      optimiser's state.
+      optimizer's state.
     devices: None: all, of all processes.
 
   Raises:
@@ -51,12 +51,12 @@ def make_mesh(
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """Every device holds the whole array."""
+  """Returns the sharding of an array that every device holds whole."""
   return NamedSharding(mesh, P())
 
 
 def split_batch(mesh: Mesh) -> NamedSharding:
-  """The first axis is split over all devices: the clips."""
+  """Returns the sharding of a batch: its clips are split over all devices."""
   return NamedSharding(mesh, P(('data', 'fsdp')))
 
 
@@ -82,10 +82,11 @@ def to_devices(batch: Mapping[str, PyTree], mesh: Mesh) -> dict[str, PyTree]:
 
 
 def to_own_devices(variables: optax.Params, mesh: Mesh) -> optax.Params:
-  """A copy of all of the variables on the devices of `mesh`, this process's.
+  """Returns a copy of all variables on this process's devices, `mesh`.
 
   Args:
-    variables: on the devices of all processes, which all must call this.
+    variables: variables on the devices of all processes. All processes must
+      call this.
     mesh: a mesh of devices of this process.
   """
   leaves = jax.tree.leaves(variables)

@@ -1,4 +1,4 @@
-"""How do the processes of one run join, and tell each other things?
+"""Joins the processes of a run, and exchanges data between them.
 
 Every process runs the same loop on its own part of each batch. Process 0 alone
 writes logs and figures; checkpoints are written by all of them together.
@@ -14,8 +14,8 @@ from jax.experimental import multihost_utils
 
 from mtnet_jax.errors import UserError
 
-# Of JAX's own watch, which aborts all processes where one is gone; ours names
-# it before.
+# Seconds of JAX's own watch, which aborts all processes when one is gone. Ours
+# names that process before.
 _HEARTBEAT_SECONDS = 360
 
 
@@ -36,7 +36,7 @@ def join(
   Raises:
     UserError: no cluster says who is who, or the others do not come.
   """
-  # Its handler would take SIGTERM from ours.
+  # The service's handler of SIGTERM would replace ours.
   jax.config.update('jax_enable_preemption_service', False)
   try:
     jax.distributed.initialize(
@@ -57,7 +57,7 @@ def join(
 
 
 def is_main() -> bool:
-  """Whether this is the process that writes logs and figures."""
+  """Returns whether this is the process that writes logs and figures."""
   return jax.process_index() == 0
 
 
@@ -65,13 +65,13 @@ def wait_for_all(what: str) -> None:
   """Returns when all processes have called it.
 
   Args:
-    what: they have done; the same for all.
+    what: a name for what the processes have done; the same in all.
   """
   multihost_utils.sync_global_devices(what)
 
 
 def gather(data: bytes) -> list[bytes]:
-  """Everybody's data, by process; all processes must call it."""
+  """Returns all processes' data, in order; all processes must call it."""
   if jax.process_count() == 1:
     return [data]
   sizes = multihost_utils.process_allgather(np.array(len(data), np.int32))
@@ -98,20 +98,20 @@ class KeyValueBoard:
     self._client.key_value_set(key, line, allow_overwrite=True)
 
   def read(self) -> dict[int, str]:
-    """The lines by process."""
+    """Returns the lines by process."""
     entries = self._client.key_value_dir_get(self._PREFIX)
     return {int(key.rsplit('/', 1)[1]): line for key, line in entries}
 
 
 def board() -> KeyValueBoard | None:
-  """Returns what a watchdog needs to know the others; None for one process.
+  """Returns the board of the processes' watchdogs; None for one process.
 
   None, too, where this JAX hides its store: then each process watches itself.
   """
   if jax.process_count() == 1:
     return None
   try:
-    # JAX has no public way to it; orbax takes this one too.
+    # JAX has no public access to the store; orbax uses this one too.
     from jax._src import distributed
 
     return KeyValueBoard(distributed.global_state.client)

@@ -1,4 +1,4 @@
-"""Devices that programs are compiled for, which need not be here.
+"""Devices that programs are compiled for, at hand or not.
 
 Published figures: https://docs.cloud.google.com/tpu/docs/v5e, /v5p and /v6e;
 https://www.nvidia.com/en-us/data-center/h100/ and /h200/, SXM, half of the
@@ -18,8 +18,8 @@ from mtnet_jax.errors import UserError
 if TYPE_CHECKING:
   import jax
 
-# Of a process that compiles for a target: no compiler looks for devices of its
-# own.
+# The environment of a process that compiles for a target: no compiler then
+# looks for devices of its own.
 ENVIRONMENT: Mapping[str, str] = types.MappingProxyType(
   {
     'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
@@ -32,7 +32,7 @@ _GIB = 2**30
 
 
 class Chip(NamedTuple):
-  """What a device can do at best.
+  """The peak rates of a device.
 
   Attributes:
     flops: a second, bfloat16, dense.
@@ -49,7 +49,7 @@ class Chip(NamedTuple):
 
 
 def _tpu(flops, bandwidth, memory, units, side):
-  """A TPU with so many matrix units of `side`² multiply-adds a cycle."""
+  """Returns a TPU with matrix units of `side`² multiply-adds a cycle."""
   return Chip(flops, bandwidth, memory * _GIB, flops / (2 * units * side**2))
 
 
@@ -96,7 +96,7 @@ device_description_str: "{name}"
 
 
 def is_gpu(target: str) -> bool:
-  """Whether a target is a GPU; else it is a topology of TPUs."""
+  """Returns whether a target is a GPU; else it is a topology of TPUs."""
   return target in _GPU_NAMES
 
 
@@ -161,7 +161,7 @@ def devices(target: str) -> Sequence['jax.Device']:
       platform='cuda', target_config=describe_gpu(target), topology='1x1x1'
     )
   else:
-    # By default an older libtpu takes four chips for a host's least.
+    # By default an older libtpu takes four chips for the least of a host.
     one_chip = set(target.partition(':')[2].split('x')) == {'1'}
     bounds = {'chips_per_host_bounds': (1, 1, 1)} if one_chip else {}
     described = topologies.get_topology_desc(target, platform='tpu', **bounds)

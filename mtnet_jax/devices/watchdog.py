@@ -1,8 +1,8 @@
-"""Does the run stand still, and which process is to blame?
+"""Ends a run that stands still, and names the process that is to blame.
 
 A process whose peer is gone would wait for it without end, on some machines
-without a word. So a thread of each looks at its own progress, tells the others
-of it, and looks at theirs.
+without a word. So a thread of each process watches its own progress, reports it
+to the others, and watches theirs.
 """
 
 import contextlib
@@ -29,23 +29,23 @@ T = TypeVar('T')
 LOADER = 'waiting for its loader'
 
 _CHECK_EVERY = 2.0  # seconds
-# A process that has said nothing for so long is gone.
+# Seconds after which a process that reports nothing counts as gone.
 _SILENCE_SECONDS = 60.0
-# In a stage that may take long: a library may hold the interpreter.
+# The same in a stage that may take long: a library may hold the interpreter.
 _LONG_SILENCE_SECONDS = 300.0
-# Where the devices say already that somebody is gone.
+# The same where the devices report already that a process is gone.
 _SILENCE_AFTER_ERROR = 10.0
 _DEFECT = 1
 
 
 class MessageBoard(Protocol):
-  """Where each process puts a line that all of them can read."""
+  """A place where each process puts a line that all processes can read."""
 
   def put(self, line: str) -> None:
     """Replaces this process's line."""
 
   def read(self) -> dict[int, str]:
-    """The lines by process."""
+    """Returns the lines by process."""
 
 
 class Watchdog:
@@ -61,7 +61,7 @@ class Watchdog:
     clock: Callable[[], float] = time.monotonic,
     end: Callable[[str, int], None] | None = None,
   ):
-    """Notes when it began.
+    """Starts the clock.
 
     Args:
       stall_seconds: the time that a stage may take. Where others may be to
@@ -87,7 +87,7 @@ class Watchdog:
     """Says what this process does from now on.
 
     Args:
-      stage: for people, such as `LOADER`.
+      stage: the name of the stage in messages, such as `LOADER`.
       step: the training step.
       limit: seconds that it may take, `math.inf` for any number; None:
         `stall_seconds`, twice as many where others may be to blame.
@@ -95,7 +95,7 @@ class Watchdog:
     self._stage = (stage, step, self._clock(), limit)
 
   def iterate(self, batches: Iterable[T], step: int) -> Iterator[T]:
-    """The batches; waiting for each is a stage, the time between may be long.
+    """Yields the batches; limits the wait for each, not the time between.
 
     Args:
       batches: the batches to iterate over, to be scored, for instance.
@@ -135,7 +135,7 @@ class Watchdog:
       lines = self._board.read()
     except (jax.errors.JaxRuntimeError, OSError) as error:
       if self._finished.is_set():
-        return  # JAX's own end has cut the check off.
+        return  # JAX has ended the check.
       self._end(
         'process 0, through which all others talk, cannot be reached: '
         f'{str(error).splitlines()[0]}.',
@@ -155,7 +155,7 @@ class Watchdog:
       )
 
   def _check_peer(self, told, index, now):
-    """Ends with a process that has; (seconds, its line) of a silent one."""
+    """Ends if a peer has; returns the silence and the line of a silent one."""
     beats, since = self._heard.get(index, (None, now))
     if told['over'] == 'finished':
       return None
@@ -189,7 +189,7 @@ class Watchdog:
   def _give_up(self, reason, code=RESUME):
     self._say(reason, code)
     if self._board is not None and self._index == 0:
-      # The board goes with process 0: the others must have read it.
+      # The board is lost with process 0, so the others must have read it.
       time.sleep(3 * _CHECK_EVERY)
     self._end(reason, code)
 
@@ -224,10 +224,10 @@ class Watchdog:
 
   @contextlib.contextmanager
   def blaming_others(self) -> Iterator[None]:
-    """Of an error of what processes do together, finds out whose it is.
+    """Finds out which process is to blame for an error in a collective.
 
-    Within it, an error may come of a peer that is gone. And what is left behind
-    waits for the peers: they are told before, unless they all know.
+    An error inside the context may come from a peer that is gone. What is left
+    behind waits for the peers, so they are told before, unless they all know.
     """
     try:
       yield
@@ -244,12 +244,13 @@ class Watchdog:
       raise
 
   def _fail(self, error):
-    """Ends this process for an error of its own, and so the others."""
+    """Ends this process, and with it the others, for an error of its own."""
     mistake = isinstance(error, UserError)
     if not mistake:
       traceback_module.print_exception(error)
     sentence = (str(error) or type(error).__name__).splitlines()[0]
-    # At once: leaving in good order would wait for those that wait for this.
+    # The process ends at once: an orderly exit would wait for processes that
+    # wait for this one.
     self._give_up(
       f'{self._name} has stopped: {sentence}',
       error.code if mistake else _DEFECT,
@@ -261,8 +262,9 @@ def _first(pair):
 
 
 def _end(reason: str, code: int) -> None:
-  # At once: the main thread may hang in a call that nothing interrupts.
-  hint = ' The same command goes on from the last checkpoint.'
+  # The process ends at once: the main thread may hang in a call that nothing
+  # interrupts.
+  hint = ' The same command resumes from the last checkpoint.'
   print(
     f'error: {printable(reason)}{hint if code == RESUME else ""}',
     file=sys.stderr,

@@ -1,8 +1,8 @@
-"""Controls: what accuracy is left without what it ought to rest on.
+"""Controls: the accuracy without the evidence that it should rest on.
 
-A classifier that never looks at a picture tells what the files give away by
-their length, frame rate and size. The trained network on clips whose frames are
-shuffled tells what it gets from single frames.
+A classifier that never looks at a picture shows what the files reveal by their
+length, frame rate and size. The trained network on clips with shuffled frames
+shows what it gets from single frames.
 """
 
 import itertools
@@ -22,13 +22,13 @@ from mtnet_jax.evaluation.predictions import Predictions
 from mtnet_jax.progress import Progress
 from mtnet_jax.typing import Float, Int
 
-# More say no more, and opening them takes its time.
+# More videos would not change the result, and take time to open.
 _MOST_VIDEOS = 2_000
 _WIDTHS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)  # in standard deviations of a cue
 
 
 def check(config: ml_collections.ConfigDict, names: Sequence[str] = ()) -> None:
-  """Sees that `measure` will not fail after the work has been done.
+  """Raises a UserError where `measure` would fail after all its work.
 
   Args:
     config: the run's configuration.
@@ -92,10 +92,10 @@ def measure(
 def pair_accuracy(
   predictions: Predictions, pairs: Sequence[tuple[int, int]]
 ) -> float:
-  """Returns how often the right one of two classes is the more probable one.
+  """Returns how often the right one of two classes is the likelier one.
 
   Only videos of these pairs count, and only the two probabilities of a video's
-  own pair: someone who knows the pair and guesses the direction has 1/2. Equal
+  own pair: knowing the pair and guessing the direction gives 1/2. Equal
   probabilities count half.
 
   Args:
@@ -122,8 +122,8 @@ def classify_cues(
   """Returns the test accuracy of a kernel density classifier.
 
   A class's density at a point is the sum of Gaussians around its training
-  videos; the width is the one that, on the training videos, tells each from all
-  the others best.
+  videos; their width is the one that best classifies each training video by all
+  the others.
 
   Args:
     cues: numbers that say something about each training video.
@@ -145,23 +145,25 @@ def classify_cues(
 
 
 def _densest(distances, labels, width):
-  """The class with the highest density at each point, `(m,)`."""
-  # Relative to the nearest: far from everything all densities are zero.
+  """Returns the class with the highest density at each point, `(m,)`."""
+  # Distances are relative to the nearest: far from everything all densities are
+  # zero.
   exponent = -(distances - distances.min(axis=1, keepdims=True))
   weights = np.exp(exponent / (2 * width**2))
   return (weights @ np.eye(labels.max() + 1)[labels]).argmax(axis=1)
 
 
 def _squared_distances(a, b):
-  # A cue at a time: all at once take as much memory again for each of them.
+  # Cues are added one at a time: all at once take as much memory again for
+  # each.
   cues = zip(a.T, b.T, strict=True)
   return sum(np.square(x[:, None] - y[None]) for x, y in cues)
 
 
 def _read_cues(directory, split, fps=None) -> tuple[np.ndarray, np.ndarray]:
-  """Logarithms of length, frame rate and size, and the classes.
+  """Returns logarithms of length, frame rate and size, and the classes.
 
-  Of a large split, videos evenly spread over it stand for all of them.
+  In a large split, videos evenly spread over it stand for all.
   """
   source = sources.open_source(directory, split, fps)
   count = min(len(source), _MOST_VIDEOS)
@@ -180,12 +182,12 @@ def _read_cues(directory, split, fps=None) -> tuple[np.ndarray, np.ndarray]:
         name = example.id if example else error.name
         broken.append((name, error.cause))
         continue
-      # Zero for every video where the frame rate is not known: no cue.
+      # An unknown frame rate is 0 for every video, and so no cue.
       rows.append(np.nan_to_num(np.log(cues)))
       labels.append(example.label)
   if broken:
     logging.warning(
-      '%d videos of split %r are not among the trivial cues, the first is %s',
+      '%d videos of split %r have no trivial cues, the first is %s',
       len(broken),
       split,
       ': '.join(broken[0]),
@@ -201,7 +203,7 @@ def _read_cues(directory, split, fps=None) -> tuple[np.ndarray, np.ndarray]:
 def _find_pairs(
   pairs: Sequence[Sequence[str]], names: tuple[str, ...]
 ) -> list[tuple[int, int]]:
-  """The classes' numbers; without pairs of which the run has neither class."""
+  """Returns pairs of class numbers, without pairs of unknown classes."""
   seen, known = set(), []
   for pair in pairs:
     is_pair = isinstance(pair, tuple | list) and len(set(pair)) == 2 == len(
@@ -209,8 +211,8 @@ def _find_pairs(
     )
     if is_pair and all(isinstance(n, str) and n not in names for n in pair):
       logging.warning(
-        'eval.reversed_pairs has %r, of which there is neither class here: '
-        'it is left out.',
+        'eval.reversed_pairs has %r, and the data have neither class here: the '
+        'pair is left out.',
         pair,
         extra={'once': True},
       )

@@ -1,4 +1,4 @@
-"""Pictures of a run: training curves and the confusion of classes."""
+"""Draws a run's training curves and the confusion of its classes."""
 
 import pathlib
 from collections.abc import Sequence
@@ -85,14 +85,14 @@ def draw_curves(
 
 
 def is_gate(metric: str) -> bool:
-  """Whether a name of `metrics.jsonl` is a block's share of open gates."""
+  """Returns whether a name in `metrics.jsonl` is a share of open gates."""
   return metric.startswith(_GATES)
 
 
 def draw_gates(
   records: Sequence[dict[str, float]], path: str | pathlib.Path
 ) -> None:
-  """Draws the share of open gates over the steps, a line a block.
+  """Draws the share of open gates over the steps, a line for each block.
 
   Args:
     records: the lines of `metrics.jsonl`, from `metric_writer.read`, of a

@@ -1,4 +1,4 @@
-"""What does a network say of each video of a split?"""
+"""A network's predictions for the videos of a split, and their accuracy."""
 
 import csv
 import dataclasses
@@ -13,14 +13,14 @@ from mtnet_jax.typing import Float, Int
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-  """What a model says of each video of a split.
+  """The output of a model for each video of a split.
 
   Attributes:
     ids: `(n,)` names of the videos that could be scored.
     labels: `(n,)` their true classes, 0 to k - 1.
     probabilities: `(n, k)` float32, averaged over the views; rows sum to 1.
     broken: the videos that could not be scored and why, by id.
-    early: by stage the `(n,)` classes that Class Regularisation picks, if any.
+    early: the `(n,)` classes that Class Regularisation picks, by stage, if any.
   """
 
   ids: np.ndarray
@@ -37,12 +37,12 @@ class Predictions:
     return self.probabilities.argmax(axis=1)
 
   def accuracy(self, k: int = 1) -> float:
-    """The share of videos whose class is among the k most probable ones."""
+    """Returns the share of videos whose class is among the k likeliest."""
     correct = metrics.top_k_correct(self.probabilities, self.labels, k)
     return float(correct.mean())
 
   def early_accuracy(self) -> dict[str, float]:
-    """By stage, the share of videos whose class is its early prediction."""
+    """Returns the top-1 accuracy of the early predictions of each stage."""
     return {
       stage: float((chosen == self.labels).mean())
       for stage, chosen in self.early.items()
@@ -86,7 +86,7 @@ def write_predictions(
 def per_class(
   predictions: Predictions, names: tuple[str, ...]
 ) -> list[tuple[str, int, float, float]]:
-  """Rows `(class, videos, top-1, top-5)`; classes without a video left out."""
+  """Returns rows `(class, videos, top-1, top-5)` of classes with videos."""
   rows = []
   for index, name in enumerate(names):
     own = predictions.labels == index

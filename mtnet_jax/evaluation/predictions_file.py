@@ -13,7 +13,7 @@ _ROUNDING = 1e-3
 
 
 def read(path: str | pathlib.Path) -> Predictions:
-  """Reads what a run says of each video.
+  """Reads the predictions of a run.
 
   Args:
     path: the file `predictions.npz`.
@@ -39,7 +39,7 @@ def read(path: str | pathlib.Path) -> Predictions:
 
 def _cause(error: Exception) -> str:
   cause = str(error).rstrip('.')
-  # numpy takes what it does not know for a pickle, and tells how to run it.
+  # numpy takes unknown data for a pickle, and its message tells how to run it.
   return 'it holds no plain arrays' if 'allow_pickle' in cause else cause
 
 

@@ -1,4 +1,4 @@
-"""What `mtnet eval` leaves behind and shows."""
+"""Writes and prints the results of `mtnet eval`."""
 
 import json
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ def write(
 ) -> None:
   """Writes `WORKDIR/evaluation`, and the training's curves beside it.
 
-  Among them the shares of open gates, where the network has gates.
+  The curves include the shares of open gates, if the network has gates.
 
   Args:
     predictions: the predictions of every video.
@@ -54,7 +54,7 @@ def show(
 ) -> None:
   """Prints accuracies by class, what could not be scored, and the files.
 
-  Of networks with Class Regularisation also how often each stage is right.
+  For networks with Class Regularisation it prints each stage's accuracy, too.
   """
   console = console or rich.console.Console(emoji=False)
   table = rich.table.Table('class', 'videos', 'top-1', 'top-5')
@@ -93,7 +93,7 @@ def show(
 
 
 _FEW_TESTS = 30
-# What `controls.measure` returns, in words.
+# The figures that `controls.measure` returns, in words.
 _CONTROLS = {
   'top1': 'the network, top-1',
   'chance': 'always the most frequent class',
@@ -122,7 +122,7 @@ def show_controls(
 
   Args:
     figures: the figures from `controls.measure`.
-    console: where to; the terminal if None.
+    console: the console to print to; None: the terminal.
   """
   table = rich.table.Table('control', 'accuracy')
   for name, value in figures.items():
@@ -131,7 +131,7 @@ def show_controls(
 
 
 def verdict(predictions: Predictions) -> str:
-  """Returns in words how sure an accuracy is.
+  """Returns a sentence with the accuracy and its confidence interval.
 
   Args:
     predictions: the predictions of every video.

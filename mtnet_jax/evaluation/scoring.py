@@ -1,4 +1,4 @@
-"""What is each video's score: softmax averaged over views, every video once?"""
+"""Scores each video once: softmax averaged over its views."""
 
 import dataclasses
 import functools
@@ -34,7 +34,9 @@ EvalStep = Callable[[dict, Array], tuple[Array, dict[str, Array]]]
 
 @functools.lru_cache(maxsize=1)  # evaluated twice, compiled once
 def make_eval_step(model: nn.Module, mesh: jax.sharding.Mesh) -> EvalStep:
-  """A jitted `(variables, clips uint8) -> probabilities, early predictions`.
+  """Returns the jitted evaluation step.
+
+  It is `(variables, clips uint8) -> probabilities, early predictions`.
 
   Args:
     model: a network from `mtnet_jax.models.build`; its BN in inference mode.
@@ -111,7 +113,7 @@ def score_videos(
 
 
 def _vote(chosen: dict[str, np.ndarray], videos: int) -> list[dict[str, int]]:
-  """Of each video, by stage, what most views have; the lowest of equals."""
+  """Returns each video's most frequent early prediction over its views."""
   rows = {stage: views.reshape(videos, -1) for stage, views in chosen.items()}
   return [
     {stage: int(np.bincount(row[i]).argmax()) for stage, row in rows.items()}
@@ -129,7 +131,7 @@ def _of_all_processes(found: list[tuple], broken: dict) -> Predictions:
     raise UserError(f'No video could be scored. {why}.')
   ids, labels, rows, early = zip(*found, strict=True)
   scores = np.frombuffer(b''.join(rows), np.float32).reshape(len(ids), -1)
-  # Here and not above: all processes learn of it, and none waits for another.
+  # The error is raised here, so that all processes know of it and none waits.
   wrong = ~np.isfinite(scores).all(axis=1)
   if wrong.any():
     raise UserError(
@@ -172,8 +174,8 @@ def open_videos(
     run_folder.check_class_names(workdir, dataset.labels)
     return dataset
   logging.warning(
-    'The data have %d of the %d classes of %s, and are scored by its labels: '
-    '%s.',
+    'The data have %d of the %d classes of %s, whose labels are used to score '
+    'them: %s.',
     len(dataset.labels),
     len(trained),
     workdir,
@@ -222,7 +224,7 @@ def evaluate(
         variables, _ = model_lib.restore_variables(
           config, workdir, checkpoint, model, mesh_lib.make_mesh()
         )
-      # Better to hear now than after the work that there is no place for it.
+      # A folder that cannot be written is reported before the work starts.
       run_folder.make_workdir(path / 'evaluation')
       predictions = _score(
         make_eval_step(model, mesh),
@@ -260,7 +262,7 @@ def _score(
 
 
 def _shuffle_frames(batches: Iterable[Batch], seed: int) -> Iterator[Batch]:
-  """The batches with the frames of each view in a random order of its own."""
+  """Yields the batches with the frames of each view in a random order."""
   rng = np.random.default_rng(seed)
   for batch in batches:
     clips = batch['clips']  # b v t h w c

@@ -1,12 +1,12 @@
-"""Trains a table of the thesis on small variants, and compares its runs.
+r"""Trains the networks of a table of the thesis, and compares them.
 
   mtnet compare --table=5.8 --config=quickstart \
     --config.data.dir=DIR --out=runs/ablations/5.8
 
-Trains every run of the table (`configs/ablations.py`) with every seed, scores
-it with its last checkpoint, and writes `results.csv`, `summary.json`,
-`table.md` and `plot.png` after each. Stopped and given again, it goes on.
-docs/ablations.md reads the figures.
+Trains a small variant for every row of the table (`configs/ablations.py`) with
+every seed, scores its last checkpoint, and updates `results.csv`,
+`summary.json`, `table.md` and `plot.png` after each run. The same command
+resumes interrupted work. docs/ablations.md explains the figures.
 """
 
 from collections.abc import Sequence
@@ -26,27 +26,34 @@ def define_flags(values: flags.FlagValues) -> None:
     'table',
     None,
     list(ablations.TABLES),
-    'Of the thesis.',
+    'Number of the table of the thesis whose networks are trained.',
     required=True,
     flag_values=values,
   )
   flags.DEFINE_string(
     'out',
     None,
-    'Folder of the table; gets RUN/seed_N.',
+    'Folder to write the results to; each run gets a folder OUT/RUN/seed_N.',
     required=True,
     flag_values=values,
   )
   flags.DEFINE_list(
-    'runs', None, "Some of the table's; all if not set.", flag_values=values
+    'runs',
+    None,
+    'Names of runs of the table to train, separated by commas; without it all.',
+    flag_values=values,
   )
   flags.DEFINE_list(
-    'seeds', ['0', '1', '2'], 'One run for each.', flag_values=values
+    'seeds',
+    ['0', '1', '2'],
+    'Seeds, separated by commas; every run is trained once with each.',
+    flag_values=values,
   )
   flags.DEFINE_string(
     'reference',
     '',
-    "Run that all are compared with; the table's own if not set.",
+    'Name of the run that the others are compared with; without it the '
+    "table's own.",
     flag_values=values,
   )
 

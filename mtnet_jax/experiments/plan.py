@@ -1,4 +1,4 @@
-"""What a table consists of: which run, in which folder, with which keys."""
+"""Plans the runs of a table: their folders and their configurations."""
 
 import dataclasses
 import pathlib
@@ -13,8 +13,8 @@ from mtnet_jax.runs import configuration
 from mtnet_jax.runs import folder as run_folder
 
 _START = 'train.init_from'
-# What a run that ends comes to does not depend on these. Devices (`mesh`) are
-# not among them: BN's statistics are of a device's clips.
+# Keys that do not change the result of a finished run. Those of devices
+# (`mesh`) are not among them: BN's statistics come from a device's clips.
 _FREE = {
   'data.dir',
   'data.num_workers',
@@ -35,8 +35,8 @@ class Job:
   Attributes:
     run: the run's name in the table.
     seed: `config.seed`.
-    config: what is to be trained, locked; `train.init_from` is set when the
-      run before it is there.
+    config: the configuration to train, locked; `train.init_from` is set when
+      the run before it is there.
     workdir: OUT/RUN/seed_N.
     after: workdir of the run that it goes on from, if any.
   """
@@ -50,16 +50,16 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """The runs of a table that were asked for.
+  """The chosen runs of a table.
 
   Attributes:
     table: a table of the thesis, '5.8' for instance.
-    varies: what its runs differ in.
+    varies: the difference between its runs, in words.
     out: the table's folder.
-    against: by run, in the order of the thesis, the run that it is compared
-      with: itself, where others are compared with it.
-    jobs: what is to be done, in this order: the first seed of all runs first,
-      so that a table that is stopped compares equals.
+    against: the run that each run is compared with, by run, in the order of the
+      thesis; the run itself where others are compared with it.
+    jobs: the jobs in their order: the first seed of all runs first, so that an
+      interrupted table compares equals.
   """
 
   table: str
@@ -133,7 +133,7 @@ def _choose(
   runs: Collection[str] | None,
   reference: str,
 ) -> list[str]:
-  """The names of the runs that are wanted, in the order of the thesis."""
+  """Returns the names of the wanted runs, in the order of the thesis."""
   unknown = sorted({*(runs or ()), reference or next(iter(rows))} - set(rows))
   if unknown or (runs is not None and not runs):
     raise UserError(
@@ -152,11 +152,11 @@ def _choose(
 
 
 def check_workdir(job: Job) -> None:
-  """Sees that a workdir holds nothing, or a run of this configuration.
+  """Raises a UserError if a workdir holds a run of another configuration.
 
   A key that the stored configuration lacks had the default that it has now.
-  Keys that cannot change what a run comes to may differ: where the data lies,
-  how it is loaded, how often something is saved or told.
+  Keys that cannot change the result may differ: where the data lie, how they
+  are loaded, how often something is saved or logged.
 
   Args:
     job: a job of a plan.
@@ -183,8 +183,8 @@ def check_workdir(job: Job) -> None:
 
 
 def _settings(config: ml_collections.ConfigDict, job: Job) -> dict[str, Any]:
-  """What makes a run another one, by dotted key."""
-  # Where it starts from follows from the folder.
+  """Returns the keys that distinguish a run from others, with dots."""
+  # The start follows from the folder.
   free = _FREE | {_START} if job.after else _FREE
   values = configuration.flatten(config)
   return {key: v for key, v in values.items() if key not in free}

@@ -1,4 +1,4 @@
-"""A picture of a table: every seed, and how far the means can be believed."""
+"""Draws a table: every seed, and the confidence intervals of the means."""
 
 import pathlib
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def make_figure(table: Plan, lines: Sequence[Line]) -> Figure:
     lines: the lines of the runs that have a seed scored, at least one.
 
   Returns:
-    The figure. At 0, 1, … from left to right stand the runs: a wide bar is the
+    The figure. The runs are at 0, 1, … from left to right: a wide bar is the
     interval over videos, a thin one that over seeds, a dash the mean, and
     points a little to the right the seeds.
   """
@@ -69,7 +69,7 @@ def make_figure(table: Plan, lines: Sequence[Line]) -> Figure:
 def _draw_interval(
   axes, ranges: Sequence[tuple[float, float | None]], **style
 ) -> None:
-  """A bar from mean - half to mean + half for each that has a half."""
+  """Draws a bar from mean - half to mean + half where there is a half."""
   known = [
     (x, 100 * (mean - half), 100 * (mean + half))
     for x, (mean, half) in enumerate(ranges)

@@ -1,7 +1,7 @@
-"""What a table's folder tells: a row a run and seed, and a line a run.
+"""Writes the results of a table: a row for each seed, a line for each run.
 
-Every figure is read from the files of the workdirs, so that a table that was
-stopped and goes on, or that `mtnet train` and `eval` made, gives the same.
+Every figure is read from the files of the workdirs, so that a resumed table, or
+one that `mtnet train` and `eval` made, gives the same results.
 """
 
 import csv
@@ -29,12 +29,12 @@ class Row:
   Attributes:
     run: the run's name in the table.
     seed: the run's seed.
-    top1: share of the videos, 0 to 1.
-    top5: the same share for the five best classes.
+    top1: the top-1 accuracy, in [0, 1].
+    top5: the top-5 accuracy, in [0, 1].
     videos: the number of videos that were scored.
     training_seconds: the seconds of all steps, without compiling, validating
       and saving.
-    steps: the steps that it was trained for.
+    steps: the number of training steps.
     parameters: the number of the network's parameters.
     gmacs: 1e9 multiply-adds of a training clip's forward pass.
   """
@@ -55,7 +55,7 @@ def write(table: Plan, failed: Mapping[tuple[str, int], str]) -> None:
 
   Args:
     table: the plan; what is not scored yet is left out.
-    failed: what failed and why, by run and seed.
+    failed: the failures and their reasons, by run and seed.
 
   Raises:
     UserError: two runs that are compared were scored on different data.

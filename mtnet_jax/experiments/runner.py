@@ -1,4 +1,4 @@
-"""Trains and scores what a plan asks for, as far as that is not done yet."""
+"""Trains and scores those runs of a plan that are not finished yet."""
 
 import contextlib
 import dataclasses
@@ -26,13 +26,13 @@ from mtnet_jax.training import loop
 
 
 def run(table: Plan) -> dict[tuple[str, int], str]:
-  """Does what is left of a table, and rewrites its results after each run.
+  """Finishes the runs of a table, and rewrites its results after each run.
 
-  Each workdir is what `mtnet train` and `eval` make of it, so that these may be
-  used on it too. What is finished (see `scored`) is not repeated, the rest is
-  trained to its end and scored. A run that fails with a UserError, or for which
-  the device has too little memory, is named in the results and the others go
-  on. All runs share this process: what breaks it costs no finished run.
+  Each workdir is as `mtnet train` and `eval` make it, so that these may be used
+  on it too. Finished runs (see `scored`) are not repeated; the others are
+  trained to their end and scored. A run that fails with a UserError, or for
+  which the device has too little memory, is named in the results and the others
+  go on. All runs share this process; if it breaks, no finished run is lost.
 
   Args:
     table: the table from `plan.make`.
@@ -95,7 +95,8 @@ def _train_and_score(job: Job, failed: dict[tuple[str, int], str]) -> None:
     config.lock()
   scored.unmark(job.workdir)
   loop.train(config, job.workdir)
-  # The last: a choice on validation would favor runs that vary more.
+  # The last checkpoint is scored: choosing by validation would favor runs that
+  # vary more.
   predictions, names = scoring.evaluate(config, job.workdir, 'last')
   report.write(predictions, names, job.workdir)
   steps = (job.workdir / 'checkpoints').glob('[0-9]*')
@@ -104,24 +105,24 @@ def _train_and_score(job: Job, failed: dict[tuple[str, int], str]) -> None:
 
 
 def _start_of(job: Job, failed: dict[tuple[str, int], str]) -> pathlib.Path:
-  """The last checkpoint of the run that this one goes on from."""
+  """The last checkpoint of the run that this one starts from."""
   name = job.after.parent.name
   why = failed.get((name, job.seed))
   if why:
     raise UserError(
-      f'{job.run!r} goes on from {name!r}, which failed; mend it first: {why}'
+      f'{job.run!r} starts from {name!r}, which failed; mend that first: {why}'
     )
   start = job.after / 'checkpoints' / str(scored.read_step(job.after))
   if not start.is_dir():
     raise UserError(
-      f'{job.run!r} goes on from {name!r}, which is finished but has no '
+      f'{job.run!r} starts from {name!r}, which is finished but has no '
       f'checkpoint {start} any more: remove {job.after} to train it again.'
     )
   return start
 
 
 def _explain(error: Exception) -> str:
-  """What to tell of a run that failed; what we know nothing of is raised."""
+  """Returns why a run failed, in words; unknown errors are raised."""
   if isinstance(error, UserError):
     return str(error)
   if not device_memory.is_exhausted(error):
@@ -135,7 +136,7 @@ def _explain(error: Exception) -> str:
 
 @dataclasses.dataclass
 class _Clock:
-  """How long the runs that are left will take."""
+  """An estimate of how long the remaining runs will take."""
 
   left: int
   done: int = 0
@@ -153,7 +154,7 @@ class _Clock:
 
 @contextlib.contextmanager
 def _exit_on_sigterm() -> Iterator[None]:
-  """SIGTERM ends the command with code 75 also where nothing is trained.
+  """Makes SIGTERM end the command with code 75 even while nothing is trained.
 
   A training has a handler of its own, which first saves.
   """

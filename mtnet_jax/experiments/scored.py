@@ -1,7 +1,7 @@
-"""Which runs are finished: trained to their end, scored there, all written.
+"""Finds finished runs: trained to their end, scored, and all files written.
 
-A run's `scored.json` is written last and names its predictions by their
-digest. What is interrupted before, or overwritten since, by `mtnet eval` with
+A run's `scored.json` is written last and names its predictions by their digest.
+A run that was interrupted before, or overwritten since, by `mtnet eval` with
 another checkpoint for instance, does not count.
 """
 
@@ -27,18 +27,18 @@ def mark(workdir: pathlib.Path, step: int) -> None:
 
 
 def unmark(workdir: pathlib.Path) -> None:
-  """Takes the note back, before what it stands for is written anew."""
+  """Removes the note, before the evaluation is written again."""
   _path(workdir).unlink(missing_ok=True)
 
 
 def read_step(workdir: pathlib.Path) -> int | None:
-  """The step at which a run was scored; None where it is not finished."""
+  """Returns the step at which a run was scored; None if it is unfinished."""
   found = _read_mark(workdir)
   return found['step'] if found else None
 
 
 def read(workdir: pathlib.Path) -> Predictions | None:
-  """The predictions of a run; None where it is not finished."""
+  """Returns the predictions of a run; None if it is unfinished."""
   if _read_mark(workdir) is None:
     return None
   return predictions_file.read(_predictions(workdir))

@@ -1,4 +1,4 @@
-"""What the accuracies of a few seeds tell of the runs of a table."""
+"""Computes intervals and tests over the seeds of a table's runs."""
 
 import math
 from collections import defaultdict
@@ -14,7 +14,7 @@ _LEVEL = 0.95
 
 
 def half_interval(values: Sequence[float]) -> float | None:
-  """Half of the 95 % confidence interval of a mean, by Student's t.
+  """Returns half of the 95 % confidence interval of a mean, by Student's t.
 
   Args:
     values: drawn independently; of any unit.
@@ -31,15 +31,15 @@ def half_interval(values: Sequence[float]) -> float | None:
 
 
 def pool(pairs: Sequence[tuple[Sequence[str], Pair]]) -> Comparison:
-  """McNemar's test of several trainings, clustered by video.
+  """Tests several trainings by McNemar, clustered by video.
 
   All seeds see the same videos and fail on the same ones, so that pairs of
-  video and seed are not independent; videos are. With d the number of seeds
-  that only B has right, less those that only A has right, of each video, the
-  statistic is `(|Σd| - 1)² / Σd²`: V. Durkalski et al., *Analysis of clustered
-  matched-pair data for a non-inferiority study design*, Statistics in Medicine
-  22, 2003, with Edwards's correction. Of one seed it is the thesis's equation
-  6.1.
+  video and seed are not independent; videos are. For each video, let d be the
+  number of seeds with which only B is right, less those with which only A is
+  right. The statistic is `(|Σd| - 1)² / Σd²`: V. Durkalski et al., *Analysis of
+  clustered matched-pair data for a non-inferiority study design*, Statistics in
+  Medicine 22, 2003, with Edwards's correction. With one seed it is eq. 6.1 of
+  the thesis.
 
   Args:
     pairs: the videos' names, and the two evaluations of them in this order; a
@@ -62,11 +62,11 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
   """Corrects p-values for their number, after Holm.
 
   The smallest of m counts m times, the next m − 1 times, and none gets below
-  one before it. Who calls those below 5 % differences is mistaken in one or
-  more of them with a probability of 5 % at most.
+  one before it. If those below 5 % are called differences, the probability of
+  one or more mistakes is at most 5 %.
 
   Args:
-    p_values: by name, 0 to 1.
+    p_values: p-values in [0, 1] by name.
 
   Returns:
     The corrected ones, at most 1, in the same order.

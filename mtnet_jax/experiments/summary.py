@@ -1,4 +1,4 @@
-"""A line a run: means over seeds, intervals, and McNemar's test."""
+"""Summarizes runs: means over seeds, intervals, and McNemar's test."""
 
 import dataclasses
 from collections import defaultdict
@@ -27,8 +27,8 @@ class Line:
     video_interval: half of the 95 % interval over videos: what other videos
       could change, with these networks.
     against: the run that it is compared with; itself: with none.
-    comparison: with that one (a), on the videos that both could score; the
-      counts summed over the seeds of both.
+    comparison: the comparison with `against` (model a) on the videos that both
+      could score, with the counts summed over the seeds of both.
     holm_p: the comparison's p-value, corrected for all comparisons of the
       table.
   """
@@ -45,7 +45,7 @@ class Line:
 
 
 def summarize(table: Plan, scored: Mapping[Job, Predictions]) -> list[Line]:
-  """One line a run, in the order of the thesis.
+  """Returns a line for each run, in the order of the thesis.
 
   Args:
     table: the plan.
@@ -90,7 +90,7 @@ def summarize(table: Plan, scored: Mapping[Job, Predictions]) -> list[Line]:
 
 
 def find_missing(scored: Mapping[Job, Predictions]) -> dict[Job, list[str]]:
-  """The videos, sorted, that a job has not scored and another has.
+  """Returns the videos, sorted, that a job has not scored and another has.
 
   Args:
     scored: the predictions of the jobs that are finished.
@@ -108,7 +108,7 @@ def _compare(
   own: Mapping[int, Job],
   scored: Mapping[Job, Predictions],
 ) -> Comparison | None:
-  """A run with another, over the seeds that both have."""
+  """Compares a run with another, over the seeds that both have."""
   found = []
   for seed in sorted(others.keys() & own.keys()):
     names, pair = _pair(scored[others[seed]], scored[own[seed]])
@@ -123,7 +123,7 @@ def _compare(
 
 
 def _pair(a: Predictions, b: Predictions) -> tuple[list[str], Pair | None]:
-  """Two evaluations on the videos that both could score; None: of other data.
+  """Pairs evaluations on the videos that both could score; None: other data.
 
   A file that could not be read once must not cost the table.
   """
@@ -137,7 +137,7 @@ def _pair(a: Predictions, b: Predictions) -> tuple[list[str], Pair | None]:
 
 
 def _by_video(runs: Sequence[Predictions]) -> list[float]:
-  """The share of seeds that have each video right."""
+  """Returns the share of seeds that are right on each video."""
   right = defaultdict(list)
   for predictions in runs:
     hits = predictions.predicted == predictions.labels

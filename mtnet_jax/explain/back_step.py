@@ -1,4 +1,4 @@
-"""The way back through a network's layers and residual connections (7.5)."""
+"""Steps back through a network's layers and residual connections (7.5)."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ WHOLE_SET = -1  # The source of what a layer's kernels found together.
 
 @dataclasses.dataclass(frozen=True)
 class Edge:
-  """From a channel to one below it.
+  """An edge from a channel to one below it.
 
   Attributes:
     level: the source's level, 0 for the last activations.
@@ -44,16 +44,16 @@ def step_back(
 ) -> tuple[list[Importance], list[Edge]]:
   """Steps back through the layers and the residual connections around them.
 
-  A residual connection hands what is kept at a block's output to the block's
-  input (7.5.4): unchanged where it is the identity, through its kernels where
-  it is a projection. There both branches meet, and a channel that both keep has
-  the larger importance. A channel that several features keep likewise.
+  A residual connection passes the channels kept at a block's output to the
+  block's input (7.5.4): unchanged if it is the identity, through its kernels if
+  it is a projection. A channel that both branches keep has the larger
+  importance, and so has one that several features keep.
 
   Args:
     start: the kept channels of level 0.
     steps: the steps from the last layer down.
     mode: one of `MODES`.
-    threshold: θ.
+    threshold: the threshold θ.
 
   Returns:
     The kept channels of each level, `len(steps) + 1`, and all edges.
@@ -77,7 +77,7 @@ def step_back(
 
 
 def _groups(kept, mode):
-  """The kernels that step back together, and the source of their edges."""
+  """Yields kernels that step back together, and the source of their edges."""
   if mode == 'feature':
     return [(j, np.array([j])) for j in kept]
   return [(WHOLE_SET, np.array(sorted(kept)))] if kept else []
@@ -93,7 +93,7 @@ def _edges(level, source, scores, threshold, via='kernel', span=1):
 def _residual_edges(level, kept, steps, mode, threshold):
   span, shortcut = steps[level].layer.block, steps[level].shortcut
   if not shortcut:
-    # Where it adds channels of zeros, these have nothing below.
+    # Channels of zeros that the connection adds have nothing below them.
     below = len(steps[level + span - 1].inputs)
     return [
       Edge(level, j, j, a, 'residual', span)

@@ -1,10 +1,10 @@
-"""Class Feature Pyramids: the features behind a class (the thesis, chapter 7).
+"""Class Feature Pyramids: the features behind a class (thesis, chapter 7).
 
-From the last activations the channels that matter for a class are found, and
-from those, layer by layer, the channels that matter for them: the back step
-(7.2–7.5). Everything that is compared is first normalised to [0, 1] by its
-minimum and maximum, and kept where its sigmoid exceeds the threshold θ. (7.3 as
-printed is always true.)
+First the channels of the last activations that matter for a class are found.
+Then the back step finds, layer by layer, the channels that matter for those
+(7.2–7.5). Importances are normalized to [0, 1] by their minimum and maximum,
+and channels are kept whose sigmoid exceeds the threshold θ. (Eq. 7.3 as printed
+is always true.)
 
 Layer-wise, the kept kernels of a layer are averaged and make one set below.
 Feature-wise, every kept kernel finds its own: a tree whose nodes are channels.
@@ -75,7 +75,7 @@ class Pyramid:
 
   Attributes:
     label: the class.
-    threshold: θ.
+    threshold: the threshold θ.
     mode: one of `MODES`.
     levels: the last activations first.
     edges: between channels of two levels; of a residual connection whose block
@@ -104,9 +104,9 @@ class Observation:
     logits: float32 `(k,)`.
     features: means of the last activations, `(C',)`.
     steps: the steps from the last layer down.
-    activations: by the path of the layer that made them, `(t, h, w, c)` on the
-      device; of every level.
-    endpoints: what the network returned besides, of `n` = 1.
+    activations: the activations of every level, `(t, h, w, c)` on the device,
+      by the path of the layer that made them.
+    endpoints: the network's other outputs, with `n` = 1.
   """
 
   logits: Float[np.ndarray, ' k']
@@ -130,7 +130,7 @@ def class_feature_pyramid(
   Args:
     model: a network from `mtnet_jax.models.build`.
     variables: the model's.
-    clip: one clip (1, t, h, w, 3), normalised.
+    clip: one clip (1, t, h, w, 3), normalized.
     label: the class; None: the predicted one.
     layers: steps back, so that there are `layers + 1` levels, or fewer where
       the network begins; or the path of the layer to step back to.
@@ -156,7 +156,7 @@ def class_feature_pyramid(
 
 
 def default_threshold(model: nn.Module) -> float:
-  """Returns θ as Table 7.1 has it for the model's family, else 0.6."""
+  """Returns θ from Table 7.1 for the model's family, else 0.6."""
   if isinstance(model, MTNet):
     return _MTNET if model.local_ratio < 1 else _THRESHOLD
   if isinstance(model, Inception):
@@ -165,7 +165,7 @@ def default_threshold(model: nn.Module) -> float:
 
 
 def _is_r3d_50(model):
-  """Whether it is the thesis's r3d-50, or that of Hara et al."""
+  """Returns whether a model is the thesis's r3d-50, or that of Hara et al."""
   if isinstance(model, ResNet3D):
     kind = (model.convolution, model.width, model.depth)
     return kind == ('r3d', 1, 50)
@@ -211,7 +211,7 @@ def observe(
   logits, endpoints, recorded = record(
     model, variables, clip, whole=sorted({*paths, *kernels})
   )
-  # Only means leave the device; activations stay until a tube is drawn.
+  # Only means leave the device; activations stay there until a tube is drawn.
   logits, features, kernels, means = jax.device_get(
     (logits[0], endpoints['features'][0], *_pool(kernels, recorded))
   )
@@ -225,7 +225,7 @@ def observe(
 
 @jax.jit
 def _pool(kernels, recorded):
-  """Means over frames, height and width, of one clip's activations."""
+  """Averages one clip's activations over frames, height and width."""
   kernels = jax.tree.map(lambda k: jnp.mean(k, axis=(0, 1, 2)), kernels)
   means = jax.tree.map(
     lambda a: jnp.mean(precision.widen(a[0]), axis=(0, 1, 2)), recorded
@@ -257,7 +257,7 @@ def _steps(chain, kernels, means):
 
 
 def _convolutions(paths, kernels, means):
-  """Those of a branch or a shortcut that were observed."""
+  """Returns the convolutions of a branch or a shortcut that were observed."""
   return tuple(
     Convolution(
       inflate(kernels[path]['local'], len(means[path]['input'])),
@@ -278,7 +278,7 @@ def build(
   """Returns the pyramid of a class; see `class_feature_pyramid`.
 
   It starts from the importance of the last activations' channels, the class's
-  row times their means, normalised (7.2).
+  row times their means, normalized (7.2).
   """
   if mode not in MODES:
     raise UserError(f'`mode` (={mode!r}) must be one of {MODES}.')
@@ -309,7 +309,8 @@ def level_tubes(
   for level in pyramid.levels:
     kept = _kept_activations(level, observation)
     if level.importance:
-      # A tube stretches each channel for itself: weights would have no effect.
+      # A tube stretches each channel by itself, so weights would have no
+      # effect.
       tubes.append(saliency_tube(kept, np.ones(len(level.importance))))
     else:
       tubes.append(np.zeros(kept.shape[:3], np.float32))
@@ -321,7 +322,7 @@ def channel_tubes(
 ) -> dict[tuple[str, int], Float[np.ndarray, 't h w']]:
   """Returns a tube of each of a level's `most` important channels.
 
-  By layer and channel: the channel's activations normalised to [0, 1] by their
+  By layer and channel: the channel's activations normalized to [0, 1] by their
   minimum and maximum, float32; zeros where they are constant.
   """
   tubes = {}
@@ -338,6 +339,6 @@ def channel_tubes(
 
 
 def _kept_activations(level, observation):
-  """In the order of their importance, float32."""
+  """Returns the kept activations in the order of their importance, float32."""
   activations = np.asarray(observation.activations[level.layer])
   return activations[..., list(level.importance)].astype(np.float32)

@@ -1,4 +1,4 @@
-"""What each Class Regularisation layer saw: the thesis, 6.3.3.
+"""Draws what each Class Regularisation layer saw (thesis, 6.3.3).
 
 Fig. 6.4 shows all of a layer's channels together, Fig. 6.3 those that it
 amplifies most.
@@ -21,14 +21,14 @@ def class_regularization_tubes(
   label: int | None = None,
   shape: Shape | None = None,
 ) -> dict[str, tuple[int, Float[np.ndarray, 't h w']]]:
-  """Returns a Saliency Tube of each stage that is regularised.
+  """Returns a Saliency Tube of each stage that is regularized.
 
   The weights of a stage's channels are the layer's own map of the class, `V[n]`
   of Algorithm 1.
 
   Args:
     params: the network's parameters.
-    endpoints: what the network returned for one clip, `n` = 1.
+    endpoints: the network's endpoints for one clip, `n` = 1.
     label: the class, 0 to k - 1; None: of each stage the one it picked itself,
       its early prediction.
     shape: frames, rows and columns of the result; None: of the stage.
@@ -60,7 +60,7 @@ def amplified_kernels(
 
   Args:
     params: the network's parameters.
-    endpoints: what the network returned for one clip, `n` = 1.
+    endpoints: the network's endpoints for one clip, `n` = 1.
     shape: frames, rows and columns of the result; None: of the stage.
     count: kernels of a stage, at least 1.
 
@@ -87,7 +87,7 @@ def amplified_kernels(
 def _rows(
   params: Mapping[str, Any], endpoints: Mapping[str, Any], label: int | None
 ) -> Iterator[tuple[str, int, Float[np.ndarray, ' c']]]:
-  """Each stage that is regularised, a class and the layer's map of it."""
+  """Yields each regularized stage, a class, and the layer's map of it."""
   picked = endpoints['early_predictions']
   if not picked:
     raise UserError(

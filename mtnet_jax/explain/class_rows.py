@@ -1,4 +1,4 @@
-"""How much each channel of the last activations counts for a class."""
+"""Weighs each channel of the last activations for a class."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -27,15 +27,15 @@ from mtnet_jax.progress import Progress
 from mtnet_jax.typing import Float, UInt8
 
 ALL = 'all'
-# Methods that show what Class Regularisation does.
+# Methods that show the effect of Class Regularisation.
 _OF_REGULARIZED = frozenset({'class_regularization', 'amplified_kernels'})
-# The stem, which is as near to the pixels, says little of any class.
+# The stem is left out: it is close to the pixels and says little of a class.
 _GRAD_CAM_LAYERS = ('stage_1', 'stage_2', 'stage_3', 'stage_4', 'last')
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """How a clip is explained.
+  """The settings of an explanation.
 
   Attributes:
     label: name of the class; None: the predicted one.
@@ -68,7 +68,7 @@ def explain(
   Args:
     predictor: a run's predictor; an exported model cannot be looked into.
     video: a video, as the predictor takes it.
-    settings: how.
+    settings: the settings of the explanation.
 
   Raises:
     UserError: a setting that is not allowed, a video that cannot be read, or a
@@ -131,7 +131,7 @@ def find_label(name: str, class_names: Sequence[str]) -> int:
 def _methods(
   names: Sequence[str], regularized: bool, chained: bool
 ) -> list[str]:
-  """The methods by their names, in the order of `METHODS`."""
+  """Returns the methods by their names, in the order of `METHODS`."""
   unknown = [name for name in names if name not in (*METHODS, ALL)]
   if unknown or not names:
     raise UserError(
@@ -198,7 +198,7 @@ class _Explainer:
     return [self._tube('saliency_tubes', 'last', saliency_tube(last, row))]
 
   def _grad_cam(self) -> list[Tube]:
-    # Where there is no head, the last stage's activations are the last.
+    # Without a head, the last stage's activations are the last.
     has_head = 'head' in self._variables['params']
     layers = [
       layer for layer in _GRAD_CAM_LAYERS if layer != 'stage_4' or has_head
@@ -275,9 +275,10 @@ def _measure(
   tubes: Sequence[Tube],
   settings: Settings,
 ) -> Iterator[Tube]:
-  """The tubes with their faithfulness.
+  """Measures the faithfulness of the tubes.
 
-  Of a pyramid that is measured of its two ends only, and of no kernel alone.
+  For a pyramid only that of its first and last level is measured, and for
+  single kernels none.
   """
   levels = [t.layer for t in tubes if t.method == 'class_feature_pyramids']
   left_out = {('class_feature_pyramids', layer) for layer in levels[1:-1]} | {

@@ -1,4 +1,4 @@
-"""What an explanation of one clip consists of."""
+"""The parts of an explanation of one clip."""
 
 import dataclasses
 import types
@@ -9,7 +9,7 @@ import numpy as np
 from mtnet_jax.explain.class_feature_pyramids import Pyramid
 from mtnet_jax.typing import Float, UInt8
 
-# What people call the methods, by the name that flags and files have.
+# The methods' titles, by their names in flags and files.
 METHODS: Mapping[str, str] = types.MappingProxyType(
   {
     'saliency_tubes': 'Saliency Tubes',
@@ -22,13 +22,13 @@ METHODS: Mapping[str, str] = types.MappingProxyType(
 
 
 def layer_name(layer: str) -> str:
-  """Returns what people read in place of an endpoint's name."""
+  """Returns the title of an endpoint."""
   return 'last activations' if layer == 'last' else layer
 
 
 @dataclasses.dataclass(frozen=True)
 class Faithfulness:
-  """How the class's probability follows the most salient voxels.
+  """Probabilities of the class as the most salient voxels change.
 
   Attributes:
     shares: `(k,)` of the voxels that were changed, from 0 to 1.
@@ -51,7 +51,7 @@ class Faithfulness:
 
   @property
   def areas(self) -> Float[np.ndarray, ' 2']:
-    """Those under deletion and insertion, in [0, 1]."""
+    """The areas under the deletion and the insertion curve, in [0, 1]."""
     return np.trapezoid([self.deletion, self.insertion], self.shares)
 
   @property
@@ -61,14 +61,14 @@ class Faithfulness:
 
   @property
   def random_score(self) -> float:
-    """The same of random places, their mean: about what chance gives."""
+    """The mean score of the map at random places: about what chance gives."""
     removed, shown = self.random_areas.mean(axis=0)
     return float(shown - removed)
 
 
 @dataclasses.dataclass(frozen=True)
 class Tube:
-  """Where one method saw one class in one layer.
+  """The saliency of one method for one class in one layer.
 
   Attributes:
     method: a key of `METHODS`.
@@ -76,7 +76,7 @@ class Tube:
     saliency: `(t, h, w)` float32 in [0, 1], of the clip's frames and pixels.
     class_name: the class that it speaks for.
     note: a few words on what is special, or ''.
-    faithfulness: or None where it was not measured.
+    faithfulness: the scores of the test; None where it was not made.
   """
 
   method: str
@@ -89,7 +89,7 @@ class Tube:
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-  """All that is shown of one clip.
+  """An explanation of one clip, with everything that the report shows.
 
   Attributes:
     title: the video's name.
@@ -98,7 +98,7 @@ class Explanation:
     class_names: the names of all k classes.
     probabilities: `(k,)` float32, of this clip.
     label: the class that is explained, 0 to k - 1.
-    tubes: by method, and by layer from the first to the last.
+    tubes: the tubes by method, and by layer from the first to the last.
     pyramid: the pyramid of the class, or None.
     node_tubes: low-resolution saliency `(t', h', w')` in [0, 1] of the
       pyramid's most important channels, by layer and channel.

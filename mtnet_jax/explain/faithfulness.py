@@ -1,4 +1,4 @@
-"""Whether the network uses what a saliency map points at.
+"""Measures whether the network uses what a saliency map points at.
 
 Source: V. Petsiuk, A. Das, K. Saenko, *RISE: Randomized Input Sampling for
 Explanation of Black-box Models*, 2018, section 4.2: deletion and insertion.
@@ -16,7 +16,7 @@ from mtnet_jax.typing import Float, UInt8
 
 Predict = Callable[[UInt8[np.ndarray, 'n t h w 3']], Float[np.ndarray, ' n']]
 
-# One in ten pictures that know nothing beats nine others like it.
+# An uninformed picture beats nine others like it in one case of ten.
 _RANDOM_PLACES = 9
 _BLUR = 1 / 8  # of the shorter side; less leaves figures to be guessed at
 
@@ -40,12 +40,11 @@ def faithfulness(
   nothing has edges, yet it is closer to a video than gray is, and borders
   between it and the clip are softer (RISE, section 4.2, of images).
 
-  Competitors tell what the curves would be without knowledge of the network.
-  Nine are the same map, rolled around by a random offset on each axis: as
-  smooth, while every voxel is as likely as any other to come first. A map that
-  knows nothing is about as likely to be the best of the ten as any other. One
-  more is a plain spot in the middle of every frame, where people put what they
-  film.
+  Competitors show the curves of maps that know nothing of the network. Nine are
+  the same map, rolled around by a random offset on each axis: as smooth, while
+  every voxel is as likely as any other to come first. A map that knows nothing
+  is about as likely to be the best of the ten as any other. One more is a plain
+  spot in the middle of every frame, where people put what they film.
 
   There are 2 + 22 (steps - 1) clips to predict: 90 where `steps` is 5.
 
@@ -53,7 +52,7 @@ def faithfulness(
     predict: the class's probability for each clip; always called with
       `batch_size` clips.
     clip: the clip as the model sees it.
-    saliency: finite; only its order counts.
+    saliency: the saliency, finite; only its order counts.
     steps: equal shares of the voxels, at least 1.
     seed: the seed of the places, and of the order of equally salient voxels.
     batch_size: clips at once, at least 1.

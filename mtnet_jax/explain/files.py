@@ -1,4 +1,4 @@
-"""What an explanation leaves behind: pictures, videos, numbers, the report."""
+"""Writes an explanation: pictures, videos, numbers, the report."""
 
 import dataclasses
 import json
@@ -54,7 +54,8 @@ def _write_all(found: Explanation, directory: pathlib.Path) -> pathlib.Path:
     _write_json(found.pyramid.to_json(), directory / 'pyramid.json')
   _write_json(_summary(found), directory / 'explanation.json')
   files['Probabilities and scores, JSON'] = 'explanation.json'
-  # Half precision: saliency is smooth, and nobody sees more than 256 levels.
+  # Half precision suffices: saliency is smooth, and nobody sees more than 256
+  # levels.
   arrays = {
     f'{tube.method}/{tube.layer}': tube.saliency.astype(np.float16)
     for tube in found.tubes

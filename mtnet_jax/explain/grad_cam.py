@@ -40,9 +40,9 @@ def grad_cams(
   Args:
     model: a network from `mtnet_jax.models.build`.
     variables: the model's.
-    clip: normalised pixels, in the network's dtype.
+    clip: normalized pixels, in the network's dtype.
     label: the class, 0 to k - 1.
-    layers: some of `LAYERS`.
+    layers: names of `LAYERS`.
     shape: frames, rows and columns of the result; None: of the layer.
 
   Returns:
@@ -78,7 +78,7 @@ def grad_cams(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _weighted_sums(model, layers, variables, clips, label):
-  """`Σ_c weight_c a_c` of one clip, float32 `(t, h, w)` by layer."""
+  """Returns `Σ_c weight_c a_c` of one clip, float32 `(t, h, w)` by layer."""
   readers = {layer: _reader(layer, variables['params']) for layer in layers}
 
   # The sum over positions of a channel's gradient is the gradient of an offset
@@ -110,7 +110,7 @@ def _weighted_sums(model, layers, variables, clips, label):
 
 
 def _reader(layer, params):
-  """The module whose input is the layer, or the layer's mean."""
+  """Returns the module whose input is the layer, or the layer's mean."""
   if layer == 'last':
     candidates = ('linear', 'classifier')
   else:

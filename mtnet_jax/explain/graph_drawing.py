@@ -1,4 +1,4 @@
-"""The graph of a Class Feature Pyramid: where things stand, and as a picture.
+"""Lays out and draws the graph of a Class Feature Pyramid.
 
 Layers are columns, in the order in which the network applies them; the class
 stands at the right. A channel's node grows with its importance.
@@ -21,7 +21,7 @@ from mtnet_jax.explain.class_feature_pyramids import Level, Pyramid
 
 MOST_NODES = 16  # of a level: more are named by their number only
 
-# Of all levels: lines grow with the square, and so does the file.
+# The most nodes over all levels: lines, and the file, grow with the square.
 _MOST_DRAWN = 128
 _COLUMN, _ROW = 2.4, 0.3  # inches
 _EDGE_COLORS = {'kernel': '#2b6cb0', 'residual': '#b45309'}
@@ -34,8 +34,8 @@ class Node:
 
   Attributes:
     channel: the channel's number in the layer.
-    importance: in [0, 1].
-    row: where it stands, from the top; a node has one row.
+    importance: the importance, in [0, 1].
+    row: the node's row, from the top.
   """
 
   channel: int
@@ -52,7 +52,8 @@ class Column:
     num_channels: the number of channels that the layer has.
     num_kept: the number of channels that the pyramid keeps.
     nodes: the most important kept channels, from the top.
-    more_row: where the number of the others stands; None where all are drawn.
+    more_row: the row of the number of nodes that are not drawn; None where all
+      are.
     is_source: whether lines start from the whole set of channels.
   """
 
@@ -75,7 +76,7 @@ class Line:
     start: the row there.
     target: the channel of column `level + span` where it ends.
     end: the row there.
-    importance: in [0, 1].
+    importance: the importance, in [0, 1].
     via: 'kernel' or 'residual'.
     span: columns that it crosses.
   """
@@ -92,7 +93,7 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Where things stand.
+  """The places of nodes and lines in the picture.
 
   Attributes:
     columns: a level each, from the classes to the first.
@@ -237,7 +238,7 @@ def _draw_lines(axes, placed: Layout) -> None:
       _curve(
         (x - (_SET_OFFSET if from_set else 0), line.start),
         (x - line.span, line.end),
-        # Past the nodes between: a curve is off by 3/4 of this.
+        # The bow passes the nodes between: a curve reaches 3/4 of this.
         bow=2 / 3 * (line.span - 1),
         color=_EDGE_COLORS[line.via],
         linestyle='--' if line.via == 'residual' else '-',

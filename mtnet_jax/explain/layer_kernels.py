@@ -1,4 +1,4 @@
-"""The kernels of a layer, of the full width of what it reads."""
+"""Finds the kernels of a layer, inflated to the full width of its input."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -80,8 +80,8 @@ def inflate_branches(
   if read[0] == num_inputs:
     first = second = slice(0, num_inputs)
   else:
-    # Of split inputs each branch reads its share; of a channel-separated or
-    # grouped layer as many channels as it makes.
+    # If inputs are split, each branch reads its share; in a channel-separated
+    # or grouped layer it reads as many channels as it makes.
     share = read[0] if sum(read) == num_inputs else num_local
     first, second = slice(0, share), slice(share, num_inputs)
   return {
@@ -92,7 +92,7 @@ def inflate_branches(
 
 
 def _inflate_share(means, num_inputs, share):
-  """Kernels that read some of the inputs, of the full width of all."""
+  """Inflates kernels that read some of the inputs to the width of all."""
   own = inflate(means, share.stop - share.start)
   shape = (num_inputs, means.shape[1])
   weights, reads = np.zeros(shape, means.dtype), np.zeros(shape, bool)

@@ -1,4 +1,4 @@
-"""The layers of a network as a chain, and the step back through one of them.
+"""Lists the layers of a network as a chain, and steps back through one.
 
 A layer is one convolution with the BN, the activation and the gates after it,
 which all keep the channels' identity, one MTConv, or one block of branches side
@@ -108,7 +108,7 @@ def _block_layers(name, params):
 
 
 def _pre_activated_layers(name, params):
-  """A residual connection around two layers, and one around all four.
+  """Lists layers with residual connections around two, and around all four.
 
   Paths are those of the convolutions, which see what BN and ReLU have left.
   """
@@ -122,14 +122,14 @@ def _pre_activated_layers(name, params):
 
 
 def _split(path, params):
-  """One layer, or the two of a (2+1)D unit."""
+  """Returns one layer, or the two of a (2+1)D unit."""
   if 'spatial' in params:
     return [Layer(f'{path}/spatial'), Layer(f'{path}/temporal')]
   return [Layer(path)]
 
 
 def count_steps(chain: Sequence[Layer], layers: int | str) -> int:
-  """Returns how many steps back are meant, at most one less than layers.
+  """Returns the number of steps back, at most one less than layers.
 
   Args:
     chain: the layers from the last to the first.
@@ -160,7 +160,7 @@ class Convolution(NamedTuple):
   """A convolution without a layer of its own, pooled over space and time.
 
   Attributes:
-    kernels: its kernels.
+    kernels: the convolution's kernels.
     inputs: means of what it reads, `(c,)`.
   """
 
@@ -169,12 +169,12 @@ class Convolution(NamedTuple):
 
 
 class Step(NamedTuple):
-  """What a step back through one layer needs, all pooled over space and time.
+  """The inputs of a step back through one layer, pooled over space and time.
 
   Attributes:
     layer: the layer.
-    kernels: by branch, see `layer_kernels.find_kernels`; {} where there are
-      `branches`.
+    kernels: the layer's kernels by branch, see `layer_kernels.find_kernels`; {}
+      where there are `branches`.
     inputs: means of what it reads, `(c,)`.
     outputs: means of what it makes, before any gate or residual sum, `(f,)`.
     shortcut: the convolutions of the residual connection of the block that ends
@@ -195,15 +195,15 @@ def score_inputs(
 ) -> Float[np.ndarray, ' c']:
   """Returns the importance of a layer's inputs to the mean of some kernels.
 
-  The product of the pooled inputs and kernels (7.4), normalised. In an MTConv
+  The product of the pooled inputs and kernels (7.4), normalized. In an MTConv
   the chosen channels of the local and of the prolonged branch are two groups,
   averaged by their sizes; the prolonged group is the average of two routes:
   through its own kernels, and through the point-wise term, the channels of the
   local branch that this keeps, and their kernels. A route that keeps nothing
-  adds nothing. Pooled inputs stand for what the prolonged branch reads, which
-  is the same at half the size. Branches side by side are groups likewise, each
-  with one route: where it has two convolutions, through those channels between
-  them that the second one keeps.
+  adds nothing. Pooled inputs stand for those of the prolonged branch, which are
+  the same at half the size. Branches side by side are groups too, each with one
+  route: where it has two convolutions, through those channels between them that
+  the second one keeps.
 
   Args:
     step: the layer.
@@ -228,7 +228,7 @@ def score_inputs(
 
 
 def _average(routes):
-  """The average of routes' scores by their weights, normalised."""
+  """Averages routes' scores by their weights, and normalizes them."""
   weights = np.array([weight for weight, _ in routes])
   scores = np.stack([scores for _, scores in routes])
   mean = weights @ np.nan_to_num(scores) / weights.sum()
@@ -236,7 +236,7 @@ def _average(routes):
 
 
 def _branch_routes(step, chosen, threshold):
-  """Of each branch with chosen channels, their number and the scores."""
+  """Yields, for branches with chosen channels, their number and the scores."""
   first = 0
   for convolutions in step.branches:
     count = convolutions[-1].kernels.weights.shape[1]
@@ -253,8 +253,8 @@ def score_convolutions(
 ) -> Float[np.ndarray, ' c']:
   """Returns the importance of inputs to the mean of some kernels, in [0, 1].
 
-  Of convolutions one after the other `chosen` are the last's outputs; between
-  them channels are kept by θ. NaN: nothing is, or no kernel reads the input.
+  For convolutions in sequence, `chosen` are outputs of the last; between them
+  channels are kept by θ. NaN: nothing is, or no kernel reads the input.
   """
   *before, last = convolutions
   scores = normalize(multiply(*last, chosen))
@@ -315,12 +315,12 @@ def select_channels(
 
   Args:
     scores: importances in [0, 1]; NaN: no candidate.
-    threshold: θ.
+    threshold: the threshold θ.
   """
   kept = np.flatnonzero(1 / (1 + np.exp(-scores)) > threshold)
   return sort_importance({int(j): float(scores[j]) for j in kept})
 
 
 def sort_importance(importance: Importance) -> dict[int, float]:
-  """Returns it with the largest first, of equals the lower channel."""
+  """Returns importances, the largest first, among equals the lower channel."""
   return dict(sorted(importance.items(), key=lambda item: (-item[1], item[0])))

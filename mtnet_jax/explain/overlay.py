@@ -1,4 +1,4 @@
-"""Saliency laid over a clip: as arrays, MP4, GIF and a strip of frames."""
+"""Lays saliency over a clip: as arrays, MP4, GIF and a strip of frames."""
 
 import contextlib
 import errno
@@ -20,7 +20,7 @@ from mtnet_jax.errors import UserError, printable
 from mtnet_jax.typing import Float, Real, UInt8
 
 _LARGE = 256  # pixels: smaller frames are magnified, by whole numbers, up to it
-# Smoothly: edges of large pixels would hide the figures.
+# Frames are magnified smoothly: edges of large pixels would hide the content.
 _MAGNIFIES = cv2.INTER_CUBIC
 _SLOWEST = 4.0  # frames a second: below, a clip is a row of pictures
 _SHORTEST = 4.0  # seconds: shorter clips are repeated
@@ -33,7 +33,7 @@ _DPI = 100
 
 
 def colors() -> UInt8[np.ndarray, '256 3']:
-  """Returns the colors of saliency 0 to 1: even steps to every eye.
+  """Returns the colors of saliency 0 to 1, in perceptually even steps.
 
   Lightness rises all the way, so they are told apart by the color-blind and in
   print.
@@ -51,7 +51,8 @@ def blend(
 
   Args:
     clip: the frames.
-    saliency: in [0, 1]; also the opacity of its color, times `strength`.
+    saliency: the saliency in [0, 1]; times `strength` it is the opacity of its
+      color.
     strength: the strength of the colors, from 0 (none) to 1 (they alone are
       seen where the saliency is 1).
 
@@ -71,7 +72,7 @@ def blend(
 
 
 def frame_rate(seconds: Real[np.ndarray, ' t']) -> float:
-  """Returns the frames a second at which a clip is shown, at least 4.
+  """Returns the frames per second at which a clip is shown, at least 4.
 
   Args:
     seconds: the frames' times in the video.
@@ -140,12 +141,12 @@ def write_gif(
   Raises:
     UserError: the file cannot be written.
   """
-  # A GIF counts in 10 ms, and browsers slow down what is quicker than 20.
+  # A GIF counts in 10 ms, and browsers slow down frames below 20 ms.
   milliseconds = max(10 * round(100 / frame_rate(seconds)), 20)
   frames = _magnify(frames)
   _, _, width, _ = frames.shape
   palette = PIL.Image.fromarray(frames.reshape(-1, width, 3)).quantize(256)
-  # Dots of other colors would be taken for saliency.
+  # There is no dithering, since dots of other colors would look like saliency.
   images = [
     PIL.Image.fromarray(frame).quantize(
       palette=palette, dither=PIL.Image.Dither.NONE
@@ -225,7 +226,7 @@ def writing(path: str | pathlib.Path) -> Iterator[None]:
   except OSError as error:
     if error.errno in files.NO_ROOM:
       raise
-    # That the folder exists, as a file, would help nobody.
+    # "File exists" would not help if the folder's name is that of a file.
     is_file = isinstance(error, FileExistsError)
     code = errno.ENOTDIR if is_file else error.errno
     cause = os.strerror(code) if code else error
@@ -244,7 +245,7 @@ def save_figure(
     UserError: the file cannot be written.
   """
   with writing(path), warnings.catch_warnings():
-    # Whoever chose the names can do nothing about our font.
+    # Users cannot change the font, so its warnings are not shown.
     warnings.filterwarnings('ignore', 'Glyph .* missing', UserWarning)
     warnings.filterwarnings('ignore', 'Matplotlib currently', UserWarning)
     figure.savefig(path, format='png', dpi=dpi)

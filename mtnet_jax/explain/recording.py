@@ -1,4 +1,4 @@
-"""What the modules of a network take in and give out for a clip."""
+"""Records the inputs and outputs of a network's modules for a clip."""
 
 import difflib
 import functools
@@ -22,12 +22,12 @@ def record(
 ) -> tuple[Float[Array, 'n k'], dict[str, Any], Recorded]:
   """Runs a network in inference mode and keeps what was asked for.
 
-  Compiled once for each network, shape of clips and `whole`.
+  The program is compiled once for each network, shape of clips and `whole`.
 
   Args:
     model: a network from `mtnet_jax.models.build`.
     variables: the model's.
-    clips: normalised pixels, in the network's dtype.
+    clips: normalized pixels, in the network's dtype.
     whole: paths of the modules to keep, as `stage_4_block_7/project`.
 
   Returns:

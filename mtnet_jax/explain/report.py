@@ -1,7 +1,7 @@
-"""One HTML file that explains one clip: it opens from disk, without a network.
+"""Writes one HTML file that explains a clip and opens without a network.
 
-Frames are embedded as JPEG or PNG, saliency as a byte a point, everything else
-as JSON; `report.js` draws them. A content security policy forbids the page
+Frames are embedded as JPEG or PNG, saliency as one byte per point, everything
+else as JSON; `report.js` draws them. A content security policy forbids the page
 every connection, and every script but its own.
 """
 
@@ -31,7 +31,8 @@ _HERE = pathlib.Path(__file__).parent
 _MOST_POINTS = 64  # of a tube's side: saliency is smooth
 _LONGEST_NAME = 80  # letters of a class
 _JPEG_QUALITY = 88
-# Of probability. A spot that is moved by half a pixel may gain 0.046.
+# A difference in probability. A spot that is moved by half a pixel may gain
+# 0.046.
 _MARGIN = 0.05
 _ROUNDING = 0.001
 _NO_FILES = types.MappingProxyType({})
@@ -45,9 +46,9 @@ def write(
   """Writes `report.html`.
 
   Args:
-    explanation: what is shown. Names may hold anything: they are never read as
-      HTML.
-    directory: where the file goes; it is made where it is not there.
+    explanation: the explanation to show. Names in it may hold anything: they
+      are never read as HTML.
+    directory: the folder of the file, which is made if need be.
     files: paths relative to `directory` of what lies beside the report, by
       'METHOD, KIND' or 'METHOD, LAYER, KIND', such as 'Grad-CAM, last, MP4'.
 
@@ -91,7 +92,8 @@ def verdict(faithfulness: Faithfulness, class_name: str) -> tuple[str, str]:
     )
   # The area under a curve is its mean, for shares go from 0 to 1.
   removed, shown = map(percent, f.areas)
-  # The range and not the mean: it is the best of them that is to be beaten.
+  # The range is given instead of the mean, since the best of them is to be
+  # beaten.
   random_removed, random_shown = (
     f'{percent(areas.min())} to {percent(areas.max())}'
     for areas in f.random_areas.T
@@ -138,7 +140,7 @@ def _page(content: Mapping) -> str:
     for name in ('report_graph.js', 'report.js')
   )
   page = (_HERE / 'report_template.html').read_text(encoding='utf-8')
-  # Nothing in a JSON string can end the element that holds it.
+  # `<` is escaped, so that no JSON string can end the element that holds it.
   data = json.dumps(content, allow_nan=False).replace('<', '\\u003c')
   for mark, text in (
     ('{{style_hash}}', _hash(style)),
@@ -237,7 +239,7 @@ def _tube(tube: Tube) -> dict:
 
 
 def _best(tubes: Sequence[Tube]) -> int | None:
-  """Returns the picture that is believed with the best score, if one is."""
+  """Returns the believed picture with the best score, if there is one."""
   scores = {
     index: tube.faithfulness.score
     for index, tube in enumerate(tubes)
@@ -266,7 +268,7 @@ def _faithfulness(tube: Tube) -> dict | None:
 
 
 def _map(saliency: np.ndarray, most_points: int) -> dict:
-  """Returns saliency as bytes, a map a frame.
+  """Returns saliency as bytes, one map per frame.
 
   Args:
     saliency: `(t, h, w)` in [0, 1], of the clip's frames.
@@ -309,7 +311,8 @@ def _graph(explanation: Explanation) -> dict | None:
     saliency = explanation.node_tubes.get((layer, channel))
     if saliency is None:
       return None
-    # Placed as the tubes of whole layers are, at no more pixels than it takes.
+    # The tubes are placed like those of whole layers, with as few pixels as
+    # needed.
     t, *sides = explanation.clip.shape[:3]
     h, w = (min(side, 2 * _MOST_POINTS) for side in sides)
     points = 2 * max(saliency.shape[1:])

@@ -1,6 +1,6 @@
 """Saliency Tubes: where and when the evidence for a class lies.
 
-Source: the thesis, section 7.4, Fig. 7.4.
+Source: thesis, section 7.4, Fig. 7.4.
 """
 
 import functools
@@ -22,9 +22,9 @@ def saliency_tube(
 ) -> Float[np.ndarray, 't2 h2 w2']:
   """Returns the Saliency Tube of a class.
 
-  Each channel `a_j` is weighted by the class, `f_j = y_j a_j`, and brought to
-  [0, 1] by its least and greatest value, `z_j`; the tube is `Σ_j z_j²`, brought
-  to [0, 1] likewise. What is constant becomes 0.
+  Each channel `a_j` is weighted by the class, `f_j = y_j a_j`, and normalized
+  to [0, 1] by its least and greatest value, `z_j`; the tube is `Σ_j z_j²`,
+  normalized in the same way. Constants become 0.
 
   Args:
     activations: a, of one clip, any float dtype.
@@ -71,11 +71,12 @@ def interpolate(
 ) -> Float[np.ndarray, 't2 h2 w2']:
   """Returns saliency at another resolution, float32, clipped to [0, 1].
 
-  By third-order splines whose first and last samples stay at the corners, as
-  `scipy.ndimage.zoom` places them. Cubic splines overshoot, hence the clipping.
+  It uses third-order splines whose first and last samples stay at the corners,
+  as in `scipy.ndimage.zoom`. The result is clipped because cubic splines
+  overshoot.
 
   Args:
-    saliency: in [0, 1].
+    saliency: the saliency, in [0, 1].
     shape: frames, rows, columns; None: as they are.
   """
   for axis, size in enumerate(shape or ()):
@@ -88,12 +89,13 @@ def interpolate(
 
 @functools.lru_cache
 def _spline_matrix(old: int, new: int) -> np.ndarray:
-  """Interpolation is linear, an axis at a time: a matrix `(new, old)`.
+  """Returns the matrix `(new, old)` that interpolates one axis.
 
-  Tens of times as fast as `zoom` of the whole, with the same result. `mirror`
-  is the border that zoom's splines have anyway; its default mode besides sets
-  the last sample to zero for some sizes, 16 to 160 among them, where rounding
-  takes it out of the range.
+  Interpolation is linear in the samples. By matrices it is tens of times as
+  fast as `zoom` of the whole, with the same result. `mirror` is the border that
+  zoom's splines have anyway; its default mode besides sets the last sample to
+  zero for some sizes, 16 to 160 among them, where rounding takes it out of the
+  range.
   """
   return ndimage.zoom(np.eye(old), (new / old, 1), order=3, mode='mirror')
 

@@ -1,17 +1,17 @@
-"""Tests whether saliency lies on those who act, once a network has learned.
+"""Tests whether the saliency of a trained network lies on the actors.
 
   mtnet sanity --workdir=DIR [--data=DIR]
 
-The data set says where its actors are, in `boxes.npz`, as the embedded one
-does. Saliency that knows nothing lies in their boxes in proportion to the
-boxes' area: a ratio of 1. Yet actors stand in the middle, and a map that is
-always brightest there has a higher ratio without having looked. So each map is
-also laid on the boxes of other videos, and the gain is what its own are ahead.
+The data set gives the boxes of its actors in `boxes.npz`, as the stick figures
+do. Uninformed saliency falls into the boxes in proportion to their area, a
+ratio of 1. Actors stand in the middle, however, and a map that is always
+brightest there has a higher ratio. So each map is also laid on the boxes of
+other videos; the gain is the ratio on its own boxes over that on the others.
 
-The early layers of an untrained network gain a little too: figures have more
-edges than what is behind them. A trained network is to be compared with that.
-Source of the comparison with untrained networks: J. Adebayo et al., *Sanity
-Checks for Saliency Maps*, 2018.
+The early layers of an untrained network gain a little too, because figures have
+more edges than their background; compare a trained network with that. Source of
+the comparison with untrained networks: J. Adebayo et al., *Sanity Checks for
+Saliency Maps*, 2018.
 """
 
 import dataclasses
@@ -72,7 +72,7 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-  """How much saliency lies on the actors, over several videos.
+  """The share of saliency on the actors, over several videos.
 
   Attributes:
     mass: mean share of the saliency that lies in the boxes.
@@ -123,8 +123,8 @@ def mass_in_boxes(
 ) -> tuple[float, float]:
   """Returns the share of saliency in the boxes, and that of the picture.
 
-  Their ratio is the mean saliency inside over that of everywhere: 1 is what a
-  map scores that does not know where the boxes are.
+  Their ratio is the mean saliency inside the boxes over that of the picture: a
+  map that does not know where the boxes are has 1.
 
   Args:
     saliency: 0 or more.
@@ -154,8 +154,8 @@ def boxes_in_view(
     boxes: `x0, y0, x1, y1` in pixels of the video.
     width: the video's width in pixels.
     height: the video's height in pixels.
-    crop_size: what the shorter side is resized to, and the crop's side.
-    input_size: what the crop is resized to.
+    crop_size: the shorter side after resizing, and the crop's side.
+    input_size: the size that the crop is resized to.
 
   Returns:
     float64 within [0, input_size]; empty where nothing of a box is seen.
@@ -186,8 +186,8 @@ def read_samples(
   path = pathlib.Path(data) / BOXES
   if not path.is_file():
     raise UserError(
-      f'{path} is missing: it holds the boxes around those who act. The '
-      'embedded data set has it: mtnet prepare stick_figures --out=DIR.'
+      f'{path} is missing: it holds the boxes of the actors. The stick figures '
+      'have it: mtnet prepare stick_figures --out=DIR.'
     )
   settings, samples = predictor.config, []
   with np.load(path) as all_boxes:
@@ -318,16 +318,28 @@ def define_flags(values: flags.FlagValues) -> None:
   cli.define_run(values)
   given.define_flags(values)
   flags.DEFINE_string(
-    'data', None, "Data set with boxes.npz; else the run's.", flag_values=values
+    'data',
+    None,
+    "Data set with the actors' boxes, boxes.npz; without it the run's own.",
+    flag_values=values,
   )
-  flags.DEFINE_string('split', 'test', 'Its videos.', flag_values=values)
+  flags.DEFINE_string(
+    'split',
+    'test',
+    'Split of the data set that videos are taken from.',
+    flag_values=values,
+  )
   flags.DEFINE_integer(
-    'videos', 50, 'Videos, evenly spread.', 2, flag_values=values
+    'videos',
+    50,
+    'Number of videos to measure, spread evenly over the split.',
+    2,
+    flag_values=values,
   )
   flags.DEFINE_integer(
     'untrained',
     3,
-    'Untrained networks to compare with.',
+    'Number of untrained networks to compare the run with.',
     0,
     flag_values=values,
   )
@@ -364,7 +376,7 @@ def main(values: flags.FlagValues, _: Sequence[str]) -> None:
 def _rows(name, maps, boxes) -> list[str]:
   rows = []
   for method in maps[0]:
-    # The same other videos and the same resamples for every row.
+    # Every row has the same other videos and the same resamples.
     own = [each[method] for each in maps]
     s = score(own, boxes, np.random.default_rng(0))
     rows.append(

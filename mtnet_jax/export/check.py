@@ -1,4 +1,4 @@
-"""Does what was exported compute what the network computes?"""
+"""Checks that exported files compute what the network computes."""
 
 import dataclasses
 import functools
@@ -18,8 +18,9 @@ from mtnet_jax.export import program as program_lib
 from mtnet_jax.export import run_alone
 from mtnet_jax.typing import Array, Float, UInt8
 
-# Greatest difference of logits, of their scale. Half precision rounds wherever
-# a compiler ends a fusion, which for constant weights may be elsewhere.
+# The largest allowed difference of logits, relative to their scale. Half
+# precision rounds wherever a compiler ends a fusion, which for constant weights
+# may be elsewhere.
 _EXACT, _ROUNDED = 1e-5, 3e-3
 _ONNX_TOLERANCE = 1e-4
 _UNTOUCHED = 'It was not put in place; an earlier export stays as it was.'
@@ -27,14 +28,14 @@ _UNTOUCHED = 'It was not put in place; an earlier export stays as it was.'
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-  """How one way to run a model compares with the model itself.
+  """A comparison of one way to run a model with the model itself.
 
   Attributes:
     name: the name of the file that was run.
-    difference: the greatest of the logits, of their scale.
-    allowed: such a difference.
-    milliseconds: the median for one clip.
-    original: the same of the model itself.
+    difference: the largest difference of the logits, relative to their scale.
+    allowed: the largest `difference` that is allowed.
+    milliseconds: the median time for one clip.
+    original: the median time of the model itself, in milliseconds.
   """
 
   name: str
@@ -52,7 +53,7 @@ def check_program(
 ) -> Check:
   """Runs an exported program in a fresh process, beside the network itself.
 
-  Both on the CPU: there products of float32 are not rounded, and the fresh
+  Both run on the CPU: there products of float32 are not rounded, and the fresh
   process needs no accelerator, which this one may hold.
 
   Args:
@@ -111,13 +112,13 @@ def check_onnx(
 def random_clips(
   count: int, clip_shape: tuple[int, int, int, int]
 ) -> UInt8[np.ndarray, 'n t s s 3']:
-  """Clips of colored blocks, other ones in each frame.
+  """Draws clips of colored blocks, other ones in each frame.
 
-  In white noise all frames have the same mean, and rounding alone would tell
+  In white noise all frames have the same mean, and rounding alone would decide
   which of them a network keeps.
 
   Args:
-    count: clips.
+    count: the number of clips.
     clip_shape: `(t, s, s, 3)`.
   """
   frames, size, _, _ = clip_shape

@@ -1,4 +1,4 @@
-"""How does a network become a model of Hugging Face's hub, and come back?
+"""Writes networks as models for Hugging Face's hub, and reads them.
 
 `config.json` says what the network and its classes are, `model.safetensors`
 holds the weights by name, `preprocessor_config.json` says how clips are cut,
@@ -31,7 +31,7 @@ CARD = 'README.md'
 NEEDED = (CONFIG, WEIGHTS, PREPROCESSOR)  # to load the model
 FILES = (*NEEDED, CARD)
 MODEL_TYPE = 'mtnet_jax'
-# Of a run's configuration, what the network and its clips are made of.
+# Keys of a run's configuration that define the network and its clips.
 _SECTIONS = ('model', 'data', 'eval')
 _REMEDY = (
   'Copy or download the whole folder again, or write it again with mtnet '
@@ -71,7 +71,7 @@ def write(
   variables = jax.device_get(variables)
   program.check_finite(variables, step)
   sections = json.loads(config.to_json_best_effort())
-  # Where the data lay is nobody else's business.
+  # The path of the data is private.
   sections['data']['dir'] = data_name(config)
   description = {
     'architectures': [type(model).__name__],
@@ -99,7 +99,7 @@ def write(
 
 
 def data_name(config: ml_collections.ConfigDict) -> str:
-  """Returns what the data of a run are called: its folder's name, no path."""
+  """Returns the name of a run's data: the name of their folder, no path."""
   place = pathlib.PurePath(str(config.data.get('dir', '')))
   name = str(place)
   # 'tfds:NAME/CONFIG' is a name as a whole, 'tfds:/FOLDER' is a path.
@@ -108,7 +108,7 @@ def data_name(config: ml_collections.ConfigDict) -> str:
 
 
 def is_hub_folder(folder: locations.Path) -> bool:
-  """Whether a folder holds a model of the hub, of this library or another."""
+  """Returns whether a folder holds a model of the hub, of any library."""
   return (folder / WEIGHTS).is_file() or _model_type(folder) is not None
 
 
@@ -151,7 +151,7 @@ def restore_variables(
   model: nn.Module,
   mesh: jax.sharding.Mesh,
 ) -> tuple[dict[str, Any], int]:
-  """Reads the weights, and sees that clips are described as `config.json` says.
+  """Reads the weights, and checks that the files describe the same clips.
 
   Args:
     config: the folder's configuration, perhaps with what a command line
@@ -224,9 +224,9 @@ def _numbers(class_names: tuple[str, ...]) -> dict[str, int]:
 
 
 def _describe_clips(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """What `preprocessor_config.json` says: from a video to the network's input.
+  """Returns the contents of `preprocessor_config.json`.
 
-  In the hub's words where it has some. Sizes are in pixels; squares of
+  It uses the hub's names where there are some. Sizes are in pixels; squares of
   `crop_size` are resized to `input_size`.
   """
   at = config.eval
@@ -252,7 +252,7 @@ def _describe_clips(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 def _check_clips(folder: locations.Path) -> None:
   path = folder / PREPROCESSOR
-  # Folders from before this key did so.
+  # Folders that are older than this key have this value.
   described = {'sampling': 'clip'} | _read_json(path)
   expected = _describe_clips(run_folder.read_config(folder / CONFIG))
   for key, value in expected.items():

@@ -1,8 +1,7 @@
-"""What does the card of a model on Hugging Face's hub say?
+"""Writes the card of a model on Hugging Face's hub.
 
 A card is Markdown with metadata in YAML at its top. Names of classes and data
-may hold anything, and in Markdown every character of theirs is escaped that
-could mean something there.
+may hold anything, so each character that has a meaning in Markdown is escaped.
 """
 
 import re
@@ -24,7 +23,7 @@ _MOST_CLASSES = 20  # that the card names
 
 
 def check_license(license: str) -> None:
-  """Raises a UserError where a licence is no identifier."""
+  """Raises a UserError unless a license is an SPDX identifier."""
   if not _LICENSE.fullmatch(license):
     raise UserError(
       f"--license (={license!r}) must be an SPDX identifier for the hub's card,"
@@ -33,7 +32,7 @@ def check_license(license: str) -> None:
 
 
 def read_summary(workdir: locations.Path) -> dict[str, Any] | None:
-  """Reads what `mtnet eval` found.
+  """Reads the summary that `mtnet eval` writes.
 
   Args:
     workdir: the run's folder.
@@ -82,8 +81,8 @@ def write(
     class_names: the names of the classes.
     data: the name of the data that the run was trained on; '' if it has none.
     step: the training step that the weights are of.
-    license: the SPDX identifier of the weights' licence, or 'unknown'.
-    summary: what `mtnet eval` found, from `read_summary`; None: nothing.
+    license: the SPDX identifier of the weights' license, or 'unknown'.
+    summary: the summary of `mtnet eval`, from `read_summary`; None: none.
   """
   data, name = data or 'unnamed data', config.model.name
   named = class_names[:_MOST_CLASSES]
@@ -99,9 +98,9 @@ def write(
 A network of the library `mtnet_jax` (JAX and Flax), which tells the action that
 a video shows. The weights are those of training step {step:,}.
 
-## Licence
+## License
 
-Licence of the weights: {license}. {LICENSE_NOTE}
+License of the weights: {license}. {LICENSE_NOTE}
 
 ## Data
 
@@ -133,7 +132,7 @@ predictor.model, predictor.variables  # the Flax module, and its weights
 
 
 def _places(data: ml_collections.ConfigDict) -> str:
-  """Where in a video the frames of a clip are, in words."""
+  """Says where in a video the frames of a clip are."""
   if data.sampling == 'uniform':
     return 'spread over the whole video'
   wrapping = ', round its end,' if data.sampling == 'dense' else ''

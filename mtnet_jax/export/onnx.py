@@ -1,7 +1,7 @@
-"""How does a network become ONNX (by `jax2onnx`), and run in ONNX Runtime?
+"""Converts networks to ONNX by `jax2onnx`, and runs them in ONNX Runtime.
 
-Operations take their `onnx` form: what is fast in XLA would be thousands of
-nodes, or of more dimensions than ONNX Runtime takes.
+Operations take their `onnx` form: forms that are fast in XLA would be thousands
+of nodes, or have more dimensions than ONNX Runtime allows.
 """
 
 import functools
@@ -45,7 +45,7 @@ def convert(
   """Returns the network as an ONNX file's contents.
 
   It takes one clip, `clips`, uint8 `(1, t, s, s, 3)`, and gives `logits` and
-  `probabilities`, float32 `(1, k)`; preprocessing is inside. Computed in
+  `probabilities`, float32 `(1, k)`; preprocessing is inside. It computes in
   float32, whatever the dtype of the network.
 
   Args:
@@ -61,8 +61,8 @@ def convert(
   run = functools.partial(program_lib.classify, as_float32(model), variables)
   clips = jax.ShapeDtypeStruct((1, *clip_shape), jnp.uint8)
   with forms.use('onnx'):
-    # Traced here: the converter's own tracing replaces functions of JAX's by
-    # such as do not know all arguments.
+    # The network is traced here, because the converter's own tracing replaces
+    # functions of JAX by others that do not know all arguments.
     traced = compiler.traced(run, clips)
   try:
     proto = jax2onnx.to_onnx(
@@ -80,7 +80,7 @@ def convert(
 
 
 def as_float32(model: nn.Module) -> nn.Module:
-  """The network of which the ONNX file is a copy."""
+  """Returns the network of which the ONNX file is a copy."""
   return model.clone(dtype=jnp.dtype('float32'))
 
 

@@ -1,9 +1,9 @@
-"""How does a trained network become files that need none of this library?
+"""Exports a trained network as files that do not need this library.
 
-`model.stablehlo` is a program of JAX's (`jax.export`) from uint8 clips to
-logits and probabilities, weights and preprocessing inside;
-`params.safetensors` holds the weights by name; `model.json` says what the
-program expects and what its outputs mean.
+`model.stablehlo` is a JAX program (`jax.export`) from uint8 clips to logits and
+probabilities, with weights and preprocessing inside; `params.safetensors` holds
+the weights by name; `model.json` says what the program expects and what its
+outputs mean.
 """
 
 import contextlib
@@ -38,13 +38,13 @@ ONNX = 'model.onnx'
 METADATA = 'model.json'
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 LICENSE_NOTE = (
-  'Weights inherit the licence of the data that they were trained on: read it '
+  'Weights inherit the license of the data that they were trained on: read it '
   'before you pass them on.'
 )
 FILES = (METADATA, PROGRAM, PARAMETERS, ONNX)
 _REMEDY = 'Copy its folder again, or write it again with mtnet export.'
 _FORMAT, _VERSION = 'mtnet_jax', 2
-# Of the configuration: how a video becomes the program's input.
+# Keys of the configuration that say how a video becomes the program's input.
 _DATA_KEYS = ('num_frames', 'frame_stride', 'sampling', 'short_videos')
 _EVAL_KEYS = (
   'num_clips',
@@ -93,7 +93,8 @@ def write_export(
   """
   directory = make_folder(directory)
   check_place(directory)
-  # On no device: the program is for one, wherever the variables lie.
+  # The shapes name no device: the program is for one device, wherever the
+  # variables lie.
   variables = jax.device_get(variables)
   check_finite(variables, step)
   stamp = {'project': _FORMAT, 'model': config.model.name, 'step': str(step)}
@@ -117,7 +118,7 @@ def write_export(
     'license_note': LICENSE_NOTE,
     'class_names': class_names,
   }
-  # The description last: it tells of files that are there.
+  # The description is written last, since it describes files that are there.
   files[METADATA] = json.dumps(metadata, indent=2).encode()
   _replace(directory, files, check)
 
@@ -125,7 +126,7 @@ def write_export(
 def classify(
   model: nn.Module, variables: dict, clips: UInt8[Array, 'n t s s 3']
 ) -> tuple[Float[Array, 'n k'], Float[Array, 'n k']]:
-  """What an exported program computes: float32 logits and probabilities.
+  """Returns float32 logits and probabilities, as exported programs do.
 
   Args:
     model: a network from `runs.model.build_model`.
@@ -201,7 +202,7 @@ def _describe_model(
       'overrides': chosen,
       'num_parameters': sum(leaf.size for leaf in params),
     },
-    # For whoever uses the parameters alone.
+    # This is for those who use only the parameters.
     'normalization': {
       'mean': model.input_mean,
       'std': model.input_std,
@@ -213,7 +214,7 @@ def _describe_model(
 
 
 def check_place(directory: pathlib.Path) -> None:
-  """Raises a UserError where an export would overwrite what is none."""
+  """Raises a UserError where an export would overwrite other files."""
   present = [name for name in FILES if os.path.lexists(directory / name)]
   if not present:
     return
@@ -252,7 +253,7 @@ def _replace(
 
 @contextlib.contextmanager
 def explaining_failure(directory: pathlib.Path) -> Iterator[None]:
-  """Raises a UserError where the disk refuses what is written to a folder."""
+  """Raises a UserError where a folder cannot be written to."""
   try:
     yield
   except OSError as error:
@@ -317,7 +318,7 @@ def _check_program(
   metadata: dict[str, Any],
   directory: pathlib.Path,
 ) -> None:
-  """Raises a UserError where the program is not of the clips described."""
+  """Raises a UserError unless the program takes the described clips."""
   frames, size = metadata['data']['num_frames'], metadata['eval']['input_size']
   scores = (len(metadata['class_names']),), jnp.float32
   # Clips; logits and probabilities.
@@ -378,7 +379,7 @@ def _check(metadata: dict[str, Any]) -> None:
   ):
     raise ValueError('its class_names are not a list of names')
   metadata['program']['sha256']
-  # Exports from before this key did so.
+  # Exports that are older than this key have this value.
   metadata['data'] = {'sampling': 'clip', **metadata['data']}
   for section, keys in (('data', _DATA_KEYS), ('eval', _EVAL_KEYS)):
     for key in keys:

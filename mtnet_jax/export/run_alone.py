@@ -1,9 +1,9 @@
-"""Does an exported program run where there are jax and numpy alone?
+"""Runs an exported program where there are jax and numpy alone.
 
 Started as a file, `python -I run_alone.py PROGRAM CLIPS.npy RESULTS.npz`: it
 reads clips and writes the program's logits for the first one and for all of
-them, and the median time that one takes. Ends with code 1 where any of what the
-program should not need was imported nevertheless.
+them, and the median time that one takes. Ends with code 1 if a module was
+imported that the program should not need.
 """
 
 import pathlib
@@ -22,10 +22,10 @@ _NOT_NEEDED = {'flax', 'grain', 'mtnet_jax', 'optax', 'orbax'}
 
 
 def milliseconds(run: Callable[[Any], Any], clip: Any) -> float:
-  """The median time of a call, after one that compiles.
+  """Returns the median time of a call, after one that compiles.
 
   Args:
-    run: gives arrays of JAX's.
+    run: a function that returns JAX arrays.
     clip: the program's argument.
   """
   times = []

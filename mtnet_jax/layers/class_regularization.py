@@ -1,8 +1,8 @@
 """Class Regularisation: the thesis's section 6.3, Algorithm 1.
 
 In each stage of a network the classifier's weights, mapped to the stage's
-channels, tell which class a clip looks most like so far, and the channels that
-speak for that class are kept while the others are turned down.
+channels, tell which class a clip looks most like so far. The channels that
+speak for that class are kept, and the others are scaled down.
 """
 
 import math
@@ -35,7 +35,8 @@ def class_maps(
 def _product(
   x: Float[Array, 'm d'], y: Float[Array, 'd n']
 ) -> Float[Array, 'm n']:
-  # GPUs and TPUs else round float32 to fewer digits, and near classes change.
+  # By default GPUs and TPUs round the factors of a float32 product to fewer
+  # digits, and the best of two near classes changes.
   return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -50,7 +51,7 @@ def class_scores(
 
   Args:
     pooled: mean activations of each clip.
-    maps: from `class_maps`.
+    maps: class maps from `class_maps`.
     score: `'sum'`, over channels of the map times the activation, as Algorithm
       1 has it: a class whose map is large wins for most clips. Or `'own'`: both
       are first brought to mean 0 and deviation 1 over channels, and the sum is
@@ -82,8 +83,9 @@ def regularize(
 
   Algorithm 1. The class with the highest score wins, the lowest index among
   equals. Its map, brought to [λ, 1] by its least and greatest value, scales the
-  channels. A map that is constant scales by one. (As printed, a "+" after the λ
-  is missing: the text has λ = 1 without effect, and more of it towards 0.)
+  channels. A map that is constant scales by one. (The printed equation lacks a
+  "+" after the λ: in the text, λ = 1 has no effect, and smaller values have
+  more.)
 
   Args:
     a: activations, any float dtype.
@@ -119,15 +121,15 @@ def check_affection_rates(rates: Sequence[float], num_stages: int) -> None:
   if len(rates) != num_stages or not valid:
     raise UserError(
       f'`affection_rates` (={tuple(rates)}) must be {num_stages} numbers in '
-      '[0, 1], one for each stage: 1 leaves it as it is, 0 changes it most; '
-      'for instance (0.9, 0.8, 0.7, 0.6).'
+      '[0, 1], one for each stage: 1 leaves its activations as they are, 0 '
+      'changes them most; for instance (0.9, 0.8, 0.7, 0.6).'
     )
 
 
 class ClassRegularization(nn.Module):
   """`regularize` with a projection that is learned.
 
-  Parameter `kernel`, 𝒲, `(d, c)`: Kaiming initialised.
+  Parameter `kernel`, 𝒲, `(d, c)`: Kaiming initialized.
 
   Attributes:
     affection_rate: λ in [0, 1].

@@ -23,9 +23,9 @@ class Conv3D(nn.Module):
     features: output channels.
     kernel_size: size of the kernel in frames, rows, columns.
     strides: distance between windows in frames, rows, columns.
-    groups: of channels, each of which sees itself alone: 1, dense; a divisor
-      of the input channels and of `features`; or, equal to both, the number of
-      them, channel-separated.
+    groups: the number of groups of channels, each of which sees only itself. 1:
+      a dense convolution; as many as the input channels and `features`: a
+      channel-separated one; else a divisor of both.
     repeat_edges: whether a clip's first and last frame go on beyond its ends,
       rather than zeros; around rows and columns there are zeros either way.
     same_padding: whether padding is TensorFlow's SAME rather than `k // 2`
@@ -78,4 +78,4 @@ class Conv3D(nn.Module):
       assert not edge
       convolve = functools.partial(convolve_same, convolve)
     y = convolve(x, kernel, self.strides)
-    return y[:, edge : y.shape[1] - edge]  # what zeros have touched goes
+    return y[:, edge : y.shape[1] - edge]  # drops what padding touched

@@ -1,7 +1,7 @@
-"""What chooses the frames that an MTConv's prolonged branch keeps.
+"""Chooses the frames that an MTConv's prolonged branch keeps.
 
 The thesis scores activations by the temporal triplet cosine (5.6–5.7) and does
-not say which. The others are here to find out whether the choice matters.
+not say which. The other inputs serve to find out whether the choice matters.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from mtnet_jax.ops.frame_selection import (
 from mtnet_jax.ops.mean import mean
 from mtnet_jax.typing import Array, Float, Int
 
-# Scored are the branch's own input; all that the layer reads; the pixels. And
-# two controls that know nothing of the clip.
+# The first three score the branch's own input, all that the layer reads, and
+# the pixels. The last two are controls that do not depend on the clip.
 SELECTION_INPUTS = ('branch', 'input', 'motion', 'random', 'every_second')
 
 
@@ -46,7 +46,7 @@ def choose_frames(
       the frames with the lowest triplet cosine, of the first of what follows or
       of all of the second, side by side; `'motion'` those whose pixels move
       most; `'random'` any; `'every_second'` 0, 2, 4, ….
-    branch: what the prolonged branch reads, down-sampled.
+    branch: the input of the prolonged branch, down-sampled.
     whole: all that the layer reads, of the same frames.
     stillness: `still_scores` of the clip's pixels, for `'motion'`. Where the
       clip has more frames, several are averaged.

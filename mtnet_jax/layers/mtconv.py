@@ -1,8 +1,8 @@
-"""Multi-Temporal convolution, the thesis, 5.1–5.4.
+"""Multi-Temporal convolution (thesis, 5.1–5.4).
 
 Most channels see the clip as it is: the local branch. The others see half its
 frames at half its size, so that one kernel covers twice the time and space: the
-prolonged branch, which also reads what the local branch found.
+prolonged branch, which also reads the output of the local branch.
 """
 
 import functools
@@ -28,7 +28,7 @@ Branches = tuple[Float[Array, '...'], Float[Array, '...']]
 def branch_features(
   features: int, local_ratio: float, groups: int = 1
 ) -> tuple[int, int]:
-  """Returns how many channels the local and the prolonged branch make (5.1).
+  """Returns the output channels of the local and the prolonged branch (5.1).
 
   `⌊local_ratio · features⌋`, less what is more than a multiple of `groups`, and
   the rest.
@@ -75,21 +75,21 @@ class MTConv(nn.Module):
     shared_selection: whether both inputs of the prolonged branch keep the same
       frames, those chosen on the layer's input; else each keeps its own, as
       5.4 prints. It matters to poolings that select frames.
-    selection_input: what chooses those frames, one of `SELECTION_INPUTS`.
-    stillness: of each frame of the clip, `ops.still_scores` of its pixels, for
-      `'motion'`; `(n, t)`.
+    selection_input: the input of frame selection, one of `SELECTION_INPUTS`.
+    stillness: `(n, t)`, the scores `ops.still_scores` of the frames' pixels,
+      for `'motion'`.
     keep_times: whether the frames kept are put back at their own times, rather
       than evenly.
     branch_inputs: `'all'`: both branches of a dense layer read all channels; or
       `'split'`: the first share of them is the local branch's, the rest the
       prolonged one's, as in a channel-separated layer.
-    groups: of the channels of each branch of a channel-separated layer; 0: each
-      channel is one.
+    groups: the number of groups of the channels of each branch of a
+      channel-separated layer; 0: each channel is one.
     joined: whether both branches are returned as one array, or apart, for a
       channel-separated layer of the same widths.
     train: whether `'stochastic'` pooling draws, from an rng `pooling`.
     conv: factory of convolutions; `Conv3D`, perhaps with a dtype bound.
-    norm: factory of normalisations; `BatchNorm` with `use_running_average`
+    norm: factory of normalizations; `BatchNorm` with `use_running_average`
       bound.
   """
 
@@ -155,12 +155,12 @@ class MTConv(nn.Module):
     return join(y_local, y) if self.joined else (y_local, y)
 
   def _share(self, features):
-    """The channels of each branch, of so many."""
+    """Returns how many of the channels belong to each branch."""
     groups = max(1, self.groups) if self.channel_separated else 1
     return branch_features(features, self.local_ratio, groups)
 
   def _read(self, x):
-    """What both branches read together, or one after the other."""
+    """Returns what both branches read, together or one after the other."""
     if isinstance(x, tuple):
       return x
     if not (self.channel_separated or self.branch_inputs == 'split'):
@@ -191,7 +191,7 @@ class MTConv(nn.Module):
     return lambda x: norm(conv(x), self.activation)
 
   def _pool(self, x, stride=1, frames=None):
-    """x, and every stride-th frame of it, or the given ones, down-sampled."""
+    """Returns x, and every stride-th frame of it, or the given ones, pooled."""
     kind, selects_frames = split_pooling(self.pooling)
     if selects_frames and stride == 1:
       return pool_with_residual(x, kind, frames)
@@ -223,7 +223,7 @@ class MTConv(nn.Module):
     self.sow('intermediates', 'kept_frames', indices)
     pooled = gather_frames(pooled, indices)
     if self.shared_selection:
-      # Pooling is per frame: only the frames that stay need it.
+      # Pooling works frame by frame, so only the kept frames are pooled.
       y_local, pooled_local = self._pool(y_local, frames=indices)
       return indices, y_local, pooled, pooled_local
     y_local, pooled_local = self._pool(y_local)

@@ -1,8 +1,8 @@
-"""Batch normalisation whose statistics keep a constant batch.
+"""Batch normalization whose statistics keep a constant batch.
 
-Multigrid training (the thesis, 5.4.1) changes the number of clips a step. The
+Multigrid training (thesis, 5.4.1) changes the number of clips per step. The
 statistics then have to come from sub-batches of one fixed size, or the noise
-that regularises the network would change with the schedule.
+that regularizes the network would change with the schedule.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,15 +23,15 @@ MOMENTS = 'moments'
 
 
 class BatchNorm(nn.Module):
-  """Normalises each channel over sub-batches of clips.
+  """Normalizes each channel over sub-batches of clips.
 
-  The batch is split into consecutive sub-batches that are normalised apart.
+  The batch is split into consecutive sub-batches that are normalized apart.
   The moving statistics take the mean of the sub-batches' means and the mean of
   their variances. Statistics are float32 whatever the dtype
   (float64 where it is).
 
   Attributes:
-    use_running_average: whether the moving statistics normalise (evaluation).
+    use_running_average: whether the moving statistics normalize (evaluation).
     momentum: share of the old moving statistics, in [0, 1]:
       `new = momentum · old + (1 - momentum) · batch`.
     epsilon: small number that is added to the variance.
@@ -53,7 +53,7 @@ class BatchNorm(nn.Module):
     x: Float[Array, 'n *d c'],
     activation: Callable[[Array], Array] | None = None,
   ) -> Float[Array, 'n *d c']:
-    """Returns x normalised and, if there is an activation, activated.
+    """Returns x normalized and, if there is an activation, activated.
 
     Raises:
       UserError: the number of clips is not a multiple of `batch_size`.
@@ -105,7 +105,7 @@ def _split(x: Float[Array, 'n *d c'], size: int) -> Float[Array, 'g b *d c']:
 
 
 def raw_moments(moments: Mapping[str, Any]) -> dict[str, Any]:
-  """What all sub-batches of a batch have in common: E[x] and E[x²].
+  """Returns what all sub-batches of a batch have in common: E[x] and E[x²].
 
   Args:
     moments: the collection `MOMENTS` after a pass in training.
@@ -126,7 +126,7 @@ def raw_moments(moments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_statistics(raw: Mapping[str, Any]) -> dict[str, Any]:
-  """Means and variances, as `batch_stats` has them, of E[x] and E[x²]."""
+  """Returns means and variances, as in `batch_stats`, from E[x] and E[x²]."""
 
   def center(norm):
     mean = norm['mean']

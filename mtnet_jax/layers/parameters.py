@@ -1,8 +1,8 @@
-"""Parameters of a layer.
+"""Declares the parameters of layers without tracing their initial values.
 
 Flax's `param` traces a parameter's initial value again in every trace of a
-network, to learn its shape: half the time that tracing a large one takes. Here
-layers say the shape.
+network, to learn its shape: that is half the time of tracing a large network.
+Here layers state the shape.
 """
 
 from collections.abc import Callable
@@ -22,11 +22,11 @@ def parameter(
   """Returns a float32 parameter of a module, made where it is initialized.
 
   Args:
-    module: whose parameter it is.
-    name: its name.
+    module: the module that the parameter belongs to.
+    name: the parameter's name.
     initial: a function of a random key, a shape and a dtype that gives its
       initial value.
-    shape: its shape.
+    shape: the parameter's shape.
 
   Raises:
     ValueError: the parameter that the module is given has another shape.

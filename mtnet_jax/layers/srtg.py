@@ -1,9 +1,9 @@
-"""Squeeze and Recursion with Temporal Gates, the thesis, chapter 4.
+"""Squeeze and Recursion with Temporal Gates (thesis, chapter 4).
 
 A clip's activations are pooled over space, a recurrent network follows the
 pooled vectors through time, and its hidden states scale the activations. A gate
-lets this happen only in clips whose pooled vectors and hidden states agree on
-the order of frames: that are cycle consistent.
+allows this only for cycle-consistent clips: those whose pooled vectors and
+hidden states agree on the order of frames.
 """
 
 import jax
@@ -42,9 +42,9 @@ def cycle_consistent(
 ) -> Bool[Array, ' n']:
   """Returns which clips' two embeddings are cycle consistent (4.3.2).
 
-  They are where every frame t of a has its soft nearest neighbor in b nearest
-  to `b_t` (4.7), and every frame of b has its own in a nearest to `a_t`. Of
-  equally near frames the first counts.
+  A clip is cycle consistent if every frame t of a has its soft nearest neighbor
+  in b nearest to `b_t` (4.7), and every frame of b has its own in a nearest to
+  `a_t`. Among equally near frames the first counts.
 
   Args:
     a: an embedding of each frame, any float dtype, any range.
@@ -63,8 +63,8 @@ def _consistent(a, b):
 def _squared_distances(a, b):
   """`‖a_t - b_i‖²`, `(n, t, i)`, float32.
 
-  By differences: |a|² + |b|² - 2ab loses the digits that tell close frames
-  apart.
+  It is computed by differences, since |a|² + |b|² - 2ab loses the digits that
+  tell close frames apart.
   """
   a, b = precision.widen(a), precision.widen(b)
   return jnp.sum(jnp.square(a[:, :, None] - b[:, None]), axis=-1)
@@ -95,7 +95,7 @@ def embed(
 
 
 def _normalize(x):
-  """Less its mean over time, over its deviation over time and channels."""
+  """Brings frames to mean 0 over time, and a clip to deviation 1."""
   x = x - jnp.mean(x, axis=1, keepdims=True)
   deviation = jnp.sqrt(jnp.mean(jnp.square(x), axis=(1, 2), keepdims=True))
   return x / jnp.where(deviation > 0, deviation, 1)
@@ -105,15 +105,15 @@ class SqueezeAndRecursion(nn.Module):
   """Scales each frame's channels by recurrent states, where the gate is open.
 
   The gate has three states (Fig. 4.4). Inactive (`gate=False`): every clip is
-  fused. Active and open, for a cycle consistent clip: fused likewise. Active
-  and closed: the clip passes unchanged. A single frame is trivially consistent.
+  fused. Active and open, for a cycle consistent clip: fused too. Active and
+  closed: the clip passes unchanged. A single frame is trivially consistent.
 
   Attributes:
     cell: `'lstm'` (chapter 4), `'gru'` (chapter 5), `'peephole_lstm'` or
       `'rnn'` (both Table 5.7).
     num_layers: stacked recurrent layers.
     gate: whether the gate is active.
-    embedding: what the gate compares, one of `GATE_EMBEDDINGS`.
+    embedding: the embedding that the gate compares, one of `GATE_EMBEDDINGS`.
     decides: boolean scalar: whether the gate's decision counts; if not, it is
       only measured, and every clip is fused.
   """

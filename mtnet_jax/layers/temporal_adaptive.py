@@ -20,19 +20,19 @@ _NARROWING = 4  # of the gate's channels
 
 
 class TemporalAdaptive(nn.Module):
-  """Gates frames, and convolves them with kernels that it makes of the clip.
+  """Gates frames, and convolves them with kernels computed from the clip.
 
-  Both come of the means over rows and columns. The global branch makes a kernel
-  for each channel out of its t means alone; the local branch gates each frame
-  by its neighbors. The global branch's layers take t numbers: a network of 8
-  frames takes no 16.
+  The gates and the kernels depend on the means over rows and columns. The
+  global branch makes a kernel for each channel out of its t means alone; the
+  local branch gates each frame by its neighbors. The global branch's layers
+  take t numbers: a network of 8 frames cannot take 16.
 
   Submodules: `kernel_hidden`, `kernel_norm`, `kernel_output`; `gate_reduce`,
   `gate_norm`, `gate_expand`.
 
   Attributes:
     conv: factory of convolutions.
-    norm: factory of normalisations.
+    norm: factory of normalizations.
   """
 
   conv: Callable[..., nn.Module]
@@ -47,7 +47,7 @@ class TemporalAdaptive(nn.Module):
     return adaptive_convolution(x * gate, kernel)
 
   def _kernel(self, means):
-    """From `n c t` to `n 3 c`, which sum to 1."""
+    """Returns kernels `n 3 c`, which sum to 1, for `n t c`."""
     t, small = means.shape[-1], nn.initializers.normal(0.001)
     hidden = nn.Dense(
       2 * t, use_bias=False, kernel_init=small, name='kernel_hidden'
@@ -60,7 +60,7 @@ class TemporalAdaptive(nn.Module):
     return weights.swapaxes(1, 2)
 
   def _gate(self, means):
-    """From `n t 1 1 c` to as many numbers in [0, 1]."""
+    """Returns as many numbers in [0, 1] for `n t 1 1 c`."""
     c = means.shape[-1]
     reduce = self.conv(c // _NARROWING, (3, 1, 1), name='gate_reduce')
     expand = self.conv(c, (1, 1, 1), name='gate_expand')

@@ -2,7 +2,7 @@
 
 Example:
   model = models.build('mtnet_m', num_classes=400)
-  variables = model.init(jax.random.key(0), clips)  # n t h w 3, normalised
+  variables = model.init(jax.random.key(0), clips)  # n t h w 3, normalized
   logits, endpoints = model.apply(variables, clips, train=False)
 """
 
@@ -122,7 +122,7 @@ def build(name: str, num_classes: int, **overrides) -> nn.Module:
   ):
     raise UserError(
       f'`affection_rates` (={overrides["affection_rates"]}) are those of Class '
-      'Regularisation, which this network has not: set '
+      'Regularisation, which this network lacks: set '
       'class_regularization=True, or leave them out.'
     )
   network, row = _find(name)
@@ -151,7 +151,7 @@ def _check_parts(name, overrides):
       if not there:
         raise UserError(
           f'`{key}` (={overrides[key]}) is an option of {part}, which {name} '
-          f'has not: set {how}, or leave it out.'
+          f'lacks: set {how}, or leave it out.'
         )
 
 

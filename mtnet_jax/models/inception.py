@@ -24,8 +24,8 @@ from mtnet_jax.typing import Array, Float
 Pool = tuple[Triple, Triple]
 
 _POINT, _CUBE = (1, 1, 1), (3, 3, 3)
-# Of stages 2 to 4, the max-pool before, its window and strides; and features of
-# each block's convolutions, see `Mixed`.
+# For stages 2 to 4: the window and the strides of the max-pool before the
+# stage, and the features of each block's convolutions, see `Mixed`.
 _STAGES = (
   (
     ((1, 3, 3), (1, 2, 2)),
@@ -71,8 +71,8 @@ class Mixed(nn.Module):
   """Four branches of convolutions side by side, their channels concatenated.
 
   Submodules in the order of their channels: `branch_1`, 1×1×1; `branch_2`,
-  3×3×3 after `branch_2_reduce`, 1×1×1; `branch_3` likewise; `branch_4`, 1×1×1
-  of the greatest of 3×3×3.
+  3×3×3 after `branch_2_reduce`, 1×1×1; `branch_3` is like `branch_2`;
+  `branch_4`, 1×1×1 after a max-pool of 3×3×3.
 
   Attributes:
     features: channels that `branch_1`, `branch_2_reduce`, `branch_2`,
@@ -129,11 +129,11 @@ class Inception(Network):
     """Returns logits and endpoints; `models.build` says which.
 
     The endpoint `stem` is what its max-pool returns, and `last` is `stage_4`.
-    `features` is the mean of the means of each two successive frames of it, of
-    which the first and the last frame are in one alone.
+    `features` is the mean over all windows of two successive frames of `last`,
+    so the first and the last frame count half.
 
     Args:
-      clips: normalised pixels, `(n, t, h, w, 3)`.
+      clips: normalized pixels, `(n, t, h, w, 3)`.
       train: whether there are batch statistics and dropout; needs
         `mutable=['batch_stats']` and an rng `dropout`.
 
@@ -169,7 +169,7 @@ def _make_stages(unit):
 
 
 def _mean(x):
-  """The authors' average over windows of two frames, and over all windows."""
+  """Averages windows of two frames, and all windows, as the authors do."""
   frames = jnp.mean(precision.widen(x), axis=(2, 3))  # n t c
   if frames.shape[1] > 1:
     frames = (frames[:, 1:] + frames[:, :-1]) / 2

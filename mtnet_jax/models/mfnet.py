@@ -1,4 +1,4 @@
-"""MF-Net: convolutions in groups, fibers, which a multiplexer lets exchange.
+"""MF-Net: grouped convolutions ("fibers"), which a multiplexer connects.
 
 Source: Y. Chen et al., *Multi-Fiber Networks for Video Recognition*, 2018, Fig.
 2 and Table 1.
@@ -34,9 +34,9 @@ class PreActivatedUnit(nn.Module):
     features: output channels.
     kernel_size: size of the kernel in frames, rows, columns.
     conv: factory of the convolution.
-    norm: factory of the normalisation.
+    norm: factory of the normalization.
     strides: distance between windows in frames, rows, columns.
-    groups: of channels that see only themselves.
+    groups: the number of groups of channels that see only themselves.
   """
 
   features: int
@@ -70,7 +70,7 @@ class MultiFiber(nn.Module):
   Attributes:
     features: output channels.
     unit: factory of BN, ReLU and a convolution.
-    strides: of `conv_1`, in frames, rows, columns.
+    strides: the strides of `conv_1`, in frames, rows, columns.
   """
 
   features: int
@@ -123,12 +123,12 @@ class MFNet(Network):
   ) -> tuple[Float[Array, 'n k'], dict[str, Any]]:
     """Returns logits and endpoints; `models.build` says which.
 
-    The endpoint `stem` is what its max-pool returns. The others are sums that
-    the next block's BN and ReLU see, but for `stage_4`, which is `last` and
-    comes after them; `features` is its mean.
+    The endpoint `stem` is what its max-pool returns. The other endpoints are
+    sums before the next block's BN and ReLU, except `stage_4`, which equals
+    `last` and comes after them; `features` is its mean.
 
     Args:
-      clips: normalised pixels, `(n, t, h, w, 3)`.
+      clips: normalized pixels, `(n, t, h, w, 3)`.
       train: whether there are batch statistics and dropout; needs
         `mutable=['batch_stats']` and an rng `dropout`.
 

@@ -1,8 +1,8 @@
-"""MTNet and X3D: the thesis, 5.3, Fig. 5.2 and Table 6.1b.
+"""MTNet and X3D (thesis, 5.3, Fig. 5.2 and Table 6.1b).
 
 An MTNet is an X3D network (C. Feichtenhofer, *X3D*, 2020) whose convolutions
 are Multi-Temporal and whose squeeze-and-excitation is Squeeze and Recursion.
-One module is both; the table below says which parts each network has.
+One module implements both; the table below lists the parts of each network.
 """
 
 import dataclasses
@@ -103,9 +103,9 @@ class MTNet(Network):
       whatever they show, and the frame selection keeps them. MTNet-XS, whose
       clips are short, repeats; the others have zeros, as X3D has.
     recurrence: whether Squeeze and Recursion ends every block's branch.
-    separated_groups: of the channels that each branch of a block's middle
-      convolution reads; 0: each channel is one, the convolution is
-      channel-separated.
+    separated_groups: the number of groups of the channels that each branch of a
+      block's middle convolution reads; 0: each channel is one, and the
+      convolution is channel-separated.
     norm_all_shortcuts: whether BN follows every projected residual connection,
       not only those that change the width.
   """
@@ -145,7 +145,7 @@ class MTNet(Network):
     The endpoint `last` is what the head computes, and `features` its mean.
 
     Args:
-      clips: normalised pixels, `(n, t, h, w, 3)`.
+      clips: normalized pixels, `(n, t, h, w, 3)`.
       train: whether there are batch statistics, dropout and stochastic
         pooling's draws; needs `mutable=['batch_stats']` and rngs `dropout` and
         `pooling`.
@@ -180,10 +180,10 @@ class MTNet(Network):
     return classifier(self._embed(features, train)), endpoints
 
   def _fitting_groups(self, width):
-    """Into how many groups a TPU cuts rows; see `lanes`.
+    """Returns into how many groups a TPU cuts rows; see `lanes`.
 
-    So that the channel-separated kernels, which become dense, fit into the
-    lanes; or the blocks' outputs, where these kernels are not what takes most.
+    The channel-separated kernels, which become dense, then fit into the lanes;
+    or the blocks' outputs do, where those kernels do not cost the most.
     """
     inner, outer = self.stages[0]
     separated_alone = self.local_ratio == 1 and not self.recurrence
@@ -248,16 +248,16 @@ class MTBlock(nn.Module):
     outer: channels of the block's output.
     stride: distance between windows in height and width.
     conv: factory of the residual connection's projection.
-    norm: factory of the projection's normalisation.
+    norm: factory of the projection's normalization.
     mtconv: factory of Multi-Temporal convolutions.
     kernel_frames: temporal extent of the channel-separated convolution.
     recursion: factory of Squeeze and Recursion; None: there is none.
-    groups: of the middle convolution, see `MTNet.separated_groups`.
+    groups: the groups of the middle convolution, see `MTNet.separated_groups`.
     squeeze_excitation: whether squeeze-and-excitation follows the
       channel-separated convolution.
     separated_activation: function after the channel-separated convolution, and
       after squeeze-and-excitation where there is one.
-    norm_all_shortcuts: whether every projection has a normalisation, see
+    norm_all_shortcuts: whether every projection has a normalization, see
       `MTNet`.
   """
 
@@ -282,8 +282,8 @@ class MTBlock(nn.Module):
     strides = (1, self.stride, self.stride)
     excite = self.squeeze_excitation
     x, y = fork(x)
-    # One array for whoever looks into the network; a TPU's program spares it,
-    # where groups do not cut it elsewhere.
+    # The concatenation serves those who read intermediates. A TPU's program
+    # leaves it out, unless groups cut the array elsewhere.
     joined = not forms.traces_for_tpu() or self.groups > 0
     y = self.mtconv(self.inner, (1, 1, 1), joined=joined, name='expand')(y)
     y = self.mtconv(

@@ -1,4 +1,4 @@
-"""What all networks have in common: their options, and the way through stages.
+"""The common base of all networks: their options, and the loop over stages.
 
 Options are the fields of a network that are given by keyword alone. They are
 what `models.build` can set, and each is declared, explained and checked where
@@ -34,8 +34,8 @@ from mtnet_jax.ops.pooling import split_pooling
 from mtnet_jax.ops.recurrence import find_cell
 from mtnet_jax.typing import Array, Bool, Float
 
-# Those of MTConv and of Squeeze and Recursion, which a network without any does
-# not read.
+# Options of MTConv and of Squeeze and Recursion, which networks without these
+# layers do not have.
 MTCONV_OPTIONS = frozenset(
   {
     'local_ratio',
@@ -53,32 +53,32 @@ BRANCH_INPUTS = ('all', 'split')
 
 
 class Network(nn.Module):
-  """A network of stages of blocks; its subclasses say of which.
+  """A network of stages of blocks, which its subclasses define.
 
   Attributes:
     num_classes: number of classes, at least 1.
     class_regularization: whether Class Regularisation follows every stage (the
       thesis, chapter 6).
     affection_rates: Class Regularisation's λ for each stage, in [0, 1].
-    regularization_score: how Class Regularisation scores a class, one of
-      `class_regularization.SCORES`.
+    regularization_score: the way in which Class Regularisation scores a class,
+      one of `class_regularization.SCORES`.
     dropout: rate of the dropout before the classifier, in [0, 1).
     dtype: float type of the computation; parameters, statistics and logits are
       float32.
     norm_batch_size: number of clips that share BN statistics; 0 means the whole
       batch.
-    freeze_norm: whether the moving statistics normalise in training too.
-    norm_epsilon: what BN adds to variances, above 0.
-    input_mean: mean of each channel that `preprocessing` normalises clips with,
+    freeze_norm: whether the moving statistics normalize in training too.
+    norm_epsilon: ε, which BN adds to variances, above 0.
+    input_mean: mean of each channel that `preprocessing` normalizes clips with,
       in units of [0, 1] brightness; the network itself does not.
-    input_std: deviation of each channel that it normalises them with.
+    input_std: deviation of each channel that it normalizes them with.
     rematerialize: whether the backward pass of training computes each block
       again from its input: it takes less memory and about a third more work.
     local_ratio: MTConv's δ in (0, 1]; 1 makes plain convolutions.
     pooling: pooling of MTConv's prolonged branch, one of `pooling.POOLINGS`.
     shared_selection: whether the two inputs of that branch keep the same
       frames.
-    selection_input: what chooses those frames, one of
+    selection_input: the input of frame selection, one of
       `frame_choice.SELECTION_INPUTS`.
     keep_times: whether the frames that are kept are put back at their own
       times, rather than evenly.
@@ -86,7 +86,8 @@ class Network(nn.Module):
       `'split'`: each reads its own share of them.
     cell: recurrent cell of Squeeze and Recursion.
     gate: whether its cycle-consistency gate is active.
-    gate_embedding: what the gate compares, one of `srtg.GATE_EMBEDDINGS`.
+    gate_embedding: the embedding that the gate compares, one of
+      `srtg.GATE_EMBEDDINGS`.
     recurrent_layers: layers of Squeeze and Recursion, at least 1.
   """
 
@@ -187,10 +188,10 @@ class Network(nn.Module):
   def make_parts(
     self, train: bool, **conv_fields
   ) -> dict[str, Callable[..., nn.Module]]:
-    """Returns what makes convolutions, `conv`, and normalisations, `norm`.
+    """Returns factories of convolutions, `conv`, and normalizations, `norm`.
 
     Args:
-      train: whether normalisations use the batch's statistics.
+      train: whether normalizations use the batch's statistics.
       **conv_fields: fields of every `Conv3D`.
     """
     return {
@@ -211,11 +212,11 @@ class Network(nn.Module):
     parts: dict[str, Callable[..., nn.Module]],
     clips: Float[Array, 'n t h w 3'] | None = None,
   ) -> Callable[..., nn.Module]:
-    """Returns what makes Multi-Temporal convolutions of `make_parts`.
+    """Returns a factory of Multi-Temporal convolutions.
 
     Args:
       train: whether they draw, and use the batch's statistics.
-      parts: what `make_parts` returned.
+      parts: the parts from `make_parts`.
       clips: the network's input; needed where its motion selects frames.
     """
     stillness = None
@@ -238,7 +239,7 @@ class Network(nn.Module):
   def make_recursion(
     self, gates_decide: Bool[Array, ''] | bool
   ) -> Callable[..., nn.Module]:
-    """Returns what makes Squeeze and Recursion.
+    """Returns a factory of Squeeze and Recursion.
 
     Args:
       gates_decide: whether its gates' decisions count.
@@ -348,7 +349,7 @@ def check_range(name: str, value: Any, valid: bool, allowed: str) -> None:
 
 
 def _is_color(value):
-  """Whether these are numbers above 0, one of each channel."""
+  """Returns whether these are numbers above 0, one for each channel."""
   return (
     isinstance(value, tuple)
     and len(value) == 3

@@ -1,16 +1,18 @@
-"""Blocks of a stage, of which equal ones are traced once.
+"""Runs the blocks of a stage, and traces equal blocks once.
 
-The blocks of a stage after its first differ in their variables alone. One
+The blocks of a stage after the first differ only in their variables. One
 function stands for all of them, so that JAX traces and differentiates it once.
 
 On a TPU it is the body of a loop over their variables: compiling takes a time
 that grows with the program. What the backward pass needs of a round then goes
-through arrays of all rounds, which costs as much as a pass of BN; so only what
-`forms.keep` names goes there, and the rest is computed again.
+through arrays of all rounds, which costs as much as a pass of BN. So only the
+values that `forms.keep` names are stored there, and the others are computed
+again.
 
 For a CPU it may be a function of the program: the compiler then optimizes it
-once, and computes it again in the backward pass where that is asked for. In
-line it would find the same values in the forward pass, and keep those instead.
+once, and recomputes it in the backward pass where that is asked for. If the
+blocks stood in line, the compiler would find the same values in the forward
+pass and keep those instead.
 """
 
 from collections.abc import Callable, Sequence
@@ -65,8 +67,8 @@ def run(
 
 
 def _run_shared(blocks, x, rematerialize, keep_calls, period):
-  # Not on several devices: they would exchange the gradients of each block
-  # inside its call rather than those of all blocks at once.
+  # Several devices would exchange the gradients of each block inside its call,
+  # instead of those of all blocks at once.
   keep_calls = keep_calls and forms.traces_for_one_cpu()
   first, rest = blocks[:1], blocks[1:]
   functions = [
@@ -75,7 +77,7 @@ def _run_shared(blocks, x, rematerialize, keep_calls, period):
   x, shares = _in_turn(functions[:1], first, x, keep_calls)
   functions = functions[1:]
   groups = len(rest) // period
-  # Of two rounds of one block a loop would cost more than it spares.
+  # A loop over two rounds of one block costs more than it saves.
   if forms.traces_for_tpu() and groups > 1 and groups * period > 2:
     looped, rest = rest[: groups * period], rest[groups * period :]
     x, more = _in_a_loop(functions, looped, x, rematerialize)
@@ -98,7 +100,7 @@ def _in_turn(functions, blocks, x, keep_calls):
 
 
 def _in_a_loop(functions, blocks, x, rematerialize):
-  """As `_in_turn`, of as many blocks as fill rounds of the functions."""
+  """Does the same as `_in_turn` for as many blocks as fill whole rounds."""
   period = len(functions)
   rounds = [
     [_read(block) for block in blocks[i : i + period]]

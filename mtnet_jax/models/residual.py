@@ -1,4 +1,4 @@
-"""The residual block of all ResNets, and where SRTG stands in it (Fig. 4.5)."""
+"""The residual block of ResNets, and the places of SRTG in it (Fig. 4.5)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ BOTTLENECK_PLACEMENTS = ('start', 'top', 'mid', 'end', 'res', 'final')
 
 
 def check_placement(placement: Any, bottleneck: bool) -> None:
-  """Raises a UserError unless SRTG can stand there.
+  """Raises a UserError unless SRTG can be placed there.
 
   Args:
     placement: a place of SRTG, or None: it stands nowhere.
@@ -25,7 +25,7 @@ def check_placement(placement: Any, bottleneck: bool) -> None:
   allowed = BOTTLENECK_PLACEMENTS if bottleneck else SIMPLE_PLACEMENTS
   if placement is not None and placement not in allowed:
     raise UserError(
-      f'`placement` (={placement!r}) of SRTG is not one of the '
+      f'`placement` (={placement!r}) of SRTG is no place in the '
       f'{"Bottleneck" if bottleneck else "Simple"} blocks of this network. '
       f'Choose one of {", ".join(map(repr, allowed))}.'
     )

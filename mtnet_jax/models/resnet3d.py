@@ -3,10 +3,10 @@
 The backbones of the thesis: r3d, r2plus1d and wide_r3d (Table 6.1a). All
 convolutions of a block have the same width (expansion 1), as Table 6.1a prints.
 
-Of other authors: mc3_18 (D. Tran et al., *A Closer Look at Spatiotemporal
-Convolutions*, 2018), the R(2+1)D-34 whose weights of IG65M are published (D.
-Ghadiyaram et al., 2019), MMAction2's, and the shallow ones of K. Hara et al.,
-2018.
+Networks of other authors are mc3_18 (D. Tran et al., *A Closer Look at
+Spatiotemporal Convolutions*, 2018), the R(2+1)D-34 whose weights of IG65M are
+published (D. Ghadiyaram et al., 2019), MMAction2's, and the shallow ones of K.
+Hara et al., 2018.
 """
 
 import dataclasses
@@ -160,7 +160,7 @@ class ResNet3D(Network):
     `features` its mean.
 
     Args:
-      clips: normalised pixels, `(n, t, h, w, 3)`.
+      clips: normalized pixels, `(n, t, h, w, 3)`.
       train: whether there are batch statistics, dropout and stochastic
         pooling's draws; needs `mutable=['batch_stats']` and rngs `dropout` and
         `pooling`.
@@ -181,7 +181,8 @@ class ResNet3D(Network):
     width = clips.shape[3]
     with forms.side_by_side(lanes.fitting_groups(features, width, 2)):
       x = stem(clips)
-      # Of as many groups as columns of its result: of fewer it copies more.
+      # The stem has as many groups as the max-pool's result has columns: with
+      # fewer, a TPU copies more.
       if self.stem_pool:
         frames = (3, 2) if self.pools_frames else (1, 1)
         x = max_pool(x, (frames[0], 3, 3), (frames[1], 2, 2))
@@ -270,7 +271,7 @@ class ResNet3D(Network):
     )
 
   def _convolutions(self, units, in_features, features, strides, kernel_size):
-    """The block's units in order, each with the placement that follows it."""
+    """Returns the block's units in order, each with the placement after it."""
     main = second = functools.partial(units.main, kernel_size=kernel_size)
     if self.convolution == 'r2plus1d':
       main, second = (

@@ -1,7 +1,7 @@
-"""SlowFast: one pathway sees few frames, a thin one all of them.
+"""SlowFast: one pathway sees few frames, and a thin one sees all frames.
 
 Source: C. Feichtenhofer et al., *SlowFast Networks for Video Recognition*,
-2019, section 3 and Table 1. Each pathway is one of `video_resnet`.
+2019, section 3 and Table 1. Each pathway is a `video_resnet.Pathway`.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ def slow_frames(
   """Returns which frames of a clip the slow pathway sees.
 
   Args:
-    num_frames: of the clip, at least `ratio`.
+    num_frames: the number of frames of the clip, at least `ratio`.
     ratio: α, frames of the clip for each of the slow pathway.
     rule: 'linspace', from the first to the last frame, rounded down; or
       'nearest', each α-th.
@@ -53,21 +53,22 @@ def slow_frames(
 class SlowFast(Network):
   """Two pathways; the fast one's maps go into the slow one before each stage.
 
-  Submodules: of the slow pathway `stem` and `stage_{i}_block_{j}` counted from
-  1, of the fast one the same after `fast_`; `lateral_{i}` after stage i, 0 for
-  the stem; `classifier`; with Class Regularisation, which acts on the slow
-  pathway, `class_regularization_{i}`.
+  Submodules: in the slow pathway `stem` and `stage_{i}_block_{j}` counted from
+  1, in the fast one the same with the prefix `fast_`; `lateral_{i}` after stage
+  i, 0 for the stem; `classifier`; with Class Regularisation, which acts on the
+  slow pathway, `class_regularization_{i}`.
 
   It has the attributes of `Network` too.
 
   Attributes:
     slow: stem and stages of the slow pathway.
-    fast: those of the fast pathway.
+    fast: stem and stages of the fast pathway.
     ratio: α, frames of the fast pathway for each of the slow one.
     lateral_frames: frames that a lateral connection's kernel sees.
-    slow_frames: which frames the slow pathway sees, one of `SLOW_FRAMES`.
+    slow_frames: the rule for the frames that the slow pathway sees, one of
+      `SLOW_FRAMES`.
     lateral_norm: whether BN and ReLU end the lateral connections.
-    zero_init_residual: as of `VideoResNet`.
+    zero_init_residual: the same as in `VideoResNet`.
   """
 
   slow: Pathway
@@ -102,7 +103,7 @@ class SlowFast(Network):
     `features` their mean.
 
     Args:
-      clips: normalised pixels, `(n, t, h, w, 3)`, with t a multiple of the
+      clips: normalized pixels, `(n, t, h, w, 3)`, with t a multiple of the
         ratio.
       train: whether there are batch statistics and dropout; needs
         `mutable=['batch_stats']` and an rng `dropout`.
@@ -114,8 +115,9 @@ class SlowFast(Network):
     t = clips.shape[1]
     if t % self.ratio:
       raise UserError(
-        f'The slow pathway sees one of {self.ratio} frames: a clip of {t} does '
-        f'not divide. Set data.num_frames to a multiple of {self.ratio}.'
+        f'The slow pathway sees one of {self.ratio} frames, and a clip of {t} '
+        f'cannot be divided so. Set data.num_frames to a multiple of '
+        f'{self.ratio}.'
       )
     parts = self.make_parts(train)
     classifier = Classifier(
@@ -158,7 +160,7 @@ class SlowFast(Network):
     return classifier(dropout(features)), endpoints
 
   def _join(self, slow, fast, unit, i, groups):
-    """The slow pathway's maps, and of the fast one's a convolution."""
+    """Joins the slow pathway's maps with a convolution of the fast one's."""
     more = {}
     if not self.lateral_norm:
       more = {'norm': _identity, 'activation': None}
@@ -173,13 +175,13 @@ class SlowFast(Network):
       return jnp.concatenate([slow, lateral(fast)], -1)
 
   def _thin_out(self, fast):
-    """Means over as many frames as there are for each of the slow pathway."""
+    """Averages the frames that belong to each frame of the slow pathway."""
     n, t, *rest = fast.shape
     x = fast.reshape(n, t // self.ratio, self.ratio, *rest)
     return jnp.mean(precision.widen(x), axis=2).astype(fast.dtype)
 
   def _run(self, blocks, frames, x, train):
-    """A pathway's stage, in runs of blocks that see as many frames."""
+    """Applies a pathway's stage, in runs of blocks with equal kernels."""
     shared = train and not self.is_initializing()
     few = [j for j, count in enumerate(frames) if count != frames[0]]
     cut = few[0] if few else len(blocks)
@@ -211,7 +213,7 @@ def _row(depth, frames, ratio, lateral_frames) -> Mapping[str, Any]:
 
 
 _LATE = ((1,), (1,), (3,), (3,))
-# Of the third stage's 23 blocks as many as of 50 layers see three frames.
+# As many of the third stage's 23 blocks see three frames as with 50 layers.
 _FEW = ((1,), (1,), (3,) * 6 + (1,) * 17, (3,))
 # Fields of `SlowFast` by model name.
 VARIANTS = types.MappingProxyType(

@@ -1,4 +1,4 @@
-"""What networks are made of: a convolution and what follows it."""
+"""The units of networks: a convolution and what follows it."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ class ConvUnit(nn.Module):
     features: output channels.
     kernel_size: size of the kernel in frames, height, width.
     conv: factory of the convolution.
-    norm: factory of the normalisation.
+    norm: factory of the normalization.
     strides: distance between windows in frames, height, width.
     activation: function after BN; None: the identity.
   """
@@ -37,7 +37,7 @@ class ConvUnit(nn.Module):
 
 
 def factorized_features(in_features: int, features: int, area: int = 9) -> int:
-  """Width between the two halves of a (2+1)D convolution.
+  """Returns the width between the two halves of a (2+1)D convolution.
 
   `⌊3·k²·c_in·c_out / (k²·c_in + 3·c_out)⌋`: as many weights as a kernel of 3
   frames.
@@ -61,7 +61,7 @@ class FactorizedUnit(nn.Module):
     kernel_size: size of the kernel in frames, height, width.
     mid_features: channels between the two convolutions.
     conv: factory of convolutions.
-    norm: factory of normalisations.
+    norm: factory of normalizations.
     strides: distance between windows in frames, height, width.
     activation: function after the last BN; None: the identity.
   """
@@ -87,13 +87,13 @@ class FactorizedUnit(nn.Module):
 
 
 class PaddedShortcut(nn.Module):
-  """A residual connection without weights: zeros are its new channels.
+  """A residual connection without weights, whose new channels are zeros.
 
   Source: K. He et al., *Deep Residual Learning*, 2016, option A.
 
   Attributes:
     features: output channels, at least the input's.
-    strides: of the positions that it takes, in frames, rows, columns.
+    strides: the strides in frames, rows, columns.
   """
 
   features: int

@@ -1,9 +1,9 @@
 """Bottleneck ResNets for video: C2D, Slow-only, I3D, TSM, CSN, 3-D ResNeXts.
 
-One backbone, whose rows say what differs: how many frames each block's first
-convolution sees, what stands for its second one, where time is halved, and what
-is done between neighboring frames besides. Convolutions have symmetric padding
-and no bias; BN follows each.
+All networks share one backbone. Their rows say how many frames each block's
+first convolution sees, what replaces its second convolution, where time is
+halved, and what else is done between neighboring frames. Convolutions have
+symmetric padding and no bias; BN follows each.
 
 Sources: C. Feichtenhofer et al., *SlowFast Networks*, 2019, Table 1
 (Slow-only); X. Wang et al., *Non-local Neural Networks*, 2018, Table 1 (C2D,
@@ -45,10 +45,11 @@ class Part(NamedTuple):
   """A convolution between a block's first and last one.
 
   Attributes:
-    name: of its module.
-    kernel_size: in frames, rows, columns. A block's stride is taken where the
-      kernel sees several of them.
-    groups: of channels that see only themselves; 0: each channel is one.
+    name: the name of the convolution's module.
+    kernel_size: the kernel's frames, rows, columns. A block's stride is taken
+      where the kernel sees several of them.
+    groups: the number of groups of channels that see only themselves; 0: each
+      channel is one.
     rectified: whether ReLU follows BN.
     branches: 2 of a Multi-Temporal convolution, else 1.
   """
@@ -84,25 +85,25 @@ class Pathway:
   """A stem and four stages of blocks, as numbers.
 
   Attributes:
-    blocks: of each stage.
+    blocks: the number of blocks of each stage.
     width: channels of the stem; the first stage's blocks give four times as
       many, and each stage twice what the one before gives.
     inner_factor: channels of the first stage's convolutions but the last, as a
       multiple of `width`; of the others', likewise.
     stem_kernel: size of the stem's kernel in frames, rows, columns.
-    stem_strides: its strides.
+    stem_strides: the strides of the stem's convolution.
     stem_pool: frames, rows and columns of its max-pool's windows, and their
       strides; None: there is none.
     pool_pairs: whether the second stage begins with the greatest of each two
       frames.
     frames: frames that the first convolutions of a stage's blocks see: as many
       as blocks, or fewer, which then repeat.
-    middle: what stands between a block's first and last convolution, one of
+    middle: the kind of convolution between a block's first and last one, one of
       `MIDDLES`.
     temporal_strides: strides over frames of each stage's first block.
-    spatial_strides: those over rows and columns.
-    shift_every: of a stage's blocks every such one, from the first, shifts its
-      branch's input in time; 0: none does.
+    spatial_strides: the strides of the stages over rows and columns.
+    shift_every: the distance between the blocks of a stage, from the first,
+      that shift their branch's input in time; 0: none does.
     adaptive_frames: frames of the clips that temporal adaptive modules, after
       each block's first convolution, are made for; 0: there are none.
   """
@@ -123,12 +124,12 @@ class Pathway:
 
   @property
   def widths(self) -> tuple[int, ...]:
-    """Channels that the stages give."""
+    """The output channels of the stages."""
     return tuple(4 * self.width * 2**i for i in range(len(self.blocks)))
 
   @property
   def period(self) -> int:
-    """From one block of a stage to the next that is alike, at least 1."""
+    """The distance from one block of a stage to the next equal one, from 1."""
     return max(2 if self.shift_every == 2 else 1, *map(len, self.frames))
 
 
@@ -138,13 +139,13 @@ def apply_stem(
   x: Float[Array, 'n t h w 3'],
   name: str,
 ) -> Float[Array, 'n u v x c']:
-  """Returns what a pathway's stem makes of clips, its max-pool included.
+  """Applies a pathway's stem to clips, its max-pool included.
 
   Args:
     pathway: the pathway.
     unit: factory of a convolution with BN and ReLU.
     x: the clips.
-    name: of the unit.
+    name: the unit's name.
   """
   stem = unit(
     pathway.width, pathway.stem_kernel, strides=pathway.stem_strides, name=name
@@ -166,9 +167,9 @@ def make_stages(
 
   Args:
     pathway: the pathway.
-    parts: factories of convolutions and normalisations, from
+    parts: factories of convolutions and normalizations, from
       `Network.make_parts`.
-    prefix: of the blocks' names.
+    prefix: the prefix of the blocks' names.
     mtconv: factory of Multi-Temporal convolutions.
     zero_init_residual: whether the last BN of each block starts with a scale of
       0, so that the block is its shortcut.
@@ -186,7 +187,7 @@ def make_stages(
 
 
 def _make_block(pathway, parts, i, j, mtconv, zero_init_residual):
-  """Block j of stage i, both counted from 0; a stage's first one strides."""
+  """Makes block j of stage i, both from 0; a stage's first block strides."""
   unit = functools.partial(ConvUnit, **parts)
   inner = pathway.inner_factor * pathway.width * 2**i
   frames = pathway.frames[i]
@@ -247,8 +248,8 @@ class VideoResNet(Network):
   It has the attributes of `Network` too.
 
   Attributes:
-    pathway: its stem and stages.
-    middle: what stands between a block's first and last convolution, one of
+    pathway: the network's stem and stages.
+    middle: the kind of convolution between a block's first and last one, one of
       `MIDDLES`, instead of the pathway's own.
     placement: place where SRTG stands in every block, one of
       `residual.BOTTLENECK_PLACEMENTS`; None for nowhere.
@@ -286,7 +287,7 @@ class VideoResNet(Network):
     `features` its mean.
 
     Args:
-      clips: normalised pixels, `(n, t, h, w, 3)`.
+      clips: normalized pixels, `(n, t, h, w, 3)`.
       train: whether there are batch statistics and dropout; needs
         `mutable=['batch_stats']` and an rng `dropout`.
       gates_decide: whether the decisions of SRTG's gates count.
@@ -302,9 +303,9 @@ class VideoResNet(Network):
     known = pathway.adaptive_frames
     if known and clips.shape[1] != known:
       raise UserError(
-        f'This network takes clips of {known} frames, which its layers know, '
-        f'not of {clips.shape[1]}: set data.num_frames={known}, without a '
-        'schedule of fewer, or take the network of another number.'
+        f'This network takes clips of {known} frames only, for which its '
+        f'layers are made, not of {clips.shape[1]}: set data.num_frames='
+        f'{known} and no multigrid, or take the network for another number.'
       )
     parts = self.make_parts(train)
     classifier = Classifier(

@@ -1,8 +1,8 @@
-"""What ends a layer, element by element.
+"""Activations, which end a layer element by element.
 
-A gradient needs these values again. Kept, each costs a pass over memory to
-write and one to read; computed from the layer's own output, which is there
-anyway, they cost next to nothing.
+A gradient needs an activation's values again. If they are kept, they cost one
+pass over memory to write and one to read. Computed from the layer's own output,
+which is there anyway, they cost next to nothing.
 """
 
 from collections.abc import Callable
@@ -22,8 +22,8 @@ def relu(x: Float[Array, '*d']) -> Float[Array, '*d']:
 
 
 def _relu_forward(x):
-  # Not a jitted function, as those of `jax.nn` are: a CPU's compiler would
-  # leave it a loop over memory of its own.
+  # `jax.nn`'s functions are jitted, and a CPU's compiler leaves each of them a
+  # loop over memory of its own.
   y = jnp.maximum(x, 0)
   return y, y
 
@@ -72,7 +72,7 @@ def swish(x: Float[Array, '*d']) -> Float[Array, '*d']:
   return x * jax.lax.logistic(x)
 
 
-# The activations that kernels know, by the numbers that they have there.
+# The activations that kernels know, with their numbers in C++.
 KERNEL_CODES = {None: 0, relu: 1, swish: 2}
 
 
@@ -83,7 +83,7 @@ def scale_and_activate(
   activation: Callable[[Array], Array] | None,
   dtype: jax.typing.DTypeLike,
 ) -> Float[Array, '*d c']:
-  """Returns `activation(gain · x + offset)`, and keeps its arguments alone.
+  """Returns `activation(gain · x + offset)`, and keeps only its arguments.
 
   Args:
     x: activations, any float dtype; computed in float32 (float64 where it is).
@@ -103,7 +103,7 @@ def _define_scale(x, gain, offset, activation, dtype):
 
 
 def _first_summed(x, gain):
-  """The axis from which to the channels gain is broadcast; 0: not so."""
+  """Returns the first axis over which gain is broadcast; 0: none."""
   for first in range(1, x.ndim - 1):
     ones = [1] * (x.ndim - 1 - first)
     if gain.shape == (*x.shape[:first], *ones, x.shape[-1]):
@@ -118,7 +118,7 @@ def _kernel_takes(x, gain, offset, activation, dtype):
 
 
 def _kernel_backward(kept, dy, activation, dtype):
-  """The kernel sums the gradients of gain and offset in one pass."""
+  """Calls the kernel, which sums gain's and offset's gradients in one pass."""
   del dtype
   x, gain, offset = kept
   first = _first_summed(x, gain)

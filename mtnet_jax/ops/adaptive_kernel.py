@@ -26,7 +26,7 @@ def adaptive_convolution(
 
 
 def _define(x, kernel):
-  """A sum of shifted products, in float32 at least."""
+  """Sums shifted products, in float32 or wider."""
   t, k = x.shape[1], kernel.shape[1]
   edge = k // 2
   padded = jnp.pad(x, [(0, 0), (edge, edge), (0, 0), (0, 0), (0, 0)])

@@ -1,4 +1,4 @@
-"""Batch normalization in training: by the statistics of groups of clips."""
+"""Batch normalization in training, by the statistics of groups of clips."""
 
 from collections.abc import Callable
 
@@ -32,9 +32,9 @@ def normalize(
       where it is).
     scale: factor of each channel.
     bias: offset of each channel.
-    near: what each channel's mean may be near, such as that of batches before.
-      A form may sum differences from it, so that a mean far from zero takes
-      fewer digits of the variance; the result does not depend on it.
+    near: a guess of each channel's mean, such as that of batches before. A form
+      may sum differences from it, so that a mean far from zero takes fewer
+      digits of the variance; the result does not depend on it.
     epsilon: small number that is added to the variance.
     activation: function from an array of `dtype` to one of the same shape and
       dtype; None: the identity.
@@ -68,12 +68,12 @@ def _positions(x):
 
 
 def _spread(a, x):
-  """`(g, c)` or `(c,)` in a shape that broadcasts with x's."""
+  """Reshapes `(g, c)` or `(c,)` to broadcast with x."""
   a = lanes.repeat(a, x.shape[-1])
   return a.reshape(*a.shape[:-1], *[1] * (x.ndim - a.ndim), a.shape[-1])
 
 
-# The forms differ in their sums: of the statistics, and of the gradients.
+# The forms differ in how they sum the statistics and the gradients.
 
 
 def _with_sums(statistics, gradients):
@@ -104,7 +104,7 @@ def _with_sums(statistics, gradients):
 
 
 def _statistics(x, scale, bias, near, epsilon):
-  """Mean and variance, and the gain and offset with which x is normalized."""
+  """Returns mean and variance, and the gain and offset that normalize x."""
   axes = _positions(x)
   away = precision.widen(x) - _spread(near.astype(precision.wide_dtype(x)), x)
   count, c = x.shape[-1] // scale.size, scale.size
@@ -118,10 +118,10 @@ def _statistics(x, scale, bias, near, epsilon):
 
 
 def _gradients(kept, dy, d, epsilon, activation):
-  """Slope and shift of x's gradient, and the gradients of scale and bias.
+  """Returns slope and shift of x's gradient, and scale's and bias's gradients.
 
-  x's is `gain · d + slope · x + shift`, d being dy times the activation's
-  derivative.
+  The gradient of x is `gain · d + slope · x + shift`, where d is dy times the
+  activation's derivative.
   """
   del dy, activation  # Kernels compute d again.
   x, scale, mean, variance, gain, _ = kept

@@ -1,8 +1,8 @@
 """Functions of a program that a CPU's compiler must not inline.
 
 XLA inlines the functions that JAX traces once and calls often. Where it should
-not, the call carries an attribute that XLA's inliner knows; other platforms'
-compilers, of which some know no calls, must not see it.
+not, the call carries an attribute that XLA's inliner knows; the compilers of
+other platforms, some of which know no calls, must not see it.
 """
 
 from jax.extend.core import Primitive
@@ -19,10 +19,10 @@ batching.defvectorized(_keep_call)
 
 
 def keep_call(x: Array) -> Array:
-  """Returns x, and has a program for a CPU keep the call that x comes from.
+  """Returns x, and marks the call that x comes from to be kept on a CPU.
 
-  Likewise the call that x's gradient comes from. Does nothing where x comes
-  from something else than a jitted function, or for another platform.
+  The call that x's gradient comes from is marked too. Nothing is marked where x
+  does not come from a jitted function, or for another platform.
   """
   return _keep_call.bind(x)
 
@@ -38,8 +38,8 @@ def _lower_on_cpu(_, x):
 
 
 mlir.register_lowering(_keep_call, lambda _, x: [x])
-# Not cached: a cached lowering would be a function of its own, which knows
-# nothing of the call.
+# The lowering is not cached: a cached one would be a function of its own, which
+# does not contain the call.
 mlir.register_lowering(
   _keep_call, _lower_on_cpu, platform='cpu', cacheable=False
 )

@@ -1,4 +1,4 @@
-"""The channels of two branches in one array, and apart again."""
+"""Joins the channels of two branches in one array, and splits them again."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from mtnet_jax.typing import Array, Float
 def join(
   x: Float[Array, 'n t h w c'], y: Float[Array, 'n t h w d']
 ) -> Float[Array, 'n t h w e']:
-  """Returns x's channels and then y's, c + d.
+  """Returns x's channels followed by y's, c + d.
 
   Args:
     x: activations.
@@ -28,7 +28,8 @@ def split(
 
   Args:
     x: activations.
-    first: how many channels are the first, more than 0 and fewer than all.
+    first: the number of channels in the first part, more than 0 and fewer than
+      all.
   """
   return _split(x, first=first)
 
@@ -42,9 +43,9 @@ def _define_split(x, first):
   return tuple(jax.lax.split(x, (first, x.shape[-1] - first), x.ndim - 1))
 
 
-# Of columns side by side, a product with ones and zeros brings the channels to
-# their places, as a convolution of points: it reads and writes a map once. As
-# pieces of each column a TPU would write and read them all apart.
+# Where columns lie side by side, a product with ones and zeros (a 1×1×1
+# convolution) moves the channels to their places: it reads and writes a map
+# once. Slices of each column would be written and read one by one on a TPU.
 
 
 def _join_side_by_side(x, y, first, groups):
@@ -71,12 +72,12 @@ def _split_side_by_side(x, first, groups):
 
 
 def _places(c, first, columns):
-  """Where the first channels, and the others, are in columns of c."""
+  """Returns matrices that select the first channels, and the others."""
   own = np.split(np.eye(c), [first])
   return [np.kron(np.eye(columns), each) for each in own]
 
 
-# Each is the gradient of the other, and keeps nothing.
+# Each operation is the gradient of the other, and keeps nothing.
 _join = Operation(
   _define_join,
   xla=Form(

@@ -25,10 +25,11 @@ _FEW_CHANNELS = 16
 # Up to so many elements, a spatial window is copied out and multiplied: XLA's
 # CPU convolution is poor at an image's three channels.
 _SMALL_WINDOW = 32
-# Up to so many positions likewise: of maps that small, the copy is small beside
-# the product.
+# The same for maps of up to so many positions: their copy is small beside the
+# product.
 _SMALL_MAP = 64
-# Of a product: so few are soon done, beside a matrix of more both ways.
+# Rows of a product up to which it is cheap beside a matrix that is larger in
+# both directions.
 _FEW_ROWS = 256
 
 
@@ -87,7 +88,8 @@ def convolve_by_frames(
 ) -> Float[Array, 'n u v x f']:
   """Returns the same as `convolve`, as a sum of 2-D convolutions.
 
-  ONNX Runtime takes few nodes, and no convolutions of so many dimensions.
+  This form is for ONNX Runtime, which is fast with few nodes and cannot run
+  convolutions of so many dimensions.
 
   Args:
     x: activations, any float dtype.
@@ -145,7 +147,7 @@ def convolve_side_by_side(
 
 
 def _can_pair_rows(x, kernel, strides):
-  """Whether two rows are side by side too: most lanes are empty."""
+  """Returns whether two rows go side by side too: most lanes are empty."""
   even = strides[1] == 2 and x.shape[2] % 2 == 0
   return even and kernel.shape[1] > 1 and 4 * x.shape[-1] <= lanes.LANES
 
@@ -171,7 +173,7 @@ def convolve_frames(
     return _convolve_few_channels(x, kernel, strides)
   y = 0
   for i in range(kt):
-    # Frame f of the result meets frame `st·f + i - kt//2`, if there is one.
+    # Frame f of the result sees frame `st·f + i - kt//2`, if there is one.
     first = max(0, -((i - kt // 2) // st))
     last = min(frames - 1, (t - 1 + kt // 2 - i) // st)
     if last < first:
@@ -187,7 +189,7 @@ def convolve_frames(
 
 
 def _convolve_taps(x, kernel, strides):
-  """The frames below a kernel side by side in the channels of a 2-D one."""
+  """Convolves frames in 2-D, with the frames below a kernel side by side."""
   n, _, h, w, _ = x.shape
   taps = _taps(x, kernel.shape[0], strides[0])
   frames = taps[0].shape[1]
@@ -199,7 +201,7 @@ def _convolve_taps(x, kernel, strides):
 
 
 def _taps(x, kt, st):
-  """The frames that each element of a kernel in time meets, zeros beyond."""
+  """Returns the frames that each temporal tap of a kernel sees, or zeros."""
   frames = (x.shape[1] + 2 * (kt // 2) - kt) // st + 1
   x = jnp.pad(x, [(0, 0), (kt // 2, kt // 2), *[(0, 0)] * (x.ndim - 2)])
   return [x[:, i : i + st * (frames - 1) + 1 : st] for i in range(kt)]
@@ -215,10 +217,10 @@ def _convolve_few_channels_fwd(x, kernel, strides):
 
 
 def _convolve_few_channels_bwd(strides, residuals, dy):
-  """The kernel's gradient as one product with the windows of each frame.
+  """Computes the kernel's gradient as one product with each frame's windows.
 
-  Of frames side by side there would be as many copies of them as the kernel has
-  elements in time.
+  With frames side by side there would be as many copies of them as the kernel
+  has elements in time.
   """
   x, kernel = residuals
   (dx,) = jax.vjp(lambda x: _convolve_taps(x, kernel, strides), x)[1](dy)
@@ -246,7 +248,7 @@ _convolve_few_channels.defvjp(
 
 
 def _convolve_2d(x, kernel, strides):
-  """The 2-D convolution of `n h w c` by `j k c f`."""
+  """Returns the 2-D convolution of `n h w c` by `j k c f`."""
   if kernel.shape[:2] == (1, 1):
     sh, sw = strides
     return _matmul(x[:, ::sh, ::sw], kernel[0, 0])
@@ -257,16 +259,16 @@ def _convolve_2d(x, kernel, strides):
 
 
 def _multiply_windows(x, kernel, strides):
-  """The window below each position of the result, times the kernel."""
+  """Multiplies the window below each position of the result by the kernel."""
   windows = _windows(x, kernel.shape[:2], strides)
   return _matmul(windows, kernel.reshape(-1, kernel.shape[-1]))
 
 
 def _windows(x, size, strides):
-  """The window below each position of a result, rows first, channels last.
+  """Returns the window below each position of a result, channels last.
 
-  As many columns as the stride has are one run of channels: so windows are
-  copied in longer and fewer pieces.
+  A stride's columns form one run of channels, so that windows are copied in
+  fewer and longer pieces.
   """
   (kh, kw), (sh, sw), c = size, strides, x.shape[-1]
   sizes = zip(x.shape[1:3], (kh, kw), strides, strict=True)
@@ -295,10 +297,10 @@ def _convolve_map_fwd(x, kernel, strides):
 
 
 def _convolve_map_bwd(strides, residuals, dy):
-  """Gradients in the one form of a convolution that is fast on a CPU.
+  """Computes gradients by the one form of convolution that is fast on a CPU.
 
-  XLA brings those of its own derivatives into it, but in the main function of a
-  program alone.
+  XLA converts its own derivatives into that form, but only in the main function
+  of a program.
   """
   x, kernel = residuals
   sizes = list(
@@ -317,7 +319,7 @@ def _convolve_map_bwd(strides, residuals, dy):
     product = functools.partial(_multiply_windows, strides=strides)
     (dkernel,) = jax.vjp(lambda k: product(x, k), kernel)[1](dy)
     return dx, dkernel
-  # Positions are summed over as over a kernel, clips as over channels.
+  # Positions take the place of a kernel's elements, and clips that of channels.
   dkernel = _lax_convolve(
     x.transpose(3, 1, 2, 0),
     dy.transpose(1, 2, 0, 3),
@@ -350,7 +352,7 @@ def _half(kernel):
 
 @jax.custom_vjp
 def _matmul(x, kernel):
-  """`x @ kernel` over the last axis, as one two-dimensional product."""
+  """Returns `x @ kernel` over the last axis, as one two-dimensional product."""
   y = x.reshape(-1, x.shape[-1]) @ kernel
   return y.reshape(*x.shape[:-1], kernel.shape[-1])
 
@@ -363,9 +365,9 @@ def _matmul_bwd(residuals, dy):
   x, kernel = residuals
   rows, d_rows = (a.reshape(-1, a.shape[-1]) for a in (x, dy))
   if len(rows) <= _FEW_ROWS < min(kernel.shape):
-    # Of few rows, XLA's product with a matrix that lies transposed in memory
-    # takes three to five times what the product with a copy of it takes; a
-    # convolution makes that copy.
+    # With few rows, XLA's product with a matrix that lies transposed in memory
+    # takes three to five times as long as with a copy of it; a convolution
+    # makes that copy.
     dx = _lax_convolve(
       d_rows[:, None, None], kernel.T[None, None], [(0, 0)] * 2
     )
@@ -383,9 +385,9 @@ _convolve = Operation(
   onnx=convolve_by_frames,
   tpu=convolve_side_by_side,
 )
-# Of points a CPU multiplies matrices. An accelerator's convolutions have their
-# own layout in memory: a product among them has another, and to go from one to
-# the other and back costs more than BN.
+# On a CPU, 1×1×1 convolutions are products of matrices. An accelerator's
+# convolutions have a memory layout of their own; a product among them has
+# another, and changing layouts back and forth costs more than BN.
 _convolve_points = Operation(
   convolve,
   cpu=_multiply_points,

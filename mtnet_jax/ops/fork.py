@@ -1,6 +1,7 @@
 """One array for two uses.
 
-JAX adds the gradients of both by itself, but not in the form that they have.
+JAX would add the gradients of both by itself; a form for TPUs adds them with
+columns side by side.
 """
 
 from mtnet_jax.ops import lanes

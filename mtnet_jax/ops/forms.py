@@ -10,12 +10,12 @@ program.
 * `cpu_kernel`: in C++ (`native`), for float32 on one CPU device.
 * `onnx`: of operators that ONNX has.
 
-One rule, `'auto'`, chooses by what a program is lowered for, whatever the
-machine that traces it. A CPU's program takes the first that there is of
-`cpu_kernel`, `cpu`, `xla` and the definition; that of another platform its own
-form, `xla` or the definition. Kernels are for programs of one device, and a
-trace does not know on how many it will run: whoever compiles it says so,
-`use('auto', mesh)`.
+One rule, `'auto'`, chooses by the platform that a program is lowered for,
+whatever machine traces it. A program for a CPU takes the first existing form of
+`cpu_kernel`, `cpu`, `xla` and the definition; one for another platform takes
+its own form, `xla` or the definition. Kernels are for programs of one device. A
+trace does not know on how many devices it will run, so the caller who compiles
+it says so by `use('auto', mesh)`.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from jax.ad_checkpoint import checkpoint_name
 from mtnet_jax.ops import native
 from mtnet_jax.ops.lowering import where_it_is_lowered
 
-# What is tried in turn, before the definition.
+# The forms to try in turn, before the definition.
 _FALLBACKS: Mapping[str, tuple[str, ...]] = {
   'definition': (),
   'xla': ('xla',),
@@ -47,9 +47,9 @@ NAMES = ('auto', *_FALLBACKS)
 class Form(NamedTuple):
   """A form with its own backward pass.
 
-  All forms of an operation keep the same: which one the backward pass takes is
-  decided apart. Where `traces_for_tpu`, both passes are the TPU's, and may keep
-  what they like.
+  All forms of an operation keep the same values, because the form of the
+  backward pass is chosen independently. If `traces_for_tpu()`, both passes are
+  the TPU's and may keep other values.
 
   Attributes:
     forward: `(*args, **static) -> (result, kept)`.
@@ -62,12 +62,12 @@ class Form(NamedTuple):
 
 
 class _Choice(NamedTuple):
-  """What is in force.
+  """The choice of forms that is in force.
 
   Attributes:
-    name: of a form, or 'auto'.
-    platform: of programs, where known.
-    devices: their number, 0 where unknown.
+    name: the name of a form, or 'auto'.
+    platform: the platform that programs are made for, where known.
+    devices: the number of devices, 0 where unknown.
     groups: into how many groups each row is cut whose columns lie side by side
       on a TPU; 0: it is not.
   """
@@ -78,13 +78,13 @@ class _Choice(NamedTuple):
   groups: int = 0
 
 
-# A part of the key under which JAX remembers what it has traced.
+# The choice is part of the key under which JAX caches traces.
 _choice = jax.make_user_context(_Choice('auto'))
 
 
 @contextlib.contextmanager
 def use(name: str, mesh: jax.sharding.Mesh | None = None) -> Iterator[None]:
-  """Has operations that are traced inside take a form.
+  """Makes operations that are traced inside the context take a form.
 
   Args:
     name: `'auto'`, which chooses by the platform that the program is lowered
@@ -106,7 +106,7 @@ def use(name: str, mesh: jax.sharding.Mesh | None = None) -> Iterator[None]:
 
 
 def is_one_cpu(mesh: jax.sharding.Mesh | None) -> bool:
-  """Whether a program for these devices is for a single CPU device."""
+  """Returns whether a program for these devices is for a single CPU device."""
   return (
     mesh is not None
     and mesh.size == 1
@@ -115,24 +115,24 @@ def is_one_cpu(mesh: jax.sharding.Mesh | None) -> bool:
 
 
 def uses_kernels(mesh: jax.sharding.Mesh | None) -> bool:
-  """Whether a program for these devices may call kernels."""
+  """Returns whether a program for these devices may call kernels."""
   return is_one_cpu(mesh) and native.available()
 
 
 def traces_for_one_cpu() -> bool:
-  """Whether what is traced here will run on a single CPU device."""
+  """Returns whether what is traced here will run on a single CPU device."""
   return _choice.value[1:3] == ('cpu', 1)
 
 
 def traces_for_tpu() -> bool:
-  """Whether what is traced here is known to be for TPUs."""
+  """Returns whether what is traced here is known to be for TPUs."""
   name, platform, *_ = _choice.value
   return name == 'tpu' or (name, platform) == ('auto', 'tpu')
 
 
 @contextlib.contextmanager
 def side_by_side(groups: int) -> Iterator[None]:
-  """Has forms for TPUs lay columns side by side.
+  """Makes forms for TPUs lay columns side by side.
 
   Args:
     groups: into how many groups the rows of all maps are cut whose columns they
@@ -144,14 +144,14 @@ def side_by_side(groups: int) -> Iterator[None]:
 
 
 _KEPT = 'mtnet_jax_kept'
-# Of `jax.checkpoint`: what `keep` was given, nothing else.
+# The policy of `jax.checkpoint`: save what `keep` was given, nothing else.
 keeps = jax.checkpoint_policies.save_only_these_names(_KEPT)
 
 
 def keep(values: Any) -> Any:
   """Returns arrays that a TPU's backward pass keeps, where there is a choice.
 
-  They are what takes long to compute again: sums, products, recurrences.
+  They are values that take long to recompute: sums, products, recurrences.
 
   Args:
     values: arrays, or trees of them.
@@ -211,7 +211,7 @@ class Operation:
     return self._run(names, args, static, where_it_is_lowered)
 
   def _find(self, names, args, static):
-    """The first form that there is, and that these arguments can take."""
+    """Returns the first form that exists and can take these arguments."""
     for name in names:
       if name in self._forms and (
         name != 'cpu_kernel' or self._kernel_can(args, static)
@@ -229,7 +229,7 @@ class Operation:
     )
 
   def _run(self, names, args, static, place):
-    """Runs the forms that platforms have, each pass where `place` says."""
+    """Runs the forms of the platforms; `place` puts a pass into the program."""
     more = {'tpu': {'groups': _choice.value.groups}}
     statics = {p: static | more.get(name, {}) for p, name in names.items()}
     if len(set(names.values())) == 1:
@@ -238,13 +238,13 @@ class Operation:
       if not isinstance(form, Form):
         return form(*args, **statics['default'])
 
-    # Traced once for all calls that are alike, and as if it stood here.
+    # The function is traced once for all equal calls, in the present context.
     names, statics = (tuple(d.items()) for d in (names, _hashable(statics)))
     return _function(self, names, statics, place)(*args)
 
 
 def by_autodiff(function: Callable[..., Any]) -> Form:
-  """Returns a form that keeps its arguments, and computes all again from them.
+  """Returns a form that keeps its arguments, and recomputes everything else.
 
   Args:
     function: a function of floating-point arrays and static keywords.
@@ -255,7 +255,7 @@ def by_autodiff(function: Callable[..., Any]) -> Form:
 
   def backward(kept, d_result, **static):
     _, vjp = jax.vjp(functools.partial(function, **static), *kept)
-    # Of arguments that are no floats JAX gives gradients without a value.
+    # For arguments that are no floats JAX gives gradients without a value.
     return jax.tree.map(
       lambda d: None if d.dtype == jax.dtypes.float0 else d, vjp(d_result)
     )
@@ -269,7 +269,7 @@ def _hashable(statics):
 
 @functools.lru_cache(maxsize=1024)
 def _function(operation, names, statics, place):
-  """An operation in the forms that platforms have, with both its passes."""
+  """Returns an operation with both passes, in the forms of the platforms."""
   statics = {name: dict(static) for name, static in statics}
 
   def passes(which):
@@ -297,12 +297,12 @@ def _function(operation, names, statics, place):
 )
 @dataclasses.dataclass(frozen=True)
 class _Kept:
-  """What the backward pass gets.
+  """The values that the backward pass gets.
 
   Attributes:
-    arrays: what the forward pass keeps.
-    types: those of the gradients.
-    structure: theirs.
+    arrays: the arrays that the forward pass keeps.
+    types: the types of the gradients.
+    structure: the tree structure of the gradients.
   """
 
   arrays: Any
@@ -316,5 +316,5 @@ def _type_of_gradient(a):
 
 
 def _here(functions, statics, _, *args):
-  """The one function of a pass, in line."""
+  """Runs the only function of a pass in line."""
   return functions['default'](*args, **statics['default'])

@@ -1,4 +1,4 @@
-"""Which frames to keep: the temporal triplet cosine of the thesis, 5.6–5.7.
+"""Selects frames by the temporal triplet cosine (thesis, eq. 5.6–5.7).
 
 The frames that differ most from their neighbors in time carry the action. A
 frame and its two neighbors are compared by the cosine of their spatially
@@ -31,7 +31,7 @@ def triplet_scores(x: Float[Array, 'n t h w c']) -> Float[Array, 'n t']:
 
 
 def embedding_scores(v: Float[Array, 'n t c']) -> Float[Array, 'n t']:
-  """Returns the same of embeddings of the frames (5.6).
+  """Returns the same scores for embeddings of the frames (5.6).
 
   The score of frame t is `cos(t-1, t) + cos(t, t+1)`. The first and the last
   frame have one neighbor, whose cosine counts twice.
@@ -48,8 +48,9 @@ def embedding_scores(v: Float[Array, 'n t c']) -> Float[Array, 'n t']:
 def still_scores(clips: Float[Array, 'n t h w c']) -> Float[Array, 'n t']:
   """Returns how little the pixels of each frame differ from its neighbors'.
 
-  Minus the sum of the mean absolute differences to the frame before and to the
-  one after; the first and the last frame have one neighbor, which counts twice.
+  The score is minus the sum of the mean absolute differences to the frames
+  before and after; the first and the last frame have one neighbor, which counts
+  twice.
 
   Args:
     clips: pixels, any float dtype, any range.
@@ -66,7 +67,7 @@ def still_scores(clips: Float[Array, 'n t h w c']) -> Float[Array, 'n t']:
 
 
 def _both_sides(between):
-  """Sums of what is between a frame and its two neighbors, `(n, t)`."""
+  """Sums the values between a frame and its two neighbors, `(n, t)`."""
   before = jnp.concatenate([between[:, :1], between], axis=1)
   after = jnp.concatenate([between, between[:, -1:]], axis=1)
   return before + after
@@ -89,14 +90,14 @@ def lowest_frames(scores: Float[Array, 'n t']) -> Int[Array, 'n k']:
   """Returns the frames of each clip with the lowest scores.
 
   Args:
-    scores: of each clip's frames.
+    scores: the scores of each clip's frames.
 
   Returns:
     int32 indices of `k = max(1, t // 2)` frames, ascending. Of frames with
     equal scores the earlier ones are kept.
   """
-  # A stable sort leaves the earlier of equal frames first. Unlike `top_k` it
-  # needs no scores of other devices.
+  # A stable sort leaves the earlier of equal frames first. Unlike `top_k`, the
+  # sort needs no scores of other devices.
   lowest_first = jnp.argsort(scores, axis=1, stable=True)
   chosen = lowest_first[:, : _count(scores)].astype(jnp.int32)
   return jnp.sort(chosen, axis=1)
@@ -112,7 +113,7 @@ def _kernel(x):
 
 
 def _count(x):
-  """How many frames of each clip are kept."""
+  """Returns how many frames of each clip are kept."""
   return max(1, x.shape[1] // 2)
 
 
@@ -153,8 +154,8 @@ def _take_back(indices, dy, old):
   return *jax.linear_transpose(take, old)(dy), None
 
 
-# A product with ones and zeros: the gradient above is a scatter, which others
-# than a CPU do element by element.
+# This gradient is a product with ones and zeros. The one above is a scatter,
+# which all platforms but CPUs do element by element.
 
 
 def _multiply(x, indices, old):

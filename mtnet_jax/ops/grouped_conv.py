@@ -1,6 +1,6 @@
 """Grouped 3-D convolution: groups of channels that see only themselves.
 
-As ResNeXt-3D and MF-Net have it. Padding as in `conv`.
+ResNeXt-3D and MF-Net use it. Padding is that of `conv`.
 """
 
 import functools
@@ -21,8 +21,8 @@ from mtnet_jax.ops.conv import (
 from mtnet_jax.ops.forms import Form, Operation
 from mtnet_jax.typing import Array, Float
 
-# Channels that groups are joined to on a CPU: of fewer, Eigen takes as long or
-# longer, and of more the zeros between groups cost more than they gain.
+# The number of channels that groups are joined to on a CPU: with fewer, Eigen
+# is no faster, and with more the zeros between groups cost more than they gain.
 _CPU_CHANNELS = 16
 
 
@@ -45,7 +45,7 @@ def grouped_conv3d(
 
 
 def _kernel_takes(x, kernel, strides):
-  # Registers have up to 16 features.
+  # Registers hold up to 16 features.
   takes = separated_conv.kernel_takes(x, kernel, strides)
   return takes and kernel.shape[-1] >= 16
 
@@ -75,13 +75,14 @@ def join_groups(
   """Returns the kernels of dense convolutions, each of `size` groups.
 
   Args:
-    kernel: of a grouped convolution.
-    groups: how many there are.
-    size: how many are joined, a divisor of them. Between them are zeros.
+    kernel: the kernel of a grouped convolution.
+    groups: the number of groups.
+    size: the number of groups that are joined into one, a divisor of `groups`.
+      Between them are zeros.
   """
   *volume, d, f = kernel.shape
   e = f // groups
-  # Few axes: XLA's transposes on a CPU end the process at eight.
+  # The axes are few: XLA's transposes of eight axes crash a process on a CPU.
   own = kernel.reshape(-1, d, groups // size, size, e)
   own = own.transpose(2, 0, 3, 1, 4)  # … size d e
   diagonal = jnp.eye(size, dtype=kernel.dtype)
@@ -92,7 +93,7 @@ def join_groups(
 def _join_and_convolve(
   x, kernel, channels: int, convolve_part: Callable[[Array, Array], Array]
 ):
-  """Dense convolutions of neighboring groups, one after the other."""
+  """Convolves joined groups densely, one after the other."""
   d = kernel.shape[3]
   groups = x.shape[-1] // d
   size = most_groups(groups, d, channels)
@@ -110,7 +111,7 @@ def _on_cpu(x, kernel, strides):
 
 
 def _on_tpu(x, kernel, strides, groups):
-  """A TPU multiplies matrices of 128: it gets the zeros for nothing."""
+  """Joins groups up to 128 channels, a TPU's matrix: zeros cost nothing."""
   convolve_part = functools.partial(
     convolve_side_by_side, strides=strides, groups=groups
   )
@@ -121,9 +122,9 @@ def most_groups(groups: int, d: int, channels: int) -> int:
   """Returns how many groups of d channels are joined to so many at most.
 
   Args:
-    groups: how many there are, of which it is a divisor.
+    groups: the number of groups, of which the result is a divisor.
     d: channels of a group, which may be more than `channels`.
-    channels: of what is joined.
+    channels: the number of channels of what is joined.
   """
   sizes = range(1, max(1, channels // d) + 1)
   return max(size for size in sizes if groups % size == 0)

@@ -1,4 +1,4 @@
-"""Interpolation in time of frames that stand at their own times."""
+"""Interpolates frames in time that stand at their own times."""
 
 import jax.numpy as jnp
 
@@ -11,13 +11,12 @@ def interpolate_times(
 ) -> Float[Array, 'n t h w c']:
   """Returns all frames of each clip, from some of them.
 
-  A frame that is given stays what it is, one between two of them is
-  interpolated linearly, and beyond the first and the last of them the nearest
-  one holds.
+  Given frames stay as they are, frames between two of them are interpolated
+  linearly, and beyond the first and the last the nearest one holds.
 
   Args:
     x: activations of the given frames, any float dtype; computed in float32.
-    indices: which frames they are, ascending, in [0, frames).
+    indices: the indices of the frames, ascending, in [0, frames).
     frames: t, the number of frames of the result.
 
   Returns:
@@ -31,7 +30,7 @@ def interpolate_times(
 
 
 def _weights(given, times):
-  """Of each given frame in each frame, `(n, k, t)`."""
+  """Returns the weight of each given frame in each frame, `(n, k, t)`."""
   steps = (given[:, 1:] - given[:, :-1])[..., None]  # n k-1 1
   since = (times - given[:, :-1, None]) / steps  # of each given frame but one
   rising = jnp.clip(since, 0, 1)

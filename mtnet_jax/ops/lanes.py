@@ -1,16 +1,17 @@
 """Columns side by side in the lanes of a TPU.
 
 A TPU keeps channels in the 128 lanes of its registers and of its memory's
-tiles: 54 of them leave more than half empty, and every pass over memory takes
-twice its time. So a form for TPUs may lay the channels of a few columns of a
-map next to each other: for the program that is no more than another shape. It
-does so by itself, and undoes it: between one such operation and the next the
-compiler finds that nothing changes.
+tiles: 54 channels leave more than half of the lanes empty, and every pass over
+memory takes twice its time. So a form for TPUs may lay the channels of a few
+columns of a map side by side, which for the program is only a reshape. Each
+such operation does so and undoes it; between two of them the compiler finds
+that nothing changes.
 
 How many columns are side by side follows from the number of groups that each
-row is cut into. Where it stays the same, as in MTNet from the input to the end
-of the first stage, a map goes as it is into the next: before a stride a group
-has twice as many columns. Later stages have channels enough.
+row is cut into. Where that number stays the same, as in MTNet from the input to
+the end of the first stage, maps pass unchanged from operation to operation:
+before a stride a group has twice as many columns. Later stages have enough
+channels.
 
 Where channels are few even so, those of all clips may lie side by side.
 """
@@ -27,13 +28,13 @@ LANES = 128
 def fitting_groups(channels: int, width: int, columns: int) -> int:
   """Returns into how many groups rows are cut for a map to fill the lanes.
 
-  0: they are not, since a single column fills more than half of the lanes, or
-  groups would not be of equal size.
+  It is 0, no groups, where a single column fills more than half of the lanes,
+  or groups would not be of equal size.
 
   Args:
-    channels: of the map.
+    channels: the number of channels of the map.
     width: columns of what goes into the network.
-    columns: how many of those are one column of the map.
+    columns: the number of those that are one column of the map.
   """
   for size in (8, 4, 2):
     if size * channels <= LANES and width % (size * columns) == 0:
@@ -73,7 +74,7 @@ def unfold(x: Float[Array, '*d g e'], c: int) -> Float[Array, '*d w c']:
 
 
 def is_narrow(x: Float[Array, 'n t h w c'], groups: int) -> bool:
-  """Whether x leaves most lanes empty, even with columns side by side."""
+  """Returns whether x leaves most lanes empty even with columns folded."""
   c, columns = x.shape[-1], count(x.shape[3], groups)
   return 4 * c <= LANES and 2 * columns * c <= LANES
 
@@ -92,7 +93,7 @@ def part_clips(
 
 
 def repeat(a: Float[Array, '*d c'], e: int) -> Float[Array, '*d e']:
-  """Returns what belongs to c channels, for the e that are side by side."""
+  """Returns values of c channels repeated for the e that are side by side."""
   columns = e // a.shape[-1]
   return a if columns == 1 else jnp.tile(a, columns)
 
@@ -109,7 +110,7 @@ def move(
   place: np.ndarray,
   strides: tuple[int, int, int] = (1, 1, 1),
 ) -> Float[Array, 'n u v b e']:
-  """Returns what is in some lanes in others, by a convolution of points.
+  """Moves values to other lanes by a 1×1×1 convolution.
 
   Args:
     x: activations.
@@ -122,7 +123,7 @@ def move(
     strides,
     'VALID',
     dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC'),
-    precision=jax.lax.Precision.HIGHEST,  # Each value stays what it is.
+    precision=jax.lax.Precision.HIGHEST,  # The values do not change.
   )
 
 
@@ -136,9 +137,9 @@ def dense_kernel(
 
   Args:
     kernel: the kernel of columns one by one, padded by `k // 2`.
-    stride: its stride over columns.
-    columns: how many columns of the input are side by side, a multiple of the
-      stride.
+    stride: the stride over columns.
+    columns: the number of the input's columns that are side by side, a multiple
+      of the stride.
 
   Returns:
     The kernel, over b groups of columns, and the groups of padding before and
@@ -174,7 +175,7 @@ def pair_rows(
   Returns:
     Activations, the kernel, and the pairs of padding before and after.
   """
-  # Apart, and not as a transpose, a TPU copies the two rows once.
+  # Split, and not as a transpose, the two rows are copied once on a TPU.
   x = jax.lax.optimization_barrier(x)
   x = jnp.concatenate([x[:, :, ::2], x[:, :, 1::2]], -1)
   i, j, *around = kernel.shape

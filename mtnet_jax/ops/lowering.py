@@ -1,8 +1,8 @@
-"""Functions that are chosen by the platform that a program is lowered for.
+"""Chooses functions by the platform that a program is lowered for.
 
-One equation of a program stands for a pass of an operation. What is in it is
-traced where it is lowered, of the form of that platform alone, and once for all
-equal equations.
+One equation of a program stands for a pass of an operation. The pass is traced
+when it is lowered, only in the form of that platform, and once for all equal
+equations.
 """
 
 import dataclasses
@@ -41,19 +41,19 @@ class _Pass:
     return run(*leaves)
 
   def flat(self, *leaves):
-    """As a call, and of its result the leaves."""
+    """Calls the pass and returns the leaves of its result."""
     return jax.tree.leaves(self(*leaves))
 
   def under(self, axes):
-    """The same with a `vmap` around it."""
+    """Returns the same pass with a `vmap` around it."""
     return dataclasses.replace(self, axes=(*self.axes, axes))
 
 
 def where_it_is_lowered(functions, statics, types, *args):
-  """The function that a pass has for the platform of the program.
+  """Calls the function for the platform that the program is lowered for.
 
   Args:
-    functions: by platform.
+    functions: functions by platform.
     statics: the keywords of each.
     types: a tree of the results' types; None: those of the default function.
     *args: trees of arrays.
@@ -78,7 +78,7 @@ def _types(function, *types):
 
 
 def _make_primitive(name):
-  """A primitive whose parameters are passes that give results of one type."""
+  """Makes a primitive whose parameters are passes with results of one type."""
   primitive = Primitive(f'mtnet_jax_{name}')
   primitive.multiple_results = True
 

@@ -21,8 +21,8 @@ def max_pool(
 ) -> Float[Array, 'n u v x c']:
   """Returns the greatest element of each window.
 
-  Windows reach beyond the ends, where there is nothing, by `(size - 1) // 2`.
-  The gradient goes to one of the greatest.
+  Windows reach `(size - 1) // 2` beyond the ends; what lies there is ignored.
+  The gradient goes to one of the greatest elements.
 
   Args:
     x: activations, any float dtype.
@@ -53,12 +53,12 @@ def _define(x, size, strides, pads):
 
 
 def _greater(a, b):
-  """As `jnp.maximum`, whose gradient goes to both of two that are equal."""
+  """Computes `jnp.maximum`, with a gradient for both of two equal values."""
   return jnp.where((a >= b) | (a != a), a, b)  # NaN is greater than anything
 
 
 def _by_slices(x, size, strides, pads, greater=_greater):
-  """The greatest of slices, one axis at a time."""
+  """Takes the greatest of slices, one axis at a time."""
   for axis, (k, stride) in enumerate(zip(size, strides, strict=True), start=1):
     around = [(0, 0)] * x.ndim
     around[axis] = pads[axis - 1]
@@ -72,7 +72,7 @@ def _by_slices(x, size, strides, pads, greater=_greater):
 
 
 def _side_by_side(x, size, strides, pads, groups):
-  """Over frames and rows first, and then over columns within their groups."""
+  """Pools over frames and rows first, and then over columns in their groups."""
   of_pairs = (size[2], strides[2], pads[2]) == (3, 2, (1, 1))
   columns = lanes.count(x.shape[3], groups)
   if not of_pairs or columns % 2:
@@ -99,7 +99,7 @@ def _side_by_side(x, size, strides, pads, groups):
 
 
 def _every_other(y, c, columns, first):
-  """Columns `first`, `first + 2`, … of those side by side."""
+  """Returns columns `first`, `first + 2`, … of those side by side."""
   if columns == 2:
     return jnp.split(y, 2, -1)[first]
   place = np.zeros((columns, columns // 2))

@@ -1,7 +1,7 @@
-"""Means over positions, channel by channel.
+"""Averages over positions, channel by channel.
 
-XLA's own sums on a CPU are calls to a library; reading a compiled program back
-takes a time that grows with their number, a minute for MTNet-L.
+XLA's own sums on a CPU are calls to a library. Reading a compiled program back
+takes longer the more of them there are, a minute for MTNet-L.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Poolings of the prolonged branch, the thesis, Table 5.8.
+"""Poolings of the prolonged branch (thesis, Table 5.8).
 
 The symmetric ones pool windows of frames, rows and columns; those with `+cos`
 pool rows and columns alone and choose frames by the temporal triplet cosine.
@@ -101,7 +101,7 @@ def pool_with_residual(
 
 
 def _elements(x, window):
-  """The elements of every window, `r n t2 h2 w2 c`, zeros where it ends."""
+  """Returns the elements of every window, `r n t2 h2 w2 c`, padded by zeros."""
   pads = [(0, -size % w) for size, w in zip(x.shape[1:4], window, strict=True)]
   x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
   n, t, h, w, c = x.shape
@@ -112,9 +112,10 @@ def _elements(x, window):
 
 
 def _draw(key, probabilities):
-  """Weights of 1 for one element of each window, 0 for the others."""
-  # One random number a window: the element in whose interval it falls. That of
-  # an element beyond the border is empty, its probability being exactly zero.
+  """Draws one element of each window: it gets weight 1, and the others 0."""
+  # There is one random number per window, and the element is drawn in whose
+  # interval it falls. The interval of an element beyond the border is empty,
+  # since its probability is exactly zero.
   above = jnp.stack([*itertools.accumulate(probabilities)])
   below = jnp.concatenate([jnp.zeros_like(above[:1]), above[:-1]])
   u = above[-1:] * jax.random.uniform(key, (1, *above.shape[1:]))

@@ -1,7 +1,7 @@
-"""What must not be rounded: float32 at least.
+"""Keeps at float32 or above what must not be rounded.
 
 Gates, softmaxes, pools and statistics are computed in float32 whatever the
-dtype of the network (the thesis, footnote to 5.4.1). A network of float64 stays
+dtype of the network (thesis, footnote to 5.4.1). A network of float64 stays
 float64, so that two ways to compute it can be compared digit by digit.
 """
 

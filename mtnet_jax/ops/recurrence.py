@@ -1,4 +1,4 @@
-"""Recurrent cells, and what carries them over a clip's frames.
+"""Recurrent cells, and the scan that carries them over a clip's frames.
 
 The cells of the thesis: the GRU of 5.8–5.11, the LSTM of 4.1–4.5, and the two
 that Table 5.7 compares them with, the LSTM with peepholes and the plain RNN.
@@ -26,8 +26,8 @@ from mtnet_jax.typing import Array, Float
 PRECISION = jax.lax.Precision.HIGHEST
 
 
-# A GPU launches kernels for the loop itself besides those of frames: the more
-# frames its body has, the fewer of them.
+# A GPU launches kernels for the loop itself besides those of the frames: the
+# more frames the loop's body has, the fewer such launches.
 _FRAMES_OF_A_BODY = 4
 
 # A step takes the states, the frame's input projection, the recurrent products
@@ -46,7 +46,7 @@ def _gru(states, x, product, vectors):
 
 
 def _gru_reset_after(states, x, product, vectors):
-  """As `_gru`, but r scales the recurrent product: PyTorch's `nn.GRU`."""
+  """Steps as `_gru`, but r scales the recurrent product: PyTorch's `nn.GRU`."""
   (h,) = states
   split = [2 * h.shape[1]]
   x_zr, x_h = jnp.split(x, split, axis=1)
@@ -66,7 +66,7 @@ def _lstm(states, x, product, vectors):
 
 
 def _peephole_lstm(states, x, product, vectors):
-  """As `_lstm`, but i and f see the cell state, o the new one (Gers et al.)."""
+  """Steps as `_lstm`, but i, f see the cell state, o the new (Gers et al.)."""
   h, c = states
   peephole = {name: vector.reshape(1, -1) for name, vector in vectors.items()}
   i, f, g, o = jnp.split(x + product(0, h), 4, axis=1)
@@ -174,14 +174,14 @@ def _zero_states(cell, inputs, kernel):
 
 
 def _blocks(cell, kernel):
-  """The parts of the kernel that the recurrent products take, in order."""
+  """Returns the parts of the kernel for the recurrent products, in order."""
   widths = [g * len(kernel) for g in cell.gates]
   ends = [sum(widths[:i]) for i in range(1, len(widths))]
   return tuple(jnp.split(kernel, ends, axis=1))
 
 
 def _define(inputs, kernel, vectors, cell):
-  """Frame after frame, each with its own products."""
+  """Computes frame after frame, each with its own products."""
   blocks, hidden = _blocks(cell, kernel), []
   states = _zero_states(cell, inputs, kernel)
 
@@ -240,7 +240,7 @@ _recur.defvjp(_recur_fwd, _recur_bwd)
 
 
 def _zero_shifts(kernels, inputs):
-  """Zeros to add to each recurrent product, to catch its gradient."""
+  """Returns zeros to add to each recurrent product, to catch its gradient."""
   t, n, _ = inputs.shape
   return tuple(jnp.zeros((t, n, k.shape[1]), k.dtype) for k in kernels)
 
@@ -265,7 +265,7 @@ def _scan(step, unroll, kernels, inputs, vectors, states, shifts):
   return hidden, factors
 
 
-# Of the GRU all forms keep the hidden states, the gates z, r and the candidate,
+# All forms of the GRU keep the hidden states, the gates z, r and the candidate,
 # and the kernel.
 
 
@@ -273,7 +273,7 @@ def _define_gru(inputs, kernel):
   return _define(inputs, kernel, {}, find_cell('gru'))
 
 
-# What is split or joined in a body is an operation of its own each frame.
+# Splits and joins in the loop's body are operations of their own in each frame.
 
 
 def _gru_scan_forward(inputs, kernel, unroll=1):
@@ -338,7 +338,7 @@ def _gru_kernel_backward(kept, d_hidden):
 
 
 def _before(hidden):
-  """The state before each frame."""
+  """Returns the state before each frame."""
   return jnp.concatenate([jnp.zeros_like(hidden[:1]), hidden[:-1]])
 
 

@@ -2,7 +2,7 @@
 
 It moves much data for little arithmetic, and the grouped convolution of XLA is
 a hundred times slower on a CPU than a sum of shifted products: see
-`benchmarks/layers.py`. Padding as in `conv`.
+`benchmarks/layers.py`. Padding is that of `conv`.
 """
 
 import functools
@@ -23,7 +23,7 @@ from mtnet_jax.ops.conv import (
 from mtnet_jax.ops.forms import Form, Operation, keep
 from mtnet_jax.typing import Array, Float
 
-# Longer sums of products no longer become one loop over memory on a CPU.
+# Sums of more products do not become one loop over memory on a CPU.
 _PRODUCTS_PER_SUM = 28
 
 
@@ -95,10 +95,10 @@ def _shifts_backward(kept, dy, strides):
 
 
 def _correlate(x, kernel, shape, strides=(1, 1, 1), start=(0, 0, 0)):
-  """`y[p] = Σ_o x[start + strides·p + o]·kernel[o]`, `shape` positions."""
-  # XLA's CPU compiler fuses the sum into each of its uses and computes it
-  # again there, unless it is a call that must stay one. It drops an
-  # `optimization_barrier` before it fuses.
+  """Computes `y[p] = Σ_o x[start + strides·p + o]·kernel[o]`, p in `shape`."""
+  # XLA's CPU compiler fuses the sum into each of its uses and computes it again
+  # there, unless it is a call that must stay one. An `optimization_barrier`
+  # does not help, since XLA drops it before it fuses.
   return keep_call(
     _sum_of_products(
       x, kernel, shape=tuple(shape), strides=strides, start=tuple(start)
@@ -120,8 +120,9 @@ def _sum_of_products(x, kernel, shape, strides, start):
 def _input_gradient(dy, kernel, shape, strides):
   """Correlates dy with the flipped kernel, one phase of the input at a time.
 
-  Position `s·m + r` of the input, r its phase, met every s-th element of the
-  kernel only. Apart, each phase is a plain correlation without any dilation.
+  Position `s·m + r` of the input, where r is its phase, was seen only by every
+  s-th element of the kernel. Each phase by itself is a plain correlation
+  without dilation.
   """
   n, *_, c = dy.shape
   counts = [-(-size // s) for size, s in zip(shape, strides, strict=True)]
@@ -160,8 +161,9 @@ def _kernel_gradient(padded, dy, volume, strides):
   Per row and column offset, frames and rows are multiplied and added element by
   element for all temporal offsets at once; a product with ones sums the rest,
   because XLA's own reduction of so many rows is slow on a CPU. Offsets are
-  constants: one that a loop counts keeps a CPU from its vector instructions.
-  Clips are summed at the end: before, their devices would meet at each offset.
+  constants, because one that a loop counts prevents vector instructions on a
+  CPU. Clips are summed at the end, because earlier their devices would have to
+  exchange data at each offset.
   """
   kt, kh, kw = volume
   st, sh, sw = strides
@@ -169,8 +171,8 @@ def _kernel_gradient(padded, dy, volume, strides):
   wide = precision.wide_dtype(padded)
   step = _rows_per_sum(frames, rows)
   rest = rows // step
-  # Row i of the selector sums the elements of temporal offset i; one selector
-  # a clip, which a CPU multiplies faster than one for all.
+  # Row i of the selector sums the elements of temporal offset i; there is one
+  # selector per clip, which a CPU multiplies faster than one for all clips.
   selector = jnp.tile(
     jnp.repeat(jnp.eye(kt, dtype=wide), cols, axis=1), (n, 1, rest)
   )
@@ -201,7 +203,7 @@ def _kernel_gradient(padded, dy, volume, strides):
 
 
 def _rows_per_sum(frames, rows):
-  """The rows that are added element by element: a divisor of all."""
+  """Returns how many rows are added element by element, a divisor of all."""
   room = _PRODUCTS_PER_SUM // min(frames, _PRODUCTS_PER_SUM)
   return max(r for r in range(1, room + 1) if rows % r == 0)
 
@@ -219,14 +221,14 @@ def _pad_for(x, volume):
 
 
 def _pad(x, low: Sequence[int], high: Sequence[int]):
-  """Zeros around frames, rows and columns; a negative number crops."""
+  """Pads frames, rows and columns with zeros; negative numbers crop."""
   pads = [(a, b, 0) for a, b in zip(low, high, strict=True)]
   zero = jnp.zeros((), x.dtype)
   return jax.lax.pad(x, zero, ((0, 0, 0), *pads, (0, 0, 0)))
 
 
 def _strided(x, start, shape, strides):
-  """The view of x from `start` on, every stride-th of `shape` positions."""
+  """Returns `shape` positions of x from `start` on, at the strides."""
   limit = [
     a + s * (m - 1) + 1 for a, m, s in zip(start, shape, strides, strict=True)
   ]
@@ -242,7 +244,7 @@ def _side_by_side(x, kernel, strides, groups):
     return lanes.unfold(keep(y), c)
   if lanes.count(x.shape[3], groups, strides[2]) == 1:
     return keep(convolve(x, kernel, strides))
-  # A channel's columns lie in several lanes: matrix units bring them together.
+  # The columns of a channel lie in several lanes, and matrix units add them up.
   diagonal = kernel * jnp.eye(c, dtype=kernel.dtype).reshape(1, 1, 1, c, c)
   return convolve_side_by_side(x, diagonal, strides, groups)
 

@@ -1,4 +1,4 @@
-"""SoftPool: exponentially weighted down-sampling, the thesis, 5.5."""
+"""SoftPool: exponentially weighted down-sampling (thesis, 5.5)."""
 
 import functools
 
@@ -58,7 +58,7 @@ def soft_pool_with_residual(
 ) -> tuple[Float[Array, 'n t h w c'], Float[Array, 'n k h2 w2 c']]:
   """Returns x, for its other uses, and `soft_pool` of some of its frames.
 
-  A kernel makes one pass over memory for x's gradient from both.
+  A kernel computes x's gradient from both uses in one pass over memory.
 
   Args:
     x: activations, any float dtype, of magnitudes as `soft_pool` takes them.
@@ -70,7 +70,7 @@ def soft_pool_with_residual(
 
 
 def _define(x, gradient, window):
-  """A softmax over each window, by which its elements are weighted (5.5)."""
+  """Weights the elements of each window by their softmax (5.5)."""
   pads = [(0, -size % w) for size, w in zip(x.shape[1:4], window, strict=True)]
   a = jnp.pad(
     precision.widen(x), ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf
@@ -86,7 +86,7 @@ def _define(x, gradient, window):
 
 
 def _forward(x, gradient, window):
-  """Elements of windows by strided slices, the largest subtracted."""
+  """Takes windows' elements by strided slices, and subtracts the largest."""
   del gradient  # Of the backward pass only.
   y, *_ = _average(_elements(_pad(x, window), window))
   return y.astype(x.dtype), x
@@ -95,7 +95,7 @@ def _forward(x, gradient, window):
 def _average(elements):
   """The elements' average, weighted by their exponentials.
 
-  And the largest element, and the exponentials' sum relative to it.
+  The largest element is returned too, and the exponentials' sum relative to it.
   """
   largest = functools.reduce(jnp.maximum, elements)
   exps = [jnp.exp(a - largest) for a in elements]
@@ -105,8 +105,8 @@ def _average(elements):
 
 
 def _backward(x, dy, gradient, window):
-  # Behind a barrier: were these the exponentials of the forward pass again, the
-  # compiler would keep them in memory for here.
+  # The barrier hides that these are the exponentials of the forward pass, which
+  # the compiler would otherwise keep in memory.
   x = jax.lax.optimization_barrier(x)
   elements = _elements(_pad(x, window), window)
   largest = functools.reduce(jnp.maximum, elements)
@@ -123,9 +123,9 @@ def _backward(x, dy, gradient, window):
 
 
 def _pad(x, window):
-  """x widened, with sizes that the window divides.
+  """Returns x widened and padded to sizes that the window divides.
 
-  What is added has an exponential, and so a weight, of zero in its window.
+  The padding has an exponential, and so a weight, of zero.
   """
   pads = [(0, -size % w) for size, w in zip(x.shape[1:4], window, strict=True)]
   return jnp.pad(
@@ -136,16 +136,16 @@ def _pad(x, window):
 
 
 def _elements(x, window):
-  """The elements of every window by their place, each `n t2 h2 w2 c`."""
+  """Returns the elements of windows by their place, each `n t2 h2 w2 c`."""
   st, sh, sw = window
   return [x[:, i::st, j::sh, k::sw] for i, j, k in np.ndindex(*window)]
 
 
 def _scatter(elements, shape, window):
-  """The transpose of `_elements`, of a map of the shape before it was padded.
+  """Transposes `_elements`, for a map of the shape before padding.
 
-  Zeros between the elements, and a sum: where every element of a window would
-  get the window's value by broadcasting, a TPU writes that to memory.
+  It puts zeros between the elements and adds. A broadcast of the window's value
+  to its elements would be written to memory on a TPU.
   """
   zero = jnp.zeros((), elements[0].dtype)
 
@@ -187,11 +187,12 @@ def _backward_with_residual(kept, d_results):
   return d_residual + dx, None
 
 
-# For a TPU. Columns lie side by side where the program has them so, clips where
-# channels are few. A program that is known to be for one keeps what the weights
-# are made of, and does not compute it again. It is spread over the windows by
-# sums over windows between zeros; as a broadcast, or as a sum of elements
-# between zeros, the compiler would write it to memory once more.
+# The form for TPUs. Columns lie side by side where the program lays them so,
+# and clips where channels are few. A program that is known to be for a TPU
+# keeps the terms of the weights instead of recomputing them. These are spread
+# over the windows by sums over windows between zeros: as a broadcast, or as a
+# sum of elements between zeros, the compiler would write them to memory once
+# more.
 
 
 def _forward_side_by_side(x, frames, groups):
@@ -227,7 +228,7 @@ def _backward_side_by_side(kept, d_results, groups):
     _, *window = _average(_elements_of_pairs(folded, pairs))
     kept = (folded, frames, *window)
   folded, frames, largest, total = kept
-  # To frames that were not chosen flows nothing.
+  # Frames that were not chosen get no gradient.
   _, spread = jax.vjp(lambda y: _choose(y, frames), largest.astype(dy.dtype))
   n, k, *_ = dy.shape
   (dy,) = spread(dy.reshape(n, k, *total.shape[2:]))
@@ -242,13 +243,13 @@ def _backward_side_by_side(kept, d_results, groups):
 
 
 def _fold_pairs(x, groups):
-  """x with columns side by side, and how many pairs are; 0: none are."""
+  """Returns x with columns side by side, and the number of pairs, perhaps 0."""
   columns = lanes.count(x.shape[3], groups)
   return (lanes.fold(x, groups), columns // 2) if columns % 2 == 0 else (x, 0)
 
 
 def _elements_of_pairs(x, pairs):
-  """As `_elements` of windows of two rows and two columns."""
+  """Returns `_elements` for windows of two rows and two columns."""
   if pairs > 1:  # More pieces than two cost more than a product.
     return [
       precision.widen(
@@ -263,13 +264,13 @@ def _elements_of_pairs(x, pairs):
 
 
 def _every_second(x, first, pairs):
-  """Where every second column is among all that are side by side."""
+  """Returns where every second column is among all that are side by side."""
   columns, channels = np.eye(2 * pairs), np.eye(x.shape[-1] // (2 * pairs))
   return np.kron(columns[:, first::2], channels)
 
 
 def _spread_over_pairs(a, pairs):
-  """The value of each window at each of its elements."""
+  """Returns the value of each window at each of its elements."""
   window = (1, 1, 2, 1 if pairs else 2, 1)
   if pairs:
     a = jnp.concatenate(

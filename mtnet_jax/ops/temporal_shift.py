@@ -1,4 +1,4 @@
-"""Moves some channels one frame on, and some one frame back.
+"""Shifts some channels by one frame forwards, and some backwards.
 
 Source: J. Lin et al., *TSM: Temporal Shift Module*, 2019, section 3.
 """
@@ -34,7 +34,7 @@ def _define(x, share):
 
 
 def _by_masks(x, share):
-  """As one loop over memory, without pieces that are put together."""
+  """Shifts in one loop over memory, without pieces that are put together."""
   m, channel = x.shape[-1] // share, np.arange(x.shape[-1])
   ends = [(0, 0)] * 3
   after = jnp.pad(x[:, 1:], [(0, 0), (0, 1), *ends])

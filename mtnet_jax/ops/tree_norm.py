@@ -11,10 +11,10 @@ from mtnet_jax.typing import Array, Float, PyTree
 def tree_norm(tree: PyTree) -> Float[Array, '']:
   """Returns the square root of the sum of all elements' squares.
 
-  As `optax.tree.norm`.
+  `optax.tree.norm` computes the same.
 
   Args:
-    tree: floats.
+    tree: a tree of floating-point arrays.
   """
   return _norm(*jax.tree.leaves(tree))
 
@@ -24,8 +24,9 @@ def _define(*leaves):
 
 
 def _join(*leaves):
-  # A network's hundreds of vectors are joined before they are squared: an own
-  # reduction of each takes longer to compile than a block of the network.
+  # A network's hundreds of vectors are joined before they are squared: a
+  # reduction for each of them takes longer to compile than a block of the
+  # network.
   vectors = [jnp.zeros(0), *(jnp.ravel(a) for a in leaves if jnp.ndim(a) < 2)]
   return _define(
     jnp.concatenate(vectors), *(a for a in leaves if jnp.ndim(a) > 1)

@@ -1,4 +1,4 @@
-"""Trilinear interpolation, the `I` of 5.3."""
+"""Trilinear interpolation, `I` in eq. 5.3 of the thesis."""
 
 import functools
 
@@ -35,7 +35,7 @@ def _define(x, old, shape):
 
 
 def _resize(x, shape):
-  # Wide: half precision cannot number more than 256 positions.
+  # bfloat16 cannot count more than 256 positions, so this is float32.
   resized = jax.image.resize(precision.widen(x), shape, 'linear')
   return resized.astype(x.dtype)
 

@@ -1,4 +1,4 @@
-"""What does a path or a name mean that is to be loaded?"""
+"""Loads a model by a path, or by its name on Hugging Face's hub."""
 
 import os
 import re
@@ -18,7 +18,7 @@ def load(path: str | os.PathLike, checkpoint: str = 'best') -> Predictor:
     path: the folder of a run, of an exported model or of a model in the form of
       Hugging Face's hub; or, where there is no such folder, the id of a model
       on the hub, `'owner/name'`, which is downloaded.
-    checkpoint: of a run, 'best' (on validation) or 'last'.
+    checkpoint: the checkpoint of a run: 'best' (on validation) or 'last'.
 
   Returns:
     The predictor: call it with a video. That of a run or of a hub folder also

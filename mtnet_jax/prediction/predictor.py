@@ -1,4 +1,4 @@
-"""How does a trained network judge a video?
+"""Classifies videos with a trained network.
 
 Example:
   predictor = Predictor('runs/demo')
@@ -36,19 +36,19 @@ from mtnet_jax.runs import folder as run_folder
 from mtnet_jax.runs.given import Given
 from mtnet_jax.typing import Array, Float, Int, UInt8
 
-# A video that is as long as more clips than these has more than one action.
+# The number of clips beyond which a video likely has more than one action.
 _MOST_CLIPS_FOR_ONE_PREDICTION = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-  """What a model says of one video.
+  """The output of a model for one video.
 
   Attributes:
     title: the video's name.
     class_names: the names of the k classes.
     probabilities: `(k,)` float32, averaged over the views; they sum to 1.
-    note: what is special about the video, or ''.
+    note: a remark on the video, such as that it is short, or ''.
     seconds: the video's length by its frames' own times, from the first one to
       the end of the last; of an array at 25 frames a second.
   """
@@ -60,7 +60,7 @@ class Prediction:
   seconds: float = float('nan')
 
   def top(self, k: int = 5) -> list[tuple[str, float]]:
-    """The k most probable classes, the first among equals first."""
+    """Returns the k most probable classes, the first among equals first."""
     order = np.argsort(-self.probabilities, kind='stable')[:k]
     return [
       (self.class_names[index], float(self.probabilities[index]))
@@ -69,7 +69,7 @@ class Prediction:
 
 
 class Predictor:
-  """Judges videos as `mtnet eval` does.
+  """Classifies videos as `mtnet eval` does.
 
   Attributes:
     config: the run's configuration; of an exported model, what is known of its
@@ -79,7 +79,7 @@ class Predictor:
     variables: the network's `params` and `batch_stats`, on all devices of this
       process; None for an exported model.
     step: the training step that the weights are of; None for an exported model.
-    source: where the weights come from, in words.
+    source: the origin of the weights, in words.
   """
 
   def __init__(
@@ -100,7 +100,7 @@ class Predictor:
       checkpoint: 'best' (on validation) or 'last'.
       num_clips: clips that a video is judged by; None: as in the run.
       num_crops: crops of each clip; None: as in the run.
-      given: what a command line changes of the run's configuration.
+      given: the command line's changes to the run's configuration.
 
     Raises:
       UserError: there is no model, its files are damaged, or another network
@@ -127,12 +127,12 @@ class Predictor:
 
   @property
   def clips_per_step(self) -> int:
-    """How many clips go through the network at once: a video's, at most."""
+    """The largest number of clips that go through the network at once."""
     at = self.config.eval
     return min(at.clips_per_step, at.num_clips * at.num_crops)
 
   def __call__(self, video: Video) -> Prediction:
-    """Judges one video.
+    """Classifies one video.
 
     Args:
       video: a video file, a folder of numbered images, an `.npy` file, or an
@@ -154,7 +154,7 @@ class Predictor:
     return Prediction(title, self.class_names, probabilities, note, seconds)
 
   def views(self, video: Video) -> UInt8[np.ndarray, 'v t s s 3']:
-    """The views that a video is judged by, as evaluation cuts them.
+    """Returns the views that a video is judged by, as evaluation cuts them.
 
     Args:
       video: a video, as for a call.
@@ -171,7 +171,7 @@ class Predictor:
   def central_clip(
     self, video: Video, at: float | None = None
   ) -> tuple[UInt8[np.ndarray, 't s s 3'], Float[np.ndarray, ' t']]:
-    """One clip, and when its frames are.
+    """Returns one clip, and the times of its frames.
 
     Args:
       video: a video, as for a call.
@@ -204,7 +204,7 @@ class Predictor:
           )
         indices = indices - indices[0, 0]
         last = indices[0, -1]
-        # One that wraps round begins with the video, as in training.
+        # A clip that wraps round begins with the video, as in training.
         slack = 0 if self._too_short(count) else count - 1 - last
         shown = np.searchsorted(times, at, side='right') - 1
         indices += np.clip(round(shown - last / 2), 0, slack)
@@ -230,7 +230,7 @@ class Predictor:
   def clip_indices(
     self, num_frames: int, num_clips: int
   ) -> Int[np.ndarray, 'i t']:
-    """The frames of clips that are spread over a video, as the run takes them.
+    """Returns the frames of clips that are spread over a video, as in the run.
 
     Args:
       num_frames: frames in the video.
@@ -278,7 +278,7 @@ class Predictor:
   def probabilities(
     self, clips: UInt8[np.ndarray, 'n t s s 3']
   ) -> Float[np.ndarray, 'n k']:
-    """Probabilities of single clips, float32; rows sum to 1.
+    """Returns probabilities of single clips, float32; rows sum to 1.
 
     Args:
       clips: RGB, 0 to 255. They go through the network in steps of
@@ -294,10 +294,11 @@ class Predictor:
   def features(
     self, clips: UInt8[np.ndarray, 'n t s s 3']
   ) -> Float[np.ndarray, 'n c']:
-    """Pooled features of single clips: what the network's head starts from.
+    """Returns pooled features of single clips, the input of the network's head.
 
     Args:
-      clips: as for `probabilities`; those of a video are its `views`.
+      clips: clips as `probabilities` takes them; those of a video are its
+        `views`.
 
     Returns:
       float32; the endpoint `features` of the network, which is the mean of the
@@ -325,14 +326,14 @@ class Predictor:
     return jit(pool, self._mesh)
 
   def _map(self, function: Callable, clips: np.ndarray) -> np.ndarray:
-    """Applies a function of clips on the devices, in steps; finite."""
+    """Applies a function to clips on the devices, in steps of few clips."""
     clips = np.asarray(clips)
     if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[-1] != 3:
       raise UserError(
         f'The clips are {clips.dtype} {clips.shape}; allowed is uint8 (clips, '
         'frames, height, width, 3), RGB from 0 to 255, as `views` gives them.'
       )
-    # Of two shapes at most: each takes its time to compile.
+    # There are at most two shapes, because each takes time to compile.
     step = 1 if len(clips) == 1 else self.clips_per_step
     with device_memory.explained('a smaller --config.eval.clips_per_step'):
       found = map_in_chunks(function, clips, step, self._mesh)

@@ -1,4 +1,4 @@
-"""What kind of folder holds a model, and how is it read?"""
+"""Reads the model of a folder: a run, an export, or a model of the hub."""
 
 import dataclasses
 import functools
@@ -29,7 +29,7 @@ class StoredModel:
     config: the run's configuration; of an exported model, what is known of its
       sections `data` and `eval`.
     class_names: the names of the k classes.
-    source: where the weights come from, in words.
+    source: the origin of the weights, in words.
     mesh: the devices that the model is on.
     classify: a function of `variables`, and of clips on the devices, to float32
       probabilities.
@@ -56,8 +56,8 @@ def read(
   Args:
     workdir: a folder that is there: a run's, an exported model's, or a hub
       folder.
-    checkpoint: of a run, 'best' (on validation) or 'last'.
-    given: what a command line changes of the run's configuration.
+    checkpoint: the checkpoint of a run: 'best' (on validation) or 'last'.
+    given: the command line's changes to the run's configuration.
 
   Raises:
     UserError: there is no model, its files are damaged, or another network
@@ -137,7 +137,7 @@ def _read_export(directory: locations.Path, given: Given | None) -> StoredModel:
   )
   if given:
     config = configuration.adapt_export(config, given, source)
-  # A program is exported for one device.
+  # An exported program is for one device.
   mesh = mesh_lib.make_mesh(devices=jax.local_devices()[:1])
   names = tuple(metadata['class_names'])
   return StoredModel(
@@ -146,7 +146,7 @@ def _read_export(directory: locations.Path, given: Given | None) -> StoredModel:
 
 
 def _find_export(workdir: locations.Path) -> locations.Path | None:
-  """Where the exported model is that stands in for absent checkpoints."""
+  """Returns where the exported model is that stands in for a checkpoint."""
   places = (workdir / 'export', workdir)
   found = [
     place for place in places if (place / program_lib.METADATA).is_file()

@@ -1,4 +1,4 @@
-"""What happens when in a long video: a verdict for each of its windows."""
+"""Classifies a long video over time, window by window."""
 
 import csv
 import dataclasses
@@ -52,22 +52,23 @@ def judge(
   window: float | None = None,
   hop: float | None = None,
 ) -> Timeline:
-  """Judges a video window by window, in memory that does not grow with it.
+  """Classifies a video window by window, in constant memory.
 
   A window is judged as evaluation judges a video: by clips spread over it, as
   many as cover it, and the run's crops of each. The last window ends with the
   video, and a video that is shorter than a window is one. Windows begin and end
-  with frames, at the times that the video gives them; of so many seconds, a
-  window has the frames from the one nearest to its beginning to the one before
-  that nearest to its end, or the single one that is shown all the while. What
-  would be the same window again is left out. Where the run's clips have frames
-  of the whole video (`data.sampling='uniform'`), one has frames of all of a
-  window, whose length has to be given.
+  with frames, at the times that the video gives them; a window has the frames
+  from the one nearest to its beginning to the one before that nearest to its
+  end, or the single one that is shown all the while. Repeated windows are left
+  out. Where the run's clips have frames of the whole video
+  (`data.sampling='uniform'`), one has frames of all of a window, whose length
+  has to be given.
 
   Args:
     predictor: the model.
     video: a video, as the predictor takes it.
-    window: seconds; None: the frames of one clip, by the run's stride.
+    window: the window's length in seconds; None: the frames of one clip, by the
+      run's stride.
     hop: seconds from one window's start to the next; None: half a window.
 
   Returns:
@@ -127,7 +128,7 @@ def _windows(
   window: float | None,
   hop: float | None,
 ) -> tuple[Int[np.ndarray, ' w'], Int[np.ndarray, ' w']]:
-  """First frames of windows, and the frames that follow their last ones."""
+  """Returns windows' first frames, and the frames after their last ones."""
   count = len(times) - 1
   length = min(span, count)
   last = count - length
@@ -136,7 +137,7 @@ def _windows(
     return starts, starts + length
   begin = times[last] if window is None else max(0, times[-1] - window)
   hop = hop or window / 2
-  # Those next to a frame: between two that are far apart nothing happens.
+  # Only times next to a frame count: between two far apart nothing happens.
   hops = np.unique([np.floor(times / hop), np.ceil(times / hop)]) * hop
   begins = np.append(hops[hops < begin], begin)
   starts = _nearest(times, begins)
@@ -154,7 +155,7 @@ def _windows(
 def _nearest(
   times: Float[np.ndarray, ' n'], seconds: Float[np.ndarray, ' m']
 ) -> Int[np.ndarray, ' m']:
-  """Places of the nearest times; of two that are as near, the even one."""
+  """Returns the places of the nearest times; of two equal ones, the even."""
   after = np.clip(np.searchsorted(times, seconds), 1, len(times) - 1)
   nearer = seconds - times[after - 1] - (times[after] - seconds)
   even = after - after % 2
@@ -166,11 +167,11 @@ def _judge_windows(
   reader: Frames,
   windows: Iterable[Int[np.ndarray, 'i t']],
 ) -> Iterator[Float[np.ndarray, ' k']]:
-  """Judges as many windows at a time as fill a step, or one, by their clips."""
+  """Classifies as many windows at a time as fill a step, or one."""
   most = max(1, predictor.clips_per_step // predictor.config.eval.num_crops)
   for group in _groups(windows, most):
     indices = np.concatenate(group)
-    # In pieces: a window may be as long as the video.
+    # Clips are read in pieces, since a window may be as long as the video.
     scores = [
       predictor.probabilities(predictor.read(reader, indices[k : k + most]))
       for k in range(0, len(indices), most)
@@ -185,7 +186,7 @@ def _judge_windows(
 def _groups(
   windows: Iterable[Int[np.ndarray, 'i t']], most: int
 ) -> Iterator[list[Int[np.ndarray, 'i t']]]:
-  """Windows in order, together as long as they have `most` clips at most."""
+  """Groups windows in order, with at most `most` clips together."""
   group = []
   for clips in windows:
     if group and sum(map(len, group)) + len(clips) > most:
@@ -277,12 +278,12 @@ def _draw(timeline: Timeline, path: pathlib.Path) -> None:
 
 
 def _most_frequent(probabilities: np.ndarray) -> list[int]:
-  """The classes that are most probable in the most windows, at most a few."""
+  """Returns the classes that are most probable in the most windows."""
   counts = np.bincount(
     probabilities.argmax(axis=1), minlength=probabilities.shape[1]
   )
   order = np.lexsort((-probabilities.mean(axis=0), -counts))
-  # Windows may all agree: the next ones are what they might have been.
+  # Windows may all agree: the next classes are the runners-up.
   return order[: max(3, min(_MAX_DRAWN, np.count_nonzero(counts)))].tolist()
 
 

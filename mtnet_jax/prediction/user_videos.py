@@ -1,4 +1,4 @@
-"""Which videos does a user mean: files, folders, patterns, arrays?"""
+"""Finds and opens the videos of a user: files, folders, patterns, arrays."""
 
 import glob
 import os
@@ -20,7 +20,7 @@ ARRAY_SUFFIX = '.npy'
 
 
 class InputError(UserError):
-  """A video that cannot be judged; another one may be."""
+  """An error of one video; others may still be classified."""
 
 
 def find_videos(
@@ -96,7 +96,7 @@ def open_video(
 
 
 def unreadable(error: VideoError) -> InputError:
-  """The same as a user's mistake."""
+  """Returns the error of an unreadable video as a mistake of the user."""
   return InputError(f'{error.name} cannot be read: {error.cause}.')
 
 
@@ -124,7 +124,7 @@ def _array_reader(frames: np.ndarray, name: str) -> ArrayReader:
 
 
 def _load_array(path: str) -> np.ndarray:
-  """The array of a file, of which only what is needed is read."""
+  """Maps the array of a file, so that only what is needed is read."""
   try:
     opening.check_regular(path)
     array = np.load(path, mmap_mode='r', allow_pickle=False)

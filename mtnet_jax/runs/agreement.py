@@ -1,4 +1,4 @@
-"""Do all processes of a run do the same?"""
+"""Checks that all processes of a run have the same configuration and videos."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from mtnet_jax.devices import processes
 from mtnet_jax.errors import UserError
 from mtnet_jax.runs import configuration
 
-# What may be another on each machine: of its disks and cores.
+# Keys that may differ between machines, about their disks and cores.
 _OWN_KEYS = (
   *('data.dir', 'data.num_workers', 'data.prefetch'),
   'train.compilation_cache',
@@ -24,12 +24,12 @@ def check(
   config: ml_collections.ConfigDict,
   dataset: TrainingBatches | EvaluationBatches,
 ) -> None:
-  """Sees that all processes have one configuration and the same videos.
+  """Raises a UserError unless all processes have one configuration and data.
 
   All processes call it.
 
   Args:
-    config: of this process.
+    config: the configuration of this process.
     dataset: the batches that this process made of it.
 
   Raises:
@@ -59,10 +59,10 @@ def _told(config, dataset) -> dict[str, str]:
 
 
 def difference(told: Sequence[Mapping[str, str]]) -> UserError:
-  """Returns what is raised where processes differ.
+  """Returns the error for processes that differ.
 
   Args:
-    told: what each has, by name; two of them at least differ.
+    told: the values of each process, by name; those of two at least differ.
   """
   names = list({name: None for of in told for name in of})
   first = next(n for n in names if len({of.get(n) for of in told}) > 1)

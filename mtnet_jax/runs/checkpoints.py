@@ -1,4 +1,4 @@
-"""How are checkpoints kept: the last two, and the best on validation?"""
+"""Writes and reads checkpoints: the last two, and the best on validation."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ from mtnet_jax.runs.leaves import differences, leaf_paths
 from mtnet_jax.runs.state import TrainState
 
 _BEST_METRIC = 'top1'
-# What files raise that are not what they should be.
+# The errors that damaged files raise.
 _UNREADABLE = (OSError, LookupError, TypeError, ValueError)
 
 
@@ -45,8 +45,8 @@ class Checkpoints:
 
     Args:
       workdir: the run's folder, from `make_workdir`.
-      read_only: for readers beside a running training, whose half-written
-        checkpoints they leave alone.
+      read_only: whether checkpoints are only read, perhaps beside a running
+        training, whose half-written checkpoints are left alone.
     """
     self._directory = locations.absolute(workdir) / 'checkpoints'
     self._damaged = self._directory.with_name('damaged_checkpoints')
@@ -58,7 +58,7 @@ class Checkpoints:
   def _open(self) -> ocp.CheckpointManager:
     keep = preservation_policy.AnyPreservationPolicy(
       [
-        # The one before, in case that the last is damaged.
+        # The one before is kept in case the last is damaged.
         preservation_policy.LatestN(2),
         preservation_policy.BestN(
           get_metric_fn=lambda metrics: metrics[_BEST_METRIC],
@@ -89,14 +89,14 @@ class Checkpoints:
       )
 
   def _write_hashes(self) -> None:
-    """Adds to a checkpoint what its files are, before it gets its name."""
+    """Adds the hashes of its files to a checkpoint, before it gets its name."""
     # A bucket keeps hashes of its own.
     if processes.is_main() and not locations.on_bucket(self._directory):
       for folder in self._directory.glob(f'{self._written}.*'):
         hashes.write(folder)
 
   def _check_metrics(self) -> None:
-    """Puts aside what a manager would not open with.
+    """Puts aside checkpoints whose metrics a manager could not read.
 
     Raises:
       DamagedCheckpointError: figures are damaged, and this is a reader.
@@ -111,7 +111,9 @@ class Checkpoints:
         elif damaged:
           logging.warning('%s It is put aside.', damaged)
           self._move_aside(folder.name)
-    _raise_in_all(told)  # nor does any go on before what is damaged is aside
+    _raise_in_all(
+      told
+    )  # no process continues before damaged checkpoints are aside
 
   def __enter__(self) -> Self:
     return self
@@ -135,7 +137,7 @@ class Checkpoints:
         scores[step] = metrics[_BEST_METRIC]
     if not scores:
       return self.last_step
-    # Among equals the one that has trained longer.
+    # Among equal scores, the later step is the best.
     return max(scores, key=lambda step: (scores[step], step))
 
   def save(
@@ -194,11 +196,12 @@ class Checkpoints:
         restored = self.restore(step, like)
       except DamagedCheckpointError as error:
         logging.warning('%s It is put aside.', error)
-      # What one cannot read, none goes on from.
+      # A checkpoint that one process cannot read is used by none.
       if all(processes.gather(b'' if restored is None else b'read')):
         return restored
       self._put_aside(step)
-    # Nor does a run begin anew over one that has lost them at an earlier start.
+    # A run that lost its checkpoints at an earlier start does not begin anew,
+    # either.
     if self._damaged.is_dir() and any(self._damaged.iterdir()):
       raise UserError(
         f'No checkpoint in {self._directory} can be read; they were moved to '
@@ -231,13 +234,13 @@ class Checkpoints:
 
     Raises:
       UserError: it is the checkpoint of another model, number of classes or
-        optimiser; the first differing leaves are named.
+        optimizer; the first differing leaves are named.
       DamagedCheckpointError: the checkpoint's files are not whole.
     """
     self._check_files(step, 'variables', 'optimizer')
     evaluated = self._restore(step, 'variables', dict(like.evaluated))
     optimizer = self._restore(step, 'optimizer', _optimizer(like))
-    # Beside a moving average lie the weights that are trained.
+    # With a moving average, the trained weights are stored beside it.
     trained = optimizer.pop('trained', None)
     if trained is None:
       return TrainState(**evaluated, **optimizer)
@@ -269,7 +272,7 @@ class Checkpoints:
     return self._restore(step, 'variables', like)
 
   def _check_files(self, step: int, *items: str) -> None:
-    # One process does it for all, which read the same files.
+    # One process checks for all, since they read the same files.
     told = ''
     if processes.is_main() and not locations.on_bucket(self._directory):
       try:
@@ -296,8 +299,8 @@ class Checkpoints:
         f'({len(other)} leaves differ). Use the configuration that it '
         'was trained with, or another --workdir.'
       )
-    # As it was stored: an optimizer's parts that hold no arrays, clipping for
-    # instance, may come and go between two starts.
+    # The optimizer's state is read as it was stored, because parts that hold no
+    # arrays, such as clipping, may change between two starts.
     wanted = leaf_paths(like)
     target = jax.tree.unflatten(
       jax.tree.structure(stored), [wanted[name] for name in leaf_paths(stored)]
@@ -338,9 +341,10 @@ class Checkpoints:
       raise
 
   def _unwritten(self, error: Exception) -> UnsavedError:
-    # A manager raises what it has met again and again: a new one for what is
-    # written next. Of several processes this one alone may have met it, and
-    # the others would have to open one with it: there is no next time.
+    # A manager raises an error again at every later call, so a new manager is
+    # opened for the next write. With several processes, only this one may have
+    # met the error, and the others would have to open a manager with it, so the
+    # run ends.
     if jax.process_count() == 1:
       with contextlib.suppress(OSError, ValueError):
         self._manager.close()
@@ -356,9 +360,9 @@ class Checkpoints:
 
 
 def _raise_in_all(told: str) -> None:
-  """Raises in all processes what the main one tells, if it tells anything.
+  """Raises the main process's error, if there is one, in all processes.
 
-  They would wait for each other within Orbax, where one alone stopped.
+  If only one stopped, the others would wait for it within Orbax.
   """
   if told := processes.gather(told.encode())[0].decode():
     error = DamagedCheckpointError(told)

@@ -1,4 +1,4 @@
-"""Which configuration does a command that reads a run go by?
+"""Merges a run's own configuration with what a command line sets.
 
 A run's own configuration says what its network and its clips are. A command
 line may change where the data lie, how they are loaded and how the run is
@@ -20,8 +20,8 @@ from mtnet_jax.errors import UserError
 from mtnet_jax.runs import folder as run_folder
 from mtnet_jax.runs.given import Given
 
-# What a file of --config says of these counts where it differs from the
-# defaults: a file that leaves a key alone says nothing.
+# Values of these keys in a --config file count if they differ from the
+# defaults; a file that does not set a key has the default.
 _FREE = {
   'data.dir',
   'data.frames_per_second',
@@ -42,7 +42,7 @@ _CLIPS = {
   'data.input_size',
   'data.short_videos',
 }
-# What may be changed of an exported model, whose program is compiled.
+# Keys that may be changed for an exported model, whose program is compiled.
 _OF_EXPORTS = (
   'data.frames_per_second',
   'eval.num_clips',
@@ -57,7 +57,7 @@ def read(workdir: str | os.PathLike, given: Given) -> ml_collections.ConfigDict:
 
   Args:
     workdir: the run's folder.
-    given: what the command line says.
+    given: the relevant parts of the command line.
 
   Returns:
     All keys of configs/base.py, locked. A key that the run lacks, because it is
@@ -89,9 +89,9 @@ def adapt_export(
   """Applies what a command line changes of an exported model's description.
 
   Args:
-    config: its sections `data` and `eval`.
-    given: what the command line says.
-    source: where the model is, in words.
+    config: a configuration, of which the sections `data` and `eval` are set.
+    given: the relevant parts of the command line.
+    source: the place of the model, in words.
 
   Raises:
     UserError: the command line asks for what the program cannot do.
@@ -139,7 +139,7 @@ def differences(
 
 
 def _changes(given: Given, defaults: Mapping[str, Any]) -> dict[str, Any]:
-  """What a command line says, by dotted key; what concerns training too."""
+  """Returns what a command line sets, by dotted key; also for training."""
   changes = {}
   if given.from_file:
     for key, value in flatten(given.config).items():
@@ -150,7 +150,7 @@ def _changes(given: Given, defaults: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _overrides(given: Given) -> dict[str, Any]:
-  """What `--config.KEY=VALUE` says, of a key or of a whole section."""
+  """Returns what `--config.KEY=VALUE` sets for a key or a whole section."""
   return {
     key: value
     for key, value in flatten(given.config).items()
@@ -159,7 +159,7 @@ def _overrides(given: Given) -> dict[str, Any]:
 
 
 def _is_fixed(key: str) -> bool:
-  """Whether another value makes another network, or other clips."""
+  """Returns whether another value makes another network, or other clips."""
   return key in _CLIPS or (key.startswith('model.') and key not in _FREE)
 
 
@@ -183,8 +183,8 @@ def _tell(
       'go by the given one all the same.'
     )
   logging.warning(
-    '%s was trained with another configuration: %s. Going by the given one '
-    '(--allow_other_config): this is not what the run has learned.',
+    '%s was trained with another configuration: %s. The given one is '
+    'used (--allow_other_config), which is not what the run has learned.',
     workdir,
     values,
   )
@@ -197,7 +197,7 @@ def _check_types(
 ) -> None:
   """Raises a `UserError` for a value that is of another kind than its default.
 
-  What is wrong in the section `model` is told where the network is made.
+  Errors in the section `model` are reported where the network is made.
   """
   for key, value in own.items():
     if key not in defaults:

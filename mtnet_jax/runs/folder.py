@@ -1,4 +1,4 @@
-"""What does a run's folder tell of the run, and where may a command write?"""
+"""Reads the files of a run's folder, and makes folders to write to."""
 
 import os
 import pathlib
@@ -12,7 +12,7 @@ from mtnet_jax.data.clips import SAMPLINGS, SHORT_VIDEOS
 from mtnet_jax.errors import UserError, printable
 
 COPY_RUN_AGAIN = 'Copy the whole folder of the run again.'
-# What was done before there were these keys of `data`.
+# The values of keys of `data` in runs that are older than the keys.
 _BEFORE = {
   'short_videos': 'repeat',
   'sampling': 'clip',
@@ -68,7 +68,7 @@ def read_config(path: locations.Path) -> ml_collections.ConfigDict:
           f'{path} has a key {name}.{key}.{printable(next(iter(value), "…"))}, '
           f'and should have {name}.{key}. {COPY_RUN_AGAIN}'
         )
-  # Of a hub folder; names of classes may be no names of keys.
+  # In a hub folder, class names need not be names of keys.
   for key in ('id2label', 'label2id'):
     sections.pop(key, None)
   add_newer_keys(sections['data'])
@@ -109,11 +109,11 @@ def _tuples_for_lists(value: Any) -> Any:
 def check_config(
   config: ml_collections.ConfigDict, where: str | pathlib.Path
 ) -> None:
-  """Sees that clips can be cut as the sections `data` and `eval` say.
+  """Raises a UserError unless `data` and `eval` describe clips that can be cut.
 
   Args:
-    config: with both.
-    where: it is from, for messages.
+    config: a configuration with both sections.
+    where: the configuration's source, for messages.
 
   Raises:
     UserError: a value is missing or not allowed.
@@ -181,7 +181,7 @@ def check_class_names(
 
 
 def make_workdir(path: str | os.PathLike) -> locations.Path:
-  """Makes the folder of a run if need be, and sees that it can be written.
+  """Makes the folder of a run if need be, and checks that it can be written.
 
   Args:
     path: the folder, which may be on a bucket.
@@ -200,8 +200,8 @@ def make_workdir(path: str | os.PathLike) -> locations.Path:
 
 
 def make_folder(path: str | os.PathLike) -> pathlib.Path:
-  """Makes a folder of this machine; otherwise as `make_workdir`."""
-  # As a Path it would be the current folder.
+  """Makes a folder like `make_workdir`, but only on this machine."""
+  # An empty name would be the current folder as a Path.
   if not os.fspath(path):
     raise UserError(
       "The name of the folder to write to is empty: was a shell's variable not "

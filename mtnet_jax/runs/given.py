@@ -1,4 +1,4 @@
-"""What does a command line say of the configuration of a run that is there?"""
+"""The flags that change the configuration of an existing run."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from mtnet_jax import cli
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-  """What a command line says; `configuration.read` applies it to a run.
+  """The parts of a command line that `configuration.read` applies to a run.
 
   Attributes:
     config: the file of `--config`, or the defaults, with the values of
@@ -33,21 +33,20 @@ def define_flags(values: flags.FlagValues) -> None:
   """Declares `--config`, which is optional, and `--allow_other_config`.
 
   Args:
-    values: where the flags are declared.
+    values: the flag values to declare the flags in.
   """
   # Without a file, its keys are those of the defaults and have their types.
   cli.define_config(
     values,
     'base',
-    "A recipe, for its `eval`; its network must be the run's. "
-    '--config.KEY=VALUE needs none.',
+    "Recipe whose `eval` section is used; its network must be the run's.",
   )
   values['config'].default_as_str = "the run's own configuration"
   flags.DEFINE_bool(
     'allow_other_config',
     False,
-    'Go by the given configuration even where it makes another network or '
-    'other clips than those that the run was trained with.',
+    'Use the given configuration even if it asks for another network or other '
+    'clips than the run was trained with; without it that is an error.',
     flag_values=values,
   )
 

@@ -1,4 +1,4 @@
-"""Are the files of a folder what they were when they were written?"""
+"""Checks the files of a folder against their SHA-256."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ def write(folder: pathlib.Path) -> None:
   """Writes `hashes.json`, with the SHA-256 of each file in its folders.
 
   Args:
-    folder: its own files are left out.
+    folder: the folder; files that lie directly in it are left out.
 
   Raises:
     OSError: a file cannot be read or written.
@@ -31,8 +31,8 @@ def check(folder: pathlib.Path, *parts: str) -> None:
   """Compares files with their hashes; a folder without hashes passes.
 
   Args:
-    folder: with files as `write` found them.
-    *parts: only what is in these folders of it; none: in all.
+    folder: the folder, for which `write` was called.
+    *parts: names of its folders to which the check is limited; none: all.
 
   Raises:
     ChangedError: a file is missing or has changed.

@@ -6,7 +6,7 @@ import jax
 
 
 def leaf_paths(tree: Any) -> dict[str, Any]:
-  """The leaves of a tree by path, `params/stem/conv/kernel`."""
+  """Returns the leaves of a tree by path, `params/stem/conv/kernel`."""
   flat, _ = jax.tree_util.tree_flatten_with_path(tree)
   return {
     jax.tree_util.keystr(path, simple=True, separator='/'): leaf
@@ -19,7 +19,7 @@ def differences(stored: Any, wanted: Any) -> list[str]:
 
   Args:
     stored: the tree of a checkpoint.
-    wanted: that of a network.
+    wanted: the tree of a network.
   """
   stored, wanted = (
     {path: tuple(leaf.shape) for path, leaf in leaf_paths(tree).items()}

@@ -1,4 +1,4 @@
-"""Who may write to a run's folder? One training at a time.
+"""Lets only one training at a time write to a run's folder.
 
 The file `training.lock` names the training that holds the folder. On a disk the
 system locks the file, and lets it go however its process ends. Buckets have no
@@ -73,7 +73,7 @@ def hold(
 
 @dataclasses.dataclass(frozen=True)
 class _Holder:
-  """Which training holds a folder."""
+  """The training that holds a folder."""
 
   id: str
   host: str
@@ -87,7 +87,7 @@ class _Holder:
 
   @classmethod
   def read(cls, text: str) -> Self:
-    """Of a file that is not whole, a holder without a name."""
+    """Reads a lock's file; one that is not whole has a nameless holder."""
     try:
       return cls(**files.parse_json(text))
     except (TypeError, ValueError):
@@ -97,7 +97,7 @@ class _Holder:
     return json.dumps(dataclasses.asdict(self))
 
   def is_dead(self) -> bool:
-    """Whether it was a process of this machine, and is not any more."""
+    """Returns whether the holder was a process of this machine and ended."""
     if self.host != socket.gethostname() or not self.process:
       return False
     try:
@@ -138,7 +138,8 @@ def _locked(workdir: locations.Path) -> Iterator[None]:
 
 
 def _lock(file: TextIO, workdir: locations.Path) -> None:
-  # Not flock: a loader's process that outlives ours would keep the lock.
+  # flock would not do: a loader's process that outlives ours would keep the
+  # lock.
   try:
     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except OSError as error:
@@ -221,14 +222,14 @@ class _Lease:
       logging.warning('%s stays locked: %s', self._workdir, error)
 
   def _write(self, generation: int) -> bool:
-    """Writes the file in the place of one of that generation; 0: of none."""
+    """Replaces the file of that generation; 0: writes it if there is none."""
     from google.api_core import exceptions
 
     blob = self._bucket.blob(self._name)
     try:
       blob.upload_from_string(self._me.text(), if_generation_match=generation)
     except exceptions.PreconditionFailed:
-      # Perhaps by this very call, whose answer was lost.
+      # The file may be from this very call, whose answer was lost.
       holder, current = self._read()
       if holder != self._me:
         return False
@@ -238,7 +239,7 @@ class _Lease:
     return True
 
   def _read(self) -> tuple[_Holder, int]:
-    """Who holds it, and the file's generation, 0 where there is none."""
+    """Returns the holder, and the file's generation, 0 if there is none."""
     from google.api_core import exceptions
 
     while blob := self._bucket.get_blob(self._name):
@@ -248,6 +249,6 @@ class _Lease:
 
 
 def _end(sentence: str) -> None:
-  # At once: what it would write belongs to another training.
+  # The process ends at once: the folder belongs to another training.
   print(f'error: {printable(sentence)}', file=sys.stderr, flush=True)
   os._exit(USER_ERROR)

@@ -1,4 +1,4 @@
-"""How do a run's figures reach `metrics.jsonl` and TensorBoard?"""
+"""Writes the metrics of a run to `metrics.jsonl` and TensorBoard."""
 
 import json
 import os
@@ -20,7 +20,7 @@ class MetricWriter:
 
   Every write happens in the caller's thread and is at once visible to readers.
   An error, of a full disk for instance, comes back to the caller, and the next
-  write tries again: both files then hold whole records alone.
+  write tries again: so both files hold only whole records.
   """
 
   def __init__(
@@ -31,8 +31,8 @@ class MetricWriter:
   ):
     """Prepares to write what comes after `first_step`.
 
-    What an interrupted run wrote beyond the checkpoint that it goes on from is
-    dropped with the first write, so that every step stands there once.
+    Records of an interrupted run beyond its checkpoint are dropped with the
+    first write, so that every step has one record.
 
     Args:
       workdir: the run's folder, which exists.
@@ -103,7 +103,7 @@ class MetricWriter:
     # TensorBoard reads a folder's files in the order of their names.
     path = folder / f'events.out.tfevents.{now:.6f}'
     version = event_pb2.Event(wall_time=now, file_version='brain.Event:2')
-    # Of an earlier run, TensorBoard hides what has this step or a later one.
+    # TensorBoard hides an earlier start's events from this step on.
     start = event_pb2.Event(
       wall_time=now,
       step=self._first_step + 1,
@@ -123,8 +123,8 @@ class _RecordFile:
   """A file to append to that never keeps a part of a record."""
 
   def __init__(self, path: pathlib.Path):
-    # Without a buffer: what a full disk refuses is not written later, by then
-    # perhaps in the middle of something else.
+    # The file has no buffer: what a full disk refuses must not be written
+    # later, perhaps in the middle of something else.
     self._file = path.open('ab', buffering=0)
 
   def append(self, record: bytes) -> None:
@@ -154,7 +154,7 @@ class _Object:
     self._content += record
 
   def close(self) -> None:
-    """Nothing is open."""
+    """Does nothing: no file is open."""
 
 
 def _open(path: Path) -> _RecordFile | _Object:
@@ -162,7 +162,7 @@ def _open(path: Path) -> _RecordFile | _Object:
 
 
 def _framed(event: event_pb2.Event) -> bytes:
-  """An event as a TFRecord: its length, the event, and a checksum of each."""
+  """Returns an event as a TFRecord: length, event, and a checksum of each."""
   data = event.SerializeToString()
   length = struct.pack('<Q', len(data))
   checksums = [
@@ -175,14 +175,14 @@ class NoWriter:
   """Writes nothing: the writer of all processes but one."""
 
   def write(self, step: int, metrics: Mapping[str, float]) -> None:
-    """See `MetricWriter.write`."""
+    """Writes nothing, see `MetricWriter.write`."""
 
   def close(self) -> None:
-    """See `MetricWriter.close`."""
+    """Closes nothing, see `MetricWriter.close`."""
 
 
 def read(path: str | os.PathLike) -> list[dict[str, float]]:
-  """The records of a `metrics.jsonl`; [] where there is no file.
+  """Returns the records of a `metrics.jsonl`; [] where there is no file.
 
   A last line that a killed process left unfinished is left out. So are lines
   that are no records, with a warning.
@@ -200,7 +200,7 @@ def _content(path: Path) -> bytes:
 
 
 def _parse(content: bytes) -> tuple[list[dict[str, float]], int]:
-  """The records, and how many lines before an unfinished one are none."""
+  """Returns the records, and the number of whole lines that are none."""
   *lines, last = content.split(b'\n')
   records = [record for line in [*lines, last] if (record := _record(line))]
   whole = sum(1 for line in lines if line.strip())

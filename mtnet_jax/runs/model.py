@@ -1,4 +1,4 @@
-"""Which network is a run's, and what are its weights?"""
+"""Builds the network of a run, and restores its weights."""
 
 import contextlib
 import functools
@@ -23,7 +23,7 @@ from mtnet_jax.runs.checkpoints import Checkpoints
 def build_model(
   config: ml_collections.ConfigDict, num_classes: int, **overrides
 ) -> nn.Module:
-  """The network of `config.model`; unset overrides are the model's own.
+  """Returns the network of `config.model`; unset overrides are the model's own.
 
   Args:
     config: the run's configuration.
@@ -42,7 +42,7 @@ def explained(source: str | os.PathLike) -> Iterator[None]:
   """Raises a `UserError` where a stored configuration makes no network.
 
   Args:
-    source: where the configuration is from.
+    source: the origin of the configuration.
   """
   try:
     yield

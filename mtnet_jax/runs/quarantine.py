@@ -19,8 +19,8 @@ _COLUMNS = ('id', 'cause')
 class Quarantine:
   """Counts, names and records the broken videos that a process has met.
 
-  Only those that this start of the run has met count: what was mended since
-  the last one does not.
+  Only videos that failed since this start of the run count, as others may have
+  been mended.
   """
 
   def __init__(
@@ -34,7 +34,7 @@ class Quarantine:
 
     Args:
       workdir: the run's folder, which exists.
-      num_videos: for training.
+      num_videos: the number of training videos.
       max_share: the share of the videos, more than which must not be broken.
       process_index: the index of this process; where there are several, each
         writes a list of its own.

@@ -1,4 +1,4 @@
-"""What does training carry from step to step, and where does it lie?"""
+"""The state of a training, and its layout on the devices."""
 
 import flax.struct
 import jax
@@ -12,20 +12,21 @@ from jax.sharding import PartitionSpec as P
 from mtnet_jax.devices.mesh import replicated
 from mtnet_jax.typing import PyTree
 
-# Splitting smaller arrays would save little and cost a message each.
+# Splitting smaller arrays would save little memory and cost a message each.
 _MIN_SPLIT = 2**12
 
 
 @flax.struct.dataclass
 class TrainState:
-  """Everything that a run needs to go on; the data is a function of the step.
+  """Everything that a run needs to resume; the data follow from the step.
 
   Attributes:
-    step: how many updates have been made: an int32 array (), or what stands
-      for it in a tree of shapes or shardings.
-    params: by module name; float32, or float64 as the network.
+    step: the number of updates so far: an int32 array (), or a stand-in for it
+      in a tree of shapes or shardings.
+    params: the parameters by module name; float32, or float64 if the network's
+      are.
     batch_stats: BN's moving means and variances, likewise.
-    opt_state: the optimiser's, shaped like the parameters.
+    opt_state: the optimizer's, shaped like the parameters.
     loss_scale: the scale of float16's loss, so that small gradients are not
       zero; or None.
     ema: `params` and `batch_stats`, of which it is the exponential moving
@@ -41,7 +42,7 @@ class TrainState:
 
   @property
   def variables(self) -> dict[str, optax.Params]:
-    """What `model.apply` takes."""
+    """The variables that `model.apply` takes."""
     return {'params': self.params, 'batch_stats': self.batch_stats}
 
   @property
@@ -63,11 +64,11 @@ def create(
   seed: int,
   average: bool = False,
 ) -> TrainState:
-  """Initialises a state; a pure function of its arguments.
+  """Initializes a state; a pure function of its arguments.
 
   Args:
     model: a network from `mtnet_jax.models.build`.
-    tx: the optimiser.
+    tx: the optimizer.
     clip_shape: `(t, h, w, c)` of the clips to come.
     seed: the seed of the random initial values.
     average: whether the state has an `ema`, which starts as the weights.
@@ -97,14 +98,15 @@ def start_average(state: TrainState) -> TrainState:
 
 
 def _loss_scale() -> dynamic_scale.DynamicScale:
-  # Typed as they come out of a step: else the second would be compiled anew.
+  # The types are those of a step's results, or the second step would be
+  # recompiled.
   return dynamic_scale.DynamicScale(
     fin_steps=jnp.zeros((), jnp.int32), scale=jnp.full((), 2.0**16, jnp.float32)
   )
 
 
 def shardings(abstract: TrainState, mesh: Mesh) -> TrainState:
-  """How each array of a state lies on the devices.
+  """Returns how each array of a state lies on the devices.
 
   Large arrays are split along their longest axis that the devices of a group
   divide evenly; the others, and BN's statistics, are whole on every device.

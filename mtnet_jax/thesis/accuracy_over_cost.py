@@ -1,7 +1,7 @@
-"""Accuracy over cost: the thesis's Figures 4.7, 5.7 and 5.8.
+"""Draws accuracy over cost, as Figures 4.7, 5.7 and 5.8 of the thesis.
 
-A network is a disc at its GFLOPs, as printed, and its top-1; its area is its
-number of parameters. A user's own run is a star among them, and as large.
+A network is a disc at its printed GFLOPs and top-1; its area shows its number
+of parameters. A user's own run is a star, sized alike.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ _COLORS = {
 _AREA = 8.0  # square points for a million parameters
 _FAR = 16  # points from a disc: from there a line leads to its label
 _LEAST_STAR = 60.0  # square points: what can still be seen
-# What `draw_all` writes: the thesis's Figures 4.7, 5.7 and 5.8.
+# The files that `draw_all` writes: Figures 4.7, 5.7 and 5.8 of the thesis.
 FIGURES = (
   'srtg_accuracy.png',
   'kinetics_accuracy.png',
@@ -43,8 +43,8 @@ class Disc:
   Attributes:
     label: the network's name, or '' for none.
     gflops: the cost of one view in GFLOPs, above 0.
-    top1: in percent.
-    parameters: in millions.
+    top1: the top-1 accuracy in percent.
+    parameters: the number of parameters, in millions.
     group: one of the keys of `_COLORS`.
   """
 
@@ -62,8 +62,8 @@ class Star:
   Attributes:
     label: the run's name, as the user gave it.
     gflops: multiply-adds of one view, in units of 1e9.
-    top1: in percent.
-    parameters: in millions.
+    top1: the top-1 accuracy in percent.
+    parameters: the number of parameters, in millions.
   """
 
   label: str
@@ -73,7 +73,7 @@ class Star:
 
   @property
   def area(self) -> float:
-    """Square points, as a disc's, but never too few to be seen."""
+    """The area in square points, as a disc's, but large enough to be seen."""
     return max(_AREA * self.parameters, _LEAST_STAR)
 
 
@@ -83,7 +83,7 @@ class Panel:
 
   Attributes:
     title: above it.
-    discs: what stands in it.
+    discs: the discs in the panel.
     pairs: indices of discs to join by a line.
   """
 
@@ -100,7 +100,7 @@ def draw_all(
   Args:
     tables: the tables from `published.read_all`.
     stars: the user's own runs, which stand in each panel.
-    directory: where to.
+    directory: the folder to write to.
 
   Returns:
     The PNG files, those of `FIGURES`.
@@ -187,8 +187,8 @@ def draw(
   """Draws panels side by side.
 
   Args:
-    panels: at least one.
-    stars: which stand in each panel.
+    panels: the panels, one or more.
+    stars: the stars in each panel.
   """
   width = 4.4 * len(panels) if len(panels) > 1 else 8.4
   figure = matplotlib.figure.Figure((width, 5.2), layout='constrained')
@@ -217,7 +217,7 @@ def _draw_panel(axes, panel, stars) -> None:
       zorder=1,
     )
   for disc in sorted(panel.discs, key=lambda disc: -disc.parameters):
-    # Discs shine through each other; the white below hides lines and grid.
+    # Discs are transparent; the white below them hides lines and grid.
     for color, alpha, order in (
       ('white', 1, 1.5),
       (_COLORS[disc.group], 0.75, 2),
@@ -327,9 +327,9 @@ def _place_labels(axes, discs, stars) -> None:
 
 
 def _places(radius, half, points):
-  """Where a label's middle may be, in pixels from its disc's, nearest first.
+  """Yields offsets of a label from its disc's middle, in pixels, nearest first.
 
-  With the gap between them in points, and the direction.
+  Each comes with the gap between the two in points, and the direction.
   """
   for gap, step in itertools.product((2, 8, _FAR, 26), range(16)):
     angle = step * math.pi / 8

@@ -1,4 +1,4 @@
-"""The thesis's figures, as `tables/*.csv` here hold them.
+"""Reads the published figures of the thesis from `tables/*.csv`.
 
 A file is a table of the thesis, or several with the same rows: a header of
 `#` lines that names them, then columns as printed, then four of ours:
@@ -21,8 +21,8 @@ from mtnet_jax.errors import UserError
 
 DIRECTORY = pathlib.Path(__file__).resolve().parent / 'tables'
 OURS = ('network', 'overrides', 'clip', 'why')
-# Networks are counted with as many classes: only these give the published
-# parameters, also in the tables of HACS, which has 200.
+# The number of classes that networks are counted with: only these give the
+# published parameters, also in the tables of HACS, which has 200.
 NUM_CLASSES = 400
 
 
@@ -60,13 +60,13 @@ class Row:
 
   @property
   def request(self) -> Request | None:
-    """What to count, if anything."""
+    """The costs to count for the row, if any."""
     if self.clip is None:
       return None
     return Request(self.network, self.overrides, self.clip)
 
   def number(self, *columns: str) -> float | None:
-    """What is printed in the first of `columns` that holds something."""
+    """Returns the number in the first of `columns` that is not empty."""
     texts = (self.printed.get(column) for column in columns)
     return next((float(text) for text in texts if text), None)
 
@@ -79,8 +79,8 @@ class Table:
     name: the file's name, without `.csv`.
     source: the file's `#` lines, the first says which tables of the thesis it
       is.
-    columns: those printed, in order.
-    rows: in order.
+    columns: the printed columns, in order.
+    rows: the rows, in order.
   """
 
   name: str

@@ -1,11 +1,11 @@
-"""Writes `docs/results.md` and its figures: published numbers beside ours.
+r"""Writes `docs/results.md` and its figures: published numbers beside ours.
 
   mtnet results [--out=docs] \
     [--run="MTNet-S on my data=runs/mine" ...]
 
-The published figures are those of `mtnet_jax/thesis/tables`; ours are counted
-anew, a few minutes on a CPU, and also written to `results.csv`. `--run` places
-runs of one's own, after `mtnet eval`, into the figures.
+The published figures are those of `mtnet_jax/thesis/tables`. Ours are counted
+again, which takes a few minutes on a CPU, and are also written to
+`results.csv`. `--run` adds evaluated runs of your own to the figures.
 """
 
 import csv
@@ -44,7 +44,7 @@ def write_counts(
   """Writes our figures as CSV.
 
   Args:
-    counts: by request.
+    counts: the counts by request.
     path: the CSV file to write.
   """
   with (
@@ -175,11 +175,16 @@ def main(out: str, runs: Sequence[str]) -> None:
 
 def define_flags(values: flags.FlagValues) -> None:
   """Declares the command's flags."""
-  flags.DEFINE_string('out', 'docs', 'Folder to write to.', flag_values=values)
+  flags.DEFINE_string(
+    'out',
+    'docs',
+    'Folder to write results.md, results.csv and the figures to.',
+    flag_values=values,
+  )
   flags.DEFINE_multi_string(
     'run',
     [],
-    'LABEL=WORKDIR of an evaluated run; may be given repeatedly.',
+    'LABEL=WORKDIR, an evaluated run to add to the figures',
     flag_values=values,
   )
 

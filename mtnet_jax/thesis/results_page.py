@@ -149,7 +149,7 @@ _TEXT = (
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-  """What a network of ours has.
+  """The counted costs of a network of ours.
 
   Attributes:
     parameters: trainable ones.
@@ -365,7 +365,7 @@ def _gmacs(count) -> str:
 
 
 def _escape(text: str) -> str:
-  """For a Markdown cell, with sizes as they are written: 16×224²."""
+  """Escapes text for a Markdown cell and writes sizes as 16×224²."""
   text = re.sub(r'(\d|\))x(\d+)\^2', r'\1×\2²', text)
   return text.replace('|', '\\|')
 

@@ -1,7 +1,7 @@
-"""What will a run need on devices that are not here?
+"""Estimates what a run needs on devices that are not at hand.
 
-Its train step is compiled ahead of time for a target of `devices.targets`. What
-comes out are the compiler's estimates: nothing runs.
+Its train step is compiled ahead of time for a target of `devices.targets`. The
+results are the compiler's estimates; nothing runs.
 """
 
 import functools
@@ -20,7 +20,7 @@ from mtnet_jax.runs.state import TrainState
 from mtnet_jax.training import optim, programs, setup
 from mtnet_jax.training.step import TrainStep, make_train_step
 
-# Where no data set says it.
+# The number of classes where no data set says it.
 _CLASSES = 400
 _DAY = 86_400  # seconds
 
@@ -67,7 +67,7 @@ def train_step(
     config: `data`, `optim` and `train` are read from it.
     model: a network from `models.build`.
     clip_shape: `(t, h, w, c)`.
-    clips: of a batch, over all devices.
+    clips: the number of clips of a batch, over all devices.
     mesh: the devices, which need not be here.
   """
   tx = optim.build(config.optim, lambda _: 0.1, config.train.accumulate)
@@ -124,7 +124,7 @@ def _lines(
 
 
 def _seconds(compiled: jax.stages.Compiled, chip: targets.Chip) -> float:
-  """As the compiler estimates; 0 where it does not, as of a GPU."""
+  """Returns the compiler's estimate; 0 where there is none, as for a GPU."""
   if not chip.clock:
     return 0.0
   ran = hlo.steps(hlo.parse(compiled.as_text()))

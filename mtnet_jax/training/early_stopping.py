@@ -1,4 +1,4 @@
-"""Does validation still get better? Where it does not, a training may end."""
+"""Ends a training whose validation no longer improves."""
 
 import json
 
@@ -12,7 +12,7 @@ from mtnet_jax.runs import metric_writer
 
 
 def check(train: ml_collections.ConfigDict) -> None:
-  """Sees that there is something to wait for.
+  """Raises a UserError where early stopping has no validation to wait for.
 
   Args:
     train: the configuration's `train`.
@@ -40,8 +40,8 @@ class Patience:
     """Reads how the validations so far went; all processes must call it.
 
     Args:
-      validations: those without a better top-1 after which the run is over; 0:
-        it never is.
+      validations: the number of validations without a better top-1 after which
+        the run is over; 0: no limit.
       workdir: the run's folder.
       step: the step that the run goes on from; what was validated later does
         not count.
@@ -57,7 +57,7 @@ class Patience:
 
   @property
   def is_over(self) -> bool:
-    """Whether so many validations were no better than one before them."""
+    """Whether the last validations were no better than one before them."""
     if not self._validations or not self._scores:
       return False
     best = self._scores.index(max(self._scores))  # the first of equals
@@ -81,5 +81,5 @@ def _past_scores(workdir: Path, step: int) -> list[float]:
       for record in metric_writer.read(workdir / 'metrics.jsonl')
       if 'val/top1' in record and record['step'] <= step
     ]
-  # All must end at the same step, whatever each sees of the file.
+  # All processes must end at the same step, whatever each reads from the file.
   return json.loads(processes.gather(json.dumps(scores).encode())[0])

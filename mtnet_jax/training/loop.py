@@ -1,4 +1,4 @@
-"""What happens from the first step of a training to the last?"""
+"""Trains a network from the first step to the last."""
 
 import contextlib
 import functools
@@ -38,10 +38,11 @@ from mtnet_jax.training.setup import Setup
 from mtnet_jax.training.step import Metrics
 from mtnet_jax.training.step_metrics import StepMetrics
 
-# What a process adds to the sum that stops all, by the signal that it got. Of
-# SIGINT alone, more processes than there are would make SIGTERM's.
+# The number, by the signal that a process got, that it adds to the sum which
+# stops all processes. SIGTERM's exceeds what SIGINT of all processes adds up
+# to.
 _STOP = {'SIGINT': 1.0, 'SIGTERM': 2.0**16}
-# For a few lines: a file system that takes longer stands still.
+# Seconds for writing a few lines: a file system that takes longer is stalled.
 _WRITING_SECONDS = 60.0
 
 
@@ -54,8 +55,8 @@ def train(
 ) -> None:
   """Trains `config` in `workdir`, from its last checkpoint if it has one.
 
-  Of a run that is finished, the log says so, and what it holds stays.
-  Where there are several processes, each of them calls it.
+  A finished run is left as it is, and the log says so. Every process of a run
+  calls it.
 
   Args:
     config: see configs/base.py.
@@ -104,7 +105,7 @@ def train(
         if step >= end:
           _tell_finished(config, workdir, step, end)
           return
-        # One is enough: the others do the same.
+        # One process is enough: the others would do the same.
         profiler = Profiler(profiled if main else range(0), workdir / 'profile')
         loop = _Loop(
           config, setup, workdir, checkpoints, watchdog, stop, profiler
@@ -113,19 +114,19 @@ def train(
 
 
 def _stopped_by(total: float, own: list[str]) -> str:
-  """Which signal stops the run, where `total` is the sum of `_STOP`."""
+  """Returns the signal that stops the run; `total` is the sum of `_STOP`."""
   if own:
     return own[0]
   return 'SIGTERM' if round(total) >= _STOP['SIGTERM'] else 'SIGINT'
 
 
 def is_due(step: int, every: int) -> bool:
-  """Whether `step` (from 1) is a multiple of `every`; never where that is 0."""
+  """Returns whether `step`, from 1, is a multiple of `every`; never if 0."""
   return every > 0 and step % every == 0
 
 
 class _Loop:
-  """The steps of a run, and what is due between them."""
+  """The steps of a run, and the work that is due between them."""
 
   def __init__(
     self,
@@ -206,7 +207,9 @@ class _Loop:
             self._checkpoints.wait()
         if stopping:
           name = _stopped_by(self._metrics.total('stop'), self._stop)
-          logging.warning('Stopped by %s at step %s; run again.', name, step)
+          logging.warning(
+            'Stopped by %s at step %s; the same command resumes.', name, step
+          )
           sys.exit(RESUME)
         if last:
           break
@@ -219,7 +222,7 @@ class _Loop:
     self._quarantine.check(round(self._metrics.total('broken')))
     rows = len(batch['labels'])
     counters = {
-      # Only what all know in the same step can make all of them stop.
+      # Only what all processes know in the same step can stop all of them.
       'stop': np.full(
         rows, _STOP[self._stop[0]] / rows if self._stop else 0, np.float32
       ),
@@ -267,18 +270,20 @@ class _Loop:
 
   @contextlib.contextmanager
   def _warning_if_unsaved(self) -> Iterator[None]:
-    """Where the configuration allows it, a full disk is a warning."""
+    """Turns a full disk into a warning where the configuration allows it."""
     try:
       yield
     except (UnsavedError, OSError) as error:
       if self._config.train.stop_if_unsaved:
         raise
-      logging.warning('%s Going on (train.stop_if_unsaved=False).', error)
+      logging.warning(
+        '%s Training continues (train.stop_if_unsaved=False).', error
+      )
 
 
 @contextlib.contextmanager
 def _catch_signals() -> Iterator[list[str]]:
-  """A list that gets the names of signals, so that the loop can end in order.
+  """Yields a list that gets the names of signals, to end the loop in order.
 
   SIGTERM and SIGINT, which is Ctrl-C's, ask for that; a second SIGINT ends the
   process at once.
@@ -290,7 +295,7 @@ def _catch_signals() -> Iterator[list[str]]:
 
   def stop(number: int, _: object) -> None:
     name = signal.Signals(number).name
-    # Not by what Python prints with, which may be in use just now.
+    # `print` cannot be used, since its buffer may be in use just now.
     if name == 'SIGINT' and told:
       os.write(2, b'\nEnded at once; the last checkpoint is whole.\n')
       os._exit(RESUME)
@@ -313,9 +318,9 @@ def _tell_finished(config, workdir: Path, step: int, end: int) -> None:
   key = 'num_steps' if config.train.num_steps else 'num_epochs'
   logging.info(
     '%s is finished: its last checkpoint is of step %d, and train.%s (=%s) '
-    'asks for %d. To go on longer, give the same command with a larger '
-    '--config.train.%s, whose learning rates it then follows; to score the '
-    'run: mtnet eval --workdir=%s.',
+    'asks for %d. To train longer, give the same command with a larger '
+    '--config.train.%s; the learning rates are then those of the longer run. '
+    'To score the run: mtnet eval --workdir=%s.',
     workdir,
     step,
     key,
@@ -331,14 +336,14 @@ def _write_run(
 ) -> None:
   """Writes what is trained, and warns where a resumed run does differently.
 
-  Of a finished run, only what is missing: what was trained stays written.
+  For a finished run it writes only what is missing.
   """
   path = workdir / 'config.json'
   if not finished:
     changes = configuration.differences(path, config) if path.exists() else []
     if changes:
       logging.warning(
-        '%s: going on with another configuration than before: %s.',
+        '%s: resuming with another configuration than before: %s.',
         path,
         '; '.join(changes),
       )

@@ -11,10 +11,10 @@ from mtnet_jax.typing import Array, Float, Int
 def cross_entropy(
   logits: Float[Array, 'n k'], labels: Int[Array, ' n']
 ) -> Float[Array, ' n']:
-  """The negative log-likelihood of each clip's label, in nats.
+  """Returns the negative log-likelihood of each clip's label, in nats.
 
   Args:
-    logits: unnormalised scores over k classes, any real number.
+    logits: unnormalized scores over k classes, any real number.
     labels: 0 to k - 1.
 
   Returns:
@@ -27,11 +27,11 @@ def cross_entropy(
 def soft_cross_entropy(
   logits: Float[Array, 'n k'], targets: Float[Array, 'n k']
 ) -> Float[Array, ' n']:
-  """The cross-entropy to a distribution over the classes, in nats.
+  """Returns the cross-entropy to a distribution over the classes, in nats.
 
   Args:
-    logits: unnormalised scores over k classes, any real number.
-    targets: what each class's probability should be; a clip's sum to 1.
+    logits: unnormalized scores over k classes, any real number.
+    targets: the probability that each class should have; a clip's sum to 1.
 
   Returns:
     One float32 value a clip, at least 0.
@@ -46,13 +46,13 @@ def make_targets(
   num_classes: int,
   smoothing: float,
 ) -> Float[Array, 'n k']:
-  """The distributions that clips of two classes each should be given.
+  """Returns the distributions that clips of two classes each should be given.
 
   Args:
     labels: 0 to k - 1.
     others: the labels of the clips that are mixed in.
     share: the share of each clip that is of its own label, in [0, 1].
-    num_classes: k.
+    num_classes: the number of classes k.
     smoothing: the share of each distribution that is spread evenly over all
       classes, in [0, 1).
 

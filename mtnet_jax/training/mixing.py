@@ -1,8 +1,8 @@
-"""MixUp and CutMix: clips of a batch that show two actions at once.
+"""MixUp and CutMix: clips of a batch are mixed and show two actions at once.
 
-Clips are mixed on the device, each with a neighbor of its own group: the groups
-are those that share BN's statistics, which lie within a device, so that no clip
-is sent. Loaders and validation know nothing of it.
+Clips are mixed on the device, each with a neighbor of its own group: clips of a
+group share BN's statistics and lie on one device, so no clip is sent. Loaders
+and validation are not concerned.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from mtnet_jax.typing import Array, Float
 
 @dataclasses.dataclass(frozen=True)
 class Mixing:
-  """How often clips are mixed, and how much of a clip is left of it.
+  """How often clips are mixed, and how much of a clip remains.
 
   Attributes:
     mixup_share: the share of the clips that MixUp changes, in [0, 1]: each
@@ -28,8 +28,8 @@ class Mixing:
       the same in all frames, shows the other clip. The two shares are at most 1
       together.
     mixup_alpha: s is drawn from the beta distribution of (alpha, alpha).
-    cutmix_alpha: as `mixup_alpha`, for the area outside the box; where the box
-      reaches beyond the picture, the area that is left counts.
+    cutmix_alpha: the same as `mixup_alpha`, for the share outside the box;
+      where the box reaches beyond the picture, the share that is left counts.
 
   Sources: H. Zhang et al., *mixup: Beyond Empirical Risk Minimization*, 2018;
   S. Yun et al., *CutMix*, 2019.
@@ -52,7 +52,7 @@ class Mixing:
 
     Args:
       key: the source of randomness.
-      n: clips.
+      n: the number of clips.
       h: the height of a frame in pixels.
       w: the width of a frame in pixels.
 
@@ -81,19 +81,20 @@ class Mixing:
 
 
 def _beta(uniform: Float[Array, ' n'], alpha: float) -> Float[Array, ' n']:
-  """Numbers of the beta distribution of (alpha, alpha), from uniform ones."""
-  # By a table of quantiles: `jax.random.beta` is a loop, which takes seconds to
-  # compile in each program and which devices would leave together.
+  """Returns beta-distributed numbers (alpha, alpha) from uniform ones."""
+  # A table of quantiles is used, because `jax.random.beta` is a loop, which
+  # takes seconds to compile in each program and which all devices must leave at
+  # the same time.
   grid = np.linspace(0, 1, 4097, dtype=np.float32)
   quantiles = scipy.special.betaincinv(alpha, alpha, grid)
   return jnp.interp(uniform, grid, np.float32(quantiles))
 
 
 def check(mixing: Mixing, group: int) -> None:
-  """Sees that clips can be mixed so.
+  """Raises a UserError unless clips can be mixed with these settings.
 
   Args:
-    mixing: how.
+    mixing: the settings to check.
     group: clips among which each finds its other one.
 
   Raises:
@@ -129,7 +130,7 @@ def apply(
   """Mixes each clip with the next of its group, the last with the first.
 
   Args:
-    drawn: as `Mixing.draw` returns it.
+    drawn: a draw of `Mixing.draw`.
     clips: the batch, normalized or not; n is a multiple of `group`.
     group: clips among which each finds its other one.
 
@@ -152,6 +153,6 @@ def apply(
 
 
 def others(values: Array, group: int) -> Array:
-  """What each is mixed with: the next one along axis 0, within its group."""
+  """Returns what each value is mixed with: the next in its group on axis 0."""
   grouped = values.reshape(-1, group, *values.shape[1:])
   return jnp.roll(grouped, -1, axis=1).reshape(values.shape)

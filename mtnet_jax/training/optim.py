@@ -1,4 +1,4 @@
-"""Optimizers and learning rates, the thesis's first (4.4.1 and 5.4.1)."""
+"""Optimizers and learning rates; the thesis uses SGD (4.4.1 and 5.4.1)."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,8 +15,8 @@ SCHEDULES = ('cosine', 'step')
 OPTIMIZERS = ('sgd', 'adamw')
 # The layer of every network whose outputs are the classes.
 CLASSIFIER = 'classifier'
-# Parts of a network that can be trained; but for the first they are what the
-# names of its modules begin with.
+# Parts of a network that can be trained. All but the first are prefixes of the
+# names of its modules.
 TRAINED = ('all', CLASSIFIER, 'class_regularization')
 
 
@@ -28,22 +28,22 @@ def learning_rate(
   num_steps: int,
   factors: Sequence[float] = (1.0,),
 ) -> optax.Schedule:
-  """The learning rate as a function of the step, counted from 0.
+  """Returns the learning rate as a function of the step, counted from 0.
 
-  The peak is `learning_rate * batch_size / reference_batch`: a step on twice
-  the clips may be twice as long. It is reached linearly from zero over
+  The peak is `learning_rate * batch_size / reference_batch`: twice the clips
+  allow twice the learning rate. It is reached linearly from zero over
   `warmup_steps`; then half a cosine falls to zero at `num_steps`, or 'step'
   multiplies by `decay` at each epoch of `milestones`. All of it is multiplied
-  by the factor of the step: where multigrid training takes more clips a step,
-  the step may be longer.
+  by the factor of the step: multigrid training raises the learning rate where
+  it takes more clips per step.
 
   Args:
     optim: the configuration's `optim`.
     batch_size: clips of an update, over all devices and accumulated steps.
     steps_per_epoch: not necessarily whole.
     num_steps: the steps of the whole run.
-    factors: what each step's learning rate is multiplied by, from the first
-      step on, repeated without end.
+    factors: the factors of the learning rate of each step, from the first step
+      on, repeated without end.
 
   Returns:
     An optax schedule.
@@ -68,7 +68,7 @@ def learning_rate(
     raise UserError(
       f'optim.warmup_steps (={warmup}) must be less than the steps of the run '
       f'(={num_steps}): shorten the warm-up or train longer. `mtnet finetune` '
-      'suits both to the videos that there are.'
+      'adapts both to the number of videos.'
     )
   if optim.schedule == 'cosine':
     # optax counts from the end of the warm-up.
@@ -96,10 +96,10 @@ def learning_rate(
 
 
 def mean_factors(factors: Sequence[float], steps: int) -> list[float]:
-  """The mean over so many steps from each one on.
+  """Returns the means of `factors` over the steps of each update.
 
   Args:
-    factors: as for `learning_rate`.
+    factors: the factors that `learning_rate` takes.
     steps: steps of an update, which sees the clips of all of them.
   """
   count = len(factors)
@@ -114,13 +114,13 @@ def build(
   schedule: optax.Schedule,
   accumulate: int = 1,
 ) -> optax.GradientTransformation:
-  """Returns the optimizer of a run: `optim.name`, with all that belongs to it.
+  """Returns the optimizer of a run, `optim.name`, with clipping and decay.
 
-  The gradient is clipped to `clip_norm`, then the optimizer makes an update of
-  it. Weight decay is for kernels alone: BN's scales and biases and every other
-  bias are left out, since shrinking them does not regularize. Everything but
-  the classifier learns at `backbone_rate` times the rate. What `trained` leaves
-  out stays as it is: it does not decay either.
+  The gradient is clipped to `clip_norm`, then the optimizer turns it into an
+  update. Weight decay is for kernels alone: BN's scales and biases and every
+  other bias are left out, since shrinking them does not regularize. Everything
+  but the classifier learns at `backbone_rate` times the rate. Parameters that
+  `trained` leaves out stay as they are, without decay too.
 
   Args:
     optim: the configuration's `optim`.
@@ -223,7 +223,7 @@ def _adamw(
 
 
 def is_trained(module: str, trained: str) -> bool:
-  """Whether a module is in the part of the network that is trained.
+  """Returns whether a module is in the part of the network that is trained.
 
   Args:
     module: the name of one of the network's own modules.
@@ -233,7 +233,7 @@ def is_trained(module: str, trained: str) -> bool:
 
 
 def freeze(params: optax.Params, trained: str) -> optax.Params:
-  """The parameters, of which only the trained ones get gradients.
+  """Returns the parameters, without gradients of those that are not trained.
 
   Args:
     params: a network's parameters.
@@ -248,7 +248,7 @@ def freeze(params: optax.Params, trained: str) -> optax.Params:
 def _mask(
   wanted: Callable[[str], bool],
 ) -> Callable[[optax.Params], optax.Params]:
-  """A function from parameters to where their module's name is wanted."""
+  """Returns a function from parameters to a mask of the wanted modules."""
   return lambda params: jax.tree_util.tree_map_with_path(
     lambda path, _: wanted(path[0].key), params
   )

@@ -1,4 +1,4 @@
-"""How long will a training take on this machine?"""
+"""Measures how long a training will take on this machine."""
 
 import os
 import time
@@ -16,7 +16,7 @@ from mtnet_jax.training.recipe import Pace
 from mtnet_jax.training.step_metrics import COUNTERS
 
 _STEPS = 3  # that are measured, after one that is not
-# Of a training step on the same clips, what judging them takes.
+# The time of scoring clips, as a share of a training step on the same clips.
 _FORWARD_SHARE = 0.4
 
 
@@ -25,7 +25,7 @@ def measure(config: ml_collections.ConfigDict, workdir: Path) -> Pace:
 
   Args:
     config: the run's configuration.
-    workdir: its folder, in which nothing changes.
+    workdir: the run's folder, in which nothing changes.
 
   Raises:
     UserError: something in the configuration or the data must be mended.
@@ -73,7 +73,7 @@ def combine(
     compiled: seconds until the first step could begin.
     took: seconds of a step.
     loading: seconds in which this process loads a step's clips.
-    platform: of the devices; 'cpu': they are what loads, too.
+    platform: the platform of the devices; on 'cpu' they load the clips, too.
   """
   loading /= max(1, min(config.data.num_workers, os.cpu_count() or 1))
   # Loaders work beside a device, and share a CPU with the steps.

@@ -1,4 +1,4 @@
-"""What do devices and host do in some of the steps?"""
+"""Writes a trace of what devices and host do in some of the steps."""
 
 import contextlib
 import re
@@ -41,7 +41,7 @@ class Profiler:
     """Traces nothing yet.
 
     Args:
-      steps: from `parse`.
+      steps: the steps from `parse`.
       directory: gets the trace.
     """
     self._steps, self._directory = steps, directory

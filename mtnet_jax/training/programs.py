@@ -97,7 +97,7 @@ def compile_all(
 
 
 def _at_once(mesh: jax.sharding.Mesh) -> int:
-  """How many programs are compiled at the same time.
+  """Returns how many programs are compiled at the same time.
 
   A GPU's compiler times kernels on the device, and must be alone there.
   """

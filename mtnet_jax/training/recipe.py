@@ -1,9 +1,9 @@
-"""Which recipe suits a set of videos?
+"""Derives a recipe from the number and the length of the videos.
 
-A recipe for hundred thousands of videos fails on a hundred: its warm-up is
-longer than the run, its batch larger than the set, BN's statistics are of a
-handful of clips. What depends on the videos follows from them here, each with
-its reason in words.
+A recipe for hundreds of thousands of videos fails on a hundred: its warm-up is
+longer than the run, its batch is larger than the set, and BN's statistics come
+from a handful of clips. Here each setting that depends on the videos is derived
+from them, with its reason in words.
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ _FEWEST = 8  # clips for training
 _LARGEST_BATCH = 32
 # A batch is at most this share of the clips: an epoch has eight steps.
 _BATCH_SHARE = 1 / 8
-# Where fewer clips share BN's statistics, these are noise.
+# The number of clips below which shared BN statistics are noise.
 _FEWEST_FOR_NORM = 8
-# Of epochs; and of steps, at least and at most.
+# Epochs, and the fewest and the most steps, by whether weights are pretrained.
 _LENGTHS = {True: (150, 500, 6_000), False: (150, 600, 20_000)}
 _WARM_UP_SHARE = 0.05
 _VALIDATIONS = 10
-# Most actions take no longer. Longer videos hold one somewhere.
+# Seconds; most actions take no longer. Longer videos hold one somewhere.
 _CLIP_SECONDS = 3.0
 _FRAME_RATE = 25.0  # where it is not known
 # Up to so many clips for training: the share of them that is augmented.
@@ -37,17 +37,17 @@ _MOST_VIEWS = 10
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-  """What is known of the videos, and of what will learn them.
+  """Facts about the videos and about the training that a recipe depends on.
 
   Attributes:
-    clips: their number, of training.
-    validation: their number, of validation.
-    classes: the names.
-    frames: of a video, the median.
-    rate: frames a second, the median; NaN where it is not known.
+    clips: the number of training videos.
+    validation: the number of validation videos.
+    classes: the names of the classes.
+    frames: the median number of frames of a video.
+    rate: the median number of frames per second; NaN where it is not known.
     short_side: pixels of the shorter side of most videos.
     pretrained: whether the network starts from weights.
-    devices: that train.
+    devices: the number of devices that train.
   """
 
   clips: int
@@ -62,7 +62,7 @@ class Facts:
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-  """What a training takes, in seconds.
+  """The time that parts of a training take, in seconds.
 
   Attributes:
     compile: until the first step.
@@ -78,19 +78,19 @@ class Pace:
     """Returns the seconds of a run.
 
     Args:
-      steps: of training.
+      steps: the number of training steps.
       judged: clips, those of validations and of the evaluation.
     """
     return self.compile + steps * self.step + judged * self.clip
 
 
 def fit(config: ml_collections.ConfigDict, facts: Facts) -> list[str]:
-  """Sets what depends on the videos.
+  """Sets the keys that depend on the videos.
 
   Args:
-    config: of `configs/finetune.py`, with the network and its clips; changed
-      in place.
-    facts: what the videos are.
+    config: the configuration of `configs/finetune.py`, with the network and its
+      clips; changed in place.
+    facts: the facts about the videos.
 
   Returns:
     What was set and why, a sentence each.
@@ -130,7 +130,7 @@ def shorten(
 def _clips(config, facts) -> list[str]:
   data, views = config.data, config.eval
   if not facts.pretrained:
-    # No larger than the videos; networks halve it five times.
+    # The size is no larger than the videos, and networks halve it five times.
     size = min(data.crop_size, int(0.9 * facts.short_side) // 8 * 8)
     size = max(size, 32)
     for section in (data, views):
@@ -160,7 +160,7 @@ def _part_of_video(config, facts) -> str:
   data.frame_stride = max(1, int(span // data.num_frames))
   seconds = data.num_frames * data.frame_stride / rate
   length = facts.frames / rate
-  # Twice around a video; the thesis's ten for long ones.
+  # The clips cover a video twice; long videos get the ten of the thesis.
   config.eval.num_clips = min(_MOST_VIEWS, max(2, round(2 * length / seconds)))
   why = (
     f'a clip covers {seconds:.1f} s, and videos of {length:.1f} s hold an '
@@ -240,7 +240,7 @@ def judged_clips(
   """
   validations = config.train.num_steps // config.train.eval_every + 1
   views = config.eval.num_clips * config.eval.num_crops
-  # Tested once in order and once shuffled.
+  # Test videos are scored once in order and once with shuffled frames.
   return validations * counts['val'] + 2 * views * counts['test']
 
 
@@ -254,9 +254,9 @@ def limit(
 
   Args:
     config: the run's configuration.
-    pace: of this machine.
-    judged: from `judged_clips`.
-    minutes: that there are; None: any.
+    pace: the pace of this machine.
+    judged: the number of clips from `judged_clips`.
+    minutes: the time there is, in minutes; None: no limit.
 
   Raises:
     UserError: that is too short for anything.
@@ -285,7 +285,7 @@ def limit(
 
 
 def expectations(facts: Facts) -> str:
-  """Says what to expect, or ''."""
+  """Returns a sentence on the accuracy to expect, or ''."""
   if facts.pretrained or facts.clips >= _FEW_FOR_SCRATCH:
     return ''
   return (

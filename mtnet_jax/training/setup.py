@@ -1,4 +1,4 @@
-"""What do a configuration and a data set make of each other?"""
+"""Builds what a training needs from its configuration and data set."""
 
 import dataclasses
 import functools
@@ -31,7 +31,7 @@ from mtnet_jax.training import (
 from mtnet_jax.training.mixing import Mixing
 from mtnet_jax.training.step import TrainStep, make_train_step
 
-# What to do where a device's memory does not do.
+# The advice where a device's memory is too small.
 LESS_MEMORY = (
   'a smaller --config.train.batch_size or more devices, '
   '--config.model.dtype=bfloat16, --config.model.rematerialize=True (less '
@@ -48,7 +48,7 @@ class Setup:
     dataset: the batches.
     mesh: the devices of all processes.
     initial_state: makes the state of step 0.
-    shardings: how the state lies on the devices.
+    shardings: the layout of the state on the devices.
     train_step: the function from `make_train_step`.
     validate: the function from `validation.make_validation`.
   """
@@ -125,11 +125,11 @@ def build(config: ml_collections.ConfigDict, workdir: Path) -> Setup:
 def step_options(
   config: ml_collections.ConfigDict, model: nn.Module
 ) -> dict[str, Any]:
-  """Returns what the configuration says of a step besides its optimizer.
+  """Returns the options of a train step besides its optimizer.
 
   Args:
     config: see configs/base.py.
-    model: from `build_model`.
+    model: a network from `build_model`.
 
   Returns:
     Arguments of `make_train_step` by name.
@@ -168,7 +168,7 @@ def _check_parts(config, model):
   if after and not _has_gates(model):
     raise UserError(
       f'train.gate_after (={after}) is about the gates of SRTG, which '
-      f'{config.model.name} has not as it is configured: take a network with '
+      f'{config.model.name} lacks as it is configured: take a network with '
       'model.placement or model.recurrence and set model.gate=True, or leave '
       'it out.'
     )
@@ -195,7 +195,7 @@ def make_mesh(
 
   Args:
     config: see configs/base.py.
-    devices: those to use; None: all that JAX sees.
+    devices: the devices to use; None: all that JAX sees.
 
   Raises:
     UserError: the batch or the mesh does not divide among them.
@@ -208,7 +208,7 @@ def make_mesh(
 def build_model(
   config: ml_collections.ConfigDict, num_classes: int, mesh: jax.sharding.Mesh
 ) -> nn.Module:
-  """Returns the network as it is trained; as `runs.model.build_model`."""
+  """Returns the network for training, like `runs.model.build_model`."""
   a_device = config.train.batch_size // mesh.size
   return model_lib.build_model(
     config,
@@ -234,7 +234,7 @@ def first_state(
   )
   restored = checkpoints.restore_last(abstract)
   if restored is not None:
-    logging.info('Going on from the checkpoint of step %s', int(restored.step))
+    logging.info('Resuming from the checkpoint of step %s', int(restored.step))
     return restored
   new = compiler.quick_jit(setup.initial_state, out_shardings=setup.shardings)()
   init_from = config.train.init_from
@@ -248,7 +248,7 @@ def first_state(
 def make_schedule(
   config: ml_collections.ConfigDict, dataset: pipeline.TrainingBatches
 ) -> optax.Schedule:
-  """Returns the learning rate of each step; of an update, of its first step."""
+  """Returns the learning rate by step; an update has that of its first step."""
   multigrid, accumulate = dataset.multigrid, config.train.accumulate
   factors = [
     multigrid.learning_rate_factor(step) for step in range(multigrid.period)

@@ -1,4 +1,4 @@
-"""What is a train step, and how are BN's statistics measured?"""
+"""Makes the train step, and the function that measures BN's statistics."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -40,7 +40,9 @@ def make_train_step(
   gate_after: int = 0,
   regularization_loss: float = 0.0,
 ) -> TrainStep:
-  """A jitted, pure `(state, batch) -> (state, metrics)` that donates the state.
+  """Returns a jitted, pure train step that donates the state.
+
+  It is `(state, batch) -> (state, metrics)`.
 
   It is compiled once for each shape of the clips.
 
@@ -57,7 +59,7 @@ def make_train_step(
     accumulate: the steps of an update, as `optim.build` was told.
     ema_decay: the share that `state.ema` keeps of itself at each update.
     label_smoothing: see `losses.make_targets`.
-    mix: how clips are mixed; None: not at all.
+    mix: the settings by which clips are mixed; None: no mixing.
     gate_after: steps before which the decisions of SRTG's gates do not count.
     regularization_loss: weight of the mean loss of Class Regularisation's
       scores, a part of `loss`.
@@ -134,7 +136,7 @@ def _make_loss_fn(
   gate_after: int,
   regularization_loss: float,
 ) -> Callable[[optax.Params], tuple[Array, dict[str, Any]]]:
-  """The mean loss of a batch as a function of the parameters, and what else."""
+  """Returns a batch's mean loss, and more, as a function of the parameters."""
   key = jax.random.fold_in(jax.random.key(seed), state.step)
   rngs = {'dropout': key, 'pooling': jax.random.fold_in(key, 1)}
   clips, labels = preprocessing.prepare(batch['clips'], model), batch['labels']
@@ -181,7 +183,7 @@ def _make_loss_fn(
 
 
 def _clip_metrics(batch: Batch, aux: dict[str, Any]) -> Metrics:
-  """What is measured of the clips themselves, and the counters' sums."""
+  """Returns the metrics of the clips, and sums of the counters."""
   correct = metrics_lib.top_k_correct(aux['logits'], aux['labels'], 1)
   gates, counters = aux['endpoints']['gate_open'], batch.get('counters', {})
   return {
@@ -192,12 +194,12 @@ def _clip_metrics(batch: Batch, aux: dict[str, Any]) -> Metrics:
 
 
 def _first_step(step: Array, accumulate: int) -> Array:
-  """The first of the steps whose gradients make an update with this one's."""
+  """Returns the first of the steps that share an update with this one."""
   return step if accumulate == 1 else step - step % accumulate
 
 
 def _differentiate(loss_fn, loss_scale, params, accumulate):
-  """The next scale, whether all is finite, the loss and more, gradients."""
+  """Returns the next scale, whether all is finite, the loss, the gradients."""
   if loss_scale is not None:
     scale, finite, value, grads = loss_scale.value_and_grad(
       loss_fn, has_aux=True
@@ -212,10 +214,10 @@ def _differentiate(loss_fn, loss_scale, params, accumulate):
 def _unless_overflow(
   finite: Array, new_state: TrainState, state: TrainState, accumulate: int
 ) -> TrainState:
-  """The new state, or where not finite the old one, a step later.
+  """Returns the new state, or where not finite the old one, a step later.
 
-  Of an update of several steps, the others may have a gradient: it is made, and
-  BN's statistics alone stay.
+  If the update has several steps, the others may have a gradient: the update is
+  then made, and only BN's statistics stay.
   """
 
   def keep(new, old):
@@ -224,7 +226,7 @@ def _unless_overflow(
   def choose(new, old):
     if isinstance(old, optax.ScaleByAdamState):
       return jax.tree.map(keep, new, old)  # it counts its moments' updates
-    # Counts go on: the optimizer's learning rate follows the step.
+    # Counters still advance: the optimizer's learning rate follows the step.
     counts = jnp.issubdtype(old.dtype, jnp.integer)
     return new if counts else keep(new, old)
 
@@ -242,9 +244,9 @@ def _unless_overflow(
 
 
 def _average(state: TrainState, decay: float, updated: Array) -> TrainState:
-  """The state with its moving average brought up to an update.
+  """Updates the moving average of the parameters in a state.
 
-  Not by `optax.incremental_update`: what is frozen would change by rounding.
+  `optax.incremental_update` would change frozen parameters by rounding.
   """
 
   def average(old, new):
@@ -254,7 +256,7 @@ def _average(state: TrainState, decay: float, updated: Array) -> TrainState:
 
 
 def _place(tree, shardings):
-  """The tree, laid out on the devices as told; None: as it comes."""
+  """Lays the tree out on the devices by `shardings`; None: as it is."""
   if shardings is None:
     return tree
   return jax.lax.with_sharding_constraint(tree, shardings)
@@ -265,13 +267,13 @@ def make_precise_norm(
   mesh: jax.sharding.Mesh | None = None,
   shardings: TrainState | None = None,
 ) -> Callable[[TrainState, Iterable[jax.Array]], TrainState]:
-  """A function that replaces BN's moving statistics by those of given clips.
+  """Returns a function that gives BN the statistics of given clips.
 
   Moving averages lag behind the parameters, and under multigrid training they
-  mix shapes. The precise ones are the mean and variance of all sub-batches of
-  clips together, each passed as in training, with the present parameters; where
-  the state has a moving average of the parameters, with and of that.
-  Source: Y. Wu and J. Johnson, *Rethinking "Batch" in BatchNorm*, 2021.
+  mix shapes. The precise ones are the mean and variance over all sub-batches of
+  clips, each passed as in training with the present parameters, or with their
+  moving average if the state has one. Source: Y. Wu and J. Johnson, *Rethinking
+  "Batch" in BatchNorm*, 2021.
 
   Args:
     model: a network from `mtnet_jax.models.build`.

@@ -1,4 +1,4 @@
-"""What do the steps between two lines of the log come to, and how fast?"""
+"""Collects the metrics and the speed of the steps between two log lines."""
 
 import collections
 import contextlib
@@ -18,7 +18,7 @@ from mtnet_jax.training.step import Metrics
 # Steps that the host may be ahead of the device.
 _IN_FLIGHT = 2
 _MIN_LOSS_SCALE = 1e-3
-# Numbers of single processes, of which a step's metrics hold the sums.
+# Numbers of single processes; a step's metrics hold their sums.
 COUNTERS = ('stop', 'broken')
 
 
@@ -64,8 +64,8 @@ class StepMetrics:
   def total(self, counter: str) -> float:
     """Returns a counter's sum over all processes, as it was two steps ago.
 
-    All processes read it from the same step's metrics: only so can all of them
-    decide the same.
+    All processes read it from the same step's metrics, so that all of them
+    decide alike.
     """
     return self._totals.get(counter, 0.0)
 
@@ -79,11 +79,11 @@ class StepMetrics:
   def paused(
     self, step: int, stage: str, limit: float | None = math.inf
   ) -> Iterator[None]:
-    """What happens inside does not count as time of training.
+    """Does not count what happens inside the context as time of training.
 
     Args:
       step: the training step.
-      stage: for people.
+      stage: the name of the stage in messages.
       limit: see `Watchdog.heartbeat`.
     """
     jax.block_until_ready(self._metrics)
@@ -118,7 +118,7 @@ class StepMetrics:
     self.check_finite()
     seconds = self._clock() - self._started
     steps = list(self._checked.values())
-    # Short clips have no gates where a single frame is left of them.
+    # Short clips have no gates where only a single frame is left.
     names = dict.fromkeys(itertools.chain(*steps))
     summary = {
       f'train/{name}': float(np.mean([m[name] for m in steps if name in m]))

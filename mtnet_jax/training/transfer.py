@@ -21,7 +21,7 @@ _HEAD = f'params/{CLASSIFIER}/'
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-  """Sees that there is something to train a part of a network on.
+  """Raises a UserError where a part of a network cannot be trained alone.
 
   Args:
     config: a run's configuration.
@@ -33,7 +33,7 @@ def check(config: ml_collections.ConfigDict) -> None:
   if trained != 'all' and not config.train.init_from:
     raise UserError(
       f'optim.trained={trained!r} trains a part of the network on the weights '
-      'of another run: name it with --config.train.init_from=WORKDIR.'
+      'of another run: name that run by --config.train.init_from=WORKDIR.'
     )
   regularized = config.model.class_regularization
   if trained == 'class_regularization' and not regularized:
@@ -49,12 +49,12 @@ def start_from(
   names: tuple[str, ...],
   trained: str = 'all',
 ) -> TrainState:
-  """Takes over the weights and BN statistics that fit.
+  """Starts a state from the weights and BN statistics that fit.
 
-  Array by array, those fit that have the same path and shape; the classifier's
-  only if the classes have the same names in the same order. Everything else,
-  and the optimiser's state, stays as it is, and the log lists it: as a warning
-  where less than half fits.
+  An array fits if it has the same path and shape; the classifier's only if the
+  classes have the same names in the same order. Everything else, and the
+  optimizer's state, stays as it is, and the log lists it: as a warning where
+  less than half fits.
 
   Args:
     path: workdir of the run to start from, of which the best checkpoint is
@@ -74,7 +74,7 @@ def start_from(
     UserError: there is no such checkpoint, nothing of it fits, or something
       does not fit that will not be trained.
   """
-  # The step is whole on every device, as no larger array surely is.
+  # The step is whole on every device, which no larger array is for sure.
   workdir, variables = _read(locations.as_path(path), state.step.sharding)
   stored = leaf_paths(variables)
   new = leaf_paths(state.variables)
@@ -93,7 +93,7 @@ def start_from(
       'same or a similar model.'
     )
   _check_untrained(path, set(new) - set(fitting), trained, same_classes)
-  # Less than half is hardly what was meant.
+  # A user who names weights hardly wants less than half of them.
   level = logging.INFO if 2 * len(fitting) > len(new) else logging.WARNING
   left = {name: leaf for name, leaf in stored.items() if name not in fitting}
   fresh = {name: leaf for name, leaf in new.items() if name not in fitting}
@@ -124,15 +124,15 @@ def _check_untrained(path, fresh, trained, same_classes):
   if random:
     why = '' if same_classes else ', whose classes have other names'
     raise UserError(
-      f'optim.trained={trained!r} would leave {len(random)} arrays as random '
-      f'as they begin: {", ".join(random[:3])} cannot be taken over from '
+      f'optim.trained={trained!r} would leave {len(random)} arrays at their '
+      f'random values: {", ".join(random[:3])} cannot be taken over from '
       f'{path}{why} (train.init_from). Start from a run of the same network '
       'and classes, or first train one with --config.optim.trained=all.'
     )
 
 
 def _read(path: Path, sharding) -> tuple[Path, dict[str, Any]]:
-  """The workdir, and `params` and `batch_stats`."""
+  """Returns the workdir, and `params` and `batch_stats`."""
   is_step = path.parent.name == 'checkpoints' and path.name.isdecimal()
   workdir = path.parent.parent if is_step else path
   if not (path if is_step else path / 'checkpoints').is_dir():
@@ -158,14 +158,14 @@ def _read_names(workdir: Path) -> tuple[str, ...]:
 def _place_like(
   values: Mapping[str, jax.Array], like: Mapping[str, jax.Array]
 ) -> dict[str, jax.Array]:
-  """The values, each on the devices where its counterpart lies."""
-  # Compiled, it works between the devices of several processes too.
+  """Returns the values, each on the devices of its counterpart."""
+  # A jitted identity moves arrays between processes, too.
   shardings = {name: leaf.sharding for name, leaf in like.items()}
   return jax.jit(lambda tree: tree, out_shardings=shardings)(values)
 
 
 def _list(title: str, leaves: Mapping[str, jax.Array]) -> str:
-  """All of the arrays, those of a module on a line."""
+  """Lists all arrays, those of a module on one line."""
   lines = [f'{title} {len(leaves)}:' if leaves else f'{title} none.']
   in_order = sorted(leaves, key=lambda name: (_module(name), name))
   for module, names in itertools.groupby(in_order, _module):

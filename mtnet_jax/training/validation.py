@@ -1,4 +1,4 @@
-"""How well does a network do while it is trained?"""
+"""Validates a network during training."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -22,7 +22,7 @@ Validate = Callable[
   [TrainState, Watched, bool], tuple[TrainState, dict[str, float] | None]
 ]
 
-# Starting loader processes takes seconds: too long for fewer clips.
+# Loader processes take seconds to start, too long for fewer clips than this.
 _FEW_CLIPS = 1_000
 
 

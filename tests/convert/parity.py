@@ -35,7 +35,7 @@ def difference(network, row, clip, feed=lambda clips: clips, dtype=np.float32):
     row: name of published weights of its kind.
     clip: frames, and pixels of a side.
     feed: makes of clips `(n, 3, t, h, w)` what the module takes.
-    dtype: of the computation.
+    dtype: the dtype of the computation.
   """
   torch_networks.randomize(network)
   state = network.state_dict()
@@ -70,7 +70,7 @@ def model_difference(
     variables: the model's.
     clip: frames, and pixels of a side.
     feed: makes of clips `(n, 3, t, h, w)` what the module takes.
-    dtype: of the computation.
+    dtype: the dtype of the computation.
   """
   frames, size = clip
   clips = np.random.default_rng(1).normal(size=(2, frames, size, size, 3))

@@ -60,7 +60,7 @@ def _write_raw(path, dtype, name='a'):
 def test_safetensors_without_numbers_of_numpy(tmp_path):
   path = tmp_path / 'weights.safetensors'
   _write_raw(path, 'F8_E4M3')
-  with pytest.raises(UserError, match=r'NumPy has not .*float8.*as float32'):
+  with pytest.raises(UserError, match=r'NumPy lacks .*float8.*as float32'):
     torch_files.read(path)
   _write_raw(path, 'C64', 'a\x1b[2J')
   with pytest.raises(UserError, match='complex numbers') as caught:

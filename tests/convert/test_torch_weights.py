@@ -202,7 +202,7 @@ def test_weights_of_another_network(convert, tensors, tmp_path):
   _refused(
     convert,
     tmp_path,
-    r'holds 1 tensors, conv1\.weight for instance, but no network that we',
+    r'holds 1 tensors, conv1\.weight for instance, of no known network',
     {'conv1.weight': np.zeros((2, 3), np.float32)},
   )
 
@@ -244,7 +244,7 @@ def test_what_fits_may_be_enough(convert, tensors, tmp_path):
   stored = _stored(tmp_path / 'run')
   assert not stored[f'{start}/norm/bias'].any()  # as BN begins
   drawn = np.asarray(stored[f'{start}/conv/kernel'])
-  # He initialisation over what a channel feeds: 27 · 4.
+  # He initialization over what a channel feeds: 27 · 4.
   assert drawn.std() == pytest.approx(np.sqrt(2 / (27 * 4)), rel=0.2)
   (tmp_path / 'run').rename(tmp_path / 'first')
   convert(changed, allow_mismatch=True)

@@ -74,7 +74,7 @@ class I3D(nn.Module):
   Args:
     classes: their number.
     same: whether padding is TensorFlow's; else symmetric, the trap.
-    channels: of the input; 2: optical flow.
+    channels: the number of input channels; 2: optical flow.
   """
 
   def __init__(self, classes, same=True, channels=3):

@@ -67,7 +67,7 @@ class VideoResNet(nn.Module):
   Args:
     name: ours, 'srtg_wide_r3d_50' for instance.
     contained: cubic kernels are in a container, as the author has them.
-    widths: of the four stages.
+    widths: the widths of the four stages.
   """
 
   def __init__(self, name, contained, classes=400, widths=(64, 128, 256, 512)):
@@ -163,8 +163,9 @@ class X3D(nn.Module):
   """PySlowFast's network.
 
   Args:
-    blocks: of each stage.
-    norm_all_shortcuts: as PySlowFast has it; PyTorchVideo has not.
+    blocks: the number of blocks of each stage.
+    norm_all_shortcuts: whether shortcuts that keep their width have BN too, as
+      in PySlowFast; those of PyTorchVideo have none.
   """
 
   def __init__(self, blocks, classes=400, norm_all_shortcuts=True):

@@ -40,11 +40,11 @@ def write(
   """Encodes uint8 (t, h, w, 3) in groups of 12; returns the path.
 
   Args:
-    path: its suffix is the container.
+    path: the file; its suffix is the container.
     images: the frames.
     codec: FFmpeg's name.
     fps: frames per second.
-    options: of the codec.
+    options: options of the codec.
     stamps: the frames' times in 1/1000 s, where the rate varies.
     rotation: degrees counterclockwise that players are told to turn by.
     pix_fmt: FFmpeg's name of how pixels are stored.

@@ -169,9 +169,9 @@ def test_nothing_there(tmp_path):
     with pytest.raises(UserError, match=message):
       annotations.list_clips(folder, ['hug'], clips)
 
-  fails('Looked for were, at any depth, a_1 or a or b .* there is no video')
+  fails('at any depth, such as a_1 or a or b .* it holds no video')
   official.touch(tmp_path, ['x/y.mp4', 'x/z.mp4'])
-  fails(r'holds none of the listed videos.* there is .*x/y\.mp4')
+  fails(r'holds none of the listed videos.* it holds .*x/y\.mp4')
   fails('There is no folder --videos=.*away', tmp_path / 'away')
   fails('list no clip', clips={'train': [], 'test': []})
 

@@ -54,7 +54,7 @@ def test_positive_clips(lists, tmp_path, caplog):
       ('Archery/gone_gone_g#1.5-3.5', 'Archery', '', 1.5, 3.5),
     ],
   }
-  assert '1 negative clips, and 2 of subset' in caplog.text
+  assert '1 negative clips are left out, and 2 of subset' in caplog.text
 
 
 def test_mistakes_are_named(lists, tmp_path):
@@ -66,7 +66,7 @@ def test_mistakes_are_named(lists, tmp_path):
       hacs.list_videos(**values)
 
   fails('There is no folder --annotations', lists=tmp_path / 'away')
-  fails(r'Looked for were, .* v_a2X2hz1G6i8 or a2X2hz1G6i8 .*/v_other\.mp4')
+  fails(r'at any depth, such as v_a2X2hz1G6i8 or a2X2hz1G6i8 .*/v_other\.mp4')
   other = official.write(tmp_path / 'kinetics', {'train.csv': ''})
   fails(r'has no HACS_clips_v1.1.1.csv.* holds: train\.csv', lists=other)
   path = 'HACS_clips_v1.1.1.csv'

@@ -129,7 +129,7 @@ def test_mistakes_are_named(lists, tmp_path):
 
   fails('There is no folder --annotations', lists=lists / 'train.csv')
   fails(
-    'Looked for were, at any depth, -3B32lodo2M_000059_000069 or -3B32lodo2M',
+    'at any depth, such as -3B32lodo2M_000059_000069 or -3B32lodo2M',
     videos=official.touch(tmp_path / 'other', ['x/3B32lodo2M.mp4']),
   )
   other = official.write(tmp_path / 'hacs', {'HACS_clips_v1.1.1.csv': ''})

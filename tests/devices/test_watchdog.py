@@ -366,7 +366,7 @@ def test_a_stalled_loader_ends_the_run(root, blinking_videos, tmp_path):
   assert last.startswith('error: process 0 on ')
   assert 'has been waiting for its loader for' in last
   assert 'at step 4, longer than train.stall_timeout (=1).' in last
-  assert last.endswith('The same command goes on from the last checkpoint.')
+  assert last.endswith('The same command resumes from the last checkpoint.')
 
 
 def test_what_else_ails_a_process_ends_it():

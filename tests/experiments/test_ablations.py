@@ -222,9 +222,9 @@ def test_the_maps_of_table_6_4_are_the_recipe_of_class_regularization():
     ('5.8/avg/base', r'no configs/base\.py'),
     ('4.1/r3d_mid/quickstart', r"Table 4\.1 needs a residual.*'mtnet_xs'"),
     ('4.5/r3d_srtg/mtnet_m', r"Table 4\.5 needs a residual.*'mtnet_m'"),
-    ('selection/input/srtg', "'srtg_r3d_34' has not what this table"),
+    ('selection/input/srtg', "'srtg_r3d_34' lacks what this table"),
     ('gates/fused/quickstart', "'mtnet_xs' has no gates"),
-    ('5.8/avg/srtg', r"`pooling`, which 'srtg_r3d_34' has not"),
+    ('5.8/avg/srtg', r"`pooling`, which 'srtg_r3d_34' lacks"),
   ],
 )
 def test_arguments_that_name_no_run(argument, message):

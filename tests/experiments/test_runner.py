@@ -284,7 +284,7 @@ def test_maps_of_a_run_that_failed(trainer, tmp_path):
   failed = runner.run(table)
   assert list(failed) == [('without', 0), ('maps', 0)]
   assert failed['maps', 0] == (
-    "'maps' goes on from 'without', which failed; mend it first: The loss is "
+    "'maps' starts from 'without', which failed; mend that first: The loss is "
     'nan.'
   )
   assert ('train', 'maps', 0) not in trainer.done

@@ -16,10 +16,10 @@ def make(
   """Returns an explanation with two methods, two layers and a pyramid.
 
   Args:
-    label_name: of the class that is explained.
+    label_name: the name of the class that is explained.
     clip: uint8 `(t, h, w, 3)`; None: 8 frames of 48 × 48 pixels.
     num_nodes: kept channels of each of the pyramid's three levels.
-    mode: of the pyramid, 'feature' or 'layer'.
+    mode: the mode of the pyramid, 'feature' or 'layer'.
   """
   if clip is None:
     clip = walking_square()

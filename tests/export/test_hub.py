@@ -238,7 +238,7 @@ def test_a_place_with_files_of_others(run, folder, tmp_path):
   [
     ('--license=CC BY 4.0', "(='CC BY 4.0') must be an SPDX identifier"),
     ('--license=x\ny: z', 'must be an SPDX identifier'),
-    ('--onnx', '--onnx is of --format=program'),
+    ('--onnx', '--onnx needs --format=program'),
     ('--format=tar', 'value should be one of <program|hub>'),
   ],
 )

@@ -142,7 +142,7 @@ def test_what_the_description_says(directory):
     'inside_program': True,
   }
   assert metadata['license'] is None
-  assert 'inherit the licence of the data' in metadata['license_note']
+  assert 'inherit the license of the data' in metadata['license_note']
 
 
 def test_the_description_knows_the_other_files(directory):

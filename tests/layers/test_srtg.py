@@ -211,7 +211,7 @@ def test_what_the_gate_compares():
 
 
 def test_embeddings_open_other_gates():
-  """States far from x but in its order: near once both are normalised."""
+  """States far from x but in its order: near once both are normalized."""
   frames = np.array([[-9.0, 0.0, 9.0]], np.float32)
   x = frames[:, :, None, None, None] * np.ones((1, 1, 2, 2, 1), np.float32)
   _, variables = gated_example()

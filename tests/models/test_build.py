@@ -88,8 +88,8 @@ def test_overrides(name):
   'override, message',
   [
     ({'middle': 'conv'}, r"`middle` \(=conv\) must be one of .*'mtconv'"),
-    ({'placement': 'centre'}, r"'centre'.*Bottleneck.*'start', 'top'"),
-    ({'gate': False}, '`gate` .* an option of SRTG, which slow_r50 has not'),
+    ({'placement': 'side'}, r"'side'.*Bottleneck.*'start', 'top'"),
+    ({'gate': False}, '`gate` .* an option of SRTG, which slow_r50 lacks'),
     ({'cell': 'gru'}, 'set placement to one of'),
     ({'pooling': 'avg', 'middle': 'cubic'}, "set middle='mtconv', or"),
   ],

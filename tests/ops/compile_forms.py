@@ -30,9 +30,9 @@ def main(target: str, form: str, *names: str) -> None:
   """Compiles cases of the operations with these names.
 
   Args:
-    target: of `benchmarks.targets`.
+    target: a target of `benchmarks.targets`.
     form: the form of each operation.
-    *names: of `OPERATIONS`.
+    *names: names of `OPERATIONS`.
   """
   cases = [case for name in names for case in OPERATIONS[name] if case.of_all]
   device = jax.sharding.SingleDeviceSharding(targets.devices(target)[0])

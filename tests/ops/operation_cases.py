@@ -35,7 +35,7 @@ class Case(NamedTuple):
   """One call of an operation.
 
   Attributes:
-    function: of arrays.
+    function: a function of arrays.
     arrays: what it is called with: float32, and integers, of which there are
       no gradients.
     of_all: not for the kernels in C++ alone.

@@ -255,8 +255,8 @@ def test_checkpoint_of_another_model_and_of_other_classes(
     scoring.evaluate(wider, run)
 
   more = shutil.copytree(blinking_videos, tmp_path / 'v')
-  shutil.copytree(more / 'train/dark', more / 'train/grey')
-  _fails(tiny_config(more), run, '2 classes, the data has 3: new are grey')
+  shutil.copytree(more / 'train/dark', more / 'train/gray')
+  _fails(tiny_config(more), run, '2 classes, the data has 3: new are gray')
   fewer = shutil.copytree(blinking_videos, tmp_path / 'w')
   shutil.rmtree(fewer / 'train/dark')
   shutil.rmtree(fewer / 'val/dark')

@@ -76,7 +76,7 @@ def run(root, blinking_videos, tmp_path_factory, _storage):
 
   code, _, log = _run(root, 'train', here, *flags)
   assert code == 0, log
-  assert 'Going on from the checkpoint of step' in log
+  assert 'Resuming from the checkpoint of step' in log
   assert 'Traceback' not in log and 'gcsfs' not in log
   yield workdir, flags, here
   assert not list(here.iterdir())  # no folder `gs:`

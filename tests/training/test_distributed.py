@@ -92,7 +92,7 @@ def test_a_run_goes_on_with_more_processes_and_with_fewer_again(
     logs = train(root, blinking_videos, changing, count, train__num_steps=steps)
     if steps > 3:
       before = steps - 1
-      assert f'Going on from the checkpoint of step {before}' in logs[0]
+      assert f'Resuming from the checkpoint of step {before}' in logs[0]
   differences = _differences(alone_and_light, changing)
   assert max(differences.values()) < 1e-5, differences
 
@@ -109,7 +109,7 @@ def test_a_damaged_checkpoint_is_put_aside_by_all(
   content[len(content) // 2] ^= 1
   path.write_bytes(content)
   logs = train(root, blinking_videos, tmp_path, 2, train__num_steps=4)
-  assert 'Going on from the checkpoint of step 2' in logs[0]
+  assert 'Resuming from the checkpoint of step 2' in logs[0]
   (aside,) = (tmp_path / 'damaged_checkpoints').iterdir()
   assert aside.name.startswith('3-')
 

@@ -26,7 +26,7 @@ def test_a_process_that_dies_is_named_by_the_other(
   # No timing of ours: a bound, beyond which it would count as hanging.
   assert time.monotonic() - died < 120
   name = f'process 1 on {socket.gethostname()} ({processes[1].pid}) is gone'
-  assert name in logs[0] and 'goes on from the last checkpoint' in logs[0]
+  assert name in logs[0] and 'resumes from the last checkpoint' in logs[0]
 
 
 @pytest.mark.parametrize(

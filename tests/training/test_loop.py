@@ -81,7 +81,7 @@ def test_a_finished_run_stays_as_it_is(trained, caplog, capfd):
   assert left() == before
   assert (
     f'{workdir} is finished: its last checkpoint is of step 12, and '
-    'train.num_steps (=12) asks for 12. To go on longer'
+    'train.num_steps (=12) asks for 12. To train longer'
   ) in caplog.text
   assert '0/s' not in capfd.readouterr().err
   assert 'another configuration' not in caplog.text
@@ -107,7 +107,7 @@ def test_going_on_with_other_keys_names_them(trained, tmp_path, caplog):
     loop.train(config, workdir)
   (line,) = [m for m in caplog.messages if 'another configuration' in m]
   assert line == (
-    f'{path}: going on with another configuration than before: '
+    f'{path}: resuming with another configuration than before: '
     'model.dropout was 0.2 and is 0.5; optim.of_yore was 3 and is None; '
     'train.num_steps was 12 and is 13.'
   )
@@ -290,6 +290,9 @@ def test_a_full_disk_may_be_a_warning(
     time.sleep(2)
     filler.unlink()
   assert process.wait() == 0, log.read_text()
-  assert 'No space left' in log.read_text() and 'Going on' in log.read_text()
+  assert (
+    'No space left' in log.read_text()
+    and 'Training continues' in log.read_text()
+  )
   if full != 'for good':
     assert '60' in os.listdir(small_disk / 'checkpoints')

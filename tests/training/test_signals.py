@@ -50,7 +50,7 @@ def test_runs_killed_at_any_moment_end_bit_for_bit_like_a_whole_one(
   process = tiny_runs.start(root, workdir, arguments)
   _, log = process.communicate()
   assert process.returncode == 0, log
-  assert 'Going on from the checkpoint of step' in log
+  assert 'Resuming from the checkpoint of step' in log
   assert stored_bytes(workdir, steps) == stored_bytes(whole, steps), killed_at
   records = metric_writer.read(workdir / 'metrics.jsonl')
   expected = metric_writer.read(whole / 'metrics.jsonl')

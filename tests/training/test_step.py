@@ -157,7 +157,7 @@ def test_stochastic_pooling_trains_and_follows_the_step():
 def _moments(params, clips, size):
   """Mean and variance of both convolutions' outputs, in float64 numpy.
 
-  Of all sub-batches of `size` clips together, of which each is normalised by
+  Of all sub-batches of `size` clips together, of which each is normalized by
   its own, as in training.
   """
   x = (np.float64(clips) / 255 - 0.45) / 0.225
@@ -329,7 +329,7 @@ def test_a_shape_is_compiled_once(dtype):
 
 
 def _half(scale, **changes):
-  """A network of float16, its optimiser and its state with a scaled loss."""
+  """A network of float16, its optimizer and its state with a scaled loss."""
   model = _Tiny(dtype=jnp.float16)
   tx = _sgd()
   loss_scale = DynamicScale(scale=jnp.float32(scale), **changes)

@@ -26,7 +26,7 @@ from absl import logging
 from mtnet_jax import files
 from mtnet_jax.typing import Array, Float
 
-# What the `.cc` files here hold.
+# The functions that the `.cc` files here hold.
 FUNCTIONS = (
   'grouped_conv_forward',
   'grouped_conv_input_gradient',
@@ -49,14 +49,14 @@ FUNCTIONS = (
 )
 # Set to '0', it keeps this process from kernels.
 SWITCH = 'MTNET_JAX_KERNELS'
-# Warnings of users' compilers are of no use.
+# Warnings of users' compilers are not shown.
 FLAGS = ('-w',)
 _HERE = pathlib.Path(__file__).parent
 _PREFIX = 'mtnet_jax_'
 
 
 def available() -> bool:
-  """Whether there are kernels here; compiles them if need be."""
+  """Returns whether there are kernels here; compiles them if need be."""
   return os.environ.get(SWITCH) != '0' and _load()
 
 
@@ -89,7 +89,7 @@ def as_rows(x: Float[Array, '*axes c'], first: int) -> Float[Array, 'g d c']:
 
 @functools.cache
 def _load() -> bool:
-  """Tells JAX of the kernels; False, and in the log why, if there are none."""
+  """Registers the kernels in JAX; False, with a log line, if there are none."""
   try:
     library = ctypes.CDLL(str(_library()))
   except OSError as error:
@@ -106,7 +106,7 @@ def _load() -> bool:
 
 
 def _library() -> pathlib.Path:
-  """The file of the compiled kernels.
+  """Returns the file of the compiled kernels, compiling them if need be.
 
   Raises:
     OSError: they cannot be compiled, or must not be loaded, with the reason.
@@ -117,7 +117,7 @@ def _library() -> pathlib.Path:
   if _is_whole(path):
     return path
   logging.info('Compiling kernels for this processor, once: %s', path)
-  # Other processes may do the same: each moves a whole file into place.
+  # Other processes may compile too: each moves a whole file into place.
   with tempfile.TemporaryDirectory(dir=directory) as temporary:
     made = compile_all(command, pathlib.Path(temporary))
     content = made.read_bytes()
@@ -128,7 +128,7 @@ def _library() -> pathlib.Path:
 
 
 def _is_whole(path: pathlib.Path) -> bool:
-  """Whether the file is there, as it was compiled, and nobody else's."""
+  """Returns whether the file is there, unchanged, and owned by this user."""
   try:
     content = path.read_bytes()
     expected = _hash_path(path).read_text()
@@ -163,7 +163,7 @@ def compiler_command(flags: Sequence[str] = ()) -> list[str]:
   """Returns how the kernels are compiled, without sources and outputs.
 
   Args:
-    flags: for warnings, for instance.
+    flags: further flags, for warnings for instance.
 
   Raises:
     OSError: there is no compiler.
@@ -220,12 +220,12 @@ def compile_all(
 def _run(command):
   done = subprocess.run(command, capture_output=True, text=True)
   if done.returncode:
-    # The first error tells most; later ones may follow from it.
+    # The first error is the most useful; later ones may follow from it.
     raise OSError(f'{command[0]} failed: {done.stderr[:1000].strip()}')
 
 
 def _cache() -> pathlib.Path:
-  """The folder of compiled kernels, which nobody else may write to."""
+  """Returns the folder of compiled kernels, writable by this user alone."""
   base = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
   path = pathlib.Path(base, 'mtnet_jax')
   path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -236,7 +236,7 @@ def _cache() -> pathlib.Path:
 
 
 def _fingerprint(command: Sequence[str]) -> str:
-  """Of all that the compiled file depends on."""
+  """Returns a hash of all that the compiled file depends on."""
   digest = hashlib.sha256(repr(command).encode())
   for path in sorted([*_HERE.glob('*.cc'), *_HERE.glob('*.h')]):
     digest.update(path.read_bytes())
@@ -247,7 +247,7 @@ def _fingerprint(command: Sequence[str]) -> str:
 
 
 def _processor() -> str:
-  """What instructions it has: homes are shared between machines."""
+  """Names the processor's instructions, since machines may share a home."""
   info = pathlib.Path('/proc/cpuinfo')
   if info.exists():
     for line in info.read_text().splitlines():

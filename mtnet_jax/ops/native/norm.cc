@@ -1,4 +1,4 @@
-// Batch normalisation in training: statistics of groups of clips, and what its
+// Batch normalization in training: statistics of groups of clips, and what its
 // gradient needs of them.
 
 #include <cmath>
@@ -17,7 +17,7 @@ using Vector1 = ffi::Buffer<ffi::F32, 1>;
 using MatrixOut = ffi::Result<Matrix>;
 using VectorOut = ffi::Result<Vector1>;
 
-// Mean and variance, and the gain and offset with which x is normalised.
+// Mean and variance, and the gain and offset with which x is normalized.
 ffi::Error Forward(ffi::ThreadPool pool, Array x, Vector1 scale, Vector1 bias,
                    Matrix near, float epsilon, MatrixOut mean, MatrixOut variance,
                    MatrixOut gain, MatrixOut offset) {
@@ -58,7 +58,7 @@ ffi::Error Backward(ffi::ThreadPool pool, Array x, Array dy, Matrix mean,
         const double m = mean.typed_data()[at], v = variance.typed_data()[at];
         const double g = gain.typed_data()[at];
         const double deviation = std::sqrt(v + epsilon);
-        // Of d and the normalised x.
+        // Of d and the normalized x.
         const double product = (sums[i] - m * sums[c + i]) / deviation;
         const double s = v > 0 ? -g * product / deviation / rows : 0;
         slope->typed_data()[at] = s;
