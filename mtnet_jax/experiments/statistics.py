@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import stats
 
-from mtnet_jax.analysis import significance
-from mtnet_jax.analysis.significance import Comparison, Pair
+from mtnet_jax.analysis import paired
+from mtnet_jax.analysis.paired import Comparison, Pair
 
 _LEVEL = 0.95
 
@@ -50,12 +50,12 @@ def pool(pairs: Sequence[tuple[Sequence[str], Pair]]) -> Comparison:
   """
   counts, differences = np.zeros(4, int), defaultdict(int)
   for names, pair in pairs:
-    counts += significance.count(pair)
+    counts += paired.count(pair)
     more = pair.right_b.astype(int) - pair.right_a
     for name, difference in zip(names, more.tolist(), strict=True):
       differences[name] += difference
   d = np.array([*differences.values()])
-  return significance.chi_square(*counts.tolist(), abs(d.sum()), (d**2).sum())
+  return paired.chi_square(*counts.tolist(), abs(d.sum()), (d**2).sum())
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

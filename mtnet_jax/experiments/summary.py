@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mtnet_jax.analysis.significance import Comparison, Pair
+from mtnet_jax.analysis.paired import Comparison, Pair
 from mtnet_jax.errors import UserError
 from mtnet_jax.evaluation.predictions import Predictions
 from mtnet_jax.experiments import statistics

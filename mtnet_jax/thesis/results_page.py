@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtnet_jax.analysis import significance
+from mtnet_jax.analysis import paired
 from mtnet_jax.thesis.published import NUM_CLASSES, Request, Row, Table
 
 COMMAND = 'mtnet results'
@@ -337,7 +337,7 @@ def _beside(title, ours, published) -> dict[str, str]:
 
 def _recomputed(row) -> dict[str, str]:
   """McNemar's test on the counts of Table 6.6."""
-  test = significance.mcnemar(
+  test = paired.mcnemar(
     int(row.printed['both_correct']),
     int(row.printed['cr_only_correct']),
     int(row.printed['original_only_correct']),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import rich.console
 
-from mtnet_jax.analysis import significance
+from mtnet_jax.analysis import paired, significance
 from mtnet_jax.errors import UserError
 from tests import command_line
 
@@ -26,7 +26,7 @@ def test_table_6_6(root):
     'both_correct', 'cr_only_correct', 'original_only_correct', 'both_incorrect'
   )  # fmt: skip
   for row in rows:
-    got = significance.mcnemar(*(int(row[name]) for name in columns))
+    got = paired.mcnemar(*(int(row[name]) for name in columns))
     # The one is printed rounded to three digits, the other cut off to two.
     assert got.statistic == pytest.approx(float(row['statistic']), abs=5e-4)
     assert got.p_value == pytest.approx(float(row['p_value']), rel=0.05)
@@ -44,7 +44,7 @@ def test_table_6_6(root):
 )
 def test_by_hand(counts, statistic, p_value):
   for order in (counts, (counts[0], counts[2], counts[1], counts[3])):
-    got = significance.mcnemar(*order)
+    got = paired.mcnemar(*order)
     assert got.statistic == pytest.approx(statistic)
     assert got.p_value == pytest.approx(p_value, rel=1e-3)
   assert (got.both, got.only_a, got.only_b, got.neither) == order
@@ -76,7 +76,7 @@ def files(tmp_path):
 
 
 def test_two_files(files):
-  got = significance.compare(*files)
+  got = paired.compare(*files)
   assert (got.both, got.only_a, got.only_b, got.neither) == (2, 2, 1, 1)
   text = io.StringIO()
   significance.show(got, rich.console.Console(file=text, width=100))
@@ -96,16 +96,16 @@ def test_files_that_cannot_be_compared(files, tmp_path):
   with pytest.raises(
     UserError, match=r'same videos: 6 are .*other only in .*c'
   ):
-    significance.compare(a, shorter)
+    paired.compare(a, shorter)
   renumbered = _write(
     tmp_path / 'd.npz', [True] * 6, list('uvwxyz'), [0, 1, 2, 0, 1, 1]
   )
   with pytest.raises(UserError, match='classes of 1 videos, z for instance'):
-    significance.compare(a, renumbered)
+    paired.compare(a, renumbered)
   with pytest.raises(
     UserError, match=r'gone\.npz is not what mtnet eval writes'
   ):
-    significance.compare(a, tmp_path / 'gone.npz')
+    paired.compare(a, tmp_path / 'gone.npz')
 
 
 @pytest.mark.parametrize('content', [b'', b'PK\x03\x04 no archive', b'text'])
@@ -113,7 +113,7 @@ def test_files_of_another_kind(content, tmp_path, files):
   path = tmp_path / 'other.npz'
   path.write_bytes(content)
   with pytest.raises(UserError, match=r'is not what mtnet eval writes'):
-    significance.compare(files[0], path)
+    paired.compare(files[0], path)
 
 
 def test_arrays_that_are_no_predictions(tmp_path, files):
@@ -140,7 +140,7 @@ def test_arrays_that_are_no_predictions(tmp_path, files):
     with pytest.raises(
       UserError, match=r'is not what mtnet eval writes'
     ) as told:
-      significance.compare(files[0], tmp_path / name)
+      paired.compare(files[0], tmp_path / name)
     assert 'allow_pickle' not in str(told.value)
     assert '..' not in str(told.value).replace(str(tmp_path), '')
 
@@ -153,7 +153,7 @@ def test_the_command(files):
 
 
 def test_gains_by_hand(files):
-  pair = significance.read_pair(*files)
+  pair = paired.read_pair(*files)
   # A has u, v, w, x right, B has y, u, w: by class u x, v y, w z.
   rows = significance.per_class(pair, ('k0', 'k1', 'k2'))
   assert [(r.name, r.videos, r.top1_a, r.top1_b, r.gain) for r in rows] == [
@@ -169,7 +169,7 @@ def test_equal_gains_stay_in_order():
   # 1/3, of which the shares' differences are 2/3 - 1/3 and 1 - 2/3.
   labels = np.repeat([0, 1, 2], 3)
   right = np.array
-  pair = significance.Pair(
+  pair = paired.Pair(
     labels,
     right([1, 0, 0, 1, 1, 0, 1, 0, 0], bool),
     right([1, 1, 0, 1, 1, 1, 1, 1, 0], bool),
@@ -263,4 +263,4 @@ def test_runs_of_other_numbers_of_classes(files, tmp_path):
     path, ids=list('uvwxyz'), labels=np.arange(6) % 3, probabilities=scores
   )
   with pytest.raises(UserError, match=r'of 3 classes, .*of 4'):
-    significance.compare(files[0], path)
+    paired.compare(files[0], path)

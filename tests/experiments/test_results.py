@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from mtnet_jax.analysis import cost, significance
-from mtnet_jax.analysis.significance import Pair
+from mtnet_jax.analysis import cost, paired
+from mtnet_jax.analysis.paired import Pair
 from mtnet_jax.errors import UserError
 from mtnet_jax.evaluation.predictions import Predictions, write_predictions
 from mtnet_jax.experiments import plot, results, scored, statistics, summary
@@ -68,7 +68,7 @@ def test_seeds_are_summed_by_video():
 
   names = [*'wxyz']
   first = names, pair([1, 1, 0, 1], [0, 0, 1, 1])  # d: -1, -1, 1, 0
-  assert statistics.pool([first]) == significance.compare_pair(first[1])
+  assert statistics.pool([first]) == paired.compare_pair(first[1])
   # In another order, and of three of the videos.
   second = ['x', 'w', 'y'], pair([1, 1, 1], [0, 0, 1])  # w, x, y: -1, -1, 0
   got = statistics.pool([first, second])
