@@ -74,6 +74,7 @@ def _of_pytorchvideo(builders, row, frames, size):
     network = builders.slowfast(
       model_depth=101 if 'r101' in row else 50,
       slowfast_fusion_conv_kernel_size=(lateral, 1, 1),
+      slowfast_fusion_conv_stride=(ratio, 1, 1),
       slowfast_channel_reduction_ratio=(8,),
       head_pool_kernel_sizes=((frames // ratio, side, side),)
       + ((frames, side, side),),
