@@ -93,7 +93,7 @@ def test_every_network_is_in_a_family_or_refused():
     else:
       assert re.match('mtnet_|mt_r3d|x3d_xl', name)
       with pytest.raises(
-        UserError, match=f'no PyTorch weights of --model={name} '
+        UserError, match=f'no PyTorch weights for --model={name}'
       ):
         families.check_model(name)
 
@@ -127,7 +127,7 @@ def test_where_names_leave_a_choice():
   assert families.recognize(tensors, 'module.', 'torchvision').text == (
     'r2plus1d_18 of torchvision'
   )
-  with pytest.raises(UserError, match='is of torchvision or srtg'):
+  with pytest.raises(UserError, match='but as in torchvision or srtg'):
     families.recognize(tensors, '', 'pyslowfast')
   assert families.recognize({'conv1.weight': np.zeros(1)}, '') is None
   deeper = dict.fromkeys(tensor_names.of('r2plus1d_34', 'srtg'), np.zeros(1))

@@ -63,7 +63,9 @@ def test_stages_of_two_pathways():
   # What the slow pathway's next stage sees; the last is of both.
   assert [found[key][4] for key in keys] == [80, 320, 640, 1280, 2304]
   assert {found[key][1] for key in keys} == {4}
-  with pytest.raises(UserError, match=r'one of 4 frames: a clip of 6 does not'):
+  with pytest.raises(
+    UserError, match='one of 4 frames, and a clip of 6 cannot'
+  ):
     shapes('slowfast_r50_8x8', (6, 64, 64))
 
 
